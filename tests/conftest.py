@@ -1,0 +1,24 @@
+"""Settings of the whole run: Hypothesis without a clock, and a last word on what was not tested."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine must not make a property fail.
+settings.register_profile("routemesh", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("routemesh")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why tests were skipped, and how many."""
+    skipped = Counter(_reason(report) for report in terminalreporter.stats.get("skipped", []))
+    for reason, count in sorted(skipped.items()):
+        terminalreporter.write_line(f"NOT TESTED: {count} test{'s'[: count > 1]}: {reason}", yellow=True)
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    if isinstance(report.longrepr, tuple):
+        return report.longrepr[2].removeprefix("Skipped: ")
+    return str(report.longrepr)

@@ -1,0 +1,57 @@
+"""What tests share: what they need of the machine, names that no other run uses, waiting for a condition."""
+
+import itertools
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Literal, TypeVar
+
+import pytest
+
+T = TypeVar("T")
+Need = Literal["root", "netns", "nf_tables"]
+
+_POLL_S = 0.01
+_counter = itertools.count()
+
+_PROBES: dict[Need, tuple[str, Callable[[], bool]]] = {
+    "root": ("root", lambda: os.geteuid() == 0),
+    "netns": ("network namespaces", lambda: _succeeds("unshare", "--net", "true")),
+    "nf_tables": ("nf_tables in the kernel", lambda: _succeeds("unshare", "--net", "nft", "add", "table", "ip", "probe")),
+}
+
+
+def require(*needs: Need) -> None:
+    """Skip the calling test, module or fixture where the machine lacks something; the run's summary says so."""
+    for need in needs:
+        if not _has(need):
+            pytest.skip(f"needs {_PROBES[need][0]}", allow_module_level=True)
+
+
+def unique(prefix: str) -> str:
+    """A name that no other test and no other run on this machine uses."""
+    return f"{prefix}-{os.getpid()}-{next(_counter)}"
+
+
+def wait_until(condition: Callable[[], T], deadline_s: float = 10.0, what: str = "the condition") -> T:
+    """The first true value of `condition`; fails, with its last value, when none comes in time."""
+    end = time.monotonic() + deadline_s
+    while not (value := condition()):
+        if time.monotonic() > end:
+            pytest.fail(f"{what} did not come true within {deadline_s} s; last seen: {value!r}")
+        time.sleep(_POLL_S)
+    return value
+
+
+@cache
+def _has(need: Need) -> bool:
+    return _PROBES[need][1]()
+
+
+def _succeeds(*command: str) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, timeout=10).returncode == 0
+    except OSError:
+        return False
