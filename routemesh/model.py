@@ -1,0 +1,317 @@
+"""The nouns of the cluster: what people ask for and what was seen of it. Standard library only.
+
+Vocabulary is SwarmKit's: a Service (spec) is carried out by Tasks (slots), which run on Nodes. `desired`
+is written by the manager alone, `status` is what the node's agent observed; states never go backwards.
+All values are immutable; a change is a new value (`dataclasses.replace`). Times are seconds since the epoch.
+
+Source: moby/swarmkit design/task_model.md, design/nomenclature.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from ipaddress import IPv4Address, IPv4Network
+from typing import NewType
+
+ServiceId = NewType("ServiceId", str)
+NodeId = NewType("NodeId", str)
+TaskId = NewType("TaskId", str)
+
+FIRST_FWMARK = 0x100
+INGRESS_VNI = 4096
+VXLAN_PORT = 4789
+VXLAN_OVERHEAD_BYTES = 50
+TASK_HISTORY_PER_SLOT = 5
+
+
+class Protocol(StrEnum):
+    """Layer-4 protocols that a port can be published for."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+
+class Mode(StrEnum):
+    """How many tasks a service has: `replicas` of them, or one on every eligible node."""
+
+    REPLICATED = "replicated"
+    GLOBAL = "global"
+
+
+class Role(StrEnum):
+    """What a node may do; only managers compete for the leader's lease."""
+
+    MANAGER = "manager"
+    WORKER = "worker"
+
+
+class Availability(StrEnum):
+    """What an operator allows a node: new tasks; only those it has; none."""
+
+    ACTIVE = "active"
+    PAUSE = "pause"
+    DRAIN = "drain"
+
+
+class NodeState(StrEnum):
+    """What the manager knows of a node: it renews its lease, or it does not."""
+
+    READY = "ready"
+    DOWN = "down"
+
+
+class TaskState(IntEnum):
+    """SwarmKit's task states in their order; from COMPLETE on the task has ended."""
+
+    NEW = 0
+    PENDING = 64
+    ASSIGNED = 192
+    ACCEPTED = 256
+    PREPARING = 320
+    READY = 384
+    STARTING = 448
+    RUNNING = 512
+    COMPLETE = 576
+    SHUTDOWN = 640
+    FAILED = 704
+    REJECTED = 768
+    REMOVE = 800
+    ORPHANED = 832
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of the task runs any more."""
+        return self >= TaskState.COMPLETE
+
+
+class HealthKind(StrEnum):
+    """How a task is asked whether it is healthy."""
+
+    CMD = "cmd"
+    CMD_SHELL = "cmd-shell"
+    HTTP = "http"
+    TCP = "tcp"
+
+
+class RestartCondition(StrEnum):
+    """After which exits a slot gets a new task."""
+
+    ANY = "any"
+    ON_FAILURE = "on-failure"
+    NONE = "none"
+
+
+class UpdateOrder(StrEnum):
+    """Whether the old task of a slot stops before or after its replacement runs."""
+
+    STOP_FIRST = "stop-first"
+    START_FIRST = "start-first"
+
+
+class ClientIp(StrEnum):
+    """What a task sees as peer: the client itself, or (as in Swarm) the node that the client hit."""
+
+    KEEP = "keep"
+    SNAT = "snat"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publish:
+    """One published port: every node's `published` leads to `target` in a task."""
+
+    published: int
+    target: int
+    protocol: Protocol = Protocol.TCP
+
+    def __str__(self) -> str:
+        return f"{self.published}->{self.target}/{self.protocol}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthCheck:
+    """How, how often and how patiently a task is probed.
+
+    `command`: argv for CMD, one string for CMD_SHELL; `path` for HTTP; `port` for HTTP and TCP (the target port).
+    Defaults of interval, timeout and retries are Docker's.
+    """
+
+    kind: HealthKind
+    command: tuple[str, ...] = ()
+    path: str = "/"
+    port: int = 0
+    interval_s: float = 30.0
+    timeout_s: float = 30.0
+    retries: int = 3
+    start_period_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartPolicy:
+    """What follows a task's end. `max_attempts` 0 means no limit; `window_s` 0 counts for ever."""
+
+    condition: RestartCondition = RestartCondition.ANY
+    delay_s: float = 5.0
+    max_attempts: int = 0
+    window_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateConfig:
+    """How a service moves to a new spec."""
+
+    order: UpdateOrder = UpdateOrder.STOP_FIRST
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSpec:
+    """What a person asked for. `environment` is KEY=VALUE strings, as docker's."""
+
+    name: str
+    image: str = "host"
+    command: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    workdir: str = "/"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    mode: Mode = Mode.REPLICATED
+    replicas: int = 1
+    publish: tuple[Publish, ...] = ()
+    constraints: tuple[str, ...] = ()
+    health: HealthCheck | None = None
+    restart: RestartPolicy = RestartPolicy()
+    update: UpdateConfig = UpdateConfig()
+    stop_signal: str = "SIGTERM"
+    stop_grace_s: float = 10.0
+    client_ip: ClientIp = ClientIp.KEEP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A spec under a name, with what the manager allocated for it.
+
+    `version` counts the specs: a task whose `service_version` is lower and whose spec differs is out of date.
+    `vip` and `fwmark` are None until allocated and for a service that publishes nothing.
+    `error` is why it can't be allocated (an exhausted pool), "" normally.
+    """
+
+    id: ServiceId
+    spec: ServiceSpec
+    version: int
+    created_at: float
+    updated_at: float
+    previous_spec: ServiceSpec | None = None
+    vip: IPv4Address | None = None
+    fwmark: int | None = None
+    error: str = ""
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskStatus:
+    """What the node's agent saw last. `healthy` goes False before an unhealthy task is stopped."""
+
+    state: TaskState
+    at: float
+    message: str = ""
+    error: str = ""
+    exit_code: int | None = None
+    pid: int | None = None
+    healthy: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One try at one slot of a service. A task never moves and never restarts: its slot gets a new one.
+
+    `slot` counts from 1; 0 in global services, whose slot is the node. `address` is on the ingress overlay (None when
+    nothing is published), `gateway_address` on its node's docker_gwbridge. `start_after` delays a restart.
+    """
+
+    id: TaskId
+    service_id: ServiceId
+    service_version: int
+    spec: ServiceSpec
+    slot: int
+    desired: TaskState
+    status: TaskStatus
+    created_at: float
+    node_id: NodeId | None = None
+    address: IPv4Address | None = None
+    gateway_address: IPv4Address | None = None
+    start_after: float = 0.0
+    revision: int = 0
+
+    @property
+    def serving(self) -> bool:
+        """Whether new connections may go to it (DESIGN rule 10)."""
+        return self.desired == TaskState.RUNNING == self.status.state and self.status.healthy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """A process that has a port of the node: what `ss -lntup` shows. `process` is "" when unknown."""
+
+    protocol: Protocol
+    port: int
+    process: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A machine of the cluster. `address` is on the underlay; `ingress_address` its sandbox's, on the overlay.
+
+    `api` is the URL of its daemon (unix://PATH). `mtu_bytes` is the underlay's. `failures` are the operations that
+    its kernel refused in the last pass, each with its command (rule 9).
+    """
+
+    id: NodeId
+    name: str
+    address: IPv4Address
+    role: Role = Role.MANAGER
+    availability: Availability = Availability.ACTIVE
+    labels: Mapping[str, str] = field(default_factory=dict)
+    state: NodeState = NodeState.READY
+    engine: str = "nftables"
+    mtu_bytes: int = 1500
+    api: str = ""
+    ingress_address: IPv4Address | None = None
+    listeners: tuple[Listener, ...] = ()
+    failures: tuple[str, ...] = ()
+    error: str = ""
+    created_at: float = 0.0
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """What all nodes share: the ingress network and the address pools."""
+
+    id: str
+    ingress_id: str
+    created_at: float
+    ingress_subnet: IPv4Network = IPv4Network("10.0.0.0/24")
+    gwbridge_subnet: IPv4Network = IPv4Network("172.18.0.0/16")
+    vni: int = INGRESS_VNI
+    vxlan_port: int = VXLAN_PORT
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """A claim that lapses unless renewed: `node/<id>` (value: the revision it has applied), `leader`."""
+
+    name: str
+    holder: str
+    expires_at: float
+    value: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """The whole cluster at one revision. Treat the mappings as immutable."""
+
+    revision: int = 0
+    cluster: Cluster | None = None
+    nodes: Mapping[NodeId, Node] = field(default_factory=dict)
+    services: Mapping[ServiceId, Service] = field(default_factory=dict)
+    tasks: Mapping[TaskId, Task] = field(default_factory=dict)

@@ -1,0 +1,65 @@
+"""The names and addresses that things bear, each derived by one formula. Pure; standard library only.
+
+Kernel objects bear Swarm's names (DESIGN §9); what Swarm makes random is derived from ids here, so that a
+daemon with no memory plans the same names again (rule 5).
+"""
+
+import hashlib
+from ipaddress import IPv4Address
+
+from routemesh.model import TaskId
+
+SANDBOX = "ingress_sbox"
+SANDBOX_CONTAINER = "ingress-sbox"
+GWBRIDGE = "docker_gwbridge"
+INGRESS_CHAIN = "DOCKER-INGRESS"
+TABLE = "routemesh"
+ALIAS = "routemesh"
+OVERLAY_BRIDGE = "br0"
+VXLAN = "vxlan0"
+OVERLAY_LINK = "eth0"
+GATEWAY_LINK = "eth1"
+
+_BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
+_ID_LENGTH = 25
+
+
+def derive_id(*parts: object) -> str:
+    """A Swarm-like id (25 characters of base 36) that depends on `parts` alone."""
+    digest = hashlib.sha256("\0".join(str(part) for part in parts).encode()).digest()
+    number = int.from_bytes(digest, "big")
+    digits = []
+    for _ in range(_ID_LENGTH):
+        number, remainder = divmod(number, 36)
+        digits.append(_BASE36[remainder])
+    return "".join(digits)
+
+
+def container_id(task_id: TaskId) -> str:
+    """12 hex digits: the task's namespace, hostname and `gateway_…` name in `network inspect`."""
+    return hashlib.sha256(task_id.encode()).hexdigest()[:12]
+
+
+def overlay_netns(network_id: str) -> str:
+    """The namespace of an overlay's bridge and tunnel, as libnetwork names it: 1-<10 of the network's id>."""
+    return f"1-{network_id[:10]}"
+
+
+def mac(address: IPv4Address) -> str:
+    """The MAC that libnetwork gives an endpoint: 02:42 and the four octets of its address."""
+    return "02:42:" + ":".join(f"{octet:02x}" for octet in address.packed)
+
+
+def overlay_port(endpoint: str) -> str:
+    """The end of an endpoint's veth in the overlay's namespace; 11 characters of at most 15 (IFNAMSIZ)."""
+    return "veth" + hashlib.sha256(f"overlay {endpoint}".encode()).hexdigest()[:7]
+
+
+def gateway_port(endpoint: str) -> str:
+    """The end of an endpoint's veth on docker_gwbridge, in the node's namespace."""
+    return "veth" + hashlib.sha256(f"gateway {endpoint}".encode()).hexdigest()[:7]
+
+
+def task_name(service: str, slot: int, node_name: str) -> str:
+    """What `service ps` calls a task: web.1, or web.node1 for a global service (slot 0)."""
+    return f"{service}.{slot or node_name}"

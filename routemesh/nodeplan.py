@@ -1,0 +1,424 @@
+"""The nouns of one node's kernel: what we want there and what we read from there are the same type (rule 2).
+
+A NodePlan maps namespace names to items. "" is the node's own namespace; the others are the namespaces that
+routemesh makes. An item is a frozen value; `key(item)` says which kernel object it is, the other fields what that
+object should be like. Two items with one key are two states of one object, so `diff` needs no more than this file.
+
+nftables rules are data, not text: nft re-spells what it is given (nft 1.0.6), so text can't be compared.
+Expressions are named as nft spells them. A statement that is none of ours is read as `Unknown`, never skipped.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Literal
+
+HOST = ""
+ROUTE_PROTOCOL = 82
+"""Our number in rtm_protocol, the rule's and the neighbour's protocol: how we recognise them (rule 5). 82 is 'R'."""
+
+# --- namespaces, links, addresses, routes ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Netns:
+    """A network namespace of ours; an item of HOST's."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a veth: which namespace it is in and what it is called there."""
+
+    netns: str
+    link: str
+
+
+@dataclass(frozen=True, slots=True)
+class Vxlan:
+    """A VXLAN tunnel whose underlay socket is in the node's own namespace. No learning, ARP answered from neighbours."""
+
+    vni: int
+    local: IPv4Address
+    port: int
+
+
+LinkKind = Literal["bridge", "veth", "vxlan"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A network device, up. `mac` None: whatever the kernel gave it.
+
+    A veth is two Links, one in each namespace, each naming the other as `peer`. `master` is a bridge in the same namespace;
+    `flood` is the bridge port's flag for unknown destinations (True where there is no master); its learning is always off.
+    `vxlan` is set for kind vxlan. Every link of ours carries the alias `routemesh`.
+    """
+
+    name: str
+    kind: LinkKind
+    mtu: int = 1500
+    mac: str | None = None
+    master: str | None = None
+    peer: Peer | None = None
+    vxlan: Vxlan | None = None
+    flood: bool = True
+    up: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl:
+    """A kernel setting of one namespace, by its path below /proc/sys: net/ipv4/ip_forward."""
+
+    path: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An IPv4 address on a link."""
+
+    link: str
+    address: IPv4Interface
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A route of ours (protocol ROUTE_PROTOCOL) via a next hop. Routes that come with an address are the kernel's own."""
+
+    destination: IPv4Network
+    via: IPv4Address
+    link: str
+    table: int = 254
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingRule:
+    """`ip rule add fwmark MARK/MASK lookup TABLE pref PRIORITY`."""
+
+    priority: int
+    fwmark: int
+    mask: int
+    table: int
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A permanent ARP entry."""
+
+    link: str
+    ip: IPv4Address
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class FdbEntry:
+    """Where a MAC is: behind tunnel end `dst` of a vxlan device (self permanent), or on a bridge port (master static)."""
+
+    link: str
+    mac: str
+    dst: IPv4Address | None = None
+
+
+# --- nftables ----------------------------------------------------------------------------------------------------
+
+Family = Literal["ip", "netdev"]
+Field = Literal[
+    "iifname", "oifname", "meta l4proto", "meta mark",
+    "ip saddr", "ip daddr", "th sport", "th dport", "ether saddr", "ether daddr",
+    "ct mark", "ct state", "ct status", "ct direction", "tcp flags",
+    "fib saddr type", "fib daddr type",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Numgen:
+    """`numgen inc mod N`: 0, 1 … N-1, 0 …; the counter belongs to the rule and starts anew with it."""
+
+    modulus: int
+
+
+Key = tuple[Field | Numgen, ...]
+"""What a map or set is asked with: one expression or a concatenation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """`KEY map @NAME`: the value for the key; without an entry the rule ends without effect."""
+
+    key: Key
+    map: str
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """`FIELD VALUE` or `FIELD != VALUE`. `value` as nft prints it: eth0, tcp, local, 10.0.0.0/24, established,related, dnat."""
+
+    field: Field
+    value: str
+    negate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MarkMatch:
+    """`meta mark & MASK == VALUE`, or ct mark."""
+
+    field: Literal["meta mark", "ct mark"]
+    value: int
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class InSet:
+    """`KEY @SET`: goes on when the set holds the key."""
+
+    key: Key
+    set: str
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """`FIELD set VALUE`: a number, another field, or a map's value."""
+
+    field: Literal["meta mark", "ct mark", "ether daddr"]
+    value: int | Field | Lookup
+
+
+@dataclass(frozen=True, slots=True)
+class ClampMss:
+    """`tcp option maxseg size set BYTES`: lowers a SYN's MSS, never raises it (net/netfilter/nft_exthdr.c)."""
+
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """Counts packets and bytes; the numbers are no part of the plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dnat:
+    """`dnat to ADDRESS`; the port stays."""
+
+    to: IPv4Address | Lookup
+
+
+@dataclass(frozen=True, slots=True)
+class Snat:
+    """`snat to ADDRESS`."""
+
+    to: IPv4Address
+
+
+@dataclass(frozen=True, slots=True)
+class Masquerade:
+    """`masquerade`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """`redirect to :PORT`, the port from a map."""
+
+    to: Lookup
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """`reject with tcp reset` or `reject with icmp port-unreachable`."""
+
+    with_: Literal["tcp reset", "icmp port-unreachable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """accept, drop, return, or jump/goto a chain."""
+
+    kind: Literal["accept", "drop", "return", "jump", "goto"]
+    chain: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictLookup:
+    """`KEY vmap @MAP`: the verdict for the key; without an entry the next rule follows."""
+
+    key: Key
+    map: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A statement outside this vocabulary, as nft's JSON has it. Read only; nothing plans it."""
+
+    json: str
+
+
+Statement = (
+    Match | MarkMatch | InSet | Assign | ClampMss | Counter | Dnat | Snat | Masquerade | Redirect | Reject
+    | Verdict | VerdictLookup | Unknown
+)  # fmt: skip
+Rule = tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """An nftables table; its name is always `routemesh`, that is how it is known as ours."""
+
+    family: Family
+
+
+KeyType = tuple[Literal["proto", "port", "mark", "index", "mac", "ip"], ...]
+"""proto: inet_proto, port: inet_service, mark: mark, index: the number that Numgen gives, mac: ether_addr, ip: ipv4_addr."""
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """A named map (`value`: ip, mark, port, mac, verdict) or a named set (`value` None)."""
+
+    family: Family
+    name: str
+    key: KeyType
+    value: Literal["ip", "mark", "port", "mac", "verdict"] | None = None
+
+
+Scalar = str | int | IPv4Address
+"""A map's key part or value: proto str, port/mark/index int, mac str, ip IPv4Address, verdict Verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One entry of a map, or of a set (`value` None)."""
+
+    family: Family
+    map: str
+    key: tuple[Scalar, ...]
+    value: Scalar | Verdict | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Where a base chain sits. `device` for netdev chains only. The policy is always accept."""
+
+    type: Literal["filter", "nat", "route"]
+    hook: Literal["prerouting", "input", "forward", "output", "postrouting", "egress"]
+    priority: int
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A chain with all its rules, in order: rules have no names, so a chain is replaced whole."""
+
+    family: Family
+    name: str
+    hook: Hook | None = None
+    rules: tuple[Rule, ...] = ()
+
+
+Item = (
+    Netns | Link | Sysctl | Address | Route | RoutingRule | Neighbour | FdbEntry | Table | Map | Chain | Element
+)  # fmt: skip
+
+KIND_ORDER: tuple[type, ...] = (
+    Netns, Link, Sysctl, Address, Route, RoutingRule, Neighbour, FdbEntry, Table, Map, Chain, Element,
+)  # fmt: skip
+"""Referents first (rule 6): created in this order, deleted in reverse. (A verdict element refers to a chain, a chain's rules to
+maps; chains that jump to one another are declared, then filled, within one transaction.)"""
+
+ItemKey = tuple[object, ...]
+Namespace = Mapping[ItemKey, Item]
+
+
+def key(item: Item) -> ItemKey:
+    """Which kernel object an item is, unique within its namespace: the kind and the fields that name the object."""
+    match item:
+        case Netns(name):
+            return ("Netns", name)
+        case Link():
+            return ("Link", item.name)
+        case Sysctl(path, _):
+            return ("Sysctl", path)
+        case Address(link, address):
+            return ("Address", link, address)
+        case Route():
+            return ("Route", item.table, item.destination)
+        case RoutingRule():
+            return ("RoutingRule", item.priority)
+        case Neighbour(link, ip, _):
+            return ("Neighbour", link, ip)
+        case FdbEntry(link, mac, _):
+            return ("FdbEntry", link, mac)
+        case Table(family):
+            return ("Table", family)
+        case Map():
+            return ("Map", item.family, item.name)
+        case Chain():
+            return ("Chain", item.family, item.name)
+        case Element():
+            return ("Element", item.family, item.map, item.key)
+
+
+def namespace(items: Iterable[Item]) -> Namespace:
+    """Items by key; a later item replaces an earlier one with its key."""
+    return {key(item): item for item in items}
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """Everything that routemesh has, or should have, in one node's kernel: namespace name → items by key."""
+
+    namespaces: Mapping[str, Namespace] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Make `item` in `netns`."""
+
+    netns: str
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Turn `old` into `new`; both have the same key."""
+
+    netns: str
+    old: Item
+    new: Item
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove `item` from `netns`."""
+
+    netns: str
+    item: Item
+
+
+Op = Create | Change | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An operation that the kernel refused (rule 9): the command that repeats it, and why."""
+
+    op: Op
+    command: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.command}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a node's kernel and tools offer."""
+
+    nf_tables: bool
+    ip_vs: bool
+    kernel: str
+    mtu_bytes: int = 1500
+
+    def engine(self, wanted: str) -> str:
+        """The engine to use for `auto`, `nftables` or `ipvs`; `auto` is nftables (DESIGN §2)."""
+        return "nftables" if wanted == "auto" else wanted

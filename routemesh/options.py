@@ -1,0 +1,41 @@
+"""What a node's daemon is started with: the flags of `routemesh node`. Standard library only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from routemesh.model import Role
+
+RUN_DIR = Path("/run/routemesh")
+DATA_DIR = Path("/var/lib/routemesh")
+STORE = "sqlite:/var/lib/routemesh/cluster.db"
+SOCKET_NAME = "routemesh.sock"
+DEFAULT_SOCKET = RUN_DIR / SOCKET_NAME
+INGRESS_SUBNET = IPv4Network("10.0.0.0/24")
+GWBRIDGE_SUBNET = IPv4Network("172.18.0.0/16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeOptions:
+    """One node's daemon. `advertise`: its address on the underlay. `store`: the cluster's store, sqlite:PATH.
+
+    `run_dir` holds what does not survive a reboot (the socket, the namespaces), `data_dir` what does. The subnets count only for
+    the node that makes the cluster.
+    """
+
+    name: str
+    advertise: IPv4Address
+    store: str = STORE
+    run_dir: Path = RUN_DIR
+    data_dir: Path = DATA_DIR
+    engine: str = "auto"
+    role: Role = Role.MANAGER
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ingress_subnet: IPv4Network = INGRESS_SUBNET
+    gwbridge_subnet: IPv4Network = GWBRIDGE_SUBNET
+
+    @property
+    def socket(self) -> Path:
+        """Where the daemon answers its API."""
+        return self.run_dir / SOCKET_NAME
