@@ -1,0 +1,52 @@
+"""Objects of the model as JSON text and back: `decode(kind, encode(kind, value)) == value`.
+
+A field per field of the dataclass; enums by their value (a task's state by its number), addresses as people write them. Fields
+that this version does not know are dropped, and fields that are missing get their default: a store may be shared by two versions.
+"""
+
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import msgspec
+
+from routemesh.store.changes import KINDS, Object
+
+
+class CodecError(ValueError):
+    """An object can't be written as JSON, or a text is none of the kind that it should be; the message says where."""
+
+
+def encode(kind: str, value: Object) -> bytes:
+    """The JSON text of an object, in UTF-8. Raises CodecError for what could not be read again, as an infinite float."""
+    try:
+        body = _ENCODER.encode(value)
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise CodecError(str(exc)) from exc
+    decode(kind, body)  # one unreadable object would shut every node out of the whole state
+    return body
+
+
+def decode(kind: str, body: bytes) -> Object:
+    """The object of that `kind` (a key of changes.KINDS) which `body` spells. Raises CodecError."""
+    try:
+        return _DECODERS[kind].decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        raise CodecError(str(exc)) from exc
+
+
+def _to_text(value: object) -> str:
+    if isinstance(value, IPv4Address | IPv4Network):
+        return str(value)
+    raise TypeError(f"no JSON form for {value!r}")
+
+
+def _from_text(wanted: type[Any], text: object) -> Any:
+    if wanted in {IPv4Address, IPv4Network} and isinstance(text, str):
+        return wanted(text)
+    raise ValueError(f"expected {wanted.__name__}, got {text!r}")
+
+
+_ENCODER = msgspec.json.Encoder(enc_hook=_to_text)
+_DECODERS: dict[str, msgspec.json.Decoder[Object]] = {
+    kind: msgspec.json.Decoder(model, dec_hook=_from_text) for kind, model in KINDS.items()
+}

@@ -1,0 +1,61 @@
+"""The store in memory, for tests of what stands above it: one object is the whole cluster's."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+
+from routemesh.model import Lease, State
+from routemesh.store import Change
+from routemesh.store.bell import Wakeups
+from routemesh.store.changes import committed
+
+
+class MemoryStore:
+    """A Store that its users share by holding the same object. `clock`: seconds since the epoch."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._state = State()
+        self._leases: Mapping[str, Lease] = {}
+        self._wakeups = Wakeups()
+
+    async def snapshot(self) -> State:
+        """See Store."""
+        return self._state
+
+    async def update(self, change: Change) -> State:
+        """See Store."""
+        self._state, edits = committed(self._state, change(self._state))
+        if edits:
+            self._wakeups.ring()
+        return self._state
+
+    def watch(self) -> AsyncIterator[None]:
+        """See Store."""
+        return self._wakeups.watch()
+
+    async def renew(self, name: str, holder: str, ttl_s: float, value: int = 0) -> bool:
+        """See Store."""
+        present = (await self.leases()).get(name)
+        if present is not None and present.holder != holder:
+            return False
+        lease = Lease(name=name, holder=holder, expires_at=self._clock() + ttl_s, value=value)
+        self._leases = {**await self.leases(), name: lease}
+        if present is None or present.value != value:
+            self._wakeups.ring()
+        return True
+
+    async def release(self, name: str, holder: str) -> None:
+        """See Store."""
+        present = (await self.leases()).get(name)
+        if present is not None and present.holder == holder:
+            self._leases = {key: lease for key, lease in self._leases.items() if key != name}
+            self._wakeups.ring()
+
+    async def leases(self) -> Mapping[str, Lease]:
+        """See Store."""
+        now = self._clock()
+        return {name: lease for name, lease in self._leases.items() if lease.expires_at > now}
+
+    async def close(self) -> None:
+        """See Store; ends every `watch`."""
+        self._wakeups.close()
