@@ -1,0 +1,21 @@
+"""What people and nodes may change: each request checked, then applied to the state. PURE.
+
+Every function returns the new state, the same one when nothing changes, or raises UserError, NotFound or Conflict with one line
+that says what, where, why and what to do.
+"""
+
+from routemesh.decide.admit.find import find_node, find_service
+from routemesh.decide.admit.nodes import join, node_report, task_report, update_node
+from routemesh.decide.admit.services import create_service, remove_service, update_service
+
+__all__ = [
+    "create_service",
+    "find_node",
+    "find_service",
+    "join",
+    "node_report",
+    "remove_service",
+    "task_report",
+    "update_node",
+    "update_service",
+]

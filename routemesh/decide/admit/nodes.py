@@ -1,0 +1,186 @@
+"""Nodes that join, report and are changed. PURE."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from ipaddress import IPv4Network
+
+from routemesh.decide.admit.find import find_node
+from routemesh.decide.pool import ingress_pool
+from routemesh.errors import Conflict, NotFound, UserError
+from routemesh.model import (
+    Availability,
+    Cluster,
+    Listener,
+    Node,
+    NodeId,
+    NodeState,
+    Role,
+    State,
+    TaskId,
+    TaskState,
+    TaskStatus,
+)
+from routemesh.names import derive_id
+
+INGRESS_SUBNET = IPv4Network("10.0.0.0/24")
+GWBRIDGE_SUBNET = IPv4Network("172.18.0.0/16")
+_LONGEST_PREFIX = 29
+_NODE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+
+
+def join(
+    state: State,
+    node: Node,
+    now: float,
+    *,
+    ingress_subnet: IPv4Network = INGRESS_SUBNET,
+    gwbridge_subnet: IPv4Network = GWBRIDGE_SUBNET,
+) -> State:
+    """Take a node in; the first one makes the cluster, with these subnets (later they do not count).
+
+    A node whose name is known is the same node come back: what an operator set and its ingress address stay. Raises Conflict when
+    a live node has the name elsewhere, or the address.
+    """
+    if not _NODE_NAME.fullmatch(node.name):
+        raise UserError(f"node name {node.name!r} is not a host name; use at most 63 letters, digits and . - _")
+    if state.cluster is None:
+        state = replace(state, cluster=_new_cluster(node, now, ingress_subnet, gwbridge_subnet))
+    assert state.cluster is not None
+    _check_address(node, state.cluster)
+    _check_rivals(state, node)
+    old = next((known for known in state.nodes.values() if known.name == node.name), None)
+    joined = _returned(old, node) if old is not None else _new(state, state.cluster, node, now)
+    return state if joined == old else replace(state, nodes={**state.nodes, joined.id: joined})
+
+
+def _new_cluster(node: Node, now: float, ingress: IPv4Network, gwbridge: IPv4Network) -> Cluster:
+    for what, subnet in (("ingress", ingress), ("docker_gwbridge", gwbridge)):
+        if subnet.prefixlen > _LONGEST_PREFIX:
+            raise UserError(f"{what} subnet {subnet} is too small; use a /{_LONGEST_PREFIX} or larger")
+    if ingress.overlaps(gwbridge):
+        raise UserError(f"ingress subnet {ingress} overlaps docker_gwbridge's {gwbridge}; choose another for one of them")
+    cluster_id = derive_id("cluster", node.name, now)
+    return Cluster(
+        id=cluster_id,
+        ingress_id=derive_id("ingress", cluster_id),
+        created_at=now,
+        ingress_subnet=ingress,
+        gwbridge_subnet=gwbridge,
+    )
+
+
+def _check_address(node: Node, cluster: Cluster) -> None:
+    for what, subnet in (("ingress", cluster.ingress_subnet), ("docker_gwbridge", cluster.gwbridge_subnet)):
+        if node.address in subnet:
+            raise Conflict(
+                f"node {node.name}: its address {node.address} is inside the cluster's {what} subnet {subnet}; "
+                "use another address, or make the cluster with another subnet"
+            )
+
+
+def _check_rivals(state: State, node: Node) -> None:
+    for other in sorted(state.nodes.values(), key=lambda other: other.name):
+        if other.state is NodeState.DOWN or (other.name, other.address) == (node.name, node.address):
+            continue
+        if other.name == node.name:
+            raise Conflict(
+                f"node name {node.name} is taken: a live node at {other.address} has it; choose another, or stop that node first"
+            )
+        if other.address == node.address:
+            raise Conflict(
+                f"node {node.name}: its address {node.address} is that of the live node {other.name}; "
+                "use another address, or stop that node first"
+            )
+
+
+def _returned(old: Node, node: Node) -> Node:
+    return replace(
+        node,
+        id=old.id,
+        role=old.role,
+        availability=old.availability,
+        labels=old.labels,
+        ingress_address=old.ingress_address,
+        created_at=old.created_at,
+        revision=old.revision,
+        state=NodeState.READY,
+    )
+
+
+def _new(state: State, cluster: Cluster, node: Node, now: float) -> Node:
+    pool = ingress_pool(state, cluster.ingress_subnet)
+    if not pool.free:
+        raise Conflict(
+            f"node {node.name}: all addresses of the ingress pool {pool} are in use; scale a service down or remove one first"
+        )
+    return replace(node, ingress_address=None, state=NodeState.READY, created_at=now)
+
+
+def update_node(
+    state: State,
+    node: str,
+    *,
+    availability: Availability | None = None,
+    role: Role | None = None,
+    labels_add: Mapping[str, str] | None = None,
+    labels_remove: Iterable[str] = (),
+) -> State:
+    """Change what an operator may change of a node; None leaves it as it is."""
+    old = find_node(state, node)
+    labels = dict(old.labels)
+    for label in labels_remove:
+        if labels.pop(label, None) is None:
+            known = ", ".join(sorted(old.labels)) or "none"
+            raise NotFound(f"node {old.name} has no label {label!r}; its labels are: {known}")
+    for label in labels_add or ():
+        if not label or "=" in label or any(map(str.isspace, label)):
+            raise UserError(f"node {old.name}: label name {label!r} is empty or has a space or '=' in it; write KEY=VALUE")
+    _check_role(state, old, role)
+    new = replace(
+        old, availability=availability or old.availability, role=role or old.role, labels=labels | dict(labels_add or {})
+    )
+    return state if new == old else replace(state, nodes={**state.nodes, new.id: new})
+
+
+def _check_role(state: State, node: Node, role: Role | None) -> None:
+    others = (other for other in state.nodes.values() if other.id != node.id)
+    if role is Role.WORKER and node.role is Role.MANAGER and all(other.role is Role.WORKER for other in others):
+        raise Conflict(f"node {node.name} is the last manager; make another node a manager first")
+
+
+def node_report(
+    state: State,
+    node_id: NodeId,
+    *,
+    listeners: tuple[Listener, ...] | None = None,
+    failures: tuple[str, ...] | None = None,
+    error: str | None = None,
+) -> State:
+    """Take down what a node's agent saw of its machine; None leaves it as it is. An unknown node changes nothing."""
+    old = state.nodes.get(node_id)
+    if old is None:
+        return state
+    new = replace(
+        old,
+        listeners=old.listeners if listeners is None else listeners,
+        failures=old.failures if failures is None else failures,
+        error=old.error if error is None else error,
+    )
+    return state if new == old else replace(state, nodes={**state.nodes, node_id: new})
+
+
+def task_report(state: State, task_id: TaskId, status: TaskStatus) -> State:
+    """Take down what a node's agent saw of a task.
+
+    States never go backwards and an end is final, so a late or repeated report changes nothing; nor does one of an unknown task.
+    A task that was asked to end is SHUTDOWN however it ended: no restart follows from it.
+    """
+    task = state.tasks.get(task_id)
+    if task is None or task.status.state.ended or status.state < task.status.state:
+        return state
+    if status.state.ended and task.desired > TaskState.RUNNING:
+        status = replace(status, state=TaskState.SHUTDOWN)
+    if replace(status, at=task.status.at) == task.status:
+        return state
+    return replace(state, tasks={**state.tasks, task_id: replace(task, status=status)})

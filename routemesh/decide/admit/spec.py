@@ -1,0 +1,128 @@
+"""Whether a service's spec makes sense by itself. PURE."""
+
+import math
+import re
+import signal
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+from routemesh.decide.constraints import parse
+from routemesh.errors import UserError
+from routemesh.model import ClientIp, HealthCheck, HealthKind, Publish, ServiceSpec
+
+CLIENT_IP = "routemesh.client-ip"
+LABELS = (CLIENT_IP, "routemesh.health.http", "routemesh.health.tcp")
+"""The labels with a meaning for routemesh; the health labels are read where requests come in."""
+
+MAX_RESTART_ATTEMPTS = 100
+"""So many ended tasks of a slot would have to be kept to be counted."""
+
+_OUR_LABELS = "routemesh."
+_LAST_PORT = 65535
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
+
+
+def checked(spec: ServiceSpec) -> ServiceSpec:
+    """The spec in its normal form (the signal's full name, the client's address as the label has it). Raises UserError."""
+    if not _NAME.fullmatch(spec.name):
+        raise UserError(
+            f"service name {spec.name!r} is not a DNS label; use at most 63 letters, digits, - and _, "
+            "with a letter or digit first and last"
+        )
+    try:
+        _check_task(spec)
+        _check_numbers(spec)
+        _check_publish(spec.publish)
+        _check_health(spec.health)
+        for constraint in spec.constraints:
+            parse(constraint)
+        return replace(spec, stop_signal=_signal(spec.stop_signal), client_ip=_client_ip(spec))
+    except UserError as exc:
+        raise UserError(f"service {spec.name}: {exc}") from None
+
+
+def _check_task(spec: ServiceSpec) -> None:
+    if not spec.image:
+        raise UserError("it has no image; 'host' runs a program of the node")
+    if not spec.workdir.startswith("/"):
+        raise UserError(f"working directory {spec.workdir!r} is not an absolute path; start it with /")
+    for entry in spec.environment:
+        if not entry.partition("=")[0] or "=" not in entry:
+            raise UserError(f"environment entry {entry!r} is not KEY=VALUE")
+    if any("\0" in text for text in (*spec.command, *spec.environment, spec.workdir)):
+        raise UserError("command, environment and working directory can't contain a NUL character")
+
+
+def _check_numbers(spec: ServiceSpec) -> None:
+    _check_count("replicas", spec.replicas)
+    _check_count("restart max-attempts", spec.restart.max_attempts)
+    if spec.restart.max_attempts > MAX_RESTART_ATTEMPTS:
+        raise UserError(f"restart max-attempts {spec.restart.max_attempts} is over {MAX_RESTART_ATTEMPTS}; 0 means no limit")
+    _check_time("restart delay", spec.restart.delay_s)
+    _check_time("restart window", spec.restart.window_s)
+    _check_time("update delay", spec.update.delay_s)
+    _check_time("stop grace period", spec.stop_grace_s)
+
+
+def _check_count(what: str, value: int) -> None:
+    if type(value) is not int or value < 0:
+        raise UserError(f"{what} is {value!r}; give a whole number, 0 or more")
+
+
+def _check_time(what: str, value_s: float) -> None:
+    if not (math.isfinite(value_s) and value_s >= 0):
+        raise UserError(f"{what} is {value_s} s; give a time of 0 or more")
+
+
+def _check_publish(publish: tuple[Publish, ...]) -> None:
+    for port in publish:
+        _check_port("published port", port.published)
+        _check_port("target port", port.target)
+    for (published, protocol), times in Counter((port.published, port.protocol) for port in publish).items():
+        if times > 1:
+            raise UserError(f"port {published}/{protocol} is published twice; give each port and protocol once")
+
+
+def _check_port(what: str, port: int) -> None:
+    if type(port) is not int or not 1 <= port <= _LAST_PORT:
+        raise UserError(f"{what} {port} is out of range; use 1-{_LAST_PORT}")
+
+
+def _check_health(health: HealthCheck | None) -> None:
+    if health is None:
+        return
+    if health.kind in (HealthKind.CMD, HealthKind.CMD_SHELL):
+        if not any(health.command):
+            raise UserError("the health check has no command; give one, or remove the check")
+    else:
+        _check_port("health check's port", health.port)
+    if health.kind is HealthKind.HTTP and not health.path.startswith("/"):
+        raise UserError(f"health check's path {health.path!r} does not start with /")
+    for what, value_s in (("interval", health.interval_s), ("timeout", health.timeout_s)):
+        if not (math.isfinite(value_s) and value_s > 0):
+            raise UserError(f"health check's {what} is {value_s} s; give a time of more than 0")
+    _check_time("health check's start period", health.start_period_s)
+    if type(health.retries) is not int or health.retries < 1:
+        raise UserError(f"health check's retries is {health.retries!r}; give a whole number, 1 or more")
+
+
+def _signal(name: str) -> str:
+    """docker's forms: SIGTERM, TERM, 15."""
+    known = {number.name for number in signal.Signals}
+    by_number = {str(number.value): number.name for number in signal.Signals}
+    full = by_number.get(name) or (name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}")
+    if full not in known:
+        raise UserError(f"stop signal {name!r} is unknown; use one such as SIGTERM, SIGINT or SIGQUIT")
+    return full
+
+
+def _client_ip(spec: ServiceSpec) -> ClientIp:
+    labels: Mapping[str, str] = spec.labels
+    for label in labels:
+        if label.startswith(_OUR_LABELS) and label not in LABELS:
+            raise UserError(f"label {label!r} is unknown; the labels of routemesh are: {', '.join(LABELS)}")
+    value = labels.get(CLIENT_IP, spec.client_ip)
+    if value not in tuple(ClientIp):
+        raise UserError(f"label {CLIENT_IP}={value} has an unknown value; use {' or '.join(ClientIp)}")
+    return ClientIp(value)

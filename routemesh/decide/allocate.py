@@ -1,0 +1,81 @@
+"""Gives out addresses on the ingress overlay and firewall marks. PURE.
+
+Order: nodes, then VIPs, then tasks. Marks count up: one more than the highest in use, FIRST_FWMARK for the first.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from routemesh.decide.edit import blocked, with_tasks
+from routemesh.decide.pool import Pool, ingress_pool
+from routemesh.model import FIRST_FWMARK, Service, State, Task, TaskState, TaskStatus
+
+
+def allocate(state: State, now: float) -> State:
+    """Give nodes, services and tasks what they lack, and take from services what they need no more.
+
+    What the pool has no address for keeps an error that says so, until an address is free.
+    """
+    if state.cluster is None:
+        return state
+    pool = ingress_pool(state, state.cluster.ingress_subnet)
+    state = _with_nodes(state, pool)
+    state = _with_services(state, pool)
+    return with_tasks(state, _tasks(state, pool, now))
+
+
+def _with_nodes(state: State, pool: Pool) -> State:
+    lacking = [node for node in state.nodes.values() if node.ingress_address is None]
+    lacking.sort(key=lambda node: (node.created_at, node.name))
+    given = {node.id: replace(node, ingress_address=address) for node in lacking if (address := pool.take()) is not None}
+    return replace(state, nodes={**state.nodes, **given}) if given else state
+
+
+def _with_services(state: State, pool: Pool) -> State:
+    mark = max((service.fwmark or 0 for service in state.services.values()), default=0)
+    changed = {}
+    for service in sorted(state.services.values(), key=lambda service: (service.created_at, service.spec.name)):
+        allocated = _allocated(service, pool, max(mark + 1, FIRST_FWMARK))
+        mark = max(mark, allocated.fwmark or 0)
+        if allocated is not service:
+            changed[service.id] = allocated
+    return replace(state, services={**state.services, **changed}) if changed else state
+
+
+def _allocated(service: Service, pool: Pool, mark: int) -> Service:
+    if not service.spec.publish:
+        unused = service.vip is None and service.fwmark is None and not service.error
+        return service if unused else replace(service, vip=None, fwmark=None, error="")
+    if service.vip is not None:
+        return service
+    vip = pool.take()
+    if vip is not None:
+        return replace(service, vip=vip, fwmark=mark, error="")
+    error = f"no virtual IP: {_exhausted(pool)}"
+    return service if service.error == error else replace(service, error=error)
+
+
+def _tasks(state: State, pool: Pool, now: float) -> Iterator[Task]:
+    waiting = [task for task in state.tasks.values() if task.status.state < TaskState.ASSIGNED]
+    for task in sorted(waiting, key=lambda task: task_order(state, task)):
+        if task.address is not None or not task.spec.publish:
+            yield task if task.status.state is TaskState.PENDING else _pending(task, now)
+        elif address := pool.take():
+            yield _pending(replace(task, address=address), now)
+        else:
+            yield blocked(task, f"no address: {_exhausted(pool)}", now)
+
+
+def task_order(state: State, task: Task) -> tuple[object, ...]:
+    """Sorts tasks that wait for something: the older service first, then by slot or node name."""
+    service = state.services[task.service_id]
+    node = state.nodes[task.node_id].name if task.node_id is not None else ""
+    return (service.created_at, service.spec.name, task.slot, node, task.created_at, task.id)
+
+
+def _pending(task: Task, now: float) -> Task:
+    return replace(task, status=TaskStatus(state=TaskState.PENDING, at=now))
+
+
+def _exhausted(pool: Pool) -> str:
+    return f"all addresses of the ingress pool {pool} are in use; scale a service down or remove one"

@@ -1,0 +1,81 @@
+"""Pools of addresses, handed out in series as Swarm does, so that an address is not used again at once. PURE.
+
+Rule: the first free address after the highest that anything mentions, from the start again at the end of the subnet. An address
+that a task in the history had is taken only when there is no other: connections and ARP entries may still know its old holder.
+"""
+
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, IPv4Network
+from itertools import chain
+
+from routemesh.model import NodeId, State, Task
+
+_OVERLAY_GATEWAYS = 1
+_BRIDGE_GATEWAYS = 2
+"""docker_gwbridge's own address and the sandbox's."""
+
+
+class Pool:
+    """The addresses of one subnet that are free now; `take` hands them out."""
+
+    def __init__(self, subnet: IPv4Network, *, gateways: int, used: Iterable[IPv4Address], known: Iterable[IPv4Address]) -> None:
+        """The network and broadcast address and the first `gateways` are nobody's; `known`: of ended tasks."""
+        self.subnet = subnet
+        first = int(subnet.network_address) + 1 + gateways
+        self._range = range(first, int(subnet.broadcast_address))
+        self._used = {address for address in map(int, used) if address in self._range}
+        self._known = {address for address in map(int, known) if address in self._range} - self._used
+        self._series = self._in_series()
+
+    @property
+    def size(self) -> int:
+        """How many addresses there are, used or not."""
+        return len(self._range)
+
+    @property
+    def free(self) -> int:
+        """How many addresses nobody used when the pool was made."""
+        return self.size - len(self._used)
+
+    def take(self) -> IPv4Address | None:
+        """The next address; None when there is no more."""
+        return next(self._series, None)
+
+    def _in_series(self) -> Iterator[IPv4Address]:
+        start = max((*self._used, *self._known), default=self._range.start - 1) + 1 - self._range.start
+        fresh = chain(self._range[start:], self._range[:start])
+        yield from (IPv4Address(address) for address in fresh if address not in self._used and address not in self._known)
+        known = chain(self._range[start:], self._range[:start])
+        yield from (IPv4Address(address) for address in known if address in self._known)
+
+    def __str__(self) -> str:
+        return f"{self.subnet} ({self.size} addresses)"
+
+
+def ingress_pool(state: State, subnet: IPv4Network) -> Pool:
+    """The pool of the nodes' sandboxes, the VIPs and the tasks that publish ports."""
+    holders = (
+        *(node.ingress_address for node in state.nodes.values()),
+        *(service.vip for service in state.services.values()),
+        *(task.address for task in state.tasks.values() if not task.status.state.ended),
+    )
+    past = (task.address for task in state.tasks.values() if task.status.state.ended)
+    return Pool(subnet, gateways=_OVERLAY_GATEWAYS, used=filter(None, holders), known=filter(None, past))
+
+
+def gateway_pools(state: State, subnet: IPv4Network) -> dict[NodeId, Pool]:
+    """Each node's pool on its own docker_gwbridge."""
+    tasks: dict[NodeId, list[Task]] = {node_id: [] for node_id in state.nodes}
+    for task in state.tasks.values():
+        if task.node_id in tasks:
+            tasks[task.node_id].append(task)
+    return {node_id: _gateway_pool(subnet, own) for node_id, own in tasks.items()}
+
+
+def _gateway_pool(subnet: IPv4Network, tasks: Iterable[Task]) -> Pool:
+    used: list[IPv4Address] = []
+    past: list[IPv4Address] = []
+    for task in tasks:
+        if task.gateway_address is not None:
+            (past if task.status.state.ended else used).append(task.gateway_address)
+    return Pool(subnet, gateways=_BRIDGE_GATEWAYS, used=used, known=past)
