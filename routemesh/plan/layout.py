@@ -1,0 +1,181 @@
+"""Namespaces, links, addresses, routes and neighbours: the part of the path that all engines share. PURE.
+
+    node ""            docker_gwbridge 172.18.0.1 ── a veth to eth1 of the sandbox and of every task
+    ingress_sbox       eth0 overlay address and VIPs, eth1 172.18.0.2, default via 172.18.0.1
+    1-<network id>     br0 10.0.0.1 ── vxlan0 and a veth to eth0 of the sandbox and of every publishing task
+    <container id>     eth0 overlay (publishing tasks), eth1 docker_gwbridge, default via 172.18.0.1
+
+Bridges neither learn nor flood: every local MAC is a static entry of its port; what no port has goes to vxlan0 alone, whose
+own table knows every remote MAC and which drops the rest. Names, MACs and addresses are libnetwork's (swarm-recordings).
+"""
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+from routemesh import names
+from routemesh.model import VXLAN_OVERHEAD_BYTES, ClientIp, Cluster, Task
+from routemesh.nodeplan import (
+    HOST,
+    Address,
+    FdbEntry,
+    Item,
+    Link,
+    Neighbour,
+    Netns,
+    Peer,
+    Route,
+    RoutingRule,
+    Sysctl,
+    Vxlan,
+)
+from routemesh.plan.view import NodeView
+
+RETURN_TABLE = 82
+"""Routing table, in a task's namespace, of replies to clients that came through a node's sandbox."""
+
+_DEFAULT = IPv4Network("0.0.0.0/0")
+
+
+def gateway(cluster: Cluster) -> IPv4Address:
+    """docker_gwbridge's own address: the first of its pool."""
+    return cluster.gwbridge_subnet[1]
+
+
+def sandbox_gateway_address(cluster: Cluster) -> IPv4Address:
+    """The sandbox's address on docker_gwbridge, the second of its pool, the same on every node as in Swarm."""
+    return cluster.gwbridge_subnet[2]
+
+
+def overlay_mtu(view: NodeView) -> int:
+    """The overlay's MTU in bytes: the underlay's less what VXLAN adds."""
+    return view.node.mtu_bytes - VXLAN_OVERHEAD_BYTES
+
+
+def placed(view: NodeView) -> Iterator[Task]:
+    """The node's tasks that have their address on docker_gwbridge, which is all that a namespace needs."""
+    return (task for task in view.tasks if task.gateway_address is not None)
+
+
+def host(view: NodeView) -> Iterator[Item]:
+    """The node's own namespace: the bridge and one port for the sandbox and each task."""
+    cluster = view.cluster
+    yield Netns(names.SANDBOX)
+    yield Netns(names.overlay_netns(cluster.ingress_id))
+    yield Link(name=names.GWBRIDGE, kind="bridge", mtu=view.node.mtu_bytes, mac=names.mac(gateway(cluster)))
+    yield Address(names.GWBRIDGE, _on(gateway(cluster), cluster.gwbridge_subnet))
+    yield Sysctl("net/ipv4/ip_forward", "1")
+    # Replies to a connection from 127.0.0.1 come back to 127.0.0.1 through the bridge.
+    yield Sysctl(f"net/ipv4/conf/{names.GWBRIDGE}/route_localnet", "1")
+    yield from _gateway_port(view, names.SANDBOX, sandbox_gateway_address(cluster))
+    for task in placed(view):
+        netns = names.container_id(task.id)
+        yield Netns(netns)
+        assert task.gateway_address is not None
+        yield from _gateway_port(view, netns, task.gateway_address)
+
+
+def sandbox(view: NodeView) -> Iterator[Item]:
+    """ingress_sbox: both interfaces, the services' VIPs, forwarding."""
+    assert view.node.ingress_address is not None
+    yield from _overlay_end(view, names.SANDBOX, view.node.ingress_address)
+    for service in view.services:
+        if service.vip is not None:
+            yield Address(names.OVERLAY_LINK, IPv4Interface(service.vip))
+    yield from _gateway_end(view, names.SANDBOX, sandbox_gateway_address(view.cluster))
+    yield Sysctl("net/ipv4/ip_forward", "1")
+    yield from _no_reverse_path_filter(names.OVERLAY_LINK, names.GATEWAY_LINK)
+
+
+def overlay(view: NodeView) -> Iterator[Item]:
+    """The overlay's namespace: bridge, tunnel, local ports and one neighbour and FDB entry per remote endpoint."""
+    cluster, node = view.cluster, view.node
+    bridge_address = overlay_gateway(cluster)
+    mtu = overlay_mtu(view)
+    yield Link(name=names.OVERLAY_BRIDGE, kind="bridge", mtu=mtu, mac=names.mac(bridge_address))
+    yield Address(names.OVERLAY_BRIDGE, _on(bridge_address, cluster.ingress_subnet))
+    tunnel = Vxlan(cluster.vni, node.address, cluster.vxlan_port)
+    yield Link(name=names.VXLAN, kind="vxlan", mtu=mtu, master=names.OVERLAY_BRIDGE, vxlan=tunnel)
+    assert node.ingress_address is not None
+    yield from _overlay_port(view, names.SANDBOX, node.ingress_address)
+    for task in placed(view):
+        if task.address is not None:
+            yield from _overlay_port(view, names.container_id(task.id), task.address)
+    nodes = {peer.id: peer.address for peer in view.peers}
+    for peer in view.peers:
+        assert peer.ingress_address is not None
+        yield from _remote(peer.ingress_address, peer.address)
+    for task in view.remote:
+        assert task.address is not None and task.node_id is not None
+        yield from _remote(task.address, nodes[task.node_id])
+
+
+def task(view: NodeView, task: Task) -> Iterator[Item]:
+    """A task's namespace: eth1 for its own traffic, eth0 and the way back for what is published."""
+    netns = names.container_id(task.id)
+    assert task.gateway_address is not None
+    yield from _gateway_end(view, netns, task.gateway_address)
+    if task.address is None:
+        return
+    yield from _overlay_end(view, netns, task.address)
+    yield from _no_reverse_path_filter(names.OVERLAY_LINK, names.GATEWAY_LINK)
+    if task.spec.client_ip is ClientIp.KEEP:
+        yield from _return_path(view.cluster)
+
+
+def overlay_gateway(cluster: Cluster) -> IPv4Address:
+    """The overlay bridge's address: the first of the ingress pool."""
+    return cluster.ingress_subnet[1]
+
+
+def _return_path(cluster: Cluster) -> Iterator[Item]:
+    """Replies marked with a sandbox's overlay address leave through eth0; the next hop is only a name for `that way`.
+
+    The engine puts the right sandbox's MAC in at the egress hook, so one route serves all nodes (DESIGN §2).
+    """
+    subnet, hop = cluster.ingress_subnet, overlay_gateway(cluster)
+    yield Neighbour(names.OVERLAY_LINK, hop, names.mac(hop))
+    yield Route(destination=_DEFAULT, via=hop, link=names.OVERLAY_LINK, table=RETURN_TABLE)
+    yield RoutingRule(priority=RETURN_TABLE, fwmark=int(subnet.network_address), mask=int(subnet.netmask), table=RETURN_TABLE)
+
+
+def _gateway_port(view: NodeView, netns: str, address: IPv4Address) -> Iterator[Item]:
+    port = names.gateway_port(netns)
+    peer = Peer(netns, names.GATEWAY_LINK)
+    yield Link(name=port, kind="veth", mtu=view.node.mtu_bytes, master=names.GWBRIDGE, peer=peer, flood=False)
+    yield FdbEntry(port, names.mac(address))
+
+
+def _gateway_end(view: NodeView, netns: str, address: IPv4Address) -> Iterator[Item]:
+    peer = Peer(HOST, names.gateway_port(netns))
+    yield Link(name=names.GATEWAY_LINK, kind="veth", mtu=view.node.mtu_bytes, mac=names.mac(address), peer=peer)
+    yield Address(names.GATEWAY_LINK, _on(address, view.cluster.gwbridge_subnet))
+    yield Route(destination=_DEFAULT, via=gateway(view.cluster), link=names.GATEWAY_LINK)
+
+
+def _overlay_port(view: NodeView, netns: str, address: IPv4Address) -> Iterator[Item]:
+    port = names.overlay_port(netns)
+    peer = Peer(netns, names.OVERLAY_LINK)
+    yield Link(name=port, kind="veth", mtu=overlay_mtu(view), master=names.OVERLAY_BRIDGE, peer=peer, flood=False)
+    yield FdbEntry(port, names.mac(address))
+
+
+def _overlay_end(view: NodeView, netns: str, address: IPv4Address) -> Iterator[Item]:
+    peer = Peer(names.overlay_netns(view.cluster.ingress_id), names.overlay_port(netns))
+    yield Link(name=names.OVERLAY_LINK, kind="veth", mtu=overlay_mtu(view), mac=names.mac(address), peer=peer)
+    yield Address(names.OVERLAY_LINK, _on(address, view.cluster.ingress_subnet))
+
+
+def _remote(address: IPv4Address, tunnel_end: IPv4Address) -> Iterator[Item]:
+    mac = names.mac(address)
+    yield Neighbour(names.VXLAN, address, mac)
+    yield FdbEntry(names.VXLAN, mac, tunnel_end)
+
+
+def _no_reverse_path_filter(*links: str) -> Iterator[Item]:
+    """A client's packet comes in through eth0 though the route to the client leads through eth1."""
+    for link in ("all", *links):
+        yield Sysctl(f"net/ipv4/conf/{link}/rp_filter", "0")
+
+
+def _on(address: IPv4Address, subnet: IPv4Network) -> IPv4Interface:
+    return IPv4Interface((address, subnet.prefixlen))

@@ -1,0 +1,203 @@
+"""The `nftables` engine: what it puts into the node, the sandbox and a task. PURE.
+
+The rules that a packet meets are the same however many services there are; ports, marks and backends are map elements. The one
+thing that can't be an element is the round-robin counter, which nftables keeps in a rule: each service has a chain of one
+rule, reached through a verdict map (docs/adr/0002).
+
+Source: nft(8); DESIGN §2; the kernel's net/netfilter/nft_numgen.c.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from routemesh import names
+from routemesh.model import ClientIp, Protocol, Service, Task
+from routemesh.nodeplan import (
+    Assign,
+    Chain,
+    ClampMss,
+    Counter,
+    Dnat,
+    Element,
+    Field,
+    Hook,
+    InSet,
+    Item,
+    KeyType,
+    Lookup,
+    Map,
+    Masquerade,
+    Match,
+    Numgen,
+    Redirect,
+    Reject,
+    Rule,
+    Snat,
+    Table,
+    Verdict,
+    VerdictLookup,
+)
+from routemesh.plan import layout
+from routemesh.plan.view import NodeView
+
+_MANGLE, _DSTNAT, _FILTER, _SRCNAT = -150, -100, 0, 100
+_TCP_AND_IP_HEADER_BYTES = 40
+_MARK_STEP = 1 << 16
+
+_PORT: tuple[Field, Field] = ("meta l4proto", "th dport")
+_PORT_KEY: KeyType = ("proto", "port")
+_REFUSE: tuple[Rule, ...] = (
+    (Match("meta l4proto", "tcp"), Reject("tcp reset")),
+    (Reject("icmp port-unreachable"),),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The ports that share one mark and the overlay addresses that they are balanced over."""
+
+    mark: int
+    ports: tuple[tuple[Protocol, int], ...]
+    backends: tuple[IPv4Address, ...]
+    snat: bool
+
+
+def pools(view: NodeView) -> Iterator[Pool]:
+    """Every service's ports, grouped by the tasks that serve them.
+
+    There is one pool per service, with the service's mark. Only while an update changes the published ports do ports differ in
+    their tasks, and then the further pools' marks lie `_MARK_STEP` apart.
+    """
+    for service in view.services:
+        if service.fwmark is None:
+            continue
+        groups = _ports_by_backends(view.backends.get(service.id, ()))
+        for number, (backends, ports) in enumerate(groups.items()):
+            mark = service.fwmark + number * _MARK_STEP
+            yield Pool(mark, tuple(ports), backends, _snat(service))
+
+
+def host(view: NodeView) -> Iterator[Item]:
+    """DOCKER-INGRESS: published ports of local addresses go to the sandbox, the port as it is."""
+    cluster = view.cluster
+    gateway, subnet = names.GWBRIDGE, str(cluster.gwbridge_subnet)
+    to_ingress: Rule = (Match("fib daddr type", "local"), Verdict("goto", names.INGRESS_CHAIN))
+    publish: Rule = (InSet(_PORT, "published"), Counter(), Dnat(layout.sandbox_gateway_address(cluster)))
+    yield Table("ip")
+    yield Map("ip", "published", _PORT_KEY)
+    yield Chain("ip", names.INGRESS_CHAIN, rules=(publish, (Verdict("return"),)))
+    yield Chain("ip", "nat-prerouting", Hook("nat", "prerouting", _DSTNAT), (to_ingress,))
+    yield Chain("ip", "nat-output", Hook("nat", "output", _DSTNAT), (to_ingress,))
+    yield Chain(
+        "ip",
+        "nat-postrouting",
+        Hook("nat", "postrouting", _SRCNAT),
+        (
+            (Match("oifname", gateway), Match("fib saddr type", "local"), Masquerade()),
+            # A task that calls a published port of its own node: the reply must come back through the node.
+            (Match("ip saddr", subnet), Match("oifname", gateway), Match("ct status", "dnat"), Masquerade()),
+            (Match("ip saddr", subnet), Match("oifname", gateway, negate=True), Masquerade()),
+        ),
+    )
+    for pool in pools(view):
+        for port in pool.ports:
+            yield Element("ip", "published", port)
+
+
+def sandbox(view: NodeView) -> Iterator[Item]:
+    """Mark by published port, balance by mark, as IPVS does in Swarm's sandbox."""
+    assert view.node.ingress_address is not None
+    from_node = Match("iifname", names.GATEWAY_LINK)
+    to_overlay = Match("oifname", names.OVERLAY_LINK)
+    yield Table("ip")
+    yield Map("ip", "marks", _PORT_KEY, "mark")
+    yield Map("ip", "services", ("mark",), "verdict")
+    yield Map("ip", "backends", ("mark", "index"), "ip")
+    yield Map("ip", "snat-marks", ("mark",))
+    mark: Rule = (from_node, Assign("meta mark", Lookup(_PORT, "marks")))
+    yield Chain("ip", "mangle-prerouting", Hook("filter", "prerouting", _MANGLE), (mark,))
+    balance: Rule = (from_node, VerdictLookup(("meta mark",), "services"))
+    yield Chain("ip", "nat-prerouting", Hook("nat", "prerouting", _DSTNAT), (balance,))
+    # Without it a client's first full segment is 50 bytes too long for the overlay, and the connection hangs on ICMP.
+    clamp: Rule = (Match("tcp flags", "syn"), ClampMss(layout.overlay_mtu(view) - _TCP_AND_IP_HEADER_BYTES))
+    yield Chain("ip", "filter-forward", Hook("filter", "forward", _FILTER), (clamp,))
+    snat: Rule = (to_overlay, InSet(("meta mark",), "snat-marks"), Snat(view.node.ingress_address))
+    yield Chain("ip", "nat-postrouting", Hook("nat", "postrouting", _SRCNAT), (snat,))
+    for pool in pools(view):
+        yield from _balance(pool)
+
+
+def task(view: NodeView, task: Task) -> Iterator[Item]:
+    """Published port → target port; nothing else gets in or out through the overlay; replies go the way the request came."""
+    if task.address is None:
+        return
+    keep = task.spec.client_ip is ClientIp.KEEP
+    from_overlay = Match("iifname", names.OVERLAY_LINK)
+    yield Table("ip")
+    yield Map("ip", "published", _PORT_KEY)
+    yield Map("ip", "ports", _PORT_KEY, "port")
+    remember: Rule = (Assign("ct mark", Lookup(("ether saddr",), "nodes")),)
+    fence: tuple[Rule, ...] = (
+        (Match("iifname", names.OVERLAY_LINK, negate=True), Verdict("accept")),
+        (Match("ct state", "established,related"), Verdict("accept")),
+        *((remember,) if keep else ()),
+        (InSet(_PORT, "published"), Verdict("accept")),
+        *_REFUSE,
+    )
+    yield Chain("ip", "filter-prerouting", Hook("filter", "prerouting", _MANGLE), fence)
+    redirect: Rule = (from_overlay, Redirect(Lookup(_PORT, "ports")))
+    yield Chain("ip", "nat-prerouting", Hook("nat", "prerouting", _DSTNAT), (redirect,))
+    outward = (Match("oifname", names.OVERLAY_LINK), Match("ct direction", "original"))
+    no_calls = tuple((*outward, *refuse) for refuse in _REFUSE)
+    yield Chain("ip", "filter-output", Hook("filter", "output", _FILTER), no_calls)
+    for port in task.spec.publish:
+        yield Element("ip", "published", (port.protocol, port.published))
+        yield Element("ip", "ports", (port.protocol, port.published), port.target)
+    if keep:
+        yield from _return_path(view)
+
+
+def _return_path(view: NodeView) -> Iterator[Item]:
+    """The mark names the sandbox by which the connection came; it chooses the route and then the MAC of the reply."""
+    yield Map("ip", "nodes", ("mac",), "mark")
+    recall: Rule = (Match("ct direction", "reply"), Assign("meta mark", "ct mark"))
+    yield Chain("ip", "route-output", Hook("route", "output", _MANGLE), (recall,))
+    yield Table("netdev")
+    yield Map("netdev", "macs", ("mark",), "mac")
+    steer: Rule = (Assign("ether daddr", Lookup(("meta mark",), "macs")),)
+    yield Chain("netdev", "egress", Hook("filter", "egress", _FILTER, names.OVERLAY_LINK), (steer,))
+    for node in (view.node, *view.peers):
+        assert node.ingress_address is not None
+        mac, mark = names.mac(node.ingress_address), int(node.ingress_address)
+        yield Element("ip", "nodes", (mac,), mark)
+        yield Element("netdev", "macs", (mark,), mac)
+
+
+def _balance(pool: Pool) -> Iterator[Item]:
+    chain = f"FWM-{pool.mark}"
+    choice = Lookup(("meta mark", Numgen(len(pool.backends))), "backends")
+    yield Chain("ip", chain, rules=((Counter(), Dnat(choice)),))
+    yield Element("ip", "services", (pool.mark,), Verdict("goto", chain))
+    for port in pool.ports:
+        yield Element("ip", "marks", port, pool.mark)
+    for index, address in enumerate(pool.backends):
+        yield Element("ip", "backends", (pool.mark, index), address)
+    if pool.snat:
+        yield Element("ip", "snat-marks", (pool.mark,))
+
+
+def _ports_by_backends(tasks: tuple[Task, ...]) -> Mapping[tuple[IPv4Address, ...], list[tuple[Protocol, int]]]:
+    addresses: dict[tuple[Protocol, int], list[IPv4Address]] = {}
+    for task in tasks:
+        assert task.address is not None
+        for publish in task.spec.publish:
+            addresses.setdefault((publish.protocol, publish.published), []).append(task.address)
+    groups: dict[tuple[IPv4Address, ...], list[tuple[Protocol, int]]] = {}
+    for port, backends in sorted(addresses.items()):
+        groups.setdefault(tuple(backends), []).append(port)
+    return groups
+
+
+def _snat(service: Service) -> bool:
+    return service.spec.client_ip is ClientIp.SNAT
