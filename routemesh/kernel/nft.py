@@ -1,0 +1,251 @@
+"""nftables of one network namespace, through libnftables: reading what is ours, and transactions.
+
+READ BACK (DESIGN rule 4) without reading: what was read is kept together with the kernel's attestation, which is the number of
+the ruleset's generation (one up with every transaction of anybody) and the netdev chains (a device that goes may take its chain
+along without a transaction). While the attestation holds, so does what was read. Our own transaction is folded in if the
+generation moved by exactly one; in every other case everything is read again (docs/adr/0003).
+
+A libnftables context works in the namespace in which it was made, whichever the calling thread is in later.
+Source: libnftables(3); include/uapi/linux/netfilter/nf_tables.h; net/netfilter/nf_tables_api.c.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import NamedTuple
+
+from nftables import Nftables
+
+from routemesh import names
+from routemesh.errors import KernelError, Unavailable
+from routemesh.kernel import nftjson
+from routemesh.kernel.netfilter import ANY_FAMILY, IPV4, NETDEV, NETFILTER
+from routemesh.kernel.netlink import Message, Reply, Requests, as_text, parse
+from routemesh.nodeplan import Change, Create, Delete, Element, Failure, Family, Item, ItemKey, Map, Op, Table, key
+from routemesh.render import command, transaction
+from routemesh.render.commands import PathOf, default_path, inside
+
+_SUBSYSTEM = 10 << 8
+_GET_TABLE, _GET_CHAIN, _GET_GENERATION = _SUBSYSTEM | 1, _SUBSYSTEM | 4, _SUBSYSTEM | 16
+_GENERATION_ID = 1
+_TABLE_NAME = 1
+_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK = 1, 3, 4
+_HOOK_DEVICE = 3
+_GENERIC_HEADER_BYTES = 4
+_FAMILIES: Mapping[Family, bytes] = {"ip": IPV4, "netdev": NETDEV}
+
+_READ_ATTEMPTS = 5
+_APPLY_ATTEMPTS = 3
+_ATTEMPTS_AT_MOST = 200
+"""How many smaller transactions are tried to find the operations at fault in one that was refused."""
+
+
+class Attestation(NamedTuple):
+    """What the kernel says of its ruleset's state; equal attestations mean an unchanged ruleset."""
+
+    generation: int
+    devices: tuple[tuple[tuple[str, str], str], ...]
+
+
+class Nft:
+    """The tables of ours in the namespace `netns`, to which `enter` switches the calling thread; use from one thread.
+
+    `path_of` gives the files of namespaces, for the commands in failures. Raises Unavailable where there is no libnftables; its
+    methods raise KernelError where the kernel has no nf_tables.
+    """
+
+    def __init__(self, netns: str, enter: Callable[[], AbstractContextManager[None]], path_of: PathOf = default_path) -> None:
+        self._netns = netns
+        self._path_of = path_of
+        with enter():
+            self._library = _library()
+            self._requests = Requests(protocol=NETFILTER)
+        self._library.set_stateless_output(True)
+        self._library.set_numeric_proto_output(True)
+        self._attestation: Attestation | None = None
+        self._items: dict[ItemKey, Item] = {}
+        self._read: tuple[Item, ...] = ()
+
+    def read(self) -> tuple[Item, ...]:
+        """Everything in tables of ours. The same tuple as before when nothing has changed; raises KernelError."""
+        self._renew()
+        return self._read
+
+    def apply(self, ops: Sequence[Op]) -> tuple[Failure, ...]:
+        """Carry out operations in their order, in one transaction; what is already so is left alone.
+
+        When the transaction is refused, the operations at fault are found and reported, and the others carried out.
+        """
+        for _ in range(_APPLY_ATTEMPTS):
+            self._renew()
+            after = dict(self._items)
+            needed = [op for wanted in ops if (op := _fold(after, wanted)) is not None]
+            if not needed:
+                return ()
+            if self._execute(needed) is None:
+                self._keep_if_alone(after)
+                return ()
+            if self._attest() == self._attestation:
+                break  # it was nobody's change meanwhile that made it fail
+        return tuple(_Search(self._execute, self._failure).apply(needed))
+
+    def forget(self) -> None:
+        """Read everything anew next time, whatever the kernel attests."""
+        self._attestation = None
+
+    def close(self) -> None:
+        """Let go of the sockets; what is in the kernel stays."""
+        self._requests.close()
+        del self._library
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def _renew(self) -> None:
+        """Read everything unless the kernel attests that nothing happened. If it never rests, the last reading counts."""
+        before = self._attest()
+        for _ in range(_READ_ATTEMPTS):
+            if before == self._attestation:
+                return
+            self._read = self._list(before)
+            self._items = {key(item): item for item in self._read}
+            self._attestation, before = before, self._attest()
+        self._attestation = None
+
+    def _attest(self) -> Attestation:
+        (reply,) = self._asked(partial(self._requests.ask, Message(_GET_GENERATION, 0, ANY_FAMILY)))
+        number = parse(reply.body, _GENERIC_HEADER_BYTES)[_GENERATION_ID]
+        chains = self._asked(partial(self._requests.dump, _GET_CHAIN, NETDEV))
+        devices = (device for chain in chains for device in _device(chain.body))
+        return Attestation(int.from_bytes(number, "big"), tuple(devices))
+
+    def _list(self, attestation: Attestation) -> tuple[Item, ...]:
+        """Which tables there are is asked of the kernel itself: for `list tables`, nft 1.0.6 loads all that is in any table."""
+        devices = dict(attestation.devices)
+        found: list[Item] = []
+        for family, header in _FAMILIES.items():
+            tables = self._asked(partial(self._requests.dump, _GET_TABLE, header))
+            if any(as_text(parse(table.body, _GENERIC_HEADER_BYTES)[_TABLE_NAME]) == names.TABLE for table in tables):
+                found += nftjson.parse(self._query(f"list table {family} {names.TABLE}"), devices)
+        return tuple(found)
+
+    def _asked(self, question: Callable[[], list[Reply]]) -> list[Reply]:
+        try:
+            return question()
+        except OSError as exc:
+            raise KernelError(self._command("list tables"), str(exc.strerror), exc.errno or 0) from exc
+
+    def _query(self, text: str) -> nftjson.Json:
+        """Only here is the output set to JSON: with it, libnftables would first try to read its input as JSON too."""
+        self._library.set_json_output(True)
+        try:
+            code, output, error = self._library.cmd(text)
+        finally:
+            self._library.set_json_output(False)
+        if code != 0:
+            raise KernelError(self._command(text), _reason(error))
+        return json.loads(output)
+
+    def _command(self, text: str) -> str:
+        return inside(self._netns, f"nft {text}", self._path_of)
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    def _execute(self, ops: Sequence[Op]) -> str | None:
+        """Carry out all or nothing; why it was refused, or None."""
+        try:
+            code, _, error = self._library.cmd(transaction(ops))
+        except ValueError as exc:  # somebody else's object that bears a name which nft's language can't express
+            return str(exc)
+        return None if code == 0 else _reason(error)
+
+    def _keep_if_alone(self, items: dict[ItemKey, Item]) -> None:
+        """After a transaction of ours that led to `items`."""
+        before, now = self._attestation, self._attest()
+        if before is None or now.generation != before.generation + 1:
+            return
+        self._attestation = now
+        self._items = items
+        self._read = tuple(items.values())
+
+    def _failure(self, op: Op, reason: str) -> Failure:
+        try:
+            return Failure(op, command(op, self._path_of), reason)
+        except ValueError:
+            return Failure(op, self._command("list ruleset"), reason)
+
+
+def _library() -> Nftables:
+    try:
+        return Nftables()
+    except OSError as exc:
+        raise Unavailable(f"nftables can't be used: {exc}; install Debian's libnftables1") from exc
+
+
+class _Search:
+    """Carries out what can be carried out of a refused transaction, halving it until the operations at fault stand alone."""
+
+    def __init__(self, execute: Callable[[Sequence[Op]], str | None], failure: Callable[[Op, str], Failure]) -> None:
+        self._execute = execute
+        self._failure = failure
+        self._attempts = 0
+
+    def apply(self, ops: Sequence[Op]) -> list[Failure]:
+        """The failures among `ops`; once there were too many attempts, whole parts fail together."""
+        self._attempts += 1
+        reason = self._execute(ops)
+        if reason is None:
+            return []
+        if len(ops) == 1 or self._attempts > _ATTEMPTS_AT_MOST:
+            return [self._failure(op, reason) for op in ops]
+        middle = len(ops) // 2
+        return self.apply(ops[:middle]) + self.apply(ops[middle:])
+
+
+def _fold(items: dict[ItemKey, Item], op: Op) -> Op | None:
+    """Carry out `op` on `items`. The operation that a kernel with these items needs for it; None if there is nothing to do."""
+    wanted = op.new if isinstance(op, Change) else op.item
+    name = key(wanted)
+    present = items.get(name)
+    if isinstance(op, Delete):
+        if present is None:
+            return None
+        _remove(items, name, present)
+        return Delete(op.netns, present)
+    if present == wanted:
+        return None
+    items[name] = wanted
+    return Create(op.netns, wanted) if present is None else Change(op.netns, present, wanted)
+
+
+def _remove(items: dict[ItemKey, Item], name: ItemKey, item: Item) -> None:
+    """A table goes with all that is in it, a map with its elements."""
+    del items[name]
+    match item:
+        case Table(family):
+            gone = [other for other, inside in items.items() if getattr(inside, "family", None) == family]
+        case Map(family, map_name):
+            gone = [
+                other
+                for other, inside in items.items()
+                if isinstance(inside, Element) and (inside.family, inside.map) == (family, map_name)
+            ]
+        case _:
+            gone = []
+    for other in gone:
+        del items[other]
+
+
+def _device(chain: bytes) -> list[tuple[tuple[str, str], str]]:
+    attributes = parse(chain, _GENERIC_HEADER_BYTES)
+    device = parse(attributes.get(_CHAIN_HOOK, b"")).get(_HOOK_DEVICE)
+    if device is None:
+        return []
+    place = as_text(attributes[_CHAIN_TABLE]), as_text(attributes[_CHAIN_NAME])
+    return [(place, as_text(device))]
+
+
+def _reason(error: str) -> str:
+    """The kernel's or the parser's own words in what libnftables said over several lines."""
+    lines = [line.partition("Error: ")[2] for line in error.splitlines() if "Error: " in line]
+    return lines[0].removeprefix("Could not process rule: ") if lines else error.strip() or "libnftables gave no reason"

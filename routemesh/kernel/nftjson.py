@@ -1,0 +1,424 @@
+"""libnftables' JSON as our typed items. PURE.
+
+Everything in a table of ours is read and nothing is passed over: what has no place in our vocabulary becomes `Unknown`, so that
+it differs from anything planned. Rules come out in the canonical form (`routemesh.render.canonical`).
+
+What versions differ in (1.0.6 and 1.1.3 were tried): a map declared by typeof has the names of its types or {"typeof":
+expressions}; a masked mark is a prefix or an `&`; flags are a list or {"|": …}; lists of one may be bare; an element with a
+comment or a counter is wrapped. 1.0.6 names no device of a netdev chain, so devices are given separately.
+
+Source: libnftables-json(5); nftables src/json.c.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from ipaddress import IPv4Address
+from typing import Any, cast, get_args
+
+from routemesh import names
+from routemesh.nodeplan import (
+    Assign,
+    Chain,
+    ClampMss,
+    Counter,
+    Dnat,
+    Element,
+    Family,
+    Field,
+    Hook,
+    InSet,
+    Item,
+    Key,
+    KeyType,
+    Lookup,
+    Map,
+    MarkMatch,
+    Masquerade,
+    Match,
+    Numgen,
+    Redirect,
+    Reject,
+    Rule,
+    Scalar,
+    Snat,
+    Statement,
+    Table,
+    Unknown,
+    Verdict,
+    VerdictLookup,
+)
+from routemesh.render.canonical import canonical, l4proto
+from routemesh.render.values import MAX_U32, match_value, protocol
+
+Json = Any
+"""What json.loads gives."""
+
+Devices = Mapping[tuple[str, str], str]
+"""(table, chain) of a netdev chain → the device that it is hooked to."""
+
+FAMILIES = get_args(Family)
+_FIELDS = get_args(Field)
+_VERDICTS = ("accept", "drop", "return", "jump", "goto")
+_NAT = ("dnat", "snat", "redirect", "masquerade")
+_L4_WITH_PORTS = ("tcp", "udp", "sctp")
+_FLAG_FIELDS = ("ct state", "ct status", "tcp flags")
+
+_TYPES: Mapping[str, str] = {
+    "inet_proto": "proto",
+    "inet_service": "port",
+    "mark": "mark",
+    "integer": "index",
+    "ether_addr": "mac",
+    "ipv4_addr": "ip",
+    "verdict": "verdict",
+    "meta l4proto": "proto",
+    "th sport": "port",
+    "th dport": "port",
+    "meta mark": "mark",
+    "ct mark": "mark",
+    "ether saddr": "mac",
+    "ether daddr": "mac",
+    "ip saddr": "ip",
+    "ip daddr": "ip",
+}
+"""Parts of keys and values by nft's type, and by the expression that a typeof was declared with."""
+_OUR_TYPES = frozenset((*_TYPES.values(), None))
+
+_SCALARS: Mapping[str, Callable[[Json], Scalar]] = {
+    "proto": protocol,
+    "port": int,
+    "mark": int,
+    "index": int,
+    "mac": str,
+    "ip": IPv4Address,
+}
+
+
+class _NotOurs(Exception):
+    """A part of the JSON that has no place in our vocabulary."""
+
+
+def parse(document: Json, devices: Devices) -> tuple[Item, ...]:
+    """The items in answers to `list table …`; tables of other names or families are left out.
+
+    A table that has flags (dormant: no packet meets it) is left out too, but not its contents: creating it anew wakes it.
+    """
+    rules: dict[tuple[str, str], list[Rule]] = {}
+    chains: list[Json] = []
+    items: list[Item] = []
+    for kind, entry in _ours(document["nftables"]):
+        match kind:
+            case "table" if "flags" not in entry:
+                items.append(Table(entry["family"]))
+            case "map" | "set":
+                items.extend(_map_with_elements(entry))
+            case "chain":
+                chains.append(entry)
+            case "rule":
+                place = entry["family"], entry["chain"]
+                rules.setdefault(place, []).append(rule(entry.get("expr", ())))
+    items.extend(_chain(chain, rules.get((chain["family"], chain["name"]), []), devices) for chain in chains)
+    return tuple(items)
+
+
+def _ours(entries: Iterable[Json]) -> Iterator[tuple[str, Json]]:
+    for entry in entries:
+        for kind, content in entry.items():
+            table = content.get("name" if kind == "table" else "table")
+            if table == names.TABLE and content.get("family") in FAMILIES:
+                yield kind, content
+
+
+# --- chains ------------------------------------------------------------------------------------------------------
+
+
+def _chain(entry: Json, rules: list[Rule], devices: Devices) -> Chain:
+    """A policy other than accept shows as a statement that is none of ours, before the rules."""
+    family, name = entry["family"], entry["name"]
+    hook = None
+    if "hook" in entry:
+        device = devices.get((entry["table"], name)) if family == "netdev" else None
+        hook = Hook(entry["type"], entry["hook"], entry["prio"], device)
+    policy = entry.get("policy", "accept")
+    odd: list[Rule] = [] if policy == "accept" else [(_unknown({"policy": policy}),)]
+    return Chain(family, name, hook, (*odd, *rules))
+
+
+# --- maps --------------------------------------------------------------------------------------------------------
+
+
+def _map_with_elements(entry: Json) -> Iterator[Item]:
+    """The map and its elements. Those of a map whose type is none of ours are left out: they can only go with it."""
+    family, name = entry["family"], entry["name"]
+    key = _types(entry["type"])
+    value = ".".join(_types(entry["map"])) if "map" in entry else None
+    if entry.get("flags"):
+        key = (*key, json.dumps(entry["flags"]))
+    yield Map(family, name, cast(KeyType, key), cast(Any, value))
+    if {*key, value} <= _OUR_TYPES:
+        yield from (_element(family, name, key, value, element) for element in entry.get("elem", ()))
+
+
+def _types(declared: Json) -> tuple[str, ...]:
+    """Each part by our name for it, or by nft's where we have none."""
+    match declared:
+        case {"typeof": expression}:
+            return tuple(_typeof(part) for part in _parts(expression))
+        case str():
+            return (_TYPES.get(declared, declared),)
+        case _:
+            return tuple(_TYPES.get(part, part) for part in declared)
+
+
+def _typeof(expression: Json) -> str:
+    try:
+        part = _expression(expression)
+    except _NotOurs:
+        return json.dumps(expression)
+    return "index" if isinstance(part, Numgen) else _TYPES.get(part, part)
+
+
+def _element(family: Family, name: str, key: tuple[str, ...], value: str | None, entry: Json) -> Element:
+    raw_key, raw_value = (entry, None) if value is None else entry
+    if isinstance(raw_key, dict) and "elem" in raw_key:
+        raw_key = raw_key["elem"]["val"]
+    parts = tuple(_SCALARS[kind](part) for kind, part in zip(key, _parts(raw_key), strict=True))
+    match value:
+        case None:
+            return Element(family, name, parts)
+        case "verdict":
+            return Element(family, name, parts, _verdict(raw_value))
+        case _:
+            return Element(family, name, parts, _SCALARS[value](raw_value))
+
+
+def _verdict(raw: Json) -> Verdict:
+    """Also a verdict that rules of ours can't have (continue), as it is."""
+    ((kind, content),) = raw.items()
+    match content:
+        case None:
+            return Verdict(kind)
+        case {"target": str(chain)}:
+            return Verdict(kind, chain)
+        case _:
+            raise _NotOurs
+
+
+# --- rules -------------------------------------------------------------------------------------------------------
+
+
+def rule(expressions: Iterable[Json]) -> Rule:
+    """One rule in the canonical form.
+
+    nft lists `meta l4proto tcp th dport 80` as `tcp dport 80`, and `meta l4proto tcp reject with tcp reset` without the match.
+    """
+    raw = list(expressions)
+    found: list[Statement] = []
+    for place, entry in enumerate(raw):
+        if _is_tcp_or_udp(entry) and place + 1 < len(raw) and "redirect" in raw[place + 1]:
+            continue  # render puts it there, because nft wants it
+        implied = _implied_l4proto(entry)
+        if implied is not None and not any(l4proto(other) for other in found):
+            found.append(Match("meta l4proto", implied))
+        found.append(_statement(entry))
+    return canonical(tuple(found))
+
+
+def _is_tcp_or_udp(entry: Json) -> bool:
+    match entry:
+        case {"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": {"set": [one, other]}}}:
+            return {str(one), str(other)} in ({"6", "17"}, {"tcp", "udp"})
+        case _:
+            return False
+
+
+def _implied_l4proto(raw: Json) -> str | None:
+    """The protocol that nft lists in the name of a header field, or not at all before a reset, instead of the match."""
+    match raw:
+        case {"reject": {"type": "tcp reset"}}:
+            return "tcp"
+        case {"payload": {"protocol": name, "field": "sport" | "dport"}} if name in _L4_WITH_PORTS:
+            return cast(str, name)
+        case dict():
+            return next(filter(None, map(_implied_l4proto, raw.values())), None)
+        case list():
+            return next(filter(None, map(_implied_l4proto, raw)), None)
+        case _:
+            return None
+
+
+def _statement(raw: Json) -> Statement:
+    try:
+        return _known_statement(raw)
+    except (_NotOurs, ValueError):
+        return _unknown(raw)
+
+
+def _unknown(raw: Json) -> Unknown:
+    return Unknown(json.dumps(raw, sort_keys=True))
+
+
+def _known_statement(raw: Json) -> Statement:
+    if len(raw) != 1:
+        raise _NotOurs
+    ((kind, content),) = raw.items()
+    if kind in _VERDICTS:
+        return _verdict(raw)
+    if kind in _NAT:
+        return _translation(kind, content)
+    match kind, content:
+        case "match", {"op": op, "left": left, "right": right}:
+            return _match(op, left, right)
+        case "mangle", {"key": target, "value": value}:
+            return _mangle(target, value)
+        case "vmap", {"key": key, "data": str(data)}:
+            return VerdictLookup(_key(key), _set_name(data))
+        case _:
+            return _counter_or_reject(kind, content)
+
+
+def _counter_or_reject(kind: str, content: Json) -> Statement:
+    match kind, content:
+        case "counter", None | {"packets": _, "bytes": _}:
+            return Counter()
+        case "reject", {"type": "tcp reset"}:
+            return Reject("tcp reset")
+        case "reject", None | {"type": "icmp", "expr": "port-unreachable"}:
+            return Reject("icmp port-unreachable")
+        case _:
+            raise _NotOurs
+
+
+def _translation(kind: str, content: Json) -> Statement:
+    if not isinstance(content, dict | None):
+        raise _NotOurs
+    options = {name: value for name, value in (content or {}).items() if (name, value) != ("family", "ip")}
+    match kind, options:
+        case "masquerade", {**rest} if not rest:
+            return Masquerade()
+        case "dnat", {"addr": {"map": lookup}, **rest} if not rest:
+            return Dnat(_lookup(lookup))
+        case "dnat", {"addr": str(address), **rest} if not rest:
+            return Dnat(IPv4Address(address))
+        case "snat", {"addr": str(address), **rest} if not rest:
+            return Snat(IPv4Address(address))
+        case "redirect", {"port": {"map": lookup}, **rest} if not rest:
+            return Redirect(_lookup(lookup))
+        case _:
+            raise _NotOurs
+
+
+def _mangle(target: Json, value: Json) -> Statement:
+    if target == {"tcp option": {"name": "maxseg", "field": "size"}} and isinstance(value, int):
+        return ClampMss(value)
+    field = _field(target)
+    if field not in ("meta mark", "ct mark", "ether daddr"):
+        raise _NotOurs
+    match value:
+        case int():
+            return Assign(field, value)
+        case {"map": lookup}:
+            return Assign(field, _lookup(lookup))
+        case dict():
+            return Assign(field, _field(value))
+        case _:
+            raise _NotOurs
+
+
+# --- comparisons -------------------------------------------------------------------------------------------------
+
+
+def _match(op: str, left: Json, right: Json) -> Statement:
+    match left, right:
+        case _, str(name) if name.startswith("@") and op == "==":
+            return InSet(_key(left), _set_name(name))
+        case {"&": [masked, mask]}, _:
+            return _masked(op, _field(masked), mask, right)
+    field = _field(left)
+    match right:
+        case {"prefix": {"addr": int(value), "len": int(length)}} if field in ("meta mark", "ct mark") and op == "==":
+            return MarkMatch(field, value, MAX_U32 & ~(MAX_U32 >> length))
+        case int(value) if field in ("meta mark", "ct mark") and op == "==":
+            return MarkMatch(field, value, MAX_U32)
+    positive = "in" if field in _FLAG_FIELDS else "=="
+    if op not in (positive, "!="):
+        raise _NotOurs
+    return Match(field, match_value(field, _value(right)), op == "!=")
+
+
+def _masked(op: str, field: Field, mask: Json, right: Json) -> Statement:
+    match field, mask, right:
+        case "meta mark" | "ct mark", int(), int() if op == "==":
+            return MarkMatch(field, right, mask)
+        case "tcp flags", _, _ if op == "==":
+            return Match(field, match_value(field, f"{_value(right)} / {_value(mask)}"))
+        case _:
+            raise _NotOurs
+
+
+def _value(raw: Json) -> str:
+    """A constant as nft's text output has it."""
+    match raw:
+        case str() | int():
+            return str(raw)
+        case {"prefix": {"addr": str(address), "len": int(length)}}:
+            return f"{address}/{length}"
+        case list() | {"|": list()}:
+            return ",".join(_value(part) for part in (raw if isinstance(raw, list) else raw["|"]))
+        case _:
+            raise _NotOurs
+
+
+# --- expressions -------------------------------------------------------------------------------------------------
+
+
+def _lookup(raw: Json) -> Lookup:
+    match raw:
+        case {"key": key, "data": str(data)}:
+            return Lookup(_key(key), _set_name(data))
+        case _:
+            raise _NotOurs
+
+
+def _set_name(reference: str) -> str:
+    if not reference.startswith("@"):
+        raise _NotOurs
+    return reference[1:]
+
+
+def _key(raw: Json) -> Key:
+    return tuple(_expression(part) for part in _parts(raw))
+
+
+def _parts(raw: Json) -> list[Json]:
+    match raw:
+        case {"concat": [*parts]}:
+            return parts
+        case _:
+            return [raw]
+
+
+def _expression(raw: Json) -> Field | Numgen:
+    match raw:
+        case {"numgen": {"mode": "inc", "mod": int(modulus), **rest}} if not rest.get("offset"):
+            return Numgen(modulus)
+        case _:
+            return _field(raw)
+
+
+def _field(raw: Json) -> Field:
+    match raw:
+        case {"meta": {"key": key}}:
+            name = key if key in ("iifname", "oifname") else f"meta {key}"
+        case {"ct": {"key": key, **rest}} if not rest:
+            name = f"ct {key}"
+        case {"fib": {"result": "type", "flags": [flag] | str(flag)}}:
+            name = f"fib {flag} type"
+        case {"payload": {"protocol": header, "field": field}}:
+            ports = header in _L4_WITH_PORTS and field in ("sport", "dport")
+            name = f"th {field}" if ports else f"{header} {field}"
+        case _:
+            raise _NotOurs
+    if name not in _FIELDS:
+        raise _NotOurs
+    return cast(Field, name)

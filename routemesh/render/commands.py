@@ -1,0 +1,151 @@
+"""Operations as the command lines a person would type. PURE.
+
+Source: ip-link(8), ip-address(8), ip-route(8), ip-rule(8), ip-neighbour(8), bridge(8), sysctl(8), nsenter(1), nft(8).
+"""
+
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Network
+from shlex import quote
+
+from routemesh import names
+from routemesh.nodeplan import (
+    HOST,
+    ROUTE_PROTOCOL,
+    Address,
+    Change,
+    Create,
+    Delete,
+    FdbEntry,
+    Item,
+    Link,
+    Neighbour,
+    Netns,
+    Op,
+    Route,
+    RoutingRule,
+    Sysctl,
+)
+from routemesh.render.nft import NFT_ITEMS, transaction
+
+PathOf = Callable[[str], object]
+"""A namespace's name → the path of its file."""
+
+_DEFAULT = IPv4Network("0.0.0.0/0")
+_VERBS: dict[type, str] = {Create: "add", Change: "replace", Delete: "del"}
+
+
+def default_path(netns: str) -> str:
+    """Where a node's daemon keeps its namespaces, unless it was started with another run directory."""
+    return f"/run/routemesh/netns/{netns}"
+
+
+def command(op: Op, path_of: PathOf = default_path) -> str:
+    """The command line that carries out `op`, run in the node's own namespace; several commands are joined by &&.
+
+    Raises ValueError for an nftables item that has no place in nft's language.
+    """
+    item = op.new if isinstance(op, Change) else op.item
+    if isinstance(item, Netns):
+        return _netns(op, _path(item.name, path_of))
+    texts = [inside(op.netns, text, path_of) for text in _commands(op, item)]
+    if isinstance(item, Link) and isinstance(op, Create):
+        texts.insert(0, _new_link(op.netns, item, path_of))
+    return " && ".join(texts)
+
+
+def inside(netns: str, text: str, path_of: PathOf = default_path) -> str:
+    """A command line that runs the command `text` in a namespace."""
+    return text if netns == HOST else f"nsenter --net={_path(netns, path_of)} {text}"
+
+
+def _commands(op: Op, item: Item) -> Iterator[str]:
+    verb = _VERBS[type(op)]
+    if isinstance(item, NFT_ITEMS):
+        yield "nft " + quote("; ".join(transaction([op]).splitlines()))
+        return
+    match item:
+        case Link(name=link) if isinstance(op, Delete):
+            yield f"ip link del {quote(link)}"
+        case Link():
+            yield from _link_settings(item)
+        case Sysctl(path, value):
+            yield f"sysctl {quote(path)}" if isinstance(op, Delete) else f"sysctl -w {quote(f'{path}={value}')}"
+        case Address(link, address):
+            yield f"ip address {verb} {address} dev {quote(link)}"
+        case Route():
+            yield f"ip route {verb} {_route(item)}"
+        case RoutingRule():
+            yield from _routing_rule(op, item)
+        case Neighbour(link, ip, mac):
+            place = f"{ip} dev {quote(link)}"
+            entry = "" if isinstance(op, Delete) else f" lladdr {quote(mac)} nud permanent protocol {ROUTE_PROTOCOL}"
+            yield f"ip neighbour {verb} {place}{entry}"
+        case FdbEntry():
+            yield f"bridge fdb {verb} {_fdb_entry(item)}"
+
+
+# --- namespaces --------------------------------------------------------------------------------------------------
+
+
+def _netns(op: Op, path: str) -> str:
+    if isinstance(op, Delete):
+        return f"umount {path} && rm {path}"
+    return f"touch {path} && unshare --net={path} true"
+
+
+def _path(netns: str, path_of: PathOf) -> str:
+    return quote(str(path_of(netns)))
+
+
+# --- links -------------------------------------------------------------------------------------------------------
+
+
+def _new_link(netns: str, link: Link, path_of: PathOf) -> str:
+    """Made from the node's namespace: there a tunnel's underlay socket stays, and there a veth's other end may be."""
+    place = _place(netns, path_of)
+    return f"ip link add {quote(link.name)}{place} type {link.kind}{_tunnel(link)}{_peer(link, path_of)}"
+
+
+def _place(netns: str, path_of: PathOf) -> str:
+    return "" if netns == HOST else f" netns {_path(netns, path_of)}"
+
+
+def _tunnel(link: Link) -> str:
+    if link.vxlan is None:
+        return ""
+    return f" id {link.vxlan.vni} local {link.vxlan.local} dstport {link.vxlan.port} nolearning proxy"
+
+
+def _peer(link: Link, path_of: PathOf) -> str:
+    return "" if link.peer is None else f" peer name {quote(link.peer.link)}{_place(link.peer.netns, path_of)}"
+
+
+def _link_settings(link: Link) -> Iterator[str]:
+    name = quote(link.name)
+    mac = "" if link.mac is None else f" address {quote(link.mac)}"
+    master = "nomaster" if link.master is None else f"master {quote(link.master)}"
+    yield f"ip link set {name} alias {names.ALIAS} mtu {link.mtu}{mac} {master} {'up' if link.up else 'down'}"
+    if link.master is not None:
+        yield f"bridge link set dev {name} learning off flood {'on' if link.flood else 'off'}"
+
+
+# --- the rest ----------------------------------------------------------------------------------------------------
+
+
+def _route(route: Route) -> str:
+    destination = "default" if route.destination == _DEFAULT else str(route.destination)
+    return f"{destination} via {route.via} dev {quote(route.link)} table {route.table} protocol {ROUTE_PROTOCOL}"
+
+
+def _routing_rule(op: Op, rule: RoutingRule) -> Iterator[str]:
+    """There is no `ip rule replace`."""
+    if not isinstance(op, Create):
+        yield f"ip rule del pref {rule.priority} protocol {ROUTE_PROTOCOL}"
+    if not isinstance(op, Delete):
+        mark = f"fwmark {rule.fwmark:#x}/{rule.mask:#x}"
+        yield f"ip rule add pref {rule.priority} {mark} lookup {rule.table} protocol {ROUTE_PROTOCOL}"
+
+
+def _fdb_entry(entry: FdbEntry) -> str:
+    where = "master static" if entry.dst is None else f"dst {entry.dst} self permanent"
+    return f"{quote(entry.mac)} dev {quote(entry.link)} {where}"
