@@ -1,0 +1,109 @@
+"""What the process driver accepts of a service's spec, and what it makes of it."""
+
+import os
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from routemesh.errors import UserError
+from routemesh.model import ServiceSpec
+
+IMAGE = "host"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TASK_PATH = f"{DEFAULT_PATH}:{Path(sys.executable).parent}"
+"""Last, so that it hides no program of the node's, the directory that `routemesh` itself is in."""
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
+_REALTIME = re.compile(r"(?:SIG)?RT(MIN\+|MAX-)(\d{1,2})")
+
+
+def check(spec: ServiceSpec) -> None:
+    """Raise UserError when the spec can't be carried out here, whatever the node has installed."""
+    if spec.image != IMAGE:
+        raise UserError(
+            f"image {spec.image!r} needs the docker driver; this node runs the process driver, and its only image is {IMAGE!r}"
+        )
+    if not spec.command or not spec.command[0]:
+        raise UserError(f"service {spec.name}: image {IMAGE!r} has no default command; say what to run")
+    if not spec.workdir.startswith("/"):
+        raise UserError(f"service {spec.name}: working directory {spec.workdir!r} is not an absolute path")
+    probe = spec.health.command if spec.health is not None else ()
+    for text in (*spec.command, *spec.environment, spec.workdir, *probe):
+        if not _is_passable(text):
+            raise UserError(f"service {spec.name}: {text!r} holds a character that no program can be given")
+    for entry in spec.environment:
+        if not _VARIABLE.fullmatch(entry):
+            raise UserError(
+                f"service {spec.name}: environment entry {entry!r} is not NAME=VALUE with a NAME of letters, digits and _"
+            )
+    signal_number(spec.stop_signal)
+
+
+def _is_passable(text: str) -> bool:
+    """NUL ends a string in C; half a surrogate pair has no bytes (JSON can hold both)."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
+def signal_number(name: str) -> int:
+    """The number of a signal given as SIGTERM, TERM, 15 or RTMIN+3; raises UserError for anything else."""
+    wanted = name.upper()
+    if wanted.isdecimal():
+        number = int(wanted)
+    elif match := _REALTIME.fullmatch(wanted):
+        offset = int(match[2])
+        number = signal.SIGRTMIN + offset if match[1] == "MIN+" else signal.SIGRTMAX - offset
+    else:
+        number = int(signal.Signals.__members__.get("SIG" + wanted.removeprefix("SIG"), 0))
+    if number not in signal.valid_signals():
+        raise UserError(f"unknown stop signal {name!r}; give a name as SIGTERM or a number from 1 to {signal.SIGRTMAX:d}")
+    return number
+
+
+def environment(spec: ServiceSpec, task_name: str, hostname: str) -> dict[str, str]:
+    """The whole environment of a task; what the spec says wins over what routemesh sets."""
+    ours = {
+        "PATH": TASK_PATH,
+        "HOSTNAME": hostname,
+        "ROUTEMESH_TASK": task_name,
+        "ROUTEMESH_SERVICE": spec.name,
+    }
+    return ours | dict(entry.split("=", 1) for entry in spec.environment)
+
+
+def export_lines(variables: Mapping[str, str]) -> bytes:
+    """The variables as a file that a POSIX shell can source."""
+    return os.fsencode("".join(f"export {shlex.quote(f'{name}={value}')}\n" for name, value in variables.items()))
+
+
+def check_on_node(spec: ServiceSpec, task_name: str, path: str) -> None:
+    """Raise UserError when the node has no such working directory or program; `path` is the task's PATH."""
+    if not os.path.isdir(spec.workdir):
+        raise UserError(f"task {task_name}: working directory {spec.workdir!r} does not exist on this node; create it")
+    program = spec.command[0]
+    if "/" in program:
+        _check_program(task_name, Path(spec.workdir, program))
+    elif not any(_is_program(candidate) for candidate in _candidates(program, path, spec.workdir)):
+        raise UserError(f"task {task_name}: no program {program!r} in PATH {path}; install it on this node or give its full path")
+
+
+def _candidates(program: str, path: str, workdir: str) -> Iterable[Path]:
+    return (Path(workdir, entry, program) for entry in path.split(os.pathsep))
+
+
+def _is_program(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.X_OK)
+
+
+def _check_program(task_name: str, path: Path) -> None:
+    if not path.exists():
+        raise UserError(f"task {task_name}: program '{path}' does not exist on this node; install it")
+    if not path.is_file():
+        raise UserError(f"task {task_name}: '{path}' is not a program but a directory or device; name a file")
+    if not os.access(path, os.X_OK):
+        raise UserError(f"task {task_name}: '{path}' is not executable; chmod +x it")

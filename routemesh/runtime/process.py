@@ -1,0 +1,266 @@
+"""The `process` driver: a task is a command on the host's file system, in namespaces of its own; needs util-linux alone.
+
+    daemon ── nsenter --net ── unshare ── setsid ─┐        (gone once the task runs)
+                                                  └─ init.sh ── command ── …
+                                                     PID 1 of the task's pid namespace
+
+All state is in the file system and the kernel, none in this process: a task outlives its daemon, and the next
+ProcessRuntime finds it as this one does. In RUN_DIR/tasks/ID/: `environment`, what the command gets; `init`, which process
+PID 1 is; `exit`, the command's exit status. PID 1 writes `exit` unless it is killed, and then the kernel kills everything
+in its namespace: a task without `exit` whose PID 1 is gone ended by SIGKILL.
+
+Under systemd the daemon's unit needs KillMode=process, or tasks die with the daemon's cgroup.
+Source: pid_namespaces(7), unshare(1), nsenter(1), setsid(1).
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, suppress
+from pathlib import Path
+
+from asyncinotify import Inotify, Mask
+
+from routemesh.errors import Conflict, NotFound, RoutemeshError, Unavailable, UserError
+from routemesh.model import ServiceSpec, TaskId
+from routemesh.runtime import Exit, Running, bounded, hostcommand, logfile
+from routemesh.runtime.supervision import Init, ends_within, is_readable, living, read_to_end, send, until_readable
+
+START_TIMEOUT_S = 10.0
+KILL_TIMEOUT_S = 10.0
+"""How long processes may take to die of SIGKILL; only one in an uninterruptible sleep needs any time."""
+TRIM_EVERY_S = 60.0
+
+_KILLED = Exit(128 + signal.SIGKILL)
+_EXECUTING, _REFUSED = "exec\n", "refused"
+"""What launch.sh answers."""
+_SHELL_PREFIX = re.compile(r"^.*?: (?:line )?\d+: (?:exec: )?")
+"""How dash and bash begin a complaint: the script and the line."""
+_UMASK = 0o022
+_INIT_SCRIPT = Path(__file__).with_name("init.sh")
+_SYSTEM_ENVIRONMENT = {"PATH": hostcommand.DEFAULT_PATH}
+# Mounts come in from the host and, above all, go as they go there: no task keeps a file system of the host busy.
+_UNSHARE = ("unshare", "--mount", "--propagation=slave", "--uts", "--ipc", "--pid")
+_NSENTER = ("nsenter", "--net", "--mount", "--uts", "--ipc", "--pid", "--wd")
+_WITH_ENVIRONMENT = ("/bin/sh", "-c", 'unset PWD; . "$0"; exec "$@"')
+
+
+class ProcessRuntime:
+    """Tasks as processes of this machine; fulfils the contract `Runtime`.
+
+    A log that takes more than logfile.LIMIT_BYTES loses its older half, looked after every TRIM_EVERY_S while the task
+    is waited for.
+    """
+
+    def __init__(self, run_dir: Path, log_dir: Path) -> None:
+        self._tasks = run_dir / "tasks"
+        self._logs = log_dir
+        for directory in (self._tasks, self._logs):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def check(self, spec: ServiceSpec) -> None:
+        """Raise UserError for an image that is not `host`, a missing command and whatever else can't be carried out."""
+        hostcommand.check(spec)
+
+    async def tasks(self) -> Mapping[TaskId, Running | Exit]:
+        """Every task that was started here and not removed."""
+        found: dict[TaskId, Running | Exit] = {}
+        for directory in self._tasks.iterdir():
+            task_id = TaskId(directory.name)
+            init = self._init(task_id)
+            # Without one its daemon died before it could start the task.
+            if init is not None:
+                with living(init) as fd:
+                    found[task_id] = self._exit(task_id) if fd is None else Running(init.pid)
+        return found
+
+    async def start(self, task_id: TaskId, name: str, spec: ServiceSpec, hostname: str, netns: Path) -> Running:
+        """Start the task; returns when its command is being executed.
+
+        Raises UserError (no such program, working directory …), Conflict when the task is here already, and Unavailable
+        when the machine can't do it (no privileges, no such namespace …); then nothing is left of the attempt. When it is
+        cancelled the task may run; `tasks` tells.
+        """
+        hostcommand.check(spec)
+        variables = hostcommand.environment(spec, name, hostname)
+        hostcommand.check_on_node(spec, name, variables["PATH"])
+        if self._init(task_id) is not None:
+            raise Conflict(f"task {name} ({task_id}) was started on this node before; remove it first")
+        try:
+            self._prepare(task_id, variables)
+            answer = await self._launch(task_id, spec, hostname, netns)
+            init = self._init(task_id)
+            if answer != _EXECUTING or init is None:
+                raise self._refusal(task_id, name, answer)
+        except (RoutemeshError, OSError) as exc:
+            await self.remove(task_id)
+            if isinstance(exc, RoutemeshError):
+                raise
+            raise Unavailable(f"task {name} can't be started: {exc.filename}: {exc.strerror}") from exc
+        return Running(init.pid)
+
+    async def wait(self, task_id: TaskId) -> Exit:
+        """Return when the task has ended, within milliseconds."""
+        with living(self._known(task_id)) as fd:
+            while fd is not None and not await ends_within(fd, TRIM_EVERY_S):
+                logfile.trim(self._log(task_id))
+        return self._exit(task_id)
+
+    async def stop(self, task_id: TaskId, signal: str, grace_s: float) -> Exit:
+        """Send `signal` to the command and after `grace_s` SIGKILL to everything in the task; return how it ended."""
+        number = hostcommand.signal_number(signal)
+        with living(self._known(task_id)) as fd:
+            if fd is not None:
+                send(fd, number)
+                if not await ends_within(fd, grace_s):
+                    await _kill(fd, task_id)
+        return self._exit(task_id)
+
+    async def execute(self, task_id: TaskId, command: Sequence[str], timeout_s: float) -> tuple[int, str]:
+        """Run a command in the task's namespaces, working directory and environment.
+
+        Returns its exit code, or bounded.TIMED_OUT, and the end of its output. Raises Conflict when the task has ended, and
+        Unavailable when the machine can't (no more processes …).
+        """
+        init = self._known(task_id)
+        with living(init) as fd:
+            if fd is None:
+                raise Conflict(f"task {task_id} has ended; nothing can be executed in it")
+            enter = (*_NSENTER, f"--target={init.pid}", *_WITH_ENVIRONMENT, str(self._environment(task_id)))
+            try:
+                return await bounded.run((*enter, *command), _SYSTEM_ENVIRONMENT, timeout_s)
+            except OSError as exc:
+                raise Unavailable(f"can't execute {command[0]!r} in task {task_id}: {exc.strerror}") from exc
+
+    async def logs(self, task_id: TaskId, *, follow: bool, tail: int | None) -> AsyncIterator[bytes]:
+        """The task's output by lines, the last `tail` of them; with `follow` until the task has ended."""
+        init = self._known(task_id)
+        log = self._log(task_id)
+        with open(log, "rb", buffering=0) as file:
+            logfile.seek_tail(file, tail)
+            reader = logfile.LineReader(file)
+            async with aclosing(_growth(log, init) if follow else _once()) as moments:
+                async for _ in moments:
+                    for line in reader.lines():
+                        yield line
+            if reader.rest():
+                yield reader.rest()
+
+    async def remove(self, task_id: TaskId) -> None:
+        """Kill what still runs and delete the task's directory and log; no error when there is no such task."""
+        if (init := self._init(task_id)) is not None:
+            with living(init) as fd:
+                if fd is not None:
+                    await _kill(fd, task_id)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self._directory(task_id))
+        self._log(task_id).unlink(missing_ok=True)
+
+    def _directory(self, task_id: TaskId) -> Path:
+        return self._tasks / task_id
+
+    def _environment(self, task_id: TaskId) -> Path:
+        return self._directory(task_id) / "environment"
+
+    def _log(self, task_id: TaskId) -> Path:
+        return self._logs / f"{task_id}.log"
+
+    def _init(self, task_id: TaskId) -> Init | None:
+        try:
+            return Init.parse((self._directory(task_id) / "init").read_text())
+        except FileNotFoundError:
+            return None
+
+    def _known(self, task_id: TaskId) -> Init:
+        init = self._init(task_id)
+        if init is None:
+            raise NotFound(f"no task {task_id} on this node")
+        return init
+
+    def _exit(self, task_id: TaskId) -> Exit:
+        """How a task ended, after its end."""
+        try:
+            code = int((self._directory(task_id) / "exit").read_text())
+        except FileNotFoundError:
+            return _KILLED
+        except ValueError:
+            # The disk was full.
+            return Exit(None)
+        return Exit(code)
+
+    def _prepare(self, task_id: TaskId, variables: Mapping[str, str]) -> None:
+        self._directory(task_id).mkdir(mode=0o700, exist_ok=True)
+        with open(_private(self._environment(task_id), os.O_TRUNC), "wb") as file:
+            file.write(hostcommand.export_lines(variables))
+
+    async def _launch(self, task_id: TaskId, spec: ServiceSpec, hostname: str, netns: Path) -> str:
+        """Start init.sh with the command and return what launch.sh answers (see there)."""
+        argv = (
+            "nsenter", f"--net={netns}", *_UNSHARE, "setsid", "--fork",
+            "/bin/sh", str(_INIT_SCRIPT), str(self._directory(task_id)), hostname, *spec.command,
+        )  # fmt: skip
+        answer, its_answer = os.pipe()
+        with open(answer, "rb", buffering=0) as pipe:
+            with open(its_answer, "wb") as stdout, open(_private(self._log(task_id), os.O_APPEND), "wb") as log:
+                stage = subprocess.Popen(
+                    argv,
+                    cwd=spec.workdir,
+                    env=_SYSTEM_ENVIRONMENT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=log,
+                    umask=_UMASK,
+                )
+            try:
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    return (await read_to_end(pipe.fileno())).decode(errors="replace")
+            except TimeoutError:
+                stage.kill()
+                raise Unavailable(f"task {task_id} did not start within {START_TIMEOUT_S:.0f} s; try again") from None
+            finally:
+                stage.wait()
+
+    def _refusal(self, task_id: TaskId, name: str, answer: str) -> RoutemeshError:
+        """The error for a task that did not start; its log holds what the shell or util-linux said."""
+        said = self._log(task_id).read_text(errors="replace").strip().rpartition("\n")[2] or "no reason given"
+        if _REFUSED not in answer:
+            return Unavailable(f"task {name} can't be started: {said}")
+        reason = _SHELL_PREFIX.sub("", said)
+        return UserError(f"task {name}: can't execute {reason}; check the program and what its #! line names")
+
+
+def _private(path: Path, flag: int) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o600)
+
+
+async def _kill(fd: int, task_id: TaskId) -> None:
+    """SIGKILL to PID 1 of a task, and so to all its processes; returns when none is left."""
+    send(fd, signal.SIGKILL)
+    if not await ends_within(fd, KILL_TIMEOUT_S):
+        raise Unavailable(
+            f"task {task_id} did not die of SIGKILL within {KILL_TIMEOUT_S:.0f} s; a process of it hangs in the kernel"
+        )
+
+
+async def _once() -> AsyncGenerator[None]:
+    yield
+
+
+async def _growth(log: Path, init: Init) -> AsyncGenerator[None]:
+    """Yield at once, after the log has grown, and a last time when the task has ended."""
+    try:
+        inotify = Inotify(sync_timeout=0)
+    except OSError as exc:
+        raise Unavailable(f"can't follow {log}: {exc.strerror}; raise fs.inotify.max_user_instances") from exc
+    with inotify, living(init) as fd:
+        inotify.add_watch(log, Mask.MODIFY)
+        while fd is not None and not is_readable(fd):
+            yield
+            await until_readable(inotify.fd, fd)
+            for _ in inotify:
+                pass
+        yield

@@ -1,0 +1,289 @@
+"""The process driver alone: what its daemons leave to one another, what it refuses, what it leaves in the file system."""
+
+import asyncio
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from routemesh.errors import Unavailable, UserError
+from routemesh.model import ServiceSpec, TaskId
+from routemesh.runtime import Exit, Running, logfile, process
+from routemesh.runtime.supervision import is_readable, send
+from tests.runtime.node import ProcessNode, children, process_node
+from tests.runtime.test_contract import FOREVER, LONG_S, TASK, in_loop, output, said, start, start_script
+from tests.support import require, wait_until
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[ProcessNode]:
+    require("root", "netns")
+    with process_node(tmp_path) as node:
+        yield node
+
+
+# A task outlives its daemon.
+
+
+@pytest.fixture
+def orphan(node: ProcessNode) -> Running:
+    """A task whose daemon was killed; it ends with 5 when it gets SIGUSR1."""
+    daemon = subprocess.Popen([sys.executable, "-m", "tests.runtime.daemon", "hold", str(node.directory)], stdout=subprocess.PIPE)
+    with daemon:
+        assert daemon.stdout is not None
+        assert daemon.stdout.readline() == b"started\n"
+        daemon.kill()
+    found = asyncio.run(node.daemon().tasks())[TASK]
+    assert isinstance(found, Running)
+    return found
+
+
+@in_loop
+async def test_a_task_whose_daemon_was_killed_is_adopted(node: ProcessNode, orphan: Running) -> None:
+    runtime = node.daemon()
+    waiting = asyncio.create_task(runtime.wait(TASK))
+    assert await runtime.execute(TASK, ["sh", "-c", "echo $ROUTEMESH_TASK"], LONG_S) == (0, "web.1\n")
+    assert await runtime.stop(TASK, "USR1", LONG_S) == Exit(5)
+    assert await waiting == Exit(5)
+    assert await output(node) == [b"ready\n"]
+
+
+@in_loop
+async def test_the_exit_code_is_known_when_no_daemon_saw_the_end(node: ProcessNode, orphan: Running) -> None:
+    end = os.pidfd_open(orphan.pid)
+    os.kill(orphan.pid, signal.SIGUSR1)
+    wait_until(lambda: is_readable(end))
+    os.close(end)
+    assert await node.daemon().tasks() == {TASK: Exit(5)}
+    assert await node.daemon().wait(TASK) == Exit(5)
+
+
+@in_loop
+async def test_what_its_daemon_could_not_start_is_started_by_the_next(node: ProcessNode) -> None:
+    directory = node.directory / "run/tasks" / TASK
+    node.daemon()
+    directory.mkdir()
+    (directory / "environment").touch()
+    assert await node.daemon().tasks() == {}
+    assert await said(node, "echo", "hello") == "hello\n"
+
+
+@in_loop
+async def test_another_process_with_the_pid_is_not_the_task(node: ProcessNode) -> None:
+    await start(node, *FOREVER)
+    init = node.directory / "run/tasks" / TASK / "init"
+    written = init.read_text()
+    with subprocess.Popen(FOREVER) as other:
+        try:
+            # It has the task's pid, as it were, but began a tick (10 ms) later than the record says.
+            fields = Path(f"/proc/{other.pid}/stat").read_text().split()
+            fields[21] = str(int(fields[21]) - 1)
+            init.write_text(f"{written.partition(chr(10))[0]}\n{' '.join(fields)}\n")
+            assert await node.daemon().tasks() == {TASK: Exit(137)}
+            assert await node.daemon().stop(TASK, "SIGTERM", LONG_S) == Exit(137)
+            assert other.poll() is None
+        finally:
+            other.kill()
+            init.write_text(written)
+
+
+# Supervision.
+
+
+@in_loop
+async def test_a_killed_command_is_an_end(node: ProcessNode) -> None:
+    running = await start(node, *FOREVER)
+    waiting = asyncio.create_task(node.daemon().wait(TASK))
+    (main,) = children(running.pid)
+    os.kill(main, signal.SIGKILL)
+    assert await waiting == Exit(137)
+    assert await output(node) == []
+
+
+@in_loop
+async def test_a_person_can_signal_pid_1(node: ProcessNode) -> None:
+    running = await start(node, *FOREVER)
+    os.kill(running.pid, signal.SIGTERM)
+    assert await node.daemon().wait(TASK) == Exit(143)
+
+
+@in_loop
+async def test_signals_that_come_while_it_ends_do_not_change_the_exit_code(node: ProcessNode) -> None:
+    script = "trap : USR1; echo ready; i=0; while [ $i -lt 50 ]; do i=$((i+1)); /bin/true & done; exit 5"
+    running = await start_script(node, script)
+    end = os.pidfd_open(running.pid)
+    while not is_readable(end):
+        send(end, signal.SIGUSR1)
+    os.close(end)
+    assert await node.daemon().wait(TASK) == Exit(5)
+
+
+@in_loop
+async def test_the_command_ignores_no_signal_and_has_a_session_of_its_own(node: ProcessNode) -> None:
+    running = await start(node, *FOREVER)
+    (main,) = children(running.pid)
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{main}/status").read_text().splitlines())
+    assert int(status["SigIgn"], 16) == int(status["SigBlk"], 16) == 0
+    assert os.getsid(main) == main
+    assert os.getsid(running.pid) == running.pid
+
+
+@in_loop
+async def test_no_child_stays_with_the_daemon(node: ProcessNode) -> None:
+    before = children(os.getpid())
+    await start(node, *FOREVER)
+    await node.daemon().execute(TASK, ["true"], LONG_S)
+    await node.daemon().stop(TASK, "TERM", LONG_S)
+    with pytest.raises(UserError):
+        await start(node, "no-such-program", task=TaskId("t2"))
+    assert children(os.getpid()) == before
+
+
+def test_it_works_where_nobody_reaps_orphans(node: ProcessNode) -> None:
+    """In a container the daemon may itself be the init. A zombie in a task's pid namespace would keep it from ending."""
+    container = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    daemon = (sys.executable, "-m", "tests.runtime.daemon", "interrupt", str(node.directory))
+    done = subprocess.run([*container, *daemon], capture_output=True, text=True, timeout=LONG_S)
+    assert done.stdout == "124 124 124 124 124 5\n", done.stderr
+
+
+@in_loop
+async def test_an_exit_code_that_was_lost_is_unknown(node: ProcessNode) -> None:
+    await said(node, "true")
+    (node.directory / "run/tasks" / TASK / "exit").write_text("")
+    assert await node.daemon().wait(TASK) == Exit(None)
+
+
+# What can't be started.
+
+
+def _file(path: Path, text: str, mode: int) -> str:
+    path.write_text(text)
+    path.chmod(mode)
+    return str(path)
+
+
+@in_loop
+async def test_a_program_that_can_not_be_executed_is_an_error_and_leaves_nothing(node: ProcessNode, tmp_path: Path) -> None:
+    plain = _file(tmp_path / "plain", "", 0o644)
+    lost = _file(tmp_path / "lost", "#!/no/such/interpreter\n", 0o755)
+    alien = _file(tmp_path / "alien", "\x7fELF\x02\x01\x01 of no known machine", 0o755)
+    for program, reason in [
+        ("/no/such", "does not exist on this node"),
+        ("./no-such", "does not exist on this node"),
+        ("/etc", "not a program but a directory"),
+        (plain, "not executable; chmod"),
+        (lost, f"can't execute {lost}: not found; check the program and what its #! line names"),
+        (alien, f"can't execute {alien}: Exec format error"),
+    ]:
+        with pytest.raises(UserError, match=r"^task web\.1: ") as caught:
+            await start(node, program)
+        assert reason in str(caught.value)
+        assert "\n" not in str(caught.value)
+    _nothing_is_left(node)
+
+
+@in_loop
+async def test_a_missing_working_directory_is_an_error(node: ProcessNode) -> None:
+    with pytest.raises(UserError, match=r"^task web\.1: working directory '/no/such' does not exist on this node"):
+        await start(node, *FOREVER, workdir="/no/such")
+    _nothing_is_left(node)
+
+
+@in_loop
+async def test_a_program_is_found_from_the_working_directory(node: ProcessNode, tmp_path: Path) -> None:
+    _file(tmp_path / "hello", "#!/bin/sh\necho hello $0\n", 0o755)
+    assert await said(node, "./hello", workdir=str(tmp_path)) == "hello ./hello\n"
+
+
+@in_loop
+async def test_a_machine_that_can_not_says_why(node: ProcessNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = ServiceSpec(name="web", command=FOREVER)
+    with pytest.raises(Unavailable, match=r"^task web\.1 can't be started: nsenter: cannot open .*/gone: No such file"):
+        await node.daemon().start(TASK, "web.1", spec, "c0ffee", node.directory / "gone")
+    with pytest.raises(Unavailable, match=r"^task web\.1 can't be started: nsenter: Argument list too long"):
+        await start(node, "echo", "x" * (1 << 18))
+    monkeypatch.setattr(process, "_SYSTEM_ENVIRONMENT", {"PATH": "/nowhere"})
+    with pytest.raises(Unavailable, match=r"^task web\.1 can't be started: nsenter: No such file"):
+        await start(node, *FOREVER)
+    _nothing_is_left(node)
+
+
+def _nothing_is_left(node: ProcessNode) -> None:
+    assert [*(node.directory / "run/tasks").iterdir(), *(node.directory / "logs").iterdir()] == []
+
+
+# Files and mounts.
+
+
+@in_loop
+async def test_what_it_writes_is_private(node: ProcessNode) -> None:
+    await said(node, "sh", "-c", "umask")
+    directory = node.directory / "run/tasks" / TASK
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (directory, directory / "environment")}
+    log = node.directory / "logs" / f"{TASK}.log"
+    assert modes == {TASK: 0o700, "environment": 0o600}
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    assert stat.S_IMODE(log.parent.stat().st_mode) == 0o700
+    assert log.read_text() == "0022\n"
+
+
+@in_loop
+async def test_secrets_are_in_no_command_line(node: ProcessNode) -> None:
+    running = await start(node, *FOREVER, environment=("PASSWORD=hunter2",))
+    for pid in (running.pid, *children(running.pid)):
+        assert "hunter2" not in Path(f"/proc/{pid}/cmdline").read_text()
+
+
+@in_loop
+async def test_a_namespace_file_may_go_while_the_task_runs(node: ProcessNode) -> None:
+    await start(node, *FOREVER)
+    number = node.netns.stat().st_ino
+    subprocess.run(["umount", node.netns], check=True)
+    node.netns.unlink()
+    code, text = await node.daemon().execute(TASK, ["stat", "-L", "-c", "%i", "/proc/self/ns/net"], LONG_S)
+    assert (code, text) == (0, f"{number}\n")
+    assert await node.daemon().stop(TASK, "TERM", LONG_S) == Exit(143)
+
+
+@in_loop
+async def test_a_task_does_not_hold_another_tasks_namespace(node: ProcessNode) -> None:
+    other = node.netns.with_name("other")
+    other.touch()
+    subprocess.run(["unshare", f"--net={other}", "true"], check=True)
+    running = await start(node, *FOREVER)
+    subprocess.run(["umount", other], check=True)
+    other.unlink()
+    assert str(other) not in Path(f"/proc/{running.pid}/mountinfo").read_text()
+
+
+@in_loop
+async def test_the_node_keeps_its_proc_and_its_hostname(node: ProcessNode) -> None:
+    def seen() -> tuple[str, list[str]]:
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        return os.uname().nodename, [line for line in mounts if line.split()[4].startswith("/proc")]
+
+    before = seen()
+    await start(node, *FOREVER)
+    assert seen() == before
+
+
+@in_loop
+async def test_a_log_is_kept_small_while_it_is_waited_for(node: ProcessNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "TRIM_EVERY_S", 0.01)
+    monkeypatch.setattr(logfile.trim, "__defaults__", (1 << 20,))
+    await start_script(node, "seq 1000000; echo ready; exec sleep 1000")
+    waiting = asyncio.create_task(node.daemon().wait(TASK))
+    log = node.directory / "logs" / f"{TASK}.log"
+    while log.stat().st_blocks * 512 > 1 << 20:
+        await asyncio.sleep(0.01)
+    lines = await output(node)
+    assert lines[-2:] == [b"1000000\n", b"ready\n"]
+    assert int(lines[0]) > 1
+    await node.daemon().remove(TASK)
+    assert await waiting == Exit(137)
