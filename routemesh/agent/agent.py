@@ -1,0 +1,215 @@
+"""The agent's loops: wait for the newest state, bring the kernel to it, acknowledge; run this node's tasks; show that it lives.
+
+Everything is recomputed from the newest state (level-triggered), so a missed event costs nothing but time.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Set
+from functools import partial
+from pathlib import Path
+
+from routemesh.agent.dataplane import Dataplane, published
+from routemesh.agent.ports import Port
+from routemesh.agent.report import Reporter
+from routemesh.agent.tasks import TaskRunner
+from routemesh.decide import admit
+from routemesh.decide.liveness import lease_name
+from routemesh.errors import NotFound, RoutemeshError
+from routemesh.model import Listener, NodeId, NodeState, State, Task, TaskId, TaskStatus
+from routemesh.nodeplan import Failure
+from routemesh.plan.view import NodeView, view
+from routemesh.runtime import Exit, Running, Runtime
+from routemesh.store import Store
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 1.0
+LEASE_TTL_S = 5.0
+RESYNC_S = 30.0
+ACKNOWLEDGE_TIMEOUT_S = 10.0
+_FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.5, 30.0
+
+
+class Agent:
+    """One node's agent; `run` until cancelled. What is in the kernel and the tasks stays when it ends (rule 7)."""
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        store: Store,
+        dataplane: Dataplane,
+        runtime: Runtime,
+        hold_ports: Callable[[Set[Port]], tuple[Port, ...]],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`hold_ports`: see ports.PortHolder.hold."""
+        self.runtime = runtime
+        self.now = now
+        self._node_id = node_id
+        self._store = store
+        self._dataplane = dataplane
+        self._reporter = Reporter(store)
+        self._hold = hold_ports
+        self._wake = asyncio.Event()
+        self._moved = asyncio.Condition()
+        self._applied = 0
+        self._ready: frozenset[str] = frozenset()
+        self._runners: dict[TaskId, TaskRunner] = {}
+        self._known: set[TaskId] = set()
+
+    async def run(self) -> None:
+        """Run all loops until cancelled."""
+        await self._dataplane.watch(self._wake.set)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reporter.run())
+            group.create_task(self._watch())
+            group.create_task(self._heartbeat())
+            group.create_task(self._loop(group))
+
+    # What a task needs of its agent (tasks.Surroundings).
+
+    def netns_path(self, name: str) -> Path:
+        """The file of a namespace."""
+        return self._dataplane.netns_path(name)
+
+    async def namespace_ready(self, name: str) -> None:
+        """Return when a pass that planned the namespace went through without a failure in it."""
+        async with self._moved:
+            await self._moved.wait_for(lambda: name in self._ready)
+
+    async def acknowledged(self, revision: int) -> None:
+        """Return when every live node has applied `revision`; after ACKNOWLEDGE_TIMEOUT_S anyway, with a warning."""
+        behind: list[str] = []
+        try:
+            async with asyncio.timeout(ACKNOWLEDGE_TIMEOUT_S), self._moved:
+                while behind := await self._behind(revision):
+                    await self._moved.wait()
+        except TimeoutError:
+            log.warning("revision=%d not acknowledged by %s within %.0f s", revision, behind, ACKNOWLEDGE_TIMEOUT_S)
+
+    async def report(self, task: Task, status: TaskStatus) -> State:
+        """Commit what was observed of a task."""
+        return await self._reporter.report(lambda state: admit.task_report(state, task.id, status))
+
+    # The loops.
+
+    async def _loop(self, group: asyncio.TaskGroup) -> None:
+        backoff = _FIRST_BACKOFF_S
+        told: tuple[str, ...] | None = None
+        while True:
+            self._wake.clear()
+            failures = await self._try_pass(group)
+            if failures != told:
+                await self._reporter.report(partial(admit.node_report, node_id=self._node_id, failures=failures))
+                told = failures
+            timeout = backoff if failures else RESYNC_S
+            backoff = min(backoff * 2, _LAST_BACKOFF_S) if failures else _FIRST_BACKOFF_S
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _watch(self) -> None:
+        async for _ in self._store.watch():
+            self._wake.set()
+            await self._notify()
+
+    async def _heartbeat(self) -> None:
+        known: tuple[Listener, ...] | None = None
+        while True:
+            try:
+                await self._renew()
+                listeners = await self._dataplane.listeners()
+                if listeners != known:
+                    await self._reporter.report(partial(admit.node_report, node_id=self._node_id, listeners=listeners))
+                    known = listeners
+            except (RoutemeshError, OSError) as exc:
+                log.warning("heartbeat failed: %s", exc)
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def _renew(self) -> None:
+        await self._store.renew(lease_name(self._node_id), self._node_id, LEASE_TTL_S, self._applied)
+
+    # One pass.
+
+    async def _try_pass(self, group: asyncio.TaskGroup) -> tuple[str, ...]:
+        try:
+            return await self._pass(group)
+        except (RoutemeshError, OSError) as exc:
+            log.error("pass failed: %s", exc)
+            return (str(exc),)
+
+    async def _pass(self, group: asyncio.TaskGroup) -> tuple[str, ...]:
+        state = await self._store.snapshot()
+        try:
+            seen = view(state, self._node_id)
+        except NotFound:
+            return ()
+        # Without its address a node would plan nothing and so sweep everything (rule 8).
+        if seen.node.ingress_address is None:
+            return ()
+        want, failures = await self._dataplane.apply(seen, state.revision)
+        self._ready = frozenset(want.namespaces.keys() - {failure.op.netns for failure in failures})
+        await self._acknowledge(state.revision, failures)
+        await self._run_tasks(group, state)
+        return tuple(map(str, failures)) + self._hold_ports(seen)
+
+    async def _acknowledge(self, revision: int, failures: tuple[Failure, ...]) -> None:
+        if not failures and revision != self._applied:
+            self._applied = revision
+            await self._renew()
+        await self._notify()
+
+    async def _behind(self, revision: int) -> list[str]:
+        state, leases = await self._store.snapshot(), await self._store.leases()
+        return [
+            node.name
+            for node in state.nodes.values()
+            if node.state is NodeState.READY and (lease := leases.get(lease_name(node.id))) is not None and lease.value < revision
+        ]
+
+    async def _notify(self) -> None:
+        async with self._moved:
+            self._moved.notify_all()
+
+    def _hold_ports(self, seen: NodeView) -> tuple[str, ...]:
+        return tuple(
+            f"port {port}/{protocol} on {seen.node.name} is held by another process too; its clients reach the mesh instead"
+            for protocol, port in self._hold(published(seen))
+        )
+
+    # Tasks.
+
+    async def _run_tasks(self, group: asyncio.TaskGroup, state: State) -> None:
+        mine = {task.id: task for task in state.tasks.values() if task.node_id == self._node_id}
+        fresh = mine.keys() - self._known
+        found = await self.runtime.tasks() if fresh or self._known - mine.keys() else {}
+        for task in mine.values():
+            if (runner := self._runners.get(task.id)) is not None:
+                runner.see(task)
+            elif task.id in fresh and not task.status.state.ended:
+                self._runners[task.id] = TaskRunner(task, self, found.get(task.id))
+                group.create_task(self._run_one(task.id))
+        await self._forget(mine, found)
+        self._known = set(mine)
+
+    async def _run_one(self, task_id: TaskId) -> None:
+        try:
+            await self._runners[task_id].run()
+        finally:
+            del self._runners[task_id]
+            # Should the manager have forgotten the task meanwhile, the next pass must see that it was here.
+            self._known.add(task_id)
+            self._wake.set()
+
+    async def _forget(self, mine: Mapping[TaskId, Task], found: Mapping[TaskId, Running | Exit]) -> None:
+        """Stop what the manager has given up (its node was thought dead) and remove what the cluster has forgotten."""
+        for task_id, what in found.items():
+            task = mine.get(task_id)
+            if task is None and task_id not in self._runners:
+                await self.runtime.remove(task_id)
+            elif task is not None and task.status.state.ended and isinstance(what, Running):
+                await self.runtime.stop(task_id, task.spec.stop_signal, 0)

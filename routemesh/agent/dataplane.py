@@ -1,0 +1,116 @@
+"""The node's kernel as the agent uses it: one thread, and the pass plan → read → diff → apply → flush in it (rules 3 and 4)."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from routemesh import names
+from routemesh.diff import diff
+from routemesh.kernel import Kernel
+from routemesh.model import Listener, Protocol
+from routemesh.nodeplan import HOST, Capabilities, Failure, NodePlan, Op
+from routemesh.plan import plan
+from routemesh.plan.view import NodeView
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Dataplane:
+    """Everything that is done with one node's kernel, in a thread of its own."""
+
+    def __init__(self, kernel: Kernel, caps: Capabilities) -> None:
+        self._kernel = kernel
+        self._caps = caps
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
+        self._before: NodeView | None = None
+
+    async def apply(self, seen: NodeView, revision: int) -> tuple[NodePlan, tuple[Failure, ...]]:
+        """Bring the kernel to what `seen` asks for; returns the plan and what the kernel refused."""
+        return await self._run(self._apply, seen, revision)
+
+    async def diff(self, seen: NodeView) -> tuple[Op, ...]:
+        """What `apply` would change now."""
+        return await self._run(self._diff, self.plan(seen))
+
+    def plan(self, seen: NodeView) -> NodePlan:
+        """What the kernel should hold."""
+        return plan(seen, self._caps)
+
+    async def listeners(self) -> tuple[Listener, ...]:
+        """Other processes' ports in the node's namespace."""
+        return await self._run(self._kernel.listeners)
+
+    async def watch(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` in this event loop when somebody else changes the kernel."""
+        loop = asyncio.get_running_loop()
+
+        def tell() -> None:
+            loop.call_soon_threadsafe(on_change)
+
+        await self._run(self._kernel.watch, tell)
+
+    def netns_path(self, name: str) -> Path:
+        """The file of a namespace."""
+        return self._kernel.netns_path(name)
+
+    def close(self) -> None:
+        """Wait for the operation under way and let go of the kernel."""
+        self._thread.submit(self._kernel.close)
+        self._thread.shutdown(wait=True)
+
+    def _apply(self, seen: NodeView, revision: int) -> tuple[NodePlan, tuple[Failure, ...]]:
+        started = time.perf_counter()
+        want = self.plan(seen)
+        ops = self._diff(want)
+        failures = self._kernel.apply(ops) if ops else ()
+        self._flush(seen)
+        self._before = seen
+        if ops:
+            took_ms = (time.perf_counter() - started) * 1000
+            log.info("reconciled revision=%d ops=%d failed=%d took_ms=%.0f", revision, len(ops), len(failures), took_ms)
+        for failure in failures:
+            log.error("%s", failure)
+        return want, failures
+
+    def _diff(self, want: NodePlan) -> tuple[Op, ...]:
+        return diff(self._kernel.read(want), want)
+
+    def _flush(self, now: NodeView) -> None:
+        """Forget connections to tasks that are gone: UDP at once, TCP (whose client then hears a reset) when they have ended.
+
+        A UDP client that never stops sending would be glued to a dead task for ever (moby#36878). The first pass after a start
+        can't know what has gone meanwhile, and looks at all of them.
+        """
+        before, pool = self._before, now.cluster.ingress_subnet
+        if before is None or serving(before) - serving(now):
+            self._kernel.flush_flows(names.SANDBOX, Protocol.UDP, pool, serving(now))
+        if before is None or _alive(before) - _alive(now):
+            self._kernel.flush_flows(names.SANDBOX, Protocol.TCP, pool, _alive(now))
+        fresh = published(now) - (published(before) if before else set())
+        if udp := {port for protocol, port in fresh if protocol is Protocol.UDP}:
+            self._kernel.flush_untranslated(HOST, Protocol.UDP, udp)
+
+    async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **kwargs))
+
+
+def serving(seen: NodeView) -> set[IPv4Address]:
+    """The overlay addresses that new connections may go to."""
+    return {task.address for tasks in seen.backends.values() for task in tasks if task.address is not None}
+
+
+def published(seen: NodeView) -> set[tuple[Protocol, int]]:
+    """The ports that the node answers on, or would if their service had a task."""
+    return {(port.protocol, port.published) for service in seen.services for port in service.spec.publish}
+
+
+def _alive(seen: NodeView) -> set[IPv4Address]:
+    return {task.address for task in (*seen.tasks, *seen.remote) if task.address is not None}

@@ -1,0 +1,222 @@
+"""One task from its assignment to its end, as its node carries it out (DESIGN rules 7 and 10).
+
+    ASSIGNED ─ namespace there ─ start ─ [STARTING ─ healthy] ─ RUNNING ─┬─ exits by itself ───────────────── COMPLETE | FAILED
+                                                                         ├─ unhealthy: out of every map ─ stop ─ FAILED
+                                                                         └─ desired SHUTDOWN: out of every map ─ stop ─ SHUTDOWN
+
+`out of every map` is known, not hoped: every live node has acknowledged the revision in which the task no longer serves.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from routemesh import names
+from routemesh.agent.health import watch_health
+from routemesh.errors import RoutemeshError, UserError
+from routemesh.model import State, Task, TaskState, TaskStatus
+from routemesh.runtime import Exit, Running, Runtime
+
+log = logging.getLogger(__name__)
+
+LOST = "the task is gone: its node was restarted"
+
+
+class Surroundings(Protocol):
+    """What a task needs of its agent."""
+
+    runtime: Runtime
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+    def netns_path(self, name: str) -> Path:
+        """The file of a namespace."""
+        ...
+
+    async def namespace_ready(self, name: str) -> None:
+        """Return when the kernel has everything that is planned for the namespace."""
+        ...
+
+    async def acknowledged(self, revision: int) -> None:
+        """Return when every live node has applied `revision`, or after a bounded time."""
+        ...
+
+    async def report(self, task: Task, status: TaskStatus) -> State:
+        """Commit what was observed of a task."""
+        ...
+
+
+class TaskRunner:
+    """Carries out one task; `see` tells it what the manager wants now."""
+
+    def __init__(self, task: Task, around: Surroundings, found: Running | Exit | None) -> None:
+        """`found`: what the runtime already has of it, after a restart of the daemon."""
+        self._task = task
+        self._around = around
+        self._found = found
+        self._seen = asyncio.Event()
+
+    def see(self, task: Task) -> None:
+        """Take note of the task's newest version."""
+        if task is not self._task:
+            self._task = task
+            self._seen.set()
+
+    async def run(self) -> None:
+        """Bring the task to its end, whatever that is; returns when it is reported."""
+        try:
+            await self._run()
+        except RoutemeshError as exc:
+            state = TaskState.REJECTED if isinstance(exc, UserError) else TaskState.FAILED
+            await self._report(state, error=str(exc))
+
+    async def _run(self) -> None:
+        match self._found:
+            case Exit() as ended:
+                await self._exited(ended)
+                return
+            case None if self._task.status.state >= TaskState.STARTING:
+                await self._report(TaskState.FAILED, error=LOST)
+                return
+            case None:
+                if not await self._start():
+                    return
+        if await self._becomes_healthy():
+            await self._serve()
+
+    async def _start(self) -> bool:
+        """Start the process once it is wanted; False if it never is."""
+        await self._until(lambda task: task.desired != TaskState.READY)
+        if self._leaving():
+            await self._report(TaskState.SHUTDOWN, message="shut down before it started")
+            return False
+        task, around = self._task, self._around
+        netns = names.container_id(task.id)
+        around.runtime.check(task.spec)
+        await around.namespace_ready(netns)
+        name = f"{task.spec.name}.{task.slot or task.node_id}"
+        running = await around.runtime.start(task.id, name, task.spec, netns, around.netns_path(netns))
+        self._found = running
+        if task.spec.health is not None:
+            await self._report(TaskState.STARTING, message="waiting for its health check", pid=running.pid)
+        return True
+
+    async def _becomes_healthy(self) -> bool:
+        """Gate the entry to the mesh; False if the task ended before."""
+        if self._task.status.state >= TaskState.RUNNING:
+            return True
+        reason = ""
+        if self._task.spec.health is not None:
+            first, reason = await _first(self._wait_exit(), self._until_leaving(), self._health(until_healthy=True))
+            if first == 0:
+                return False
+            if first == 1:
+                await self._stop(TaskState.SHUTDOWN)
+                return False
+            if reason:
+                await self._stop(TaskState.FAILED, error=f"unhealthy: {reason}")
+                return False
+        assert isinstance(self._found, Running)
+        await self._report(TaskState.RUNNING, message="started", pid=self._found.pid)
+        return True
+
+    async def _serve(self) -> None:
+        first, reason = await _first(self._wait_exit(), self._until_leaving(), self._health(until_healthy=False))
+        if first == 1:
+            await self._drain_and_stop(self._task.revision, TaskState.SHUTDOWN)
+        elif first == 2:
+            revision = await self._report(TaskState.RUNNING, error=f"unhealthy: {reason}", healthy=False)
+            await self._drain_and_stop(revision, TaskState.FAILED, error=f"unhealthy: {reason}")
+
+    async def _drain_and_stop(self, revision: int, end: TaskState, error: str = "") -> None:
+        first, _ = await _first(self._wait_exit(), self._acknowledged(revision))
+        if first == 1:
+            await self._stop(end, error)
+
+    async def _stop(self, end: TaskState, error: str = "") -> None:
+        spec = self._task.spec
+        ended = await self._around.runtime.stop(self._task.id, spec.stop_signal, spec.stop_grace_s)
+        await self._report(end, error=error, exit_code=ended.code)
+
+    async def _exited(self, ended: Exit) -> None:
+        if self._leaving():
+            await self._report(TaskState.SHUTDOWN, exit_code=ended.code)
+        elif ended.code == 0:
+            await self._report(TaskState.COMPLETE, message="finished", exit_code=0)
+        else:
+            await self._report(TaskState.FAILED, error=f"non-zero exit ({ended.code})", exit_code=ended.code)
+
+    async def _wait_exit(self) -> str:
+        await self._exited(await self._around.runtime.wait(self._task.id))
+        return ""
+
+    async def _until_leaving(self) -> str:
+        await self._until(lambda _: self._leaving())
+        return ""
+
+    async def _acknowledged(self, revision: int) -> str:
+        await self._around.acknowledged(revision)
+        return ""
+
+    async def _health(self, *, until_healthy: bool) -> str:
+        """Return "" when it has become healthy, the reason when it has become unhealthy."""
+        task = self._task
+        if task.spec.health is None or task.gateway_address is None:
+            await asyncio.Event().wait()
+        assert task.spec.health is not None and task.gateway_address is not None
+        return await watch_health(
+            task.spec.health, task.id, self._around.runtime, task.gateway_address, until_healthy=until_healthy
+        )
+
+    def _leaving(self) -> bool:
+        return self._task.desired > TaskState.RUNNING
+
+    async def _until(self, condition: Callable[[Task], bool]) -> None:
+        while not condition(self._task):
+            self._seen.clear()
+            await self._seen.wait()
+
+    async def _report(
+        self,
+        state: TaskState,
+        message: str = "",
+        error: str = "",
+        exit_code: int | None = None,
+        pid: int | None = None,
+        healthy: bool = True,
+    ) -> int:
+        """Commit; returns the revision that holds it."""
+        status = TaskStatus(
+            state=state,
+            at=self._around.now(),
+            message=message,
+            error=error,
+            exit_code=exit_code,
+            pid=pid or (None if state.ended else self._task.status.pid),
+            healthy=healthy,
+        )
+        log.info("task=%s.%s state=%s %s", self._task.spec.name, self._task.slot, state.name, error or message)
+        committed = await self._around.report(self._task, status)
+        self._task = replace(self._task, status=status)
+        return committed.revision
+
+
+async def _first(*works: Awaitable[str]) -> tuple[int, str]:
+    """Run all until one is done; the others are cancelled. Returns which it was (the lowest of several) and its result.
+
+    What a work raises passes through.
+    """
+    running = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        winner = next(index for index, work in enumerate(running) if work.done())
+        return winner, running[winner].result()
+    finally:
+        for work in running:
+            work.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
