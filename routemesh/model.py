@@ -165,7 +165,10 @@ class UpdateConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSpec:
-    """What a person asked for. `environment` is KEY=VALUE strings, as docker's."""
+    """What a person asked for. `environment` is KEY=VALUE strings, as docker's.
+
+    `force` counts the updates that were to replace the tasks though nothing else changed.
+    """
 
     name: str
     image: str = "host"
@@ -183,6 +186,7 @@ class ServiceSpec:
     stop_signal: str = "SIGTERM"
     stop_grace_s: float = 10.0
     client_ip: ClientIp = ClientIp.KEEP
+    force: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

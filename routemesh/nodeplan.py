@@ -85,12 +85,16 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A route of ours (protocol ROUTE_PROTOCOL) via a next hop. Routes that come with an address are the kernel's own."""
+    """A route of ours (protocol ROUTE_PROTOCOL) via a next hop. Routes that come with an address are the kernel's own.
+
+    `source`: the address that a socket bound to none takes when it sends this way; None leaves it to the kernel.
+    """
 
     destination: IPv4Network
     via: IPv4Address
     link: str
     table: int = 254
+    source: IPv4Address | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

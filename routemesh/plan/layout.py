@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from routemesh import names
-from routemesh.model import VXLAN_OVERHEAD_BYTES, ClientIp, Cluster, Task
+from routemesh.model import VXLAN_OVERHEAD_BYTES, ClientIp, Cluster, Protocol, Task
 from routemesh.nodeplan import (
     HOST,
     Address,
@@ -113,13 +113,23 @@ def task(view: NodeView, task: Task) -> Iterator[Item]:
     """A task's namespace: eth1 for its own traffic, eth0 and the way back for what is published."""
     netns = names.container_id(task.id)
     assert task.gateway_address is not None
-    yield from _gateway_end(view, netns, task.gateway_address)
+    yield from _gateway_end(view, netns, task.gateway_address, answers_from(task))
     if task.address is None:
         return
     yield from _overlay_end(view, netns, task.address)
     yield from _no_reverse_path_filter(names.OVERLAY_LINK, names.GATEWAY_LINK)
     if task.spec.client_ip is ClientIp.KEEP:
         yield from _return_path(view.cluster)
+
+
+def answers_from(task: Task) -> IPv4Address | None:
+    """The source address that a task's unbound sockets must take, None where any will do.
+
+    A UDP server that is bound to no address answers from the one that the route to the client prefers. The client asked the
+    overlay address; an answer from another is no reply for conntrack and is lost. (A TCP socket keeps what was asked.)
+    """
+    udp = any(port.protocol is Protocol.UDP for port in task.spec.publish)
+    return task.address if udp and task.spec.client_ip is ClientIp.KEEP else None
 
 
 def overlay_gateway(cluster: Cluster) -> IPv4Address:
@@ -145,11 +155,11 @@ def _gateway_port(view: NodeView, netns: str, address: IPv4Address) -> Iterator[
     yield FdbEntry(port, names.mac(address))
 
 
-def _gateway_end(view: NodeView, netns: str, address: IPv4Address) -> Iterator[Item]:
+def _gateway_end(view: NodeView, netns: str, address: IPv4Address, source: IPv4Address | None = None) -> Iterator[Item]:
     peer = Peer(HOST, names.gateway_port(netns))
     yield Link(name=names.GATEWAY_LINK, kind="veth", mtu=view.node.mtu_bytes, mac=names.mac(address), peer=peer)
     yield Address(names.GATEWAY_LINK, _on(address, view.cluster.gwbridge_subnet))
-    yield Route(destination=_DEFAULT, via=gateway(view.cluster), link=names.GATEWAY_LINK)
+    yield Route(destination=_DEFAULT, via=gateway(view.cluster), link=names.GATEWAY_LINK, source=source)
 
 
 def _overlay_port(view: NodeView, netns: str, address: IPv4Address) -> Iterator[Item]:

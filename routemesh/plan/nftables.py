@@ -83,6 +83,7 @@ def host(view: NodeView) -> Iterator[Item]:
     cluster = view.cluster
     gateway, subnet = names.GWBRIDGE, str(cluster.gwbridge_subnet)
     to_ingress: Rule = (Match("fib daddr type", "local"), Verdict("goto", names.INGRESS_CHAIN))
+    as_node = Snat(view.node.address)
     publish: Rule = (InSet(_PORT, "published"), Counter(), Dnat(layout.sandbox_gateway_address(cluster)))
     yield Table("ip")
     yield Map("ip", "published", _PORT_KEY)
@@ -94,9 +95,10 @@ def host(view: NodeView) -> Iterator[Item]:
         "nat-postrouting",
         Hook("nat", "postrouting", _SRCNAT),
         (
-            (Match("oifname", gateway), Match("fib saddr type", "local"), Masquerade()),
-            # A task that calls a published port of its own node: the reply must come back through the node.
-            (Match("ip saddr", subnet), Match("oifname", gateway), Match("ct status", "dnat"), Masquerade()),
+            # The node itself and its own tasks as clients: the reply must come back through the node, and 127.0.0.1 or an
+            # address of docker_gwbridge, which every node has, would mean another machine where the task runs.
+            (Match("oifname", gateway), Match("fib saddr type", "local"), Match("ct status", "dnat"), as_node),
+            (Match("oifname", gateway), Match("ip saddr", subnet), Match("ct status", "dnat"), as_node),
             (Match("ip saddr", subnet), Match("oifname", gateway, negate=True), Masquerade()),
         ),
     )
@@ -156,6 +158,10 @@ def task(view: NodeView, task: Task) -> Iterator[Item]:
         yield Element("ip", "ports", (port.protocol, port.published), port.target)
     if keep:
         yield from _return_path(view)
+    if layout.answers_from(task) is not None:
+        assert task.gateway_address is not None
+        own: Rule = (Match("oifname", names.GATEWAY_LINK), Match("ip saddr", str(task.address)), Snat(task.gateway_address))
+        yield Chain("ip", "nat-postrouting", Hook("nat", "postrouting", _SRCNAT), (own,))
 
 
 def _return_path(view: NodeView) -> Iterator[Item]:

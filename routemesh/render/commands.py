@@ -134,7 +134,8 @@ def _link_settings(link: Link) -> Iterator[str]:
 
 def _route(route: Route) -> str:
     destination = "default" if route.destination == _DEFAULT else str(route.destination)
-    return f"{destination} via {route.via} dev {quote(route.link)} table {route.table} protocol {ROUTE_PROTOCOL}"
+    source = "" if route.source is None else f" src {route.source}"
+    return f"{destination} via {route.via} dev {quote(route.link)} table {route.table} protocol {ROUTE_PROTOCOL}{source}"
 
 
 def _routing_rule(op: Op, rule: RoutingRule) -> Iterator[str]:

@@ -15,6 +15,9 @@ CLIENT_IP = "routemesh.client-ip"
 LABELS = (CLIENT_IP, "routemesh.health.http", "routemesh.health.tcp")
 """The labels with a meaning for routemesh; the health labels are read where requests come in."""
 
+MAX_REPLICAS = 10_000
+"""Far above what a cluster runs, and low enough that a slip of the keyboard does no harm."""
+
 MAX_RESTART_ATTEMPTS = 100
 """So many ended tasks of a slot would have to be kept to be counted."""
 
@@ -56,6 +59,8 @@ def _check_task(spec: ServiceSpec) -> None:
 
 def _check_numbers(spec: ServiceSpec) -> None:
     _check_count("replicas", spec.replicas)
+    if spec.replicas > MAX_REPLICAS:
+        raise UserError(f"{spec.replicas} replicas are over {MAX_REPLICAS}, the most that a service can have; use fewer")
     _check_count("restart max-attempts", spec.restart.max_attempts)
     if spec.restart.max_attempts > MAX_RESTART_ATTEMPTS:
         raise UserError(f"restart max-attempts {spec.restart.max_attempts} is over {MAX_RESTART_ATTEMPTS}; 0 means no limit")

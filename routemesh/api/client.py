@@ -1,0 +1,169 @@
+"""The API as the command line uses it: HTTP over a unix socket with the standard library alone, since start-up time counts."""
+
+import errno
+import http.client
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+from routemesh.api import wire
+from routemesh.errors import RoutemeshError, Unavailable, UserError
+from routemesh.model import ServiceSpec
+
+ANSWER_TIMEOUT_S = 30.0
+"""The longest that a daemon may be silent; more than any wait of its own."""
+
+Network = Mapping[str, Any]
+T = TypeVar("T")
+
+
+class Client:
+    """The daemon behind one unix socket. Every method raises RoutemeshError, with the daemon's own message where it sent one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    # Services. `ref` is a name, an id or the beginning of an id.
+
+    def services(self) -> list[wire.ServiceInfo]:
+        """All services, by name."""
+        return self._get("/services", list[wire.ServiceInfo])
+
+    def service(self, ref: str) -> wire.ServiceInfo:
+        """One service."""
+        return self._get(f"/services/{_quoted(ref)}", wire.ServiceInfo)
+
+    def create_service(self, spec: ServiceSpec) -> wire.ServiceInfo:
+        """Make a service; it converges in the background."""
+        return self._ask("POST", "/services", wire.ServiceInfo, spec)
+
+    def update_service(self, ref: str, update: wire.ServiceUpdate) -> wire.ServiceInfo:
+        """Give a service a new spec. Raises Conflict when somebody else was faster."""
+        return self._ask("POST", f"/services/{_quoted(ref)}", wire.ServiceInfo, update)
+
+    def remove_service(self, ref: str) -> None:
+        """Remove a service; its tasks stop in the background."""
+        self._ask("DELETE", f"/services/{_quoted(ref)}", wire.ServiceInfo)
+
+    def tasks(self, ref: str) -> list[wire.TaskInfo]:
+        """A service's tasks, slot by slot, each slot's newest first."""
+        return self._get(f"/services/{_quoted(ref)}/tasks", list[wire.TaskInfo])
+
+    def progress(self, ref: str, seen: str = "", wait_s: float = 0.0) -> wire.ProgressInfo:
+        """How far a service is; waits until that is another answer than `seen`, at most `wait_s` seconds."""
+        return self._get(f"/services/{_quoted(ref)}/progress", wire.ProgressInfo, seen=seen, wait=f"{wait_s:.3f}")
+
+    def logs(self, ref: str, *, follow: bool = False, tail: int | None = None) -> Iterator[bytes]:
+        """The lines that a service's tasks wrote, each with its task and node in front; endless with `follow`."""
+        query = {"follow": str(int(follow))} | ({} if tail is None else {"tail": str(tail)})
+        return self._lines(f"/services/{_quoted(ref)}/logs", query)
+
+    # Nodes and networks.
+
+    def nodes(self) -> list[wire.NodeInfo]:
+        """All nodes, by name."""
+        return self._get("/nodes", list[wire.NodeInfo])
+
+    def node(self, ref: str) -> wire.NodeInfo:
+        """One node; `self` is the one that is asked."""
+        return self._get(f"/nodes/{_quoted(ref)}", wire.NodeInfo)
+
+    def update_node(self, ref: str, update: wire.NodeUpdate) -> wire.NodeInfo:
+        """Change a node's availability, role or labels."""
+        return self._ask("POST", f"/nodes/{_quoted(ref)}", wire.NodeInfo, update)
+
+    def plan(self, ref: str) -> wire.PlanInfo:
+        """What routemesh wants in a node's kernel."""
+        return self._get(f"/nodes/{_quoted(ref)}/plan", wire.PlanInfo)
+
+    def diff(self, ref: str) -> wire.DiffInfo:
+        """What a node would change in its kernel now."""
+        return self._get(f"/nodes/{_quoted(ref)}/diff", wire.DiffInfo)
+
+    def networks(self) -> list[Network]:
+        """The networks as the asked node has them, in Docker's shape."""
+        return self._get("/networks", list[Network])
+
+    def network(self, ref: str, *, verbose: bool = False) -> Network:
+        """One network, in Docker's shape."""
+        return self._get(f"/networks/{_quoted(ref)}", dict[str, Any], verbose=str(int(verbose)))
+
+    def ping(self) -> None:
+        """Return if the daemon answers."""
+        with closing(self._connection()) as connection:
+            self._answer(connection, "GET", "/_ping").read()
+
+    # How it is asked.
+
+    def _get(self, path: str, kind: type[T], **query: str) -> T:
+        return self._ask("GET", f"{path}?{urlencode(query)}" if query else path, kind)
+
+    def _ask(self, method: str, path: str, kind: type[T], body: object = None) -> T:
+        with closing(self._connection()) as connection:
+            answer = self._answer(connection, method, path, b"" if body is None else wire.encode(body))
+            try:
+                return wire.decode(kind, answer.read())
+            except (OSError, http.client.HTTPException) as exc:
+                raise self._gone(exc) from exc
+
+    def _lines(self, path: str, query: Mapping[str, str]) -> Iterator[bytes]:
+        with closing(self._connection()) as connection:
+            answer = self._answer(connection, "GET", f"{path}?{urlencode(query)}")
+            connection.settimeout(None)
+            try:
+                yield from answer
+            except (OSError, http.client.HTTPException) as exc:
+                raise self._gone(exc) from exc
+
+    def _connection(self) -> "_UnixConnection":
+        return _UnixConnection(self._path, ANSWER_TIMEOUT_S)
+
+    def _answer(self, connection: "_UnixConnection", method: str, path: str, body: bytes = b"") -> http.client.HTTPResponse:
+        headers = {"Content-Type": "application/json"} if body else {}
+        try:
+            connection.request(method, wire.PREFIX + path, body or None, headers)
+            answer = connection.getresponse()
+            if answer.status >= http.client.BAD_REQUEST:
+                raise wire.error(answer.status, answer.read())
+        except (OSError, http.client.HTTPException) as exc:
+            raise self._gone(exc) from exc
+        return answer
+
+    def _gone(self, exc: Exception) -> RoutemeshError:
+        where = f"no daemon answers at {self._path}"
+        match exc:
+            case FileNotFoundError():
+                return Unavailable(f"{where}: there is no such socket; start one with routemesh lab up or routemesh node")
+            case ConnectionRefusedError():
+                return Unavailable(f"{where}: the one that made it is gone; start it again, or see routemesh lab status")
+            case PermissionError():
+                return Unavailable(f"{where}: its socket is root's; use sudo")
+            case TimeoutError():
+                return Unavailable(f"{where} within {ANSWER_TIMEOUT_S:.0f} s; its log may say why")
+            case OSError(errno=errno.ECONNRESET | errno.EPIPE) | http.client.HTTPException():
+                return Unavailable(f"the daemon at {self._path} went away while it was asked; try again")
+        return Unavailable(f"{where}: {exc}")
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("routemesh", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+    def settimeout(self, timeout_s: float | None) -> None:
+        if self.sock is not None:
+            self.sock.settimeout(timeout_s)
+
+
+def _quoted(ref: str) -> str:
+    if not ref:
+        raise UserError("an empty name names nothing")
+    return quote(ref, safe="")

@@ -1,0 +1,48 @@
+"""What the API needs of the daemon that it is part of."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiohttp import web
+
+from routemesh.errors import NotFound
+from routemesh.model import Node, NodeId, ServiceSpec, State, TaskId
+from routemesh.nodeplan import NodePlan, Op
+from routemesh.plan.view import NodeView
+from routemesh.render.commands import PathOf, default_path
+from routemesh.store import Store
+
+
+class Logs(Protocol):
+    """The output of a task of this node, as runtime.Runtime.logs."""
+
+    def __call__(self, task_id: TaskId, *, follow: bool, tail: int | None) -> AsyncIterator[bytes]:
+        """Yield the lines."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """One daemon. `check` raises UserError for a spec that can't run; `plan` and `diff` are of this node's kernel.
+
+    `netns_path` says which file is a namespace, for the commands that people are shown.
+    """
+
+    node_id: NodeId
+    store: Store
+    now: Callable[[], float]
+    check: Callable[[ServiceSpec], None]
+    plan: Callable[[NodeView], NodePlan]
+    diff: Callable[[NodeView], Awaitable[tuple[Op, ...]]]
+    logs: Logs
+    netns_path: PathOf = default_path
+
+    def this_node(self, state: State) -> Node:
+        """The node of this daemon. Raises NotFound until it has joined."""
+        if self.node_id not in state.nodes:
+            raise NotFound(f"this node ({self.node_id}) has not joined the cluster yet; is a manager running?")
+        return state.nodes[self.node_id]
+
+
+CONTEXT = web.AppKey("context", Context)

@@ -1,0 +1,158 @@
+"""The model as the API tells it: PURE."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Any
+
+from routemesh import names
+from routemesh.api import wire
+from routemesh.decide.liveness import lease_name
+from routemesh.decide.progress import Progress
+from routemesh.manager import LEADER
+from routemesh.model import Lease, Mode, Node, NodeId, Service, State, Task, TaskState
+from routemesh.nodeplan import Chain, Change, Create, Element, Map, NodePlan, Op, Table
+from routemesh.render import command, ruleset
+from routemesh.render.commands import PathOf
+
+Leases = Mapping[str, Lease]
+
+_NFT = (Table, Map, Chain, Element)
+
+
+def service_infos(state: State, services: Iterable[Service]) -> list[wire.ServiceInfo]:
+    """Services and how many of their tasks, of whatever version, serve; by name."""
+    serving = Counter(task.service_id for task in state.tasks.values() if task.serving)
+    desired = Counter(task.service_id for task in state.tasks.values() if task.desired == TaskState.RUNNING)
+    return [
+        wire.ServiceInfo(
+            id=service.id,
+            name=service.spec.name,
+            mode=service.spec.mode,
+            running=serving[service.id],
+            wanted=service.spec.replicas if service.spec.mode is Mode.REPLICATED else desired[service.id],
+            version=service.version,
+            created_at=service.created_at,
+            updated_at=service.updated_at,
+            vip=_text(service.vip),
+            fwmark=service.fwmark,
+            error=service.error,
+            spec=service.spec,
+            previous_spec=service.previous_spec,
+        )
+        for service in sorted(services, key=lambda service: service.spec.name)
+    ]
+
+
+def task_info(state: State, task: Task) -> wire.TaskInfo:
+    """A task with the names of its service and node."""
+    node = None if task.node_id is None else state.nodes.get(task.node_id)
+    return wire.TaskInfo(
+        id=task.id,
+        name=task_name(state, task),
+        service=task.spec.name,
+        service_id=task.service_id,
+        service_version=task.service_version,
+        slot=task.slot,
+        node=node.name if node else task.node_id,
+        image=task.spec.image,
+        ports=tuple(f"{task.address}:{port}" for port in task.spec.publish if task.address and not task.status.state.ended),
+        desired_state=task.desired.name.lower(),
+        state=task.status.state.name.lower(),
+        since=task.status.at,
+        message=task.status.message,
+        error=task.status.error,
+        exit_code=task.status.exit_code,
+        pid=task.status.pid,
+        serving=task.serving,
+        address=_text(task.address),
+        gateway_address=_text(task.gateway_address),
+        container=names.container_id(task.id),
+        created_at=task.created_at,
+    )
+
+
+def task_name(state: State, task: Task) -> str:
+    """web.1, or web.node1 in a global service."""
+    node = None if task.node_id is None else state.nodes.get(task.node_id)
+    return names.task_name(task.spec.name, task.slot, node.name if node else task.node_id or "?")
+
+
+def node_info(node: Node, asked: NodeId, leases: Leases) -> wire.NodeInfo:
+    """A node, whether it leads and what it has acknowledged."""
+    leader, heartbeat = leases.get(LEADER), leases.get(lease_name(node.id))
+    return wire.NodeInfo(
+        id=node.id,
+        name=node.name,
+        address=str(node.address),
+        role=node.role,
+        availability=node.availability,
+        state=node.state,
+        leader=leader is not None and leader.holder == node.id,
+        asked=node.id == asked,
+        labels=node.labels,
+        engine=node.engine,
+        mtu_bytes=node.mtu_bytes,
+        ingress_address=_text(node.ingress_address),
+        applied=heartbeat.value if heartbeat else 0,
+        api=node.api,
+        listeners=node.listeners,
+        failures=node.failures,
+        error=node.error,
+        created_at=node.created_at,
+    )
+
+
+def progress_info(now: Progress) -> wire.ProgressInfo:
+    """How far a service is, with a name for this answer that depends on nothing but the answer."""
+    return wire.ProgressInfo(**asdict(now), seen=hashlib.sha256(repr(now).encode()).hexdigest()[:16])
+
+
+def plan_info(node: Node, plan: NodePlan, path_of: PathOf) -> wire.PlanInfo:
+    """A plan with what a person would type to carry it out. `path_of` gives a namespace's file."""
+    return wire.PlanInfo(
+        node=node.name,
+        namespaces=tuple(
+            wire.NamespaceInfo(
+                name=netns,
+                items=tuple(map(plain, items.values())),
+                commands=tuple(command(Create(netns, item), path_of) for item in items.values() if not isinstance(item, _NFT)),
+                ruleset=ruleset(items.values()),
+            )
+            for netns, items in plan.namespaces.items()
+        ),
+    )
+
+
+def diff_info(node: Node, ops: Iterable[Op], path_of: PathOf) -> wire.DiffInfo:
+    """Operations with the commands that would carry them out."""
+    return wire.DiffInfo(
+        node=node.name,
+        ops=tuple(
+            wire.OpInfo(
+                kind=type(op).__name__.lower(),
+                netns=op.netns,
+                item=plain(op.new if isinstance(op, Change) else op.item),
+                old=plain(op.old) if isinstance(op, Change) else None,
+                command=command(op, path_of),
+            )
+            for op in ops
+        ),
+    )
+
+
+def plain(value: object) -> Any:
+    """A value of nodeplan as JSON has it: objects carry the name of their class as `item`."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"item": type(value).__name__} | {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, IPv4Address | IPv4Interface | IPv4Network):
+        return str(value)
+    return value
+
+
+def _text(address: IPv4Address | None) -> str | None:
+    return None if address is None else str(address)

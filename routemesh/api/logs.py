@@ -1,0 +1,79 @@
+"""A service's output: that of all its tasks, wherever they run, each line with its task and node in front."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from routemesh.api import peer
+from routemesh.api.context import Context
+from routemesh.api.describe import task_name
+from routemesh.errors import NotFound, RoutemeshError
+from routemesh.model import ServiceId, State, Task, TaskId, TaskState
+
+Write = Callable[[bytes], Awaitable[None]]
+
+
+async def write_logs(context: Context, service_id: ServiceId, write: Write, *, follow: bool, tail: int | None) -> None:
+    """Write the last `tail` lines of each task, slot by slot, all when None; with `follow`, what comes after
+    too, until the service is removed.
+    """
+    if follow:
+        await _follow(context, service_id, write, tail)
+        return
+    state = await context.store.snapshot()
+    for task in _tasks(state, service_id):
+        await _copy(context, state, task, write, follow=False, tail=tail)
+
+
+async def _follow(context: Context, service_id: ServiceId, write: Write, tail: int | None) -> None:
+    seen: set[TaskId] = set()
+    async with asyncio.TaskGroup() as group:
+        async for _ in context.store.watch():
+            state = await context.store.snapshot()
+            if service_id not in state.services:
+                return
+            for task in _tasks(state, service_id):
+                if task.id not in seen:
+                    seen.add(task.id)
+                    group.create_task(_copy(context, state, task, write, follow=True, tail=tail))
+            tail = None
+
+
+def _tasks(state: State, service_id: ServiceId) -> list[Task]:
+    """Those that were started; some of them may have left nothing."""
+    tasks = (
+        task
+        for task in state.tasks.values()
+        if task.service_id == service_id and task.node_id is not None and task.status.state >= TaskState.STARTING
+    )
+    return sorted(tasks, key=lambda task: (task.slot, task.created_at, task.id))
+
+
+async def _copy(context: Context, state: State, task: Task, write: Write, *, follow: bool, tail: int | None) -> None:
+    name = task_name(state, task)
+    assert task.node_id is not None
+    node = state.nodes.get(task.node_id)
+    prefix = f"{name}@{node.name if node else task.node_id}    | ".encode()
+    try:
+        async for line in _lines(context, state, task, follow=follow, tail=tail):
+            await write(prefix + line + b"\n")
+    except ConnectionError:
+        return  # whoever reads has gone, and the request is about to be cancelled
+    except RoutemeshError as exc:
+        await write(prefix + f"(routemesh: {exc})\n".encode())
+
+
+async def own_lines(context: Context, task_id: TaskId, *, follow: bool, tail: int | None) -> AsyncIterator[bytes]:
+    """The bare lines of a task of this node; none if the runtime does not know it, as when it was rejected."""
+    try:
+        async for line in context.logs(task_id, follow=follow, tail=tail):
+            yield line.rstrip(b"\n")
+    except NotFound:
+        return
+
+
+def _lines(context: Context, state: State, task: Task, *, follow: bool, tail: int | None) -> AsyncIterator[bytes]:
+    node = state.nodes.get(task.node_id) if task.node_id else None
+    if node is None or node.id == context.node_id:
+        return own_lines(context, task.id, follow=follow, tail=tail)
+    wanted = f"follow={int(follow)}" + ("" if tail is None else f"&tail={tail}")
+    return peer.lines(node, f"/tasks/{task.id}/logs?{wanted}")

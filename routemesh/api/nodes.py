@@ -1,0 +1,96 @@
+"""What is asked and told about nodes, their plans, and their networks."""
+
+from aiohttp import web
+
+from routemesh.api import peer, wire
+from routemesh.api.context import CONTEXT
+from routemesh.api.describe import diff_info, node_info, plan_info
+from routemesh.api.networks import find_network, networks
+from routemesh.api.reply import json_reply
+from routemesh.decide import admit
+from routemesh.model import Node, State
+from routemesh.plan.view import view
+
+SELF = "self"
+"""Instead of a name: the node that is asked."""
+
+_NODES = f"{wire.PREFIX}/nodes"
+_NETWORKS = f"{wire.PREFIX}/networks"
+
+
+async def _list(request: web.Request) -> web.Response:
+    context = request.app[CONTEXT]
+    state, leases = await context.store.snapshot(), await context.store.leases()
+    nodes = sorted(state.nodes.values(), key=lambda node: node.name)
+    return json_reply([node_info(node, context.node_id, leases) for node in nodes])
+
+
+async def _get(request: web.Request) -> web.Response:
+    return await _one(request, await request.app[CONTEXT].store.snapshot())
+
+
+async def _update(request: web.Request) -> web.Response:
+    wanted = wire.parse(wire.NodeUpdate, await request.read())
+
+    def change(state: State) -> State:
+        return admit.update_node(
+            state,
+            _node(state, request).id,
+            availability=wanted.availability,
+            role=wanted.role,
+            labels_add=wanted.labels_add,
+            labels_remove=wanted.labels_remove,
+        )
+
+    return await _one(request, await request.app[CONTEXT].store.update(change))
+
+
+async def _plan(request: web.Request) -> web.Response:
+    context = request.app[CONTEXT]
+    state = await context.store.snapshot()
+    node = _node(state, request)
+    if not peer.is_here(request, context, node):
+        return json_reply(await peer.get(node, f"/nodes/{node.id}/plan", wire.PlanInfo))
+    return json_reply(plan_info(node, context.plan(view(state, node.id)), context.netns_path))
+
+
+async def _diff(request: web.Request) -> web.Response:
+    context = request.app[CONTEXT]
+    state = await context.store.snapshot()
+    node = _node(state, request)
+    if not peer.is_here(request, context, node):
+        return json_reply(await peer.get(node, f"/nodes/{node.id}/diff", wire.DiffInfo))
+    return json_reply(diff_info(node, await context.diff(view(state, node.id)), context.netns_path))
+
+
+async def _networks(request: web.Request) -> web.Response:
+    context = request.app[CONTEXT]
+    return json_reply(networks(await context.store.snapshot(), context.node_id))
+
+
+async def _network(request: web.Request) -> web.Response:
+    context = request.app[CONTEXT]
+    verbose = request.query.get("verbose", "") in ("1", "true")
+    found = find_network(await context.store.snapshot(), context.node_id, request.match_info["ref"], verbose=verbose)
+    return json_reply(found)
+
+
+def _node(state: State, request: web.Request) -> Node:
+    ref = request.match_info["ref"]
+    return request.app[CONTEXT].this_node(state) if ref == SELF else admit.find_node(state, ref)
+
+
+async def _one(request: web.Request, state: State) -> web.Response:
+    context = request.app[CONTEXT]
+    return json_reply(node_info(_node(state, request), context.node_id, await context.store.leases()))
+
+
+ROUTES = (
+    web.get(_NODES, _list),
+    web.get(f"{_NODES}/{{ref}}", _get),
+    web.post(f"{_NODES}/{{ref}}", _update),
+    web.get(f"{_NODES}/{{ref}}/plan", _plan),
+    web.get(f"{_NODES}/{{ref}}/diff", _diff),
+    web.get(_NETWORKS, _networks),
+    web.get(f"{_NETWORKS}/{{ref}}", _network),
+)

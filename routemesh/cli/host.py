@@ -1,0 +1,84 @@
+"""Which daemon a command talks to: -H, else ROUTEMESH_HOST, else this machine's, else the first node of the running lab."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+from routemesh.api.client import Client
+from routemesh.errors import RoutemeshError, Unavailable, UserError
+from routemesh.options import DEFAULT_SOCKET
+
+_SCHEME = "unix://"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What was said about the daemon: unix:///path, a path, the name of a lab's node, or nothing ("")."""
+
+    wanted: str
+
+    def client(self) -> Client:
+        """The client of that daemon. Raises RoutemeshError where it is not clear which one is meant."""
+        return Client(self.socket())
+
+    def socket(self) -> Path:
+        """Where that daemon answers. Raises RoutemeshError where it is not clear which one is meant."""
+        if self.wanted.startswith(_SCHEME):
+            return Path(self.wanted.removeprefix(_SCHEME))
+        if "/" in self.wanted:
+            return Path(self.wanted)
+        if not self.wanted and DEFAULT_SOCKET.exists():
+            return DEFAULT_SOCKET
+        return _lab_node(self.wanted) if self.wanted else _first_of_lab()
+
+
+def _lab_node(name: str) -> Path:
+    from routemesh.lab import find
+
+    chosen = os.environ.get(find.NAME_VARIABLE)
+    labs = [lab for lab in find.running_labs() if name in lab.node_names and chosen in (None, "", lab.name)]
+    if len(labs) > 1:
+        names = ", ".join(lab.name for lab in labs)
+        raise UserError(f"several labs have a {name} ({names}): say which one you mean with {find.NAME_VARIABLE}")
+    if not labs:
+        raise UserError(f"host {name} is no path and no node of a running lab: give -H the path of a daemon's socket")
+    return labs[0].node(name).socket
+
+
+def _first_of_lab() -> Path:
+    from routemesh.lab import find
+
+    found = find.default_socket()
+    if found is None:
+        raise Unavailable(
+            "it is not clear which daemon to ask: start a lab with routemesh lab up or a node with routemesh node, "
+            f"or name a daemon with -H, ROUTEMESH_HOST or {find.NAME_VARIABLE}"
+        )
+    return found
+
+
+def service_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Shell completion: the services that there are."""
+    return _names(ctx, incomplete, lambda client: [info.name for info in client.services()])
+
+
+def node_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Shell completion: the nodes that there are."""
+    return _names(ctx, incomplete, lambda client: [info.name for info in client.nodes()])
+
+
+def network_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Shell completion: the networks that there are."""
+    return _names(ctx, incomplete, lambda client: [str(network["Name"]) for network in client.networks()])
+
+
+def _names(ctx: click.Context, incomplete: str, ask: Callable[[Client], list[str]]) -> list[CompletionItem]:
+    try:
+        found = ask(Host(ctx.find_root().params.get("host") or "").client())
+    except RoutemeshError:
+        return []  # a completion that fails is silent
+    return [CompletionItem(name) for name in found if name.startswith(incomplete)]

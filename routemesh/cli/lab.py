@@ -1,0 +1,195 @@
+"""`routemesh lab`: a cluster on this machine, to look at, to break and to repair."""
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import click
+
+from routemesh.cli import output
+from routemesh.errors import UserError
+from routemesh.lab import find, topology
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_NOT_FOUND, _NOT_EXECUTABLE = 127, 126
+"""What a shell, and env(1), say of a command that can't be run."""
+
+
+class RootCommand(click.Command):
+    """A command that needs root; its --help does not."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Carry it out. Raises UserError for anybody else."""
+        if os.geteuid() != 0:
+            raise UserError("routemesh lab needs root, for network namespaces; run it with sudo")
+        return super().invoke(ctx)
+
+
+class LabGroup(click.Group):
+    """A group of such commands, listed in the order in which they are needed."""
+
+    command_class = RootCommand
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        """In order of definition."""
+        return list(self.commands)
+
+
+def _lab_option(command: Command) -> Command:
+    option = click.option(
+        "--name",
+        "lab_name",
+        metavar="LAB",
+        default=find.DEFAULT_NAME,
+        envvar=find.NAME_VARIABLE,
+        show_default=True,
+        show_envvar=True,
+        help="Which lab.",
+    )
+    return option(command)
+
+
+def _complete_node(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    wanted = ctx.params.get("lab_name") or os.environ.get(find.NAME_VARIABLE, find.DEFAULT_NAME)
+    labs = [lab for lab in find.running_labs() if lab.name == wanted]
+    hosts = [topology.CLIENT] if ctx.info_name == "exec" else []
+    return [name for lab in labs for name in (*hosts, *lab.node_names) if name.startswith(incomplete)]
+
+
+_node_argument = click.argument("node", shell_complete=_complete_node)
+
+
+@click.group(cls=LabGroup)
+def lab() -> None:
+    """A whole cluster on this machine.
+
+    Every node is a network namespace with a real daemon in it: node1 is 192.168.200.10, node2 .11 and so on. A client at
+    192.168.200.100 is outside of the cluster. Nothing of it touches this machine's own network.
+
+    \b
+    routemesh lab up
+    routemesh service create --name web --replicas 2 -p 8080:80 host routemesh whoami
+    routemesh lab exec client -- curl http://192.168.200.12:8080
+    routemesh lab down
+    """
+
+
+@lab.command()
+@_lab_option
+@click.option("--nodes", type=click.IntRange(1, topology.MAX_NODES), default=3, show_default=True, help="How many nodes.")
+@click.option("--managers", type=click.IntRange(min=1), help="How many of them, from node1 on, are managers (default: all).")
+@click.option("--engine", default="auto", show_default=True, metavar="auto|nftables|ipvs", help="What makes the data path.")
+@click.option("--mtu", type=click.IntRange(68, 65535), default=1500, show_default=True, help="MTU of the underlay, in bytes.")
+def up(lab_name: str, nodes: int, managers: int | None, engine: str, mtu: int) -> None:
+    """Make a lab and start its nodes."""
+    from routemesh.lab import control
+
+    wanted = find.Lab(name=lab_name, nodes=nodes, managers=managers or nodes, engine=engine, mtu_bytes=mtu)
+    control.up(wanted)
+    ends = dict.fromkeys((wanted.node_names[0], wanted.node_names[-1]))
+    click.echo(f"lab {lab_name} is up: {' to '.join(f'{name} at {topology.address(name)}' for name in ends)}")
+
+
+@lab.command()
+@_lab_option
+@output.format_flag
+def status(lab_name: str, format_: str) -> None:
+    """Show the nodes: their daemons and their links."""
+    from routemesh.lab import control
+
+    nodes = control.status(find.load(lab_name))
+    if format_ == "json":
+        output.print_json([{**asdict(node), "address": str(node.address)} for node in nodes])
+        return
+    rows = [
+        (node.name, str(node.address), node.role, str(node.pid or "-"), "yes" if node.ready else "no", node.link)
+        for node in nodes
+    ]
+    output.print_table(("NODE", "ADDRESS", "ROLE", "PID", "READY", "LINK"), rows)
+
+
+@lab.command(name="exec")
+@_lab_option
+@click.option("--sandbox", metavar="NAMESPACE", help="A namespace of the node: ingress_sbox, 1-… (the overlay) or a task's.")
+@click.option("--task", metavar="TASK", help="A task on the node, web.1: all its namespaces.")
+@click.argument("host", shell_complete=_complete_node)
+@click.argument("command", nargs=-1, required=True, metavar="-- COMMAND...")
+def execute(lab_name: str, sandbox: str | None, task: str | None, host: str, command: tuple[str, ...]) -> int:
+    """Run a command on a machine of the lab.
+
+    HOST is `client` or a node; --sandbox and --task go on from there. On a node, /run/netns holds the namespaces of that node, so
+    that `ip netns` and `nsenter --net=/run/netns/…` find them, and `routemesh` talks to the node's daemon.
+
+    \b
+    routemesh lab exec client -- curl http://192.168.200.12:8080
+    routemesh lab exec node1 -- ip netns exec ingress_sbox ip address
+    routemesh lab exec node1 --sandbox ingress_sbox -- nft list ruleset
+    routemesh lab exec node2 --task web.1 -- ip address
+    """
+    from routemesh.lab import enter
+
+    if sandbox and task:
+        raise click.UsageError("--sandbox and --task exclude each other; a task has a namespace of its own")
+    try:
+        enter.run(find.load(lab_name), host, command, sandbox=sandbox, task=task)
+    except FileNotFoundError:
+        output.fail(f"{command[0]}: there is no such program")
+        return _NOT_FOUND
+    except PermissionError:
+        output.fail(f"{command[0]}: this can't be executed")
+        return _NOT_EXECUTABLE
+
+
+@lab.command()
+@_lab_option
+@_node_argument
+def kill(lab_name: str, node: str) -> None:
+    """Cut a node's power.
+
+    Daemon, tasks and namespaces, everything but its disk is gone, and nobody is told.
+    """
+    from routemesh.lab import control
+
+    control.kill(find.load(lab_name), node)
+
+
+@lab.command()
+@_lab_option
+@_node_argument
+def start(lab_name: str, node: str) -> None:
+    """Bring back a node or its daemon."""
+    from routemesh.lab import control
+
+    if not control.start(find.load(lab_name), node):
+        click.echo(f"the daemon of {node} runs already")
+
+
+@lab.command()
+@_lab_option
+@_node_argument
+def cut(lab_name: str, node: str) -> None:
+    """Pull a node's network cable."""
+    from routemesh.lab import control
+
+    control.cut(find.load(lab_name), node)
+
+
+@lab.command()
+@_lab_option
+@_node_argument
+def heal(lab_name: str, node: str) -> None:
+    """Plug a node's network cable in again."""
+    from routemesh.lab import control
+
+    control.heal(find.load(lab_name), node)
+
+
+@lab.command()
+@_lab_option
+def down(lab_name: str) -> None:
+    """Remove a lab with everything in it."""
+    from routemesh.lab import control
+
+    control.down(lab_name)

@@ -1,0 +1,80 @@
+"""The `routemesh` command: which subcommand is in which file, what an error looks like, the exit status.
+
+0  done      1  failed      2  wrong usage      3  a difference was found (routemesh diff)      130  interrupted
+"""
+
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from routemesh import __version__
+from routemesh.cli.host import Host
+from routemesh.cli.output import fail
+from routemesh.errors import RoutemeshError
+
+FAILED, USAGE, DRIFT, INTERRUPTED = 1, 2, 3, 130
+
+_COMMANDS = {
+    "completion": "more",
+    "demo": "more",
+    "diff": "plan",
+    "lab": "lab",
+    "network": "network",
+    "node": "node",
+    "plan": "plan",
+    "service": "service",
+    "version": "more",
+    "whoami": "more",
+}
+"""Which file each subcommand is in; only the file of the one that is typed is loaded."""
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(import_module(f"routemesh.cli.{_COMMANDS[cmd_name]}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group("routemesh", cls=_Commands)
+@click.option(
+    "-H", "--host", envvar="ROUTEMESH_HOST", default="", metavar="HOST",
+    help="The daemon to ask: unix:///path, a path, or the name of a lab's node.",
+)  # fmt: skip
+@click.version_option(__version__, message="routemesh %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, host: str) -> None:
+    """Publish a port once; every node of the cluster answers on it."""
+    ctx.obj = Host(host)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a command line; the exit status. What it says of an error is one line on standard error."""
+    try:
+        status = cli.main(list(argv), prog_name="routemesh", standalone_mode=False)
+    except click.ClickException as exc:
+        _complain(exc)
+        return exc.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except RoutemeshError as exc:
+        fail(str(exc))
+        return FAILED
+    return status if isinstance(status, int) else 0
+
+
+def _complain(exc: click.ClickException) -> None:
+    message = exc.format_message()
+    ctx = exc.ctx if isinstance(exc, click.UsageError) else None
+    if "\n" in message:  # the help, for a group without a subcommand
+        click.echo(message, err=True)
+        return
+    path = "routemesh" if ctx is None else ctx.command_path
+    sentence = f"{message[:1].lower()}{message[1:].rstrip('.')}"
+    click.echo(f"{path}: {sentence} (see {path} --help)", err=True)

@@ -1,0 +1,142 @@
+"""`routemesh node …`: the nodes of the cluster; without a subcommand, the daemon that makes this machine one."""
+
+import socket
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import click
+
+from routemesh.api import wire
+from routemesh.cli.host import Host, node_names
+from routemesh.cli.output import format_flag, inspect_flags, print_json, print_objects, print_table, short
+from routemesh.cli.values import ADDRESS, PAIR, SUBNET, OneOf
+from routemesh.errors import RoutemeshError
+from routemesh.model import Availability, NodeState, Role
+from routemesh.options import DATA_DIR, GWBRIDGE_SUBNET, INGRESS_SUBNET, RUN_DIR, STORE, NodeOptions
+
+_ENGINES = ("auto", "nftables", "ipvs")
+_PATH = click.Path(path_type=Path, file_okay=False)
+
+
+@click.group("node", invoke_without_command=True)
+@click.option("--name", help="The node's name (default: the machine's).")
+@click.option("--advertise", type=ADDRESS, help="The node's IPv4 address in the underlay; the other nodes reach it there.")
+@click.option("--store", default=STORE, help=f"The cluster's store (default {STORE}).")
+@click.option("--run-dir", type=_PATH, default=RUN_DIR, help=f"For the socket and the namespaces (default {RUN_DIR}).")
+@click.option("--data-dir", type=_PATH, default=DATA_DIR, help=f"For the logs of tasks (default {DATA_DIR}).")
+@click.option("--engine", type=click.Choice(_ENGINES), default="auto", help="Which part of the kernel balances (default auto).")
+@click.option("--role", type=OneOf(Role), default=Role.MANAGER, help="Whether it may lead the cluster (default manager).")
+@click.option("--label", "labels", type=PAIR, multiple=True, help="Set a label of the node, KEY=VALUE.")
+@click.option("--ingress-subnet", type=SUBNET, default=INGRESS_SUBNET, help="Of a new cluster's ingress network.")
+@click.option("--gwbridge-subnet", type=SUBNET, default=GWBRIDGE_SUBNET, help="Of a new cluster's docker_gwbridge.")
+@click.pass_context
+def node(
+    ctx: click.Context,
+    name: str | None,
+    advertise: IPv4Address | None,
+    store: str,
+    run_dir: Path,
+    data_dir: Path,
+    engine: str,
+    role: Role,
+    labels: tuple[tuple[str, str], ...],
+    ingress_subnet: IPv4Network,
+    gwbridge_subnet: IPv4Network,
+) -> None:
+    """Look at and change nodes. Without a subcommand: be a node, until SIGTERM; what runs goes on without the daemon."""
+    if ctx.invoked_subcommand is not None:
+        return
+    if advertise is None:
+        raise click.UsageError("the daemon needs --advertise ADDRESS, this machine's address among the nodes")
+    options = NodeOptions(
+        name=name or socket.gethostname(),
+        advertise=advertise,
+        store=store,
+        run_dir=run_dir.absolute(),
+        data_dir=data_dir.absolute(),
+        engine=engine,
+        role=role,
+        labels=dict(labels),
+        ingress_subnet=ingress_subnet,
+        gwbridge_subnet=gwbridge_subnet,
+    )
+    _run(options)
+
+
+def _run(options: NodeOptions) -> None:
+    from routemesh.node import run
+
+    try:
+        run(options)
+    except ExceptionGroup as group:
+        # The daemon's loops run side by side, and one that can't start ends them all.
+        ours, others = group.split(RoutemeshError)
+        if ours is None or others is not None:
+            raise
+        raise _first(ours) from None
+
+
+def _first(exc: Exception) -> Exception:
+    while isinstance(exc, ExceptionGroup):
+        exc = exc.exceptions[0]
+    return exc
+
+
+@node.command("ls")
+@click.option("--quiet", "-q", is_flag=True, help="Print ids only.")
+@format_flag
+@click.pass_obj
+def ls(host: Host, quiet: bool, format_: str) -> None:
+    """List nodes; * marks the one that is asked."""
+    found = host.client().nodes()
+    if quiet:
+        click.echo("".join(f"{info.id}\n" for info in found), nl=False)
+    elif format_ == "json":
+        print_json(found)
+    else:
+        headings = ("ID", "HOSTNAME", "ADDRESS", "STATUS", "AVAILABILITY", "MANAGER STATUS", "ENGINE", "ERROR")
+        print_table(headings, map(_row, found))
+
+
+def _row(info: wire.NodeInfo) -> tuple[str, ...]:
+    manager = "Leader" if info.leader else "Reachable" if info.role is Role.MANAGER and info.state == NodeState.READY else ""
+    return (
+        f"{short(info.id)}{' *' if info.asked else ''}",
+        info.name,
+        info.address,
+        info.state.capitalize(),
+        info.availability.capitalize(),
+        manager,
+        info.engine,
+        "; ".join(filter(None, (info.error, *info.failures))),
+    )
+
+
+@node.command("inspect")
+@inspect_flags
+@click.argument("refs", metavar="NODE...", nargs=-1, required=True, shell_complete=node_names)
+@click.pass_obj
+def inspect(host: Host, refs: tuple[str, ...], format_: str) -> None:
+    """Print everything about nodes; `self` is the one that is asked."""
+    print_objects(refs, host.client().node, format_)
+
+
+@node.command("update")
+@click.option("--availability", type=OneOf(Availability), help="New tasks, only those it has, or none.")
+@click.option("--role", type=OneOf(Role), help="Whether it may lead the cluster.")
+@click.option("--label-add", "added", type=PAIR, multiple=True, help="Add or replace a label, KEY=VALUE.")
+@click.option("--label-rm", "removed", multiple=True, help="Remove a label.")
+@click.argument("ref", metavar="NODE", shell_complete=node_names)
+@click.pass_obj
+def update(
+    host: Host,
+    ref: str,
+    availability: Availability | None,
+    role: Role | None,
+    added: tuple[tuple[str, str], ...],
+    removed: tuple[str, ...],
+) -> None:
+    """Change a node."""
+    change = wire.NodeUpdate(availability=availability, role=role, labels_add=dict(added), labels_remove=removed)
+    host.client().update_node(ref, change)
+    click.echo(ref)

@@ -1,0 +1,134 @@
+"""What commands print: tables as docker prints them, JSON, times as people say them."""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from routemesh.errors import UserError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+SHORT_ID = 12
+_GAP = "   "
+_STEPS: tuple[tuple[float, float, str], ...] = (
+    (1, 1, "less than a second"),
+    (2, 1, "1 second"),
+    (60, 1, "{} seconds"),
+    (120, 60, "about a minute"),
+    (3600, 60, "{} minutes"),
+    (7200, 3600, "about an hour"),
+    (48 * 3600, 3600, "{} hours"),
+    (14 * 86400, 86400, "{} days"),
+    (60 * 86400, 7 * 86400, "{} weeks"),
+    (730 * 86400, 30 * 86400, "{} months"),
+    (float("inf"), 365 * 86400, "{} years"),
+)
+
+
+def _known_format(_: click.Context, param: click.Parameter, value: str) -> str:
+    if value not in ("table", "json"):
+        raise click.BadParameter(f"{value!r} is neither table nor json; Go templates are not supported", param=param)
+    return value
+
+
+def format_flag(command: Command) -> Command:
+    """Give a click command the flag --format, table or json, as the parameter `format_`."""
+    option = click.option(
+        "--format", "format_", default="table", metavar="table|json", callback=_known_format, help="How to print it."
+    )
+    return option(command)
+
+
+def print_json(value: object) -> None:
+    """Print a value of the API as indented JSON."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=4))
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows below headings, each column as wide as its widest cell."""
+    lines = [headings, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
+    for line in lines:
+        click.echo(_GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def short(identity: str, *, whole: bool = False) -> str:
+    """The beginning of an id, as tables show it, or the `whole`."""
+    return identity if whole else identity[:SHORT_ID]
+
+
+def ago(seconds: float) -> str:
+    """A length of time in docker's words: 3 seconds, about a minute. Source: docker/go-units duration.go."""
+    unit, words = next((unit, words) for below, unit, words in _STEPS if seconds < below)
+    return words.format(int(max(seconds, 0) // unit))
+
+
+def inspect_flags(command: Command) -> Command:
+    """Give a click command the flags --format and --pretty of `inspect`, as the parameter `format_`."""
+    pretty = click.option("--pretty", "format_", flag_value="table", help="Print it for people; the same as --format table.")
+    option = click.option(
+        "--format", "format_", default="json", metavar="table|json", callback=_known_format, help="How to print it."
+    )
+    return pretty(option(command))
+
+
+def print_objects(refs: Iterable[str], find: Callable[[str], object], format_: str) -> None:
+    """Print what `find` has for each ref, as one JSON array or for people; then say what is not found, with exit status 1."""
+    found: list[Any] = []
+    failed = attempt_each(refs, lambda ref: found.append(find(ref)))
+    if format_ == "json":
+        print_json(found)
+    else:
+        for value in found:
+            _print_pretty(msgspec.to_builtins(value))
+            click.echo()
+    finish(failed)
+
+
+def _print_pretty(value: dict[str, Any], indent: str = "") -> None:
+    for key, inner in value.items():
+        if inner in (None, "", [], {}, ()):
+            continue
+        heading = f"{indent}{key.replace('_', ' ')}:"
+        if isinstance(inner, dict):
+            click.echo(heading)
+            _print_pretty(inner, indent + "  ")
+        elif isinstance(inner, list | tuple) and isinstance(inner[0], dict):
+            click.echo(heading)
+            for each in inner:
+                click.echo(f"{indent}  - {', '.join(f'{name}={part}' for name, part in each.items())}")
+        else:
+            click.echo(f"{heading} {' '.join(map(str, inner)) if isinstance(inner, list | tuple) else inner}")
+
+
+def attempt_each(refs: Iterable[str], act: Callable[[str], object]) -> list[str]:
+    """Do it for every ref, whatever becomes of the others; what went wrong."""
+    failed = []
+    for ref in refs:
+        try:
+            act(ref)
+        except UserError as exc:
+            failed.append(str(exc))
+    return failed
+
+
+def finish(failed: Iterable[str]) -> None:
+    """Say what went wrong, if anything did, and end with exit status 1."""
+    messages = list(failed)
+    for message in messages:
+        fail(message)
+    if messages:
+        raise click.exceptions.Exit(1)
+
+
+def fail(message: str) -> None:
+    """Say in one line, on standard error, what went wrong."""
+    click.echo(f"routemesh: {' '.join(message.split())}", err=True)
+
+
+def is_terminal() -> bool:
+    """Whether a person looks at what is printed."""
+    return sys.stdout.isatty()
