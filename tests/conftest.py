@@ -15,7 +15,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say why tests were skipped, and how many."""
     skipped = Counter(_reason(report) for report in terminalreporter.stats.get("skipped", []))
     for reason, count in sorted(skipped.items()):
-        terminalreporter.write_line(f"NOT TESTED: {count} test{'s'[: count > 1]}: {reason}", yellow=True)
+        terminalreporter.write_line(f"NOT TESTED: {count} {'test' if count == 1 else 'tests'}: {reason}", yellow=True)
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:

@@ -37,6 +37,7 @@ def unique(prefix: str) -> str:
 
 def wait_until(condition: Callable[[], T], deadline_s: float = 10.0, what: str = "the condition") -> T:
     """The first true value of `condition`; fails, with its last value, when none comes in time."""
+    __tracebackhide__ = True
     end = time.monotonic() + deadline_s
     while not (value := condition()):
         if time.monotonic() > end:

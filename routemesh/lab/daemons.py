@@ -1,0 +1,104 @@
+"""The daemons of a lab's nodes: starting them, each in its namespace, and watching them get ready.
+
+The file `daemon` in a node's run directory says which process is its daemon, for good: see runtime.supervision.Init.
+"""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import closing, suppress
+from pathlib import Path
+
+import routemesh
+from routemesh.errors import Unavailable
+from routemesh.lab.find import Lab
+from routemesh.options import NodeOptions
+from routemesh.runtime.supervision import Init, living
+
+_READY_DEADLINE_S = 15.0
+_READY_DEADLINE_PER_NODE_S = 1.0
+_POLL_S = 0.01
+_PING_TIMEOUT_S = 1.0
+_PACKAGE_PARENT = Path(routemesh.__file__).parents[1]
+_LAB_VARIABLES = ("ROUTEMESH_HOST", "ROUTEMESH_LAB")
+
+
+def log_path(node: NodeOptions) -> Path:
+    """What the daemon writes to standard output and error."""
+    return node.data_dir / "daemon.log"
+
+
+def spawn(lab: Lab, name: str) -> None:
+    """Start a node's daemon in its namespace and session; it outlives the calling process."""
+    node = lab.node(name)
+    for directory in (node.run_dir, node.data_dir):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(log_path(node), "ab") as log, open(os.devnull, "rb") as nothing:
+        streams = ((os.POSIX_SPAWN_DUP2, source.fileno(), target) for target, source in enumerate((nothing, log, log)))
+        environment = {name: value for name, value in os.environ.items() if name not in _LAB_VARIABLES}
+        command = ("nsenter", f"--net={lab.netns(name)}", f"--wd={_PACKAGE_PARENT}", "--", *_command(node))
+        pid = os.posix_spawnp("nsenter", command, environment, file_actions=tuple(streams), setsid=True)
+    _note(node).write_text(Path("/proc/sys/kernel/random/boot_id").read_text() + Path(f"/proc/{pid}/stat").read_text())
+
+
+def daemon_pid(node: NodeOptions) -> int | None:
+    """The node's daemon, if it runs."""
+    try:
+        daemon = Init.parse(_note(node).read_text())
+    except FileNotFoundError:
+        return None
+    if daemon is None:
+        return None
+    with living(daemon) as file:
+        return None if file is None else daemon.pid
+
+
+def is_ready(node: NodeOptions) -> bool:
+    """Whether the daemon answers GET /_ping."""
+    with closing(socket.socket(socket.AF_UNIX)) as connection:
+        connection.settimeout(_PING_TIMEOUT_S)
+        try:
+            connection.connect(str(node.socket))
+            connection.sendall(b"GET /routemesh/v1/_ping HTTP/1.0\r\nHost: lab\r\n\r\n")
+            return b" 200 " in connection.recv(64)
+        except OSError:
+            return False
+
+
+def wait_ready(nodes: Iterable[NodeOptions]) -> None:
+    """Return when all daemons answer. Raises Unavailable with the reason of the first that ended or took too long."""
+    waiting = list(nodes)
+    deadline = time.monotonic() + _READY_DEADLINE_S + _READY_DEADLINE_PER_NODE_S * len(waiting)
+    while waiting := [node for node in waiting if not is_ready(node)]:
+        for node in waiting:
+            if daemon_pid(node) is None:
+                raise Unavailable(f"{node.name} did not start: {_last_words(node)}")
+        if time.monotonic() > deadline:
+            raise Unavailable(f"{waiting[0].name} was not ready in time; the last line of its log: {_last_words(waiting[0])}")
+        time.sleep(_POLL_S)
+
+
+def _command(node: NodeOptions) -> tuple[str, ...]:
+    flags = {
+        "--name": node.name,
+        "--advertise": node.advertise,
+        "--store": node.store,
+        "--run-dir": node.run_dir,
+        "--data-dir": node.data_dir,
+        "--engine": node.engine,
+        "--role": node.role,
+    }
+    return (sys.executable, "-m", "routemesh", "node", *(str(word) for pair in flags.items() for word in pair))
+
+
+def _note(node: NodeOptions) -> Path:
+    return node.run_dir / "daemon"
+
+
+def _last_words(node: NodeOptions) -> str:
+    with suppress(FileNotFoundError):
+        lines = log_path(node).read_text(errors="replace").strip().splitlines()
+        return lines[-1].removeprefix("routemesh: ") if lines else "it wrote nothing to its log"
+    return "it has no log"

@@ -1,0 +1,139 @@
+"""Which labs there are, and where each keeps what.
+
+    /run/routemesh/lab/NAME/
+        lab.json      what it was asked to be
+        netns/        its machines: underlay, client, node1 …
+        node1/        a node's run directory: socket, namespaces, tasks; gone after a power cut
+        disk/node1/   a node's data directory: daemon.log, the tasks' logs
+        state.db      the store that all its daemons share
+
+Only root may look in there.
+"""
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from routemesh.errors import NotFound, UserError
+from routemesh.lab import topology
+from routemesh.model import Role
+from routemesh.options import NodeOptions
+
+LABS = Path("/run/routemesh/lab")
+DEFAULT_NAME = "lab"
+NAME_VARIABLE = "ROUTEMESH_LAB"
+
+_VALID_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lab:
+    """One lab: what it was asked to be. `managers`: the first so many nodes are managers, the others workers."""
+
+    name: str
+    nodes: int
+    managers: int
+    engine: str
+    mtu_bytes: int
+
+    @property
+    def directory(self) -> Path:
+        """Everything of this lab."""
+        return directory(self.name)
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        """node1 …"""
+        return topology.node_names(self.nodes)
+
+    @property
+    def database(self) -> Path:
+        """The store of all its nodes."""
+        return self.directory / "state.db"
+
+    def node(self, name: str) -> NodeOptions:
+        """A node's daemon. Raises NotFound."""
+        if name not in self.node_names:
+            raise NotFound(f"lab {self.name} has no node {name}; it has {', '.join(self.node_names)}")
+        return NodeOptions(
+            name=name,
+            advertise=topology.address(name),
+            store=f"sqlite:{self.database}",
+            run_dir=self.directory / name,
+            data_dir=self.directory / "disk" / name,
+            engine=self.engine,
+            role=Role.MANAGER if self.node_names.index(name) < self.managers else Role.WORKER,
+        )
+
+    def netns(self, machine: str) -> Path:
+        """The network namespace of the underlay, the client or a node."""
+        return self.directory / "netns" / machine
+
+    def save(self) -> None:
+        """Write it down in its directory, at one stroke."""
+        draft = self.directory / "lab.json.new"
+        draft.write_text(json.dumps(asdict(self)))
+        draft.rename(self.directory / "lab.json")
+
+
+def directory(name: str) -> Path:
+    """Where lab `name` is or would be. Raises UserError for what can't be a lab's name."""
+    if not _VALID_NAME.fullmatch(name):
+        raise UserError(f"'{name}' can't be a lab's name: use up to 32 of a-z, 0-9 and '-'")
+    return LABS / name
+
+
+def load(name: str) -> Lab:
+    """A lab by name. Raises NotFound, naming those that there are."""
+    place = directory(name)
+    try:
+        return Lab(**json.loads((place / "lab.json").read_bytes()))
+    except FileNotFoundError:
+        if place.exists():
+            raise NotFound(f"lab {name} is only half made; remove it with 'routemesh lab down --name {name}'") from None
+        raise no_such_lab(name) from None
+
+
+def no_such_lab(name: str) -> NotFound:
+    """The error that says so and what there is instead."""
+    others = ", ".join(lab.name for lab in running_labs())
+    instead = f"choose {others} with --name or {NAME_VARIABLE}" if others else f"make it with 'routemesh lab up --name {name}'"
+    return NotFound(f"there is no lab {name}; {instead}")
+
+
+def running_labs() -> list[Lab]:
+    """All labs of this machine by name; none for a person who may not look."""
+    try:
+        found = sorted(LABS.glob("*/lab.json"))
+    except OSError:
+        return []
+    return [Lab(**json.loads(path.read_bytes())) for path in found]
+
+
+def default_socket() -> Path | None:
+    """The socket of node1 of the lab that ROUTEMESH_LAB names, else of the only lab that there is."""
+    chosen = os.environ.get(NAME_VARIABLE)
+    labs = [lab for lab in running_labs() if chosen in (None, "", lab.name)]
+    return labs[0].node(labs[0].node_names[0]).socket if len(labs) == 1 else None
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Nobody else changes that lab meanwhile. Raises NotFound where its directory is not there."""
+    place = directory(name)
+    try:
+        file = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise no_such_lab(name) from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not place.exists():
+            raise no_such_lab(name)
+        yield
+    finally:
+        os.close(file)

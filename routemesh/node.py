@@ -1,0 +1,165 @@
+"""The daemon of one node: opens the store, the kernel and the runtime, joins the cluster and runs the loops.
+
+When it ends, by whatever signal, the data plane and the tasks stay as they are; the next daemon takes them over (rule 7).
+"""
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from routemesh import names
+from routemesh.agent.agent import Agent
+from routemesh.agent.dataplane import Dataplane
+from routemesh.agent.ports import PortHolder
+from routemesh.api.context import Context
+from routemesh.api.server import serve
+from routemesh.decide import admit
+from routemesh.errors import Conflict, Unavailable, UserError
+from routemesh.kernel.linux import LinuxKernel
+from routemesh.manager import Manager
+from routemesh.model import INGRESS_VNI, VXLAN_OVERHEAD_BYTES, VXLAN_PORT, Node, NodeId
+from routemesh.nodeplan import HOST, Capabilities, Link, NodePlan, Vxlan, namespace
+from routemesh.options import NodeOptions
+from routemesh.plan import check_engine
+from routemesh.runtime.process import ProcessRuntime
+from routemesh.store.sqlite import SqliteStore
+
+log = logging.getLogger(__name__)
+
+LEAST_OVERLAY_MTU_BYTES = 576
+"""What every IPv4 host must accept (RFC 791); an overlay below it would be of no use."""
+_SQLITE_PREFIX = "sqlite:"
+
+
+def run(options: NodeOptions) -> None:
+    """Run the daemon until SIGTERM or SIGINT.
+
+    Raises UserError, Conflict or Unavailable where it can't start: not root, a second daemon of the node, an engine that
+    the kernel lacks, an underlay too small for VXLAN, an active Docker Swarm, a store that can't be opened.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if os.geteuid() != 0:
+        raise UserError("routemesh node needs root, for network namespaces and nftables; start it with sudo")
+    for directory in (options.run_dir, options.data_dir):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _alone(options):
+        kernel = LinuxKernel(options.run_dir, options.advertise)
+        caps = kernel.capabilities()
+        engine = _check(options, kernel, caps)
+        asyncio.run(_serve(options, kernel, caps, engine))
+
+
+def _check(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities) -> str:
+    """Refuse what can't work before anything is made; returns the engine."""
+    engine = check_engine(options.engine, caps)
+    overlay_mtu = caps.mtu_bytes - VXLAN_OVERHEAD_BYTES
+    if overlay_mtu < LEAST_OVERLAY_MTU_BYTES:
+        raise UserError(
+            f"the link of {options.advertise} has MTU {caps.mtu_bytes}, which leaves {overlay_mtu} bytes inside VXLAN; "
+            f"at least {LEAST_OVERLAY_MTU_BYTES} are needed: raise it to {LEAST_OVERLAY_MTU_BYTES + VXLAN_OVERHEAD_BYTES} or more"
+        )
+    if in_the_way := kernel.foreign(_claims(options)):
+        raise Conflict(f"{options.name} can't join: {'; '.join(in_the_way)}")
+    return engine
+
+
+def _claims(options: NodeOptions) -> NodePlan:
+    """The names and numbers that a node needs for itself whatever the cluster looks like."""
+    tunnel = Vxlan(INGRESS_VNI, options.advertise, VXLAN_PORT)
+    bridge = Link(name=names.GWBRIDGE, kind="bridge")
+    vxlan = Link(name=names.VXLAN, kind="vxlan", vxlan=tunnel)
+    return NodePlan({HOST: namespace([bridge]), names.overlay_netns("claims"): namespace([vxlan])})
+
+
+async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, engine: str) -> None:
+    store = await SqliteStore.open(_database(options.store))
+    dataplane = Dataplane(kernel, caps)
+    runtime = ProcessRuntime(options.run_dir, options.data_dir / "logs")
+    ports = PortHolder()
+    try:
+        node = _node(options, caps, engine)
+        await store.update(
+            partial(
+                admit.join,
+                node=node,
+                now=time.time(),
+                ingress_subnet=options.ingress_subnet,
+                gwbridge_subnet=options.gwbridge_subnet,
+            )
+        )
+        context = Context(
+            node_id=node.id,
+            store=store,
+            now=time.time,
+            check=runtime.check,
+            plan=dataplane.plan,
+            diff=dataplane.diff,
+            logs=runtime.logs,
+            netns_path=dataplane.netns_path,
+        )
+        await _until_signal(
+            Agent(node.id, store, dataplane, runtime, ports.hold).run(),
+            Manager(node.id, store).run(),
+            serve(context, options.socket),
+        )
+    finally:
+        ports.close()
+        dataplane.close()
+        await store.close()
+
+
+def _node(options: NodeOptions, caps: Capabilities, engine: str) -> Node:
+    return Node(
+        id=NodeId(names.derive_id("node", options.name)),
+        name=options.name,
+        address=options.advertise,
+        role=options.role,
+        labels=options.labels,
+        engine=engine,
+        mtu_bytes=caps.mtu_bytes,
+        api=f"unix://{options.socket}",
+        created_at=time.time(),
+    )
+
+
+async def _until_signal(*loops: Coroutine[None, None, None]) -> None:
+    """Run the loops until SIGTERM or SIGINT; the end of one, which is a bug, ends all."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(loop) for loop in loops]
+        await stop.wait()
+        log.info("stopping; the data plane and the tasks stay")
+        for task in running:
+            task.cancel()
+
+
+@contextmanager
+def _alone(options: NodeOptions) -> Iterator[None]:
+    """Hold the run directory's lock, so that no two daemons write to one kernel (rule 3)."""
+    lock = options.run_dir / "node.lock"
+    file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        raise Conflict(f"a routemesh node already runs in {options.run_dir}; stop it first or choose another --run-dir") from None
+    try:
+        yield
+    finally:
+        os.close(file)
+
+
+def _database(store: str) -> Path:
+    """The file of `sqlite:PATH` or of a plain path."""
+    if "://" in store.removeprefix(_SQLITE_PREFIX):
+        raise Unavailable(f"store '{store}' is of a kind that this version does not have; use sqlite:PATH")
+    return Path(store.removeprefix(_SQLITE_PREFIX)).absolute()

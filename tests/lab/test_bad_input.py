@@ -1,0 +1,153 @@
+"""Bad input gets one line that says what, where, why and what to do, and changes nothing."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.lab.cluster import Cluster
+from tests.support import require, unique, wait_until
+
+COMMAND = ("host", "routemesh", "whoami")
+
+
+@pytest.fixture(scope="module")
+def taken(mesh: Cluster) -> Iterator[str]:
+    """A service that has port 8300."""
+    with mesh.service("taken", "-p", "8300:80", "--replicas", "1") as name:
+        yield name
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "says"),
+    [
+        (["-p", "70000:80"], 2, ["70000", "65535"]),
+        (["-p", "0:80"], 2, ["0", "65535"]),
+        (["-p", "8300:80"], 1, ["8300/tcp", "taken"]),
+        (["-p", "8301:80/icmp"], 2, ["icmp", "tcp", "udp"]),
+        (["-p", "target=80"], 2, ["published", "target=80"]),
+        (["-p", "published=8301"], 2, ["target"]),
+        (["-p", "8301:80", "-p", "8301:81"], 1, ["8301/tcp"]),
+        (["--replicas", "-1"], 2, ["-1"]),
+        (["--replicas", "two"], 2, ["two"]),
+        (["--constraint", "node.colour==red"], 1, ["node.colour"]),
+        (["--replicas", "300", "-p", "8301:80"], 1, ["10.0.0.0/24"]),
+        (["--label", "routemesh.client-ip=maybe"], 1, ["keep", "snat"]),
+        (["--label", "routemesh.unheard=of"], 1, ["routemesh.unheard"]),
+        (["--stop-signal", "SIGNOTHING"], 1, ["SIGNOTHING"]),
+        (["--env", "NOVALUE="], 0, []),
+    ],
+)  # fmt: skip
+def test_service_create(mesh: Cluster, taken: str, options: list[str], status: int, says: list[str]) -> None:
+    before = mesh.json("service", "ls")
+    command = ["service", "create", "--detach", "--name", "bad", *options, *COMMAND]
+    if status == 0:
+        mesh.cli(*command)
+        mesh.cli("service", "rm", "bad")
+        return
+    line = mesh.refused(*command, status=status)
+    assert all(word in line for word in says), line
+    assert [service["name"] for service in mesh.json("service", "ls")] == [service["name"] for service in before]
+
+
+def test_a_duplicate_name(mesh: Cluster, taken: str) -> None:
+    assert "taken" in mesh.refused("service", "create", "--name", "taken", *COMMAND)
+
+
+def test_an_unknown_image_names_the_driver_that_runs_it(mesh: Cluster) -> None:
+    line = mesh.refused("service", "create", "--name", "bad", "nginx:latest")
+    assert "nginx:latest" in line and "docker" in line and "host" in line
+
+
+def test_a_port_that_a_process_has_on_a_node(mesh: Cluster) -> None:
+    listener = mesh.at("node2", lambda: subprocess.Popen([sys.executable, "-m", "http.server", "8302", "--bind", "0.0.0.0"]))
+    try:
+        wait_until(lambda: any(one["port"] == 8302 for one in mesh.json("node", "inspect", "node2")[0]["listeners"]), 10)
+        line = mesh.refused("service", "create", "--name", "bad", "-p", "8302:80", *COMMAND)
+        assert "8302/tcp" in line and "node2" in line and "python" in line
+    finally:
+        listener.kill()
+        listener.wait()
+
+
+def test_an_unknown_node_and_an_unknown_service(mesh: Cluster) -> None:
+    assert "node1" in mesh.refused("node", "inspect", "node9")
+    assert "node9" in mesh.refused("plan", "node9")
+    assert "nothing" in mesh.refused("service", "rm", "nothing")
+
+
+def test_a_lab_name_in_use(mesh: Cluster) -> None:
+    assert mesh.name in mesh.refused("lab", "up", "--name", mesh.name)
+
+
+def test_a_lab_with_an_mtu_too_small(mesh: Cluster) -> None:
+    assert "MTU" in mesh.refused("lab", "up", "--name", unique("small"), "--mtu", "600").replace("mtu", "MTU")
+
+
+def test_an_engine_that_this_kernel_lacks(mesh: Cluster) -> None:
+    line = mesh.refused("lab", "up", "--name", unique("ipvs"), "--engine", "ipvs")
+    assert "ipvs" in line and "nftables" in line
+
+
+def _node(place: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Start a daemon that can't start, in a network namespace of its own."""
+    address = ("ip", "link", "set", "lo", "up")
+    script = "import subprocess,sys,os; subprocess.run(sys.argv[1:5], check=True); os.execv(sys.argv[5], sys.argv[5:])"
+    command = [sys.executable, "-m", "routemesh", "node", "--name", "solo", "--advertise", "127.0.0.1", "--run-dir", str(place)]
+    command += ["--data-dir", str(place), *options]
+    return subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", script, *address[:4], *command],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+
+def _one_line(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 1, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("routemesh")]
+    assert len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    return lines[0]
+
+
+def test_a_corrupt_database(tmp_path: Path) -> None:
+    require("root", "netns", "nf_tables")
+    store = tmp_path / "cluster.db"
+    store.write_bytes(b"this is no database" * 100)
+    assert str(store) in _one_line(_node(tmp_path / "run", "--store", f"sqlite:{store}"))
+
+
+def test_a_locked_database(tmp_path: Path) -> None:
+    require("root", "netns", "nf_tables")
+    store = tmp_path / "cluster.db"
+    with closing(sqlite3.connect(store)) as other:
+        other.execute("CREATE TABLE t (a)")
+        other.execute("BEGIN EXCLUSIVE")
+        assert str(store) in _one_line(_node(tmp_path / "run", "--store", f"sqlite:{store}"))
+
+
+def test_an_active_swarm_on_the_host(tmp_path: Path) -> None:
+    """Its docker_gwbridge is there, and not ours."""
+    require("root", "netns", "nf_tables")
+    script = (
+        "import subprocess,sys,os; subprocess.run(['ip','link','add','docker_gwbridge','type','bridge'], check=True);"
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    command = [sys.executable, "-m", "routemesh", "node", "--name", "solo", "--advertise", "127.0.0.1"]
+    command += ["--run-dir", str(tmp_path / "run"), "--data-dir", str(tmp_path / "run"), "--store", f"sqlite:{tmp_path}/c.db"]
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", script, *command], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert "docker_gwbridge" in _one_line(done)
+
+
+def test_no_privileges(tmp_path: Path) -> None:
+    require("root")
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-m", "routemesh"]
+    env = os.environ | {"PYTHONPATH": os.getcwd(), "PYTHONDONTWRITEBYTECODE": "1"}
+    for command in (["lab", "up"], ["node", "--name", "n", "--advertise", "127.0.0.1"]):
+        done = subprocess.run([*nobody, *command], capture_output=True, text=True, env=env, timeout=30, check=False)
+        assert done.returncode == 1 and "root" in done.stderr and "Traceback" not in done.stderr, done.stderr

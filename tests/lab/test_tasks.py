@@ -1,0 +1,165 @@
+"""Tasks in the lab: they enter the mesh when healthy, leave it before they stop, and nothing is lost meanwhile."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.cluster import ADDRESSES, Cluster
+from tests.lab.load import load
+from tests.support import wait_until
+
+IGNORES_SIGTERM = ("sh", "-c", "trap '' TERM; while :; do sleep 1; done")
+
+
+def _main_process(cluster: Cluster, task: dict[str, Any]) -> int:
+    """The task's own program: the one child of its init, in the pid namespace of the task."""
+    children = Path(f"/proc/{task['pid']}/task/{task['pid']}/children").read_text().split()
+    return int(children[0])
+
+
+def _hold(cluster: Cluster, address: str) -> list[str]:
+    """The nodes whose sandbox still balances to `address`."""
+    return [
+        node for node in ADDRESSES
+        if address in cluster.nft(f"{node}/ingress_sbox", "list", "map", "ip", "routemesh", "backends")
+    ]  # fmt: skip
+
+
+def test_a_crashed_task_leaves_every_map_and_is_replaced(mesh: Cluster) -> None:
+    with mesh.service("crash", "--replicas", "2", "-p", "8100:80", "--restart-delay", "1s"):
+        victim, other = mesh.serving("crash")
+        assert _hold(mesh, victim["address"]) == list(ADDRESSES)
+        os.kill(_main_process(mesh, victim), signal.SIGKILL)
+        wait_until(lambda: not _hold(mesh, victim["address"]), 2, "the crashed task's way out of the maps")
+        assert {answer.hostname for answer in mesh.ask(ADDRESSES["node3"], 8100, times=4)} == {other["container"]}
+        wait_until(lambda: len(mesh.serving("crash")) == 2, 10, "the replacement")
+        failed = next(task for task in mesh.tasks("crash") if task["id"] == victim["id"])
+        assert (failed["state"], failed["exit_code"]) == ("failed", 137)
+
+
+def test_a_task_that_ends_well_is_complete_and_stays_ended(mesh: Cluster) -> None:
+    options = ("--restart-condition", "on-failure", "--detach")
+    with mesh.service("job", *options, command=("sh", "-c", "echo worked")):
+        done = wait_until(lambda: [task for task in mesh.tasks("job") if task["state"] == "complete"], 10, "the end of the job")
+        assert done[0]["exit_code"] == 0
+        assert "worked" in mesh.cli("service", "logs", "job")
+
+
+def test_exit_codes_and_history_are_kept(mesh: Cluster) -> None:
+    options = ("--restart-delay", "50ms", "--detach")
+    with mesh.service("fails", *options, command=("sh", "-c", "echo doomed; exit 3")):
+        first = mesh.tasks("fails")[-1]["id"]
+        wait_until(lambda: first not in {task["id"] for task in mesh.tasks("fails")}, 20, "the end of the oldest task's history")
+        tasks = mesh.tasks("fails")
+        assert len(tasks) == 5
+        assert {task["exit_code"] for task in tasks if task["state"] == "failed"} == {3}
+        assert "non-zero exit (3)" in mesh.cli("service", "ps", "fails")
+
+
+def test_only_a_healthy_task_enters_the_mesh(mesh: Cluster, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    health = ("--health-cmd", f"test -e {ready}", "--health-interval", "200ms", "--health-retries", "50")
+    with mesh.service("gated", "-p", "8101:80", "--detach", *health):
+        task = wait_until(lambda: [t for t in mesh.tasks("gated") if t["state"] == "starting"], 10, "the start")[0]
+        assert mesh.is_refused(ADDRESSES["node1"], 8101)
+        assert _hold(mesh, task["address"]) == []
+        ready.touch()
+        wait_until(lambda: _hold(mesh, task["address"]) == list(ADDRESSES), 10, "its way into the maps")
+        assert mesh.ask(ADDRESSES["node3"], 8101)[0].hostname == task["container"]
+
+
+def test_an_unhealthy_task_leaves_the_maps_before_it_is_stopped(mesh: Cluster, tmp_path: Path) -> None:
+    sick = tmp_path / "sick"
+    health = ("--health-cmd", f"test ! -e {sick}", "--health-interval", "100ms", "--health-retries", "2")
+    with mesh.service("ailing", "--replicas", "2", "-p", "8102:80", *health, "--restart-delay", "1s"):
+        tasks = mesh.serving("ailing")
+        with load(mesh, 8102) as witness:
+            wait_until(lambda: witness.total > 20)
+            sick.touch()
+            wait_until(lambda: all(not _hold(mesh, task["address"]) for task in tasks), 10, "their way out")
+            sick.unlink()
+            wait_until(lambda: len(mesh.serving("ailing")) == 2, 20, "their replacements")
+        unhealthy = [task for task in mesh.tasks("ailing") if task["state"] == "failed"]
+        assert unhealthy and all("unhealthy" in task["error"] for task in unhealthy)
+        # Refused, since at one moment no task was healthy; but never a connection that a stopped task had taken.
+        assert all("ConnectionRefused" in failure for failure in witness.failures), witness.failures
+
+
+@pytest.mark.parametrize("kind", ["http=/health", "tcp=80"])
+def test_health_over_http_and_tcp(mesh: Cluster, kind: str) -> None:
+    with mesh.service("probed", "-p", "8103:80", "--label", f"routemesh.health.{kind}", "--health-interval", "200ms"):
+        assert mesh.ask(ADDRESSES["node2"], 8103)
+
+
+def test_scaling_loses_nothing(mesh: Cluster) -> None:
+    health = ("--label", "routemesh.health.tcp=80")
+    with mesh.service("wave", "--replicas", "2", "-p", "8104:80", *health), load(mesh, 8104) as witness:
+        for replicas in (5, 1, 3):
+            mesh.cli("service", "scale", f"wave={replicas}")
+            seen = witness.total
+            wait_until(lambda seen=seen: witness.total > seen + 9)  # type: ignore[misc]
+    assert witness.failures == []
+
+
+@pytest.mark.parametrize("order", ["start-first", "stop-first"])
+def test_an_update_loses_nothing(mesh: Cluster, order: str) -> None:
+    health = ("--label", "routemesh.health.tcp=80")
+    with mesh.service("rolling", "--replicas", "3", "-p", "8105:80", *health, "--update-order", order):
+        before = {task["container"] for task in mesh.serving("rolling")}
+        with load(mesh, 8105) as witness:
+            mesh.cli("service", "update", "--env-add", "VERSION=2", "rolling")
+            after = {task["container"] for task in mesh.serving("rolling")}
+            wait_until(lambda: all(witness.answers[host] for host in after), 10, "answers of every new task")
+        assert not before & after and len(after) == 3
+        assert witness.failures == []
+
+
+def test_a_stubborn_task_is_killed_after_its_grace_time(mesh: Cluster) -> None:
+    with mesh.service("stubborn", "--stop-grace-period", "500ms", command=IGNORES_SIGTERM):
+        task = mesh.serving("stubborn")[0]
+        mesh.cli("service", "update", "--env-add", "A=1", "stubborn")
+        old = next(other for other in mesh.tasks("stubborn") if other["id"] == task["id"])
+        assert (old["state"], old["exit_code"]) == ("shutdown", 137)
+
+
+def test_a_drained_node_gives_its_tasks_away_and_still_answers(mesh: Cluster) -> None:
+    with mesh.service("moving", "--replicas", "3", "-p", "8106:80", "--label", "routemesh.health.tcp=80"):
+        try:
+            with load(mesh, 8106) as witness:
+                mesh.cli("node", "update", "--availability", "drain", "node2")
+                wait_until(lambda: {task["node"] for task in mesh.serving("moving")} == {"node1", "node3"}, 20, "the move")
+                wait_until(lambda: len(mesh.serving("moving")) == 3, 20, "all three")
+            assert mesh.ask(ADDRESSES["node2"], 8106)
+            # Drained tasks are replaced after they have stopped; the others serve meanwhile.
+            assert witness.failures == []
+        finally:
+            mesh.cli("node", "update", "--availability", "active", "node2")
+
+
+def test_constraints_choose_nodes_and_say_when_they_can_not(mesh: Cluster) -> None:
+    mesh.cli("node", "update", "--label-add", "disk=ssd", "node3")
+    with mesh.service("placed", "--replicas", "2", "--constraint", "node.labels.disk==ssd", "-p", "8107:80"):
+        assert {task["node"] for task in mesh.serving("placed")} == {"node3"}
+    with mesh.service("nowhere", "--constraint", "node.labels.disk==tape", "--detach"):
+        reason = wait_until(lambda: mesh.tasks("nowhere")[0]["error"], 10, "the reason")
+        assert "node.labels.disk==tape" in reason
+
+
+def test_a_task_runs_on_until_every_live_node_has_let_go_of_it(own_mesh: Cluster) -> None:
+    """Rule 10: node3's daemon is stopped, so that it goes on sending to the task; the task must not be stopped before the
+    cluster has given node3 up."""
+    mesh = own_mesh
+    with mesh.service("held", "--replicas", "2", "-p", "8108:80", "--constraint", "node.hostname!=node3"):
+        pid = next(int(node["pid"]) for node in mesh.json("lab", "status", "--name", mesh.name) if node["name"] == "node3")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            mesh.cli("service", "scale", "--detach", "held=1")
+            wait_until(lambda: len(mesh.serving("held")) == 1, 3, "the manager's decision")
+            for _ in range(10):
+                mesh.ask(ADDRESSES["node3"], 8108)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: len(mesh.tasks("held")) == 1, 20, "the end of the task")
