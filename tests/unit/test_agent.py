@@ -15,7 +15,7 @@ from routemesh.model import (
     Task,
     TaskState,
 )
-from routemesh.nodeplan import Create, Delete, Element, Link, Op
+from routemesh.nodeplan import Create, Delete, Element, Op
 from tests.unit.daemons import Cluster, Daemon, cluster
 
 WEB = ServiceSpec(name="web", command=("serve",), replicas=2, publish=(Publish(published=8080, target=80),))
@@ -91,11 +91,12 @@ def test_a_new_daemon_adopts_what_runs_and_changes_nothing_in_the_kernel() -> No
         task, _ = await two_tasks(running)
         daemon = host_of(running, task)
         await daemon.kill()
-        before = len(daemon.kernel.applied)
+        before, passes = len(daemon.kernel.applied), len(daemon.kernel.flushed)
         await daemon.start()
+        await running.until(lambda _: len(daemon.kernel.flushed) > passes)
+        assert daemon.kernel.applied[before:] == []
         await daemon.runtime.end(task.id, 7)
         await running.until(lambda state: state.tasks[task.id].status.exit_code == 7)
-        assert not any(isinstance(op.item, Link) for op in daemon.kernel.applied[before:] if isinstance(op, Create))
 
     play(scenario)
 
