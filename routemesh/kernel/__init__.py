@@ -1,0 +1,69 @@
+"""The node's kernel: the contract of the only code that touches it (DESIGN §3, §6).
+
+All methods are synchronous and are called from one thread (rules 3 and 4): a network namespace belongs to a thread.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Protocol
+
+from routemesh.model import Listener
+from routemesh.model import Protocol as L4
+from routemesh.nodeplan import Capabilities, Failure, NodePlan, Op
+
+
+class Kernel(Protocol):
+    """What the agent needs of a kernel."""
+
+    def capabilities(self) -> Capabilities:
+        """What this kernel offers; probed anew at each call."""
+        ...
+
+    def read(self, want: NodePlan) -> NodePlan:
+        """Everything of ours that the kernel has, in every namespace of ours whether wanted or not.
+
+        Ours: our namespaces (below the run directory); links with our alias; addresses, permanent neighbours and permanent
+        FDB entries on them; routes and rules of ROUTE_PROTOCOL; tables named `routemesh`. Of sysctls, just those that `want`
+        names.
+        """
+        ...
+
+    def apply(self, ops: Sequence[Op]) -> tuple[Failure, ...]:
+        """Carry out what `diff` found, in the order given; nftables ops of one namespace are one atomic transaction.
+
+        A failed op does not stop the others (rule 9). Idempotent: what is already so is no failure.
+        """
+        ...
+
+    def flush_flows(self, netns: str, protocol: L4, pool: IPv4Network, keep: Collection[IPv4Address]) -> int:
+        """Delete conntrack entries of `protocol` in `netns` whose reply comes from an address of `pool` that is not in `keep`.
+
+        Returns how many there were.
+        """
+        ...
+
+    def flush_untranslated(self, netns: str, protocol: L4, ports: Collection[int]) -> int:
+        """Delete conntrack entries of `protocol` to one of `ports` that were made before the port was published (no DNAT)."""
+        ...
+
+    def listeners(self) -> tuple[Listener, ...]:
+        """Who listens on TCP ports or is bound to UDP ports in the node's namespace, this process excepted."""
+        ...
+
+    def foreign(self, want: NodePlan) -> tuple[str, ...]:
+        """What stands in the way of `want`, one sentence each: a link of a wanted name without our alias, another's VXLAN
+        device on our UDP port or VNI, an active Docker Swarm (its docker_gwbridge, its ingress_sbox below /run/docker/netns)."""
+        ...
+
+    def netns_path(self, name: str) -> Path:
+        """The file by which a namespace of ours can be entered: `nsenter --net=PATH`."""
+        ...
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` (from any thread) soon after anybody but us changed something in the node's or our namespaces."""
+        ...
+
+    def close(self) -> None:
+        """Let go of sockets; what is in the kernel stays."""
+        ...

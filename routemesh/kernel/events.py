@@ -1,0 +1,160 @@
+"""What the kernel tells of itself: notifications from all namespaces of ours, and a thread that waits for them.
+
+One socket in the node's own namespace hears of every namespace which that one has a number for (NETLINK_LISTEN_ALL_NSID).
+Source: netlink(7), socket(7), proc_pid_mounts(5), include/uapi/linux/{rtnetlink,netfilter/nf_tables}.h.
+"""
+
+import ctypes
+import logging
+import os
+import select
+import socket
+import struct
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from errno import ENOBUFS
+from typing import NamedTuple
+
+from routemesh.kernel.netfilter import NETFILTER
+from routemesh.kernel.netlink import BUFFER_BYTES, SOL_NETLINK, Reply, parse, replies
+
+_log = logging.getLogger(__name__)
+
+_ADD_MEMBERSHIP, _LISTEN_ALL_NSID = 1, 8
+_SO_RCVBUFFORCE, _SO_ATTACH_FILTER = 33, 26
+_ROUTE_GROUPS = (1, 3, 5, 7, 8)  # LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE
+_NFTABLES_GROUP = 7
+_ROUTE_BUFFER_BYTES = 8 << 20
+"""Holds what a bulk of some thousand operations causes."""
+_NSID = struct.Struct("=i")
+
+_NEW_GENERATION = 10 << 8 | 15
+_GENERATION_THREAD = 2
+_NFNETLINK_HEADER_BYTES = 4
+_ONLY_NEW_GENERATION = (
+    (0x28, 0, 0, 4),  # ldh [4]: the message type, read as big-endian
+    (0x15, 0, 1, socket.htons(_NEW_GENERATION)),
+    (0x06, 0, 0, 0xFFFFFFFF),
+    (0x06, 0, 0, 0),
+)
+"""Classic BPF: of a transaction's messages, one per object, only the last reaches us."""
+
+
+class Event(NamedTuple):
+    """A notification, and the number of the namespace that it comes from; None for the node's own."""
+
+    nsid: int | None
+    message: Reply
+
+
+class Pending(NamedTuple):
+    """What came since the last look; `lost` when there was more than the socket could hold."""
+
+    events: tuple[Event, ...]
+    lost: bool
+
+
+class EventSocket:
+    """A socket in the calling thread's namespace that has joined multicast groups of a netlink protocol."""
+
+    def __init__(self, protocol: int, groups: Sequence[int]) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
+        self._socket.bind((0, 0))
+        self._socket.setsockopt(SOL_NETLINK, _LISTEN_ALL_NSID, 1)
+        if protocol == socket.NETLINK_ROUTE:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROUTE_BUFFER_BYTES)
+        else:
+            _attach_filter(self._socket, _ONLY_NEW_GENERATION)
+        for group in groups:
+            self._socket.setsockopt(SOL_NETLINK, _ADD_MEMBERSHIP, group)
+
+    def fileno(self) -> int:
+        """The file descriptor to wait on."""
+        return self._socket.fileno()
+
+    def pending(self) -> Pending:
+        """All notifications that wait, without waiting for more."""
+        events: list[Event] = []
+        lost = False
+        while True:
+            try:
+                data, ancillary, _, _ = self._socket.recvmsg(BUFFER_BYTES, socket.CMSG_SPACE(_NSID.size))
+            except BlockingIOError:
+                return Pending(tuple(events), lost)
+            except OSError as refusal:
+                if refusal.errno != ENOBUFS:
+                    raise
+                lost = True
+                continue
+            nsid = _NSID.unpack(ancillary[0][2])[0] if ancillary else None
+            events += (Event(nsid, message) for message in replies(data))
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def route_events() -> EventSocket:
+    """Links, neighbours and FDB, IPv4 addresses, routes and rules."""
+    return EventSocket(socket.NETLINK_ROUTE, _ROUTE_GROUPS)
+
+
+def nftables_events() -> EventSocket:
+    """One event per nftables transaction."""
+    return EventSocket(NETFILTER, [_NFTABLES_GROUP])
+
+
+def transaction_is_ours(message: Reply, writer: int) -> bool:
+    """Whether this process made an nftables transaction, as far as can be told; `writer` is the id of its writing thread.
+
+    The kernel names the thread by its id in the outermost pid namespace and the socket by its port, which is the process id as
+    long as that is free: one of the two fits.
+    """
+    thread = parse(message.body, _NFNETLINK_HEADER_BYTES).get(_GENERATION_THREAD, b"")
+    return message.port == os.getpid() or int.from_bytes(thread, "big") == writer
+
+
+class Watcher:
+    """A thread that calls `on_change` when a source, looked at, has news. A source: file descriptor, epoll events, the look."""
+
+    def __init__(self, sources: Sequence[tuple[int, int, Callable[[], bool]]], on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC)
+        self._epoll = select.epoll()
+        self._epoll.register(self._stop, select.EPOLLIN)
+        self._looks: Mapping[int, Callable[[], bool]] = {file: look for file, _, look in sources}
+        for file, mask, _ in sources:
+            self._epoll.register(file, mask)
+        self._thread = threading.Thread(target=self._run, name="routemesh-events", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, also from within `on_change`."""
+        os.eventfd_write(self._stop, 1)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while True:
+                ready = [file for file, _ in self._epoll.poll()]
+                if self._stop in ready:
+                    return
+                self._look(ready)
+        finally:
+            self._epoll.close()
+            os.close(self._stop)
+
+    def _look(self, files: Sequence[int]) -> None:
+        """Whatever goes wrong, the watch goes on; the next pass reads the kernel and meets the error where it can be reported."""
+        try:
+            if any([self._looks[file]() for file in files]):
+                self._on_change()
+        except Exception:
+            _log.exception("watching the kernel failed")
+
+
+def _attach_filter(on: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
+    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    on.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(buffer)))

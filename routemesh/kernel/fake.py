@@ -1,0 +1,140 @@
+"""A kernel in memory that behaves like the real one: the same contract tests pass on both (tests/kernel/test_contract.py).
+
+What it does not have: traffic, connections, and namespaces of others.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from ipaddress import IPv4Address, IPv4Network
+from itertools import groupby
+from pathlib import Path
+
+from routemesh.kernel.fakestate import Items, Refused, State, item_of
+from routemesh.model import Listener
+from routemesh.model import Protocol as L4
+from routemesh.nodeplan import (
+    Capabilities,
+    Chain,
+    Delete,
+    Element,
+    Failure,
+    Map,
+    NodePlan,
+    Op,
+    Sysctl,
+    Table,
+    key,
+)
+from routemesh.render import command
+
+_INITIAL_SETTING = "0"
+
+
+class FakeKernel:
+    """For tests, which may set `listening`, `obstacles` and `refuse` (why an operation must fail, or None) at any time.
+
+    `applied` and `flushed` are what was asked of it so far.
+    """
+
+    def __init__(self, capabilities: Capabilities | None = None) -> None:
+        self.listening: tuple[Listener, ...] = ()
+        self.obstacles: tuple[str, ...] = ()
+        self.refuse: Callable[[Op], str | None] = lambda op: None
+        self.applied: list[Op] = []
+        self.flushed: list[tuple[str, L4]] = []
+        self._capabilities = capabilities or Capabilities(nf_tables=True, ip_vs=False, kernel="fake")
+        self._state = State()
+        self._on_change: Callable[[], None] | None = None
+
+    def capabilities(self) -> Capabilities:
+        """What the test gave."""
+        return self._capabilities
+
+    def read(self, want: NodePlan) -> NodePlan:
+        """See Kernel.read; a setting that nobody has set is 0."""
+        found: dict[str, Items] = {}
+        for netns, items in self._state.namespaces.items():
+            shown: Items = {name: item for name, item in items.items() if not isinstance(item, Sysctl)}
+            for item in want.namespaces.get(netns, {}).values():
+                if isinstance(item, Sysctl) and self._state.has_setting(netns, item.path):
+                    shown[key(item)] = items.get(key(item), Sysctl(item.path, _INITIAL_SETTING))
+            found[netns] = shown
+        return NodePlan({netns: items for netns, items in found.items() if items})
+
+    def apply(self, ops: Sequence[Op]) -> tuple[Failure, ...]:
+        """See Kernel.apply."""
+        self.applied += ops
+        return tuple(self._apply(ops))
+
+    def flush_flows(self, netns: str, protocol: L4, pool: IPv4Network, keep: Collection[IPv4Address]) -> int:
+        """Noted in `flushed`."""
+        self.flushed.append((netns, protocol))
+        return 0
+
+    def flush_untranslated(self, netns: str, protocol: L4, ports: Collection[int]) -> int:
+        """Noted in `flushed`."""
+        self.flushed.append((netns, protocol))
+        return 0
+
+    def listeners(self) -> tuple[Listener, ...]:
+        """What the test put into `listening`."""
+        return self.listening
+
+    def foreign(self, want: NodePlan) -> tuple[str, ...]:
+        """The links of `add_foreign_link` whose name is wanted, and what the test put into `obstacles`."""
+        strangers = (name for netns, name in sorted(self._state.strangers) if ("Link", name) in want.namespaces.get(netns, {}))
+        return (*(f"link {name} is not routemesh's" for name in strangers), *self.obstacles)
+
+    def netns_path(self, name: str) -> Path:
+        """A path that does not exist."""
+        return Path("/nonexistent/netns", name)
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """See Kernel.watch; others do what is given to `by_others`."""
+        self._on_change = on_change
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def by_others(self, *ops: Op) -> None:
+        """Somebody else changes the kernel, by hand."""
+        failures = tuple(self._apply(ops))
+        assert not failures, failures
+        if self._on_change is not None:
+            self._on_change()
+
+    def add_foreign_link(self, netns: str, name: str) -> None:
+        """Somebody else makes a link."""
+        self._state.strangers.add((netns, name))
+
+    def _apply(self, ops: Sequence[Op]) -> Iterator[Failure]:
+        for is_nftables, run in groupby(ops, _is_nftables):
+            willing = []
+            for op in run:
+                reason = self.refuse(op)
+                if reason is None:
+                    willing.append(op)
+                else:
+                    yield self._failure(op, reason)
+            for op, reason in self._transactions(willing) if is_nftables else self._one_by_one(willing):
+                yield self._failure(op, reason)
+
+    def _one_by_one(self, ops: Sequence[Op]) -> Iterator[tuple[Op, str]]:
+        for op in ops:
+            try:
+                if isinstance(op, Delete):
+                    self._state.delete(op.netns, op.item)
+                else:
+                    self._state.put(op.netns, item_of(op))
+            except Refused as refused:
+                yield op, str(refused)
+
+    def _transactions(self, ops: Sequence[Op]) -> Iterator[tuple[Op, str]]:
+        for netns in dict.fromkeys(op.netns for op in ops):
+            yield from self._state.transact(netns, [op for op in ops if op.netns == netns])
+
+    def _failure(self, op: Op, reason: str) -> Failure:
+        return Failure(op, command(op, self.netns_path), reason)
+
+
+def _is_nftables(op: Op) -> bool:
+    return isinstance(item_of(op), Table | Map | Chain | Element)

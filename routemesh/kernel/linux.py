@@ -1,0 +1,244 @@
+"""The Linux kernel: the contract of `routemesh.kernel` on real namespaces, links, routes and tables.
+
+To read is to remember: every namespace has a Memory of what the kernel said, which events keep true (rule 4). Two threads use it,
+the writer (rule 3) and the watcher's; `_turn` lets one in at a time.
+"""
+
+import os
+import select
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from secrets import randbelow
+
+from routemesh.errors import KernelError
+from routemesh.kernel import conntrack, entries, foreign, links, sysctl
+from routemesh.kernel.capabilities import has_ip_vs, has_nf_tables
+from routemesh.kernel.events import EventSocket, Watcher, nftables_events, route_events, transaction_is_ours
+from routemesh.kernel.listeners import listeners
+from routemesh.kernel.owner import Owner
+from routemesh.kernel.spaces import Space, Spaces
+from routemesh.kernel.writer import Writer
+from routemesh.model import Listener
+from routemesh.model import Protocol as L4
+from routemesh.nodeplan import HOST, Address, Capabilities, Failure, Item, ItemKey, Namespace, Netns, NodePlan, Op, Sysctl, key
+
+_FIRST_PORT, _PORTS = 1 << 24, 1 << 30
+"""Netlink port ids that the kernel gives to nobody by itself: it takes process ids, then numbers above 2^31."""
+
+_NOTHING: Namespace = {}
+_USUAL_MTU_BYTES = 1500
+
+
+class LinuxKernel:
+    """The kernel as seen from the network namespace in which this object is made; our namespaces are files in run_dir/netns.
+
+    `underlay` is the node's address, whose link's MTU `capabilities` tells. `owner` says by what we know our objects.
+    """
+
+    def __init__(self, run_dir: Path, underlay: IPv4Address | None = None, *, owner: Owner | None = None) -> None:
+        self._underlay = underlay
+        self._owner = owner or Owner()
+        self._port = _FIRST_PORT + randbelow(_PORTS)
+        self._turn = threading.Lock()
+        self._writing_thread = threading.get_native_id()
+        self._on_change: Callable[[], None] | None = None
+        with ExitStack() as opened:
+            self._events = route_events()
+            opened.callback(self._events.close)
+            self._spaces = Spaces(run_dir / "netns", self._port, self._owner.protocol)
+            opened.callback(self._spaces.close)
+            self._opened = opened.pop_all()
+        self._writer = Writer(self._spaces, self._owner)
+        self._has_tables = self._owner.has_tables and has_nf_tables()
+
+    # --- the contract ------------------------------------------------------------------------------------------------
+
+    def capabilities(self) -> Capabilities:
+        """Probed anew; the MTU is 1500 where no link has the underlay's address."""
+        with self._turn, _refusals_as_kernel_errors("ip address show"), self._spaces.home.enter():
+            mtu_bytes = self._underlay_mtu()
+            return Capabilities(nf_tables=has_nf_tables(), ip_vs=has_ip_vs(), kernel=os.uname().release, mtu_bytes=mtu_bytes)
+
+    def read(self, want: NodePlan) -> NodePlan:
+        """See Kernel.read; a veth whose peer is in a namespace of others has no peer here. Raises KernelError."""
+        with self._turn, _refusals_as_kernel_errors("ip -details link show"):
+            self._renew()
+            found = {space.name: self._read(space, want.namespaces.get(space.name, _NOTHING)) for space in self._spaces}
+        return NodePlan({name: items for name, items in found.items() if items})
+
+    def apply(self, ops: Sequence[Op]) -> tuple[Failure, ...]:
+        """See Kernel.apply; never raises for what the kernel refuses."""
+        self._writing_thread = threading.get_native_id()
+        with self._turn:
+            others_changed = self._refresh()
+            others_changed |= self._take_in_events()
+            failures = tuple(self._writer.carry_out(ops))
+            for failure in failures:
+                self._forget(failure.op.netns)
+            others_changed |= self._take_in_events(own=True)
+            self._look_again()
+        if others_changed and self._on_change is not None:
+            self._on_change()
+        return failures
+
+    def flush_flows(self, netns: str, protocol: L4, pool: IPv4Network, keep: Collection[IPv4Address]) -> int:
+        """See Kernel.flush_flows; 0 where there is no such namespace. Raises KernelError."""
+        return self._inside(netns, lambda: conntrack.flush_flows(protocol, pool, keep))
+
+    def flush_untranslated(self, netns: str, protocol: L4, ports: Collection[int]) -> int:
+        """See Kernel.flush_untranslated; 0 where there is no such namespace. Raises KernelError."""
+        return self._inside(netns, lambda: conntrack.flush_untranslated(protocol, ports))
+
+    def listeners(self) -> tuple[Listener, ...]:
+        """See Kernel.listeners. Raises KernelError."""
+        with self._spaces.home.enter():
+            return listeners()
+
+    def foreign(self, want: NodePlan) -> tuple[str, ...]:
+        """See Kernel.foreign. Raises KernelError."""
+        with self._turn, _refusals_as_kernel_errors("ip -details link show"):
+            self._renew()
+            return tuple(self._in_the_way(want))
+
+    def netns_path(self, name: str) -> Path:
+        """See Kernel.netns_path; for the node's own namespace, a file that lasts as long as this object."""
+        return self._spaces.path(name)
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """See Kernel.watch; once per object. `on_change` may be called from the thread that applies, too."""
+        self._on_change = on_change
+        sources: list[tuple[int, int, Callable[[], bool]]] = [(self._events.fileno(), select.EPOLLIN, self._see_events)]
+        mounts = os.open("/proc/self/mounts", os.O_RDONLY | os.O_CLOEXEC)
+        self._opened.callback(os.close, mounts)
+        sources.append((mounts, select.EPOLLPRI, self._see_mounts))
+        if self._has_tables:
+            with self._spaces.home.enter():
+                tables = nftables_events()
+            self._opened.callback(tables.close)
+            sources.append((tables.fileno(), select.EPOLLIN, lambda: self._see_transactions(tables)))
+        self._opened.callback(Watcher(sources, on_change).close)
+
+    def close(self) -> None:
+        """See Kernel.close."""
+        self._opened.close()
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def _renew(self) -> None:
+        self._spaces.refresh()
+        self._take_in_events()
+        for space in self._spaces:
+            space.memory.renew()
+
+    def _read(self, space: Space, want: Namespace) -> Namespace:
+        memory = space.memory
+        ours = [row for row in memory.rows.values() if row.alias == self._owner.alias]
+        found: dict[ItemKey, Item] = {}
+        for row in ours:
+            link = links.as_link(row, memory.names, self._spaces.peer(space, row))
+            if link is not None:
+                found[key(link)] = link
+        for table in memory.hanging([row.index for row in ours]):
+            found.update(table)
+        items = [*self._settings(space, want), *(space.nft.read() if self._has_tables else ())]
+        if space.name == HOST:
+            items += (Netns(other.name) for other in self._spaces if other.name != HOST)
+        found.update((key(item), item) for item in items)
+        return found
+
+    def _settings(self, space: Space, want: Namespace) -> list[Sysctl]:
+        paths = [item.path for item in want.values() if isinstance(item, Sysctl)]
+        if not paths:
+            return []
+        with space.enter():
+            return [Sysctl(path, value) for path in paths if (value := sysctl.read(path)) is not None]
+
+    def _underlay_mtu(self) -> int:
+        home = self._spaces.home
+        rows = {row.index: row for row in home.links()}
+        names = {index: row.name for index, row in rows.items()}
+        for reply in home.requests.dump(*entries.dump_addresses()):
+            seen = entries.read(reply, names, self._owner.protocol)
+            if seen is not None and isinstance(seen.entry, Address) and seen.entry.address.ip == self._underlay:
+                return rows[seen.link].mtu
+        return _USUAL_MTU_BYTES
+
+    def _in_the_way(self, want: NodePlan) -> Iterator[str]:
+        for space in self._spaces:
+            wanted = want.namespaces.get(space.name, _NOTHING).values()
+            yield from foreign.links_in_the_way(space.name, wanted, space.memory.rows.values(), self._owner.alias)
+        everything = [item for items in want.namespaces.values() for item in items.values()]
+        yield from foreign.tunnels_in_the_way(everything, self._spaces.home.memory.rows.values(), self._owner.alias)
+
+    def _inside(self, netns: str, flush: Callable[[], int]) -> int:
+        try:
+            space = self._spaces.get(netns)
+        except OSError:
+            return 0
+        with space.enter():
+            return flush()
+
+    # --- events ------------------------------------------------------------------------------------------------------
+
+    def _take_in_events(self, *, own: bool = False) -> bool:
+        """Bring the memories up to date; whether there is news from others.
+
+        `own`: these are events of our own writing, in which what the kernel did by itself followed from what we did.
+        """
+        events, lost = self._events.pending()
+        if lost:
+            for space in self._spaces:
+                space.memory.forget()
+        ours = {0, self._port} if own else {self._port}
+        news = lost
+        for nsid, message in events:
+            origin = self._spaces.numbered(nsid)
+            if origin is not None and origin.memory.fold(message):
+                news |= message.port not in ours
+        return news
+
+    def _look_again(self) -> None:
+        """Read what was just made, so that what the kernel adds to it later (a carrier) is no news."""
+        for space in self._spaces:
+            try:
+                space.memory.renew()
+            except OSError:
+                space.memory.forget()
+
+    def _refresh(self) -> bool:
+        """Before writing. Where something fails here, the operations meet the reason."""
+        changed = False
+        with suppress(OSError):
+            changed = self._spaces.refresh()
+            self._spaces.clear_lost()
+        return changed
+
+    def _forget(self, netns: str) -> None:
+        with suppress(OSError):
+            self._spaces.get(netns).memory.forget()
+
+    def _see_events(self) -> bool:
+        with self._turn:
+            return self._take_in_events()
+
+    def _see_mounts(self) -> bool:
+        with self._turn:
+            return not self._spaces.are_current()
+
+    def _see_transactions(self, tables: EventSocket) -> bool:
+        events, lost = tables.pending()
+        return lost or any(
+            self._spaces.numbered(nsid) is not None and not transaction_is_ours(message, self._writing_thread)
+            for nsid, message in events
+        )
+
+
+@contextmanager
+def _refusals_as_kernel_errors(command: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as refusal:
+        raise KernelError(command, str(refusal.strerror), refusal.errno or 0) from refusal

@@ -1,0 +1,116 @@
+"""Network namespaces: making, finding, entering, removing them. A namespace's name is a file on which it is mounted.
+
+As `ip netns` does it, in a directory of our own; the namespace lives as long as the file, a process or a socket in it does.
+Python 3.11 has no os.setns, hence ctypes. Source: namespaces(7), setns(2), iproute2 ip/ipnetns.c.
+"""
+
+import ctypes
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNET = 0x40000000
+_MS_BIND = 0x1000
+_MNT_DETACH = 2
+_THIS_THREAD = "/proc/thread-self/ns/net"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_NO_IPV6 = tuple(f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6" for which in ("all", "default"))
+
+
+def is_valid_name(name: str) -> bool:
+    """Whether a namespace can bear this name: one component of a path."""
+    return _NAME.fullmatch(name) is not None
+
+
+def open_current() -> int:
+    """A file descriptor of the calling thread's namespace."""
+    return os.open(_THIS_THREAD, os.O_RDONLY | os.O_CLOEXEC)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A file descriptor of the namespace at `path`. Raises OSError."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def entered(path: Path) -> Iterator[None]:
+    """The calling thread is in the namespace at `path`, afterwards where it was. Raises OSError when it can't enter."""
+    with opened(path) as target, _returning():
+        _setns(target)
+        yield
+
+
+@contextmanager
+def created(path: Path) -> Iterator[None]:
+    """Make a namespace at `path`; the calling thread is in it, afterwards where it was.
+
+    IPv6 is off there, so that no link-local address or router solicitation appears. Raises OSError.
+    """
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    try:
+        with _returning():
+            _check(_libc.unshare(_CLONE_NEWNET))
+            _switch_ipv6_off()
+            _check(_libc.mount(_THIS_THREAD.encode(), bytes(path), None, _MS_BIND, None))
+            yield
+    except BaseException:
+        remove(path)
+        raise
+
+
+def remove(path: Path) -> None:
+    """Take the namespace's name away; fine when it is gone.
+
+    Removing the file also undoes the mounts that other mount namespaces have of it (kernel >= 3.18).
+    """
+    while _libc.umount2(bytes(path), _MNT_DETACH) == 0:
+        pass
+    path.unlink(missing_ok=True)
+
+
+def identities(directory: Path) -> dict[str, int]:
+    """The namespaces below `directory` by name, each with the number that the kernel gave it; a mere file is none."""
+    found = {}
+    device = os.stat(_THIS_THREAD).st_dev
+    names = os.listdir(directory) if directory.exists() else []
+    for name in names:
+        with suppress(FileNotFoundError):  # gone since
+            status = os.stat(directory / name)
+            if status.st_dev == device:
+                found[name] = status.st_ino
+    return found
+
+
+@contextmanager
+def _returning() -> Iterator[None]:
+    with opened(Path(_THIS_THREAD)) as home:
+        try:
+            yield
+        finally:
+            _setns(home)
+
+
+def _switch_ipv6_off() -> None:
+    for setting in _NO_IPV6:
+        try:
+            Path(setting).write_text("1")
+        except FileNotFoundError:
+            return  # a kernel without IPv6
+
+
+def _setns(file: int) -> None:
+    _check(_libc.setns(file, _CLONE_NEWNET))
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

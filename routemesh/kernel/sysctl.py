@@ -1,0 +1,38 @@
+"""Kernel settings below /proc/sys/net, of the namespace that the calling thread is in.
+
+Source: sysctl(8), Linux Documentation/networking/ip-sysctl.rst.
+"""
+
+import os
+import re
+from errno import EINVAL
+
+_PATH = re.compile(r"net(/[A-Za-z0-9_][A-Za-z0-9_.:@-]*)+")
+_LONGEST_BYTES = 4096
+
+
+def read(path: str) -> str | None:
+    """A setting's value, its fields separated by single spaces; None when there is no such setting."""
+    try:
+        file = os.open(_file(path), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return " ".join(os.read(file, _LONGEST_BYTES).decode(errors="replace").split())
+    finally:
+        os.close(file)
+
+
+def write(path: str, value: str) -> None:
+    """Set a value. Raises OSError."""
+    file = os.open(_file(path), os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(file, value.encode())
+    finally:
+        os.close(file)
+
+
+def _file(path: str) -> str:
+    if _PATH.fullmatch(path) is None:
+        raise OSError(EINVAL, "only settings below net/ belong to a namespace")
+    return f"/proc/sys/{path}"

@@ -1,0 +1,145 @@
+"""Carrying out operations: sorted into runs, each run to the one who knows how, each refusal made a Failure (rule 9).
+
+A run is a stretch of neighbouring operations that go well together: addresses, routes, neighbours and FDB entries of a namespace
+travel in one datagram, links of a namespace are deleted together, nftables operations become one transaction per namespace.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import groupby
+
+from routemesh.errors import RoutemeshError
+from routemesh.kernel import sysctl
+from routemesh.kernel.entrywriter import EntryWriter
+from routemesh.kernel.linkwriter import LinkWriter
+from routemesh.kernel.owner import Owner
+from routemesh.kernel.spaces import Space, Spaces
+from routemesh.nodeplan import Chain, Change, Delete, Element, Failure, Item, Link, Map, Netns, Op, Sysctl, Table
+from routemesh.render import command
+
+Run = Sequence[Op]
+
+_NAMESPACES, _DOOMED_NAMESPACES, _LINKS, _DOOMED_LINKS, _SETTINGS, _ENTRIES, _NFTABLES = range(7)
+
+
+class Writer:
+    """Carries out operations in the namespaces of `spaces` for `owner`."""
+
+    def __init__(self, spaces: Spaces, owner: Owner) -> None:
+        self._spaces = spaces
+        self._owner = owner
+        self._links = LinkWriter(spaces, owner.alias)
+        self._handlers: Mapping[int, Callable[[Space, Run], Iterable[Failure]]] = {
+            _NAMESPACES: self._make_namespaces,
+            _DOOMED_NAMESPACES: self._remove_namespaces,
+            _LINKS: self._put_links,
+            _DOOMED_LINKS: self._remove_links,
+            _SETTINGS: self._write_settings,
+            _ENTRIES: self._write_entries,
+            _NFTABLES: self._apply_nftables,
+        }
+
+    def carry_out(self, ops: Run) -> Iterator[Failure]:
+        """Do all, in order; the refused ones."""
+        for kind, run in _runs(ops):
+            try:
+                space = self._spaces.get(run[0].netns)
+            except OSError as refusal:  # what was in it is gone with it
+                yield from self._failures([op for op in run if not isinstance(op, Delete)], refusal)
+                continue
+            try:
+                yield from list(self._handlers[kind](space, run))
+            except (OSError, RoutemeshError) as refusal:
+                yield from self._failures(run, refusal)
+
+    def _make_namespaces(self, _: Space, run: Run) -> Iterator[Failure]:
+        for op in run:
+            try:
+                self._spaces.create(_namespace(op))
+            except OSError as refusal:
+                yield self._failure(op, refusal)
+
+    def _remove_namespaces(self, _: Space, run: Run) -> Iterator[Failure]:
+        with suppress(OSError):  # then the kernel does it, later
+            self._spaces.cut_off([_namespace(op) for op in run])
+        for op in run:
+            try:
+                self._spaces.remove(_namespace(op))
+            except OSError as refusal:
+                yield self._failure(op, refusal)
+
+    def _put_links(self, space: Space, run: Run) -> Iterator[Failure]:
+        for op in run:
+            link = _item(op)
+            assert isinstance(link, Link)
+            try:
+                self._links.put(space, link)
+            except OSError as refusal:
+                yield self._failure(op, refusal)
+
+    def _remove_links(self, space: Space, run: Run) -> Iterable[Failure]:
+        self._links.remove(space, [link.name for link in map(_item, run) if isinstance(link, Link)])
+        return ()
+
+    def _write_settings(self, space: Space, run: Run) -> Iterator[Failure]:
+        """A setting that is not wanted any more keeps its value: nobody knows what it was before."""
+        with space.enter():
+            for op in run:
+                setting = _item(op)
+                assert isinstance(setting, Sysctl)
+                try:
+                    if not isinstance(op, Delete):
+                        sysctl.write(setting.path, setting.value)
+                except OSError as refusal:
+                    yield self._failure(op, refusal)
+
+    def _write_entries(self, space: Space, run: Run) -> Iterator[Failure]:
+        for op, refusal in EntryWriter(space, self._owner).carry_out(run):
+            yield self._failure(op, refusal)
+
+    def _apply_nftables(self, space: Space, run: Run) -> Iterable[Failure]:
+        return space.nft.apply(run)
+
+    def _failures(self, run: Iterable[Op], refusal: Exception) -> Iterator[Failure]:
+        return (self._failure(op, refusal) for op in run)
+
+    def _failure(self, op: Op, refusal: Exception) -> Failure:
+        reason = refusal.strerror if isinstance(refusal, OSError) and refusal.strerror else str(refusal)
+        return Failure(op, command(op, self._spaces.path), reason)
+
+
+def _runs(ops: Run) -> Iterator[tuple[int, Run]]:
+    """Operations in their order; but a stretch of nftables operations, which may go to and fro, is sorted by namespace."""
+    for (kind, _), run in groupby(ops, _run_of):
+        if kind != _NFTABLES:
+            yield kind, list(run)
+            continue
+        transactions: dict[str, list[Op]] = {}
+        for op in run:
+            transactions.setdefault(op.netns, []).append(op)
+        for transaction in transactions.values():
+            yield kind, transaction
+
+
+def _run_of(op: Op) -> tuple[int, str]:
+    match _item(op):
+        case Link():
+            return (_DOOMED_LINKS if isinstance(op, Delete) else _LINKS), op.netns
+        case Sysctl():
+            return _SETTINGS, op.netns
+        case Table() | Map() | Chain() | Element():
+            return _NFTABLES, ""
+        case Netns():
+            return (_DOOMED_NAMESPACES if isinstance(op, Delete) else _NAMESPACES), ""
+        case _:
+            return _ENTRIES, op.netns
+
+
+def _namespace(op: Op) -> str:
+    item = _item(op)
+    assert isinstance(item, Netns)
+    return item.name
+
+
+def _item(op: Op) -> Item:
+    return op.new if isinstance(op, Change) else op.item
