@@ -131,7 +131,7 @@ Family = Literal["ip", "netdev"]
 Field = Literal[
     "iifname", "oifname", "meta l4proto", "meta mark",
     "ip saddr", "ip daddr", "th sport", "th dport", "ether saddr", "ether daddr",
-    "ct mark", "ct state", "ct status", "ct direction", "tcp flags",
+    "ct mark", "ct state", "ct status", "ct direction", "ct original zone", "tcp flags",
     "fib saddr type", "fib daddr type",
 ]  # fmt: skip
 
@@ -185,7 +185,7 @@ class InSet:
 class Assign:
     """`FIELD set VALUE`: a number, another field, or a map's value."""
 
-    field: Literal["meta mark", "ct mark", "ether daddr"]
+    field: Literal["meta mark", "ct mark", "ct original zone", "ether daddr"]
     value: int | Field | Lookup
 
 
@@ -277,16 +277,16 @@ KeyType = tuple[Literal["proto", "port", "mark", "index", "mac", "ip"], ...]
 
 @dataclass(frozen=True, slots=True)
 class Map:
-    """A named map (`value`: ip, mark, port, mac, verdict) or a named set (`value` None)."""
+    """A named map (`value`: ip, mark, port, mac, zone, verdict) or a named set (`value` None)."""
 
     family: Family
     name: str
     key: KeyType
-    value: Literal["ip", "mark", "port", "mac", "verdict"] | None = None
+    value: Literal["ip", "mark", "port", "mac", "zone", "verdict"] | None = None
 
 
 Scalar = str | int | IPv4Address
-"""A map's key part or value: proto str, port/mark/index int, mac str, ip IPv4Address, verdict Verdict."""
+"""A map's key part or value: proto str, port/mark/index/zone int, mac str, ip IPv4Address, verdict Verdict."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from routemesh.cli.values import DURATION, ENV, PAIR, PUBLISH, TARGET, WORDS, On
 from routemesh.errors import UserError
 from routemesh.model import HealthCheck, HealthKind, Mode, Protocol, RestartCondition, ServiceSpec, UpdateOrder
 
-
 Apply = Callable[[ServiceSpec, Any], ServiceSpec]
 Command = TypeVar("Command", bound=Callable[..., Any])
 

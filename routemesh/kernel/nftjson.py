@@ -89,6 +89,7 @@ _SCALARS: Mapping[str, Callable[[Json], Scalar]] = {
     "port": int,
     "mark": int,
     "index": int,
+    "zone": int,
     "mac": str,
     "ip": IPv4Address,
 }
@@ -151,12 +152,18 @@ def _map_with_elements(entry: Json) -> Iterator[Item]:
     """The map and its elements. Those of a map whose type is none of ours are left out: they can only go with it."""
     family, name = entry["family"], entry["name"]
     key = _types(entry["type"])
-    value = ".".join(_types(entry["map"])) if "map" in entry else None
+    value = _value_type(entry["map"]) if "map" in entry else None
     if entry.get("flags"):
         key = (*key, json.dumps(entry["flags"]))
     yield Map(family, name, cast(KeyType, key), cast(Any, value))
     if {*key, value} <= _OUR_TYPES:
         yield from (_element(family, name, key, value, element) for element in entry.get("elem", ()))
+
+
+def _value_type(declared: Json) -> str:
+    """A number without a type is an index in a key, but a zone in a value: nothing else of ours has one there."""
+    found = ".".join(_types(declared))
+    return "zone" if found == "index" else found
 
 
 def _types(declared: Json) -> tuple[str, ...]:
@@ -171,6 +178,8 @@ def _types(declared: Json) -> tuple[str, ...]:
 
 
 def _typeof(expression: Json) -> str:
+    if expression == {"ct": {"key": "zone"}}:
+        return "zone"
     try:
         part = _expression(expression)
     except _NotOurs:
@@ -312,7 +321,7 @@ def _mangle(target: Json, value: Json) -> Statement:
     if target == {"tcp option": {"name": "maxseg", "field": "size"}} and isinstance(value, int):
         return ClampMss(value)
     field = _field(target)
-    if field not in ("meta mark", "ct mark", "ether daddr"):
+    if field not in ("meta mark", "ct mark", "ct original zone", "ether daddr"):
         raise _NotOurs
     match value:
         case int():
@@ -412,6 +421,8 @@ def _field(raw: Json) -> Field:
             name = key if key in ("iifname", "oifname") else f"meta {key}"
         case {"ct": {"key": key, **rest}} if not rest:
             name = f"ct {key}"
+        case {"ct": {"key": key, "dir": direction}}:
+            name = f"ct {direction} {key}"
         case {"fib": {"result": "type", "flags": [flag] | str(flag)}}:
             name = f"fib {flag} type"
         case {"payload": {"protocol": header, "field": field}}:

@@ -41,9 +41,11 @@ from routemesh.nodeplan import (
 from routemesh.plan import layout
 from routemesh.plan.view import NodeView
 
-_MANGLE, _DSTNAT, _FILTER, _SRCNAT = -150, -100, 0, 100
+_RAW, _MANGLE, _DSTNAT, _FILTER, _SRCNAT = -300, -150, -100, 0, 100
 _TCP_AND_IP_HEADER_BYTES = 40
 _MARK_STEP = 1 << 16
+_LAST_ZONE = 0xFFFF
+"""A pool that is larger than a /16 has nodes that share a zone, if it has that many."""
 
 _PORT: tuple[Field, Field] = ("meta l4proto", "th dport")
 _PORT_KEY: KeyType = ("proto", "port")
@@ -167,6 +169,7 @@ def task(view: NodeView, task: Task) -> Iterator[Item]:
 def _return_path(view: NodeView) -> Iterator[Item]:
     """The mark names the sandbox by which the connection came; it chooses the route and then the MAC of the reply."""
     yield Map("ip", "nodes", ("mac",), "mark")
+    yield from _zones(view)
     recall: Rule = (Match("ct direction", "reply"), Assign("meta mark", "ct mark"))
     yield Chain("ip", "route-output", Hook("route", "output", _MANGLE), (recall,))
     yield Table("netdev")
@@ -178,6 +181,24 @@ def _return_path(view: NodeView) -> Iterator[Item]:
         mac, mark = names.mac(node.ingress_address), int(node.ingress_address)
         yield Element("ip", "nodes", (mac,), mark)
         yield Element("netdev", "macs", (mark,), mac)
+
+
+def _zones(view: NodeView) -> Iterator[Item]:
+    """Keep apart connections from one client port that came through several nodes: here they have the same addresses and ports.
+
+    Each node is a conntrack zone of the original direction. Replies have no zone, so where two connections' replies would look
+    alike, NAT gives the later one another source port; it does so at the input hook, which needs a chain to be there.
+    Source: the kernel's nf_nat_core.c (get_unique_tuple), nft(8) on ct original zone.
+    """
+    yield Map("ip", "zones", ("mac",), "zone")
+    apart: Rule = (Match("iifname", names.OVERLAY_LINK), Assign("ct original zone", Lookup(("ether saddr",), "zones")))
+    yield Chain("ip", "raw-prerouting", Hook("filter", "prerouting", _RAW), (apart,))
+    yield Chain("ip", "nat-input", Hook("nat", "input", _SRCNAT))
+    pool = view.cluster.ingress_subnet
+    for node in (view.node, *view.peers):
+        assert node.ingress_address is not None
+        zone = (int(node.ingress_address) - int(pool.network_address)) & _LAST_ZONE
+        yield Element("ip", "zones", (names.mac(node.ingress_address),), zone)
 
 
 def _balance(pool: Pool) -> Iterator[Item]:

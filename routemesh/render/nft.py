@@ -70,9 +70,10 @@ _TYPEOF: Mapping[str, str] = {
     "index": "numgen inc mod 2",
     "mac": "ether saddr",
     "ip": "ip daddr",
+    "zone": "ct zone",
     "verdict": "verdict",
 }
-"""`index` has no type by name, so a map with one is declared by examples of its parts; the modulus there is without effect."""
+"""`index` and `zone` have no type by name: a map with one is declared by examples of its parts (the modulus has no effect)."""
 
 Script = Iterator[str]
 """Commands, one a line."""
@@ -206,7 +207,7 @@ def _kind(item: Map) -> str:
 
 def _map_type(item: Map) -> str:
     parts = [*item.key, *(() if item.value is None else (item.value,))]
-    word, spelling = ("typeof", _TYPEOF) if "index" in parts else ("type", _TYPES)
+    word, spelling = ("type", _TYPES) if _TYPES.keys() >= set(parts) else ("typeof", _TYPEOF)
     try:
         key = " . ".join(spelling[part] for part in item.key)
         return f"{word} {key}" + (f" : {spelling[item.value]}" if item.value is not None else "")

@@ -143,9 +143,24 @@ class Cluster:
 
         return self.at(place, echo)
 
-    def connect(self, address: str, port: int, place: str = "client") -> socket.socket:
-        """A TCP connection that a test keeps."""
-        return self.at(place, lambda: socket.create_connection((address, port), timeout=ANSWER_S))
+    def connect(self, address: str, port: int, place: str = "client", source_port: int = 0) -> socket.socket:
+        """A TCP connection that a test keeps, from any port or from `source_port`."""
+
+        def connect() -> socket.socket:
+            connection = socket.socket()
+            try:
+                connection.settimeout(ANSWER_S)
+                if source_port:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                    connection.bind(("", source_port))
+                connection.connect((address, port))
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+
+        return self.at(place, connect)
 
     def is_refused(self, address: str, port: int, place: str = "client") -> bool:
         """Whether a TCP connection is refused, in so many words."""

@@ -169,6 +169,20 @@ def test_a_udp_server_that_is_bound_to_no_address_answers_too(mesh: Cluster) -> 
         assert mesh.echo_udp("127.0.0.1", 8093, 100, "node3") == "x" * 100
 
 
+def test_one_client_port_through_several_nodes_to_one_task(mesh: Cluster) -> None:
+    """In the task all these connections have the same addresses and ports; each answer must return by its own node."""
+    with mesh.service("clash", "--replicas", "1", "-p", "8095:80", "-p", "8095:80/udp"):
+        sender = mesh.at("client", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        with sender:
+            for address in (*ADDRESSES.values(), *ADDRESSES.values()):
+                assert ask_by(sender, address, 8095).peer == CLIENT
+        connections = [mesh.connect(address, 8095, source_port=45678) for address in ADDRESSES.values()]
+        for connection in connections:
+            with connection:
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")
+                assert f"RemoteAddr: {CLIENT}:".encode() in connection.recv(65536)
+
+
 def test_a_task_with_a_udp_port_still_calls_out(mesh: Cluster) -> None:
     with mesh.service("caller", "--replicas", "1", "-p", "8094:80/udp"), mesh.listening("client", 9999):
         task = mesh.serving("caller")[0]
