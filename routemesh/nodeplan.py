@@ -52,7 +52,8 @@ class Link:
     """A network device, up. `mac` None: whatever the kernel gave it.
 
     A veth is two Links, one in each namespace, each naming the other as `peer`. `master` is a bridge in the same namespace;
-    `flood` is the bridge port's flag for unknown destinations (True where there is no master); its learning is always off.
+    `flood` is the bridge port's flag for unknown destinations (True where there is no master); its learning is always off. An
+    `isolated` port reaches the bridge itself and no other isolated port (False where there is no master).
     `vxlan` is set for kind vxlan. Every link of ours carries the alias `routemesh`.
     """
 
@@ -64,6 +65,7 @@ class Link:
     peer: Peer | None = None
     vxlan: Vxlan | None = None
     flood: bool = True
+    isolated: bool = False
     up: bool = True
 
 

@@ -150,7 +150,7 @@ class State:
         ports = {item.name for item in items.values() if isinstance(item, Link) and item.master == link}
         for name, item in list(items.items()):
             if isinstance(item, Link) and item.name in ports:
-                items[name] = replace(item, master=None, flood=True)
+                items[name] = replace(item, master=None, flood=True, isolated=False)
             elif _link_of(item) == link or (isinstance(item, FdbEntry) and item.dst is None and item.link in ports):
                 del items[name]
 

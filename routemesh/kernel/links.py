@@ -26,7 +26,7 @@ _LOOPBACK_INDEX = 1
 _ADDRESS, _NAME, _MTU, _LINK, _MASTER, _PROTINFO, _LINKINFO, _ALIAS = 1, 3, 4, 5, 10, 12, 18, 20
 _GROUP, _NETNS_FILE, _EXTENSIONS, _LINK_NETNS, _TARGET_NETNS = 27, 28, 29, 37, 46
 _KIND, _DATA, _PORT_KIND, _PORT_DATA = 1, 2, 4, 5
-_PORT_LEARNING, _PORT_FLOOD = 8, 9
+_PORT_LEARNING, _PORT_FLOOD, _PORT_ISOLATED = 8, 9, 33
 _BRIDGE_DEFAULT_VLAN = 39
 _VETH_PEER = 1
 _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PROXY, _VXLAN_PORT = 1, 4, 7, 11, 15
@@ -58,6 +58,7 @@ class Row:
     up: bool
     master: int
     flood: bool
+    isolated: bool
     port_learns: bool
     vxlan: Vxlan | None
     tunnel_learns: bool
@@ -104,6 +105,7 @@ def read_row(body: bytes) -> Row:
         up=bool(flags & _UP),
         master=as_u32(found[_MASTER]) if _MASTER in found else 0,
         flood=_flag(port, _PORT_FLOOD, default=True),
+        isolated=_flag(port, _PORT_ISOLATED, default=False),
         port_learns=_flag(port, _PORT_LEARNING, default=False),
         vxlan=_read_vxlan(tunnel),
         tunnel_learns=_flag(tunnel, _VXLAN_LEARNING, default=False) or not _flag(tunnel, _VXLAN_PROXY, default=True),
@@ -112,12 +114,13 @@ def read_row(body: bytes) -> Row:
     )
 
 
-def read_port(body: bytes) -> tuple[bool, bool] | None:
-    """Flood and learning in a message of family AF_BRIDGE; None where it does not tell."""
+def read_port(body: bytes) -> tuple[bool, bool, bool] | None:
+    """Flood, isolation and learning in a message of family AF_BRIDGE; None where it does not tell."""
     port = parse(parse(body, _HEADER.size).get(_PROTINFO, b""))
     if _PORT_FLOOD not in port or _PORT_LEARNING not in port:
         return None
-    return _flag(port, _PORT_FLOOD, default=True), _flag(port, _PORT_LEARNING, default=False)
+    isolated = _flag(port, _PORT_ISOLATED, default=False)
+    return _flag(port, _PORT_FLOOD, default=True), isolated, _flag(port, _PORT_LEARNING, default=False)
 
 
 def as_link(row: Row, names: Mapping[int, str], peer: Peer | None) -> Link | None:
@@ -132,7 +135,8 @@ def as_link(row: Row, names: Mapping[int, str], peer: Peer | None) -> Link | Non
     master = names.get(row.master) if row.master and not row.port_learns else None
     vxlan = row.vxlan if not row.tunnel_learns else None
     return Link(
-        name=row.name, kind=kind, mtu=row.mtu, mac=row.mac, master=master, peer=peer, vxlan=vxlan, flood=row.flood, up=row.up
+        name=row.name, kind=kind, mtu=row.mtu, mac=row.mac, master=master, peer=peer, vxlan=vxlan,
+        flood=row.flood, isolated=row.isolated, up=row.up,
     )  # fmt: skip
 
 
@@ -213,8 +217,9 @@ def adjust(row: Row, link: Link, master: int, alias: str) -> list[Message]:
     messages = []
     if wanted or row.up != link.up:
         messages.append(_set(row.index, wanted, flags=_UP if link.up else 0, change=_UP))
-    if master and (row.master != master or row.port_learns or row.flood != link.flood):
-        messages.append(_set_port(row.index, flood=link.flood))
+    port_differs = row.port_learns or row.flood != link.flood or row.isolated != link.isolated
+    if master and (row.master != master or port_differs):
+        messages.append(_set_port(row.index, link))
     return messages
 
 
@@ -242,8 +247,9 @@ def _set(index: int, attributes: bytes = b"", *, flags: int = 0, change: int = 0
     return Message(NEW_LINK, 0, _HEADER.pack(socket.AF_UNSPEC, 0, index, flags, change) + attributes)
 
 
-def _set_port(index: int, *, flood: bool) -> Message:
-    port = nest(_PORT_DATA, u8(_PORT_LEARNING, 0), u8(_PORT_FLOOD, int(flood)))
+def _set_port(index: int, link: Link) -> Message:
+    isolated = u8(_PORT_ISOLATED, int(link.isolated))
+    port = nest(_PORT_DATA, u8(_PORT_LEARNING, 0), u8(_PORT_FLOOD, int(link.flood)), isolated)
     return _set(index, nest(_LINKINFO, text(_PORT_KIND, "bridge"), port))
 
 

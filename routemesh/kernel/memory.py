@@ -157,7 +157,7 @@ class Memory:
             return True
         if family == entries.BRIDGE_FAMILY:  # it tells of a port
             port = links.read_port(event.body)
-            changed = row is not None and port is not None and port != (row.flood, row.port_learns)
+            changed = row is not None and port is not None and port != (row.flood, row.isolated, row.port_learns)
         elif event.kind == links.DELETE_LINK:
             changed = row is not None
         else:

@@ -151,7 +151,9 @@ def _return_path(cluster: Cluster) -> Iterator[Item]:
 def _gateway_port(view: NodeView, netns: str, address: IPv4Address) -> Iterator[Item]:
     port = names.gateway_port(netns)
     peer = Peer(netns, names.GATEWAY_LINK)
-    yield Link(name=port, kind="veth", mtu=view.node.mtu_bytes, master=names.GWBRIDGE, peer=peer, flood=False)
+    # As Swarm's docker_gwbridge, whose `enable_icc` is false: tasks do not reach one another here.
+    mtu = view.node.mtu_bytes
+    yield Link(name=port, kind="veth", mtu=mtu, master=names.GWBRIDGE, peer=peer, flood=False, isolated=True)
     yield FdbEntry(port, names.mac(address))
 
 

@@ -126,7 +126,8 @@ def _link_settings(link: Link) -> Iterator[str]:
     master = "nomaster" if link.master is None else f"master {quote(link.master)}"
     yield f"ip link set {name} alias {names.ALIAS} mtu {link.mtu}{mac} {master} {'up' if link.up else 'down'}"
     if link.master is not None:
-        yield f"bridge link set dev {name} learning off flood {'on' if link.flood else 'off'}"
+        flood, isolated = ("on" if flag else "off" for flag in (link.flood, link.isolated))
+        yield f"bridge link set dev {name} learning off flood {flood} isolated {isolated}"
 
 
 # --- the rest ----------------------------------------------------------------------------------------------------

@@ -187,6 +187,7 @@ class KernelContract(ABC):
             ("overlay", BRIDGE, replace(BRIDGE, up=False)),
             ("overlay", PORT, replace(PORT, mtu=1400)),
             ("overlay", PORT, replace(PORT, flood=True)),
+            ("overlay", PORT, replace(PORT, isolated=True)),
             ("overlay", TUNNEL, replace(TUNNEL, master=None)),
             ("overlay", TUNNEL, replace(TUNNEL, flood=False)),
             ("overlay", TUNNEL, replace(TUNNEL, vxlan=Vxlan(4097, IPv4Address("127.0.0.1"), 4790))),

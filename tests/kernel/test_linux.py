@@ -114,6 +114,7 @@ def counted_dumps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         ("overlay", f"bridge fdb replace {REMOTE.mac} dev vxlan0 self permanent dst 192.0.2.2"),
         ("overlay", f"bridge fdb add {names.mac(UNDERLAY)} dev vxlan0 self permanent dst 192.0.2.2"),
         ("overlay", "bridge link set dev port flood on"),
+        ("overlay", "bridge link set dev port isolated on"),
         ("overlay", "bridge link set dev port learning on"),
         ("overlay", "ip link set port nomaster"),
         ("overlay", "ip link delete port"),

@@ -117,6 +117,14 @@ def test_a_task_can_not_call_out_through_the_overlay(mesh: Cluster) -> None:
         assert mesh.is_refused(second["address"], 8086, f"{first['node']}/{first['container']}")
 
 
+def test_tasks_of_a_node_do_not_reach_one_another_on_docker_gwbridge(mesh: Cluster) -> None:
+    with mesh.service("apart", "--replicas", "2", "-p", "8096:80", "--constraint", "node.hostname==node2"):
+        first, second = mesh.serving("apart")
+        with pytest.raises(OSError, match="timed out|No route"):
+            mesh.connect(second["gateway_address"], 80, f"node2/{first['container']}")
+        mesh.connect(second["gateway_address"], 80, "node2").close()
+
+
 def test_a_port_without_service_is_refused(mesh: Cluster) -> None:
     for address in ADDRESSES.values():
         assert mesh.is_refused(address, 8999)

@@ -13,7 +13,7 @@ TUNNEL = Vxlan(4096, IPv4Address("192.0.2.1"), 4789)
 PORT = Link(name="port", kind="veth", mtu=1450, mac="02:42:0a:00:00:09", master="br0", peer=Peer("task", "eth0"), flood=False)
 ROW = Row(
     index=7, name="port", kind="veth", alias="routemesh", mtu=1450, mac="02:42:0a:00:00:09", up=True, master=3, flood=False,
-    port_learns=False, vxlan=None, tunnel_learns=False, peer=End(1, 2), group=0,
+    isolated=False, port_learns=False, vxlan=None, tunnel_learns=False, peer=End(1, 2), group=0,
 )  # fmt: skip
 NAMES = {3: "br0", 7: "port"}
 
@@ -44,6 +44,7 @@ def test_rows_that_count_namespaces_differently_are_equal() -> None:
         (replace(ROW, up=False), 1),
         (replace(ROW, master=0), 2),
         (replace(ROW, flood=True), 1),
+        (replace(ROW, isolated=True), 1),
         (replace(ROW, port_learns=True), 1),
         (replace(ROW, mtu=1500, up=False, alias="", flood=True), 2),
     ],

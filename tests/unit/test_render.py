@@ -361,7 +361,7 @@ COMMANDS: tuple[tuple[Op, str], ...] = (
         "ip link add vxlan0 netns /run/routemesh/netns/s type vxlan id 4096 local 192.168.200.10 dstport 4789 nolearning proxy"
         " && "
         f"{INSIDE}ip link set vxlan0 alias routemesh mtu 1450 master br0 up && "
-        f"{INSIDE}bridge link set dev vxlan0 learning off flood on",
+        f"{INSIDE}bridge link set dev vxlan0 learning off flood on isolated off",
     ),
     (Change("s", VETH, VETH), f"{INSIDE}ip link set eth1 alias routemesh mtu 1450 nomaster up"),
     (Delete(HOST, BRIDGE), "ip link del docker_gwbridge"),
