@@ -151,8 +151,8 @@ def _return_path(cluster: Cluster) -> Iterator[Item]:
 def _gateway_port(view: NodeView, netns: str, address: IPv4Address) -> Iterator[Item]:
     port = names.gateway_port(netns)
     peer = Peer(netns, names.GATEWAY_LINK)
-    # As on Swarm's docker_gwbridge, whose `enable_icc` is false, tasks do not reach one another. The sandbox's port is open: where
-    # br_netfilter is loaded, a task's call to its own node is translated inside the bridge and goes there from port to port.
+    # As on Swarm's docker_gwbridge (enable_icc=false) tasks do not reach one another. The sandbox's port is open: where
+    # br_netfilter is loaded, a task's call to its own node is translated inside the bridge and goes from port to port.
     isolated = netns != names.SANDBOX
     mtu = view.node.mtu_bytes
     yield Link(name=port, kind="veth", mtu=mtu, master=names.GWBRIDGE, peer=peer, flood=False, isolated=isolated)
