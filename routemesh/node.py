@@ -59,6 +59,8 @@ def run(options: NodeOptions) -> None:
 def _check(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities) -> str:
     """Refuse what can't work before anything is made; returns the engine."""
     engine = check_engine(options.engine, caps)
+    if caps.mtu_bytes == 0:
+        raise UserError(f"no link of this machine has the address {options.advertise}; --advertise takes one of its own")
     overlay_mtu = caps.mtu_bytes - VXLAN_OVERHEAD_BYTES
     if overlay_mtu < LEAST_OVERLAY_MTU_BYTES:
         raise UserError(

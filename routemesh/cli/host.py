@@ -1,4 +1,5 @@
-"""Which daemon a command talks to: -H, else ROUTEMESH_HOST, else this machine's, else the first node of the running lab."""
+"""Which daemon a command talks to: -H, else ROUTEMESH_HOST, else the first node of the lab that ROUTEMESH_LAB names, else this
+machine's own, else the first node of the only lab."""
 
 import os
 from collections.abc import Callable
@@ -31,9 +32,21 @@ class Host:
             return Path(self.wanted.removeprefix(_SCHEME))
         if "/" in self.wanted:
             return Path(self.wanted)
-        if not self.wanted and DEFAULT_SOCKET.exists():
-            return DEFAULT_SOCKET
-        return _lab_node(self.wanted) if self.wanted else _first_of_lab()
+        if self.wanted:
+            return _lab_node(self.wanted)
+        return DEFAULT_SOCKET if _has_own_daemon() else _first_of_lab()
+
+
+def _has_own_daemon() -> bool:
+    """Whether this machine's daemon is meant: it is there, and nobody chose a lab."""
+    from routemesh.lab.find import NAME_VARIABLE
+
+    try:
+        return not os.environ.get(NAME_VARIABLE) and DEFAULT_SOCKET.exists()
+    except PermissionError:
+        raise Unavailable(
+            f"{DEFAULT_SOCKET.parent} is root's: run the command as root (sudo), or name a daemon with -H"
+        ) from None
 
 
 def _lab_node(name: str) -> Path:

@@ -37,22 +37,31 @@ class LabGroup(click.Group):
         return list(self.commands)
 
 
-def _lab_option(command: Command) -> Command:
-    option = click.option(
+def _only_lab() -> str:
+    """The lab that is meant when none is named: the only one that there is."""
+    labs = find.running_labs()
+    return labs[0].name if len(labs) == 1 else find.DEFAULT_NAME
+
+
+def _named(default: str | Callable[[], str], shown: str) -> Callable[[Command], Command]:
+    return click.option(
         "--name",
         "lab_name",
         metavar="LAB",
-        default=find.DEFAULT_NAME,
+        default=default,
         envvar=find.NAME_VARIABLE,
-        show_default=True,
+        show_default=shown,
         show_envvar=True,
         help="Which lab.",
     )
-    return option(command)
+
+
+_lab_option = _named(_only_lab, "the only one")
+_new_lab_option = _named(find.DEFAULT_NAME, find.DEFAULT_NAME)
 
 
 def _complete_node(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    wanted = ctx.params.get("lab_name") or os.environ.get(find.NAME_VARIABLE, find.DEFAULT_NAME)
+    wanted = ctx.params.get("lab_name") or os.environ.get(find.NAME_VARIABLE) or _only_lab()
     labs = [lab for lab in find.running_labs() if lab.name == wanted]
     hosts = [topology.CLIENT] if ctx.info_name == "exec" else []
     return [name for lab in labs for name in (*hosts, *lab.node_names) if name.startswith(incomplete)]
@@ -77,7 +86,7 @@ def lab() -> None:
 
 
 @lab.command()
-@_lab_option
+@_new_lab_option
 @click.option("--nodes", type=click.IntRange(1, topology.MAX_NODES), default=3, show_default=True, help="How many nodes.")
 @click.option("--managers", type=click.IntRange(min=1), help="How many of them, from node1 on, are managers (default: all).")
 @click.option("--engine", default="auto", show_default=True, metavar="auto|nftables|ipvs", help="What makes the data path.")

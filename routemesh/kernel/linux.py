@@ -57,7 +57,7 @@ class LinuxKernel:
     # --- the contract ------------------------------------------------------------------------------------------------
 
     def capabilities(self) -> Capabilities:
-        """Probed anew; the MTU is 1500 where no link has the underlay's address."""
+        """Probed anew; the MTU is 0 where no link has the underlay's address, 1500 where none was given."""
         with self._turn, _refusals_as_kernel_errors("ip address show"), self._spaces.home.enter():
             mtu_bytes = self._underlay_mtu()
             return Capabilities(nf_tables=has_nf_tables(), ip_vs=has_ip_vs(), kernel=os.uname().release, mtu_bytes=mtu_bytes)
@@ -157,6 +157,8 @@ class LinuxKernel:
             return [Sysctl(path, value) for path in paths if (value := sysctl.read(path)) is not None]
 
     def _underlay_mtu(self) -> int:
+        if self._underlay is None:
+            return _USUAL_MTU_BYTES
         home = self._spaces.home
         rows = {row.index: row for row in home.links()}
         names = {index: row.name for index, row in rows.items()}
@@ -164,7 +166,7 @@ class LinuxKernel:
             seen = entries.read(reply, names, self._owner.protocol)
             if seen is not None and isinstance(seen.entry, Address) and seen.entry.address.ip == self._underlay:
                 return rows[seen.link].mtu
-        return _USUAL_MTU_BYTES
+        return 0
 
     def _in_the_way(self, want: NodePlan) -> Iterator[str]:
         for space in self._spaces:

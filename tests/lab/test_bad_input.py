@@ -113,6 +113,11 @@ def _one_line(done: subprocess.CompletedProcess[str]) -> str:
     return lines[0]
 
 
+def test_an_address_that_the_machine_does_not_have(tmp_path: Path) -> None:
+    require("root", "netns", "nf_tables")
+    assert "192.0.2.99" in _one_line(_node(tmp_path / "run", "--advertise", "192.0.2.99"))
+
+
 def test_a_corrupt_database(tmp_path: Path) -> None:
     require("root", "netns", "nf_tables")
     store = tmp_path / "cluster.db"
