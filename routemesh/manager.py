@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from routemesh.decide import next_deadline, step
 from routemesh.decide.liveness import lease_name
 from routemesh.errors import RoutemeshError
-from routemesh.model import Lease, NodeId, Role, State
+from routemesh.model import Lease, NodeId, NodeState, Role, State
 from routemesh.store import Store
 
 log = logging.getLogger(__name__)
@@ -21,8 +21,11 @@ LEADER = "leader"
 RENEW_S = 1.0
 LEASE_TTL_S = 4.0
 LEAST_PAUSE_S = 0.02
-START_GRACE_S = 5.0
-"""So long a manager that has just started counts silent nodes as live: after a power cut all daemons come back at once."""
+GRACE_S = 5.0
+"""So long a manager that was away counts nodes that fell silent meanwhile as live: what kept it from looking (a power cut, a
+suspended machine, a locked store, a leap of the clock) has kept them from renewing their leases, too."""
+AWAY_S = 2.0
+"""A manager looks every second; one that has not for so long was away."""
 
 
 class Manager:
@@ -32,7 +35,7 @@ class Manager:
         self._node_id = node_id
         self._store = store
         self._now = now
-        self._started = now()
+        self._back_at = self._looked_at = now()
         self._leads = False
         self._wake = asyncio.Event()
 
@@ -59,6 +62,8 @@ class Manager:
             except RoutemeshError as exc:
                 log.warning("lease not renewed: %s", exc)
                 leads = False
+            else:
+                self._look(self._now())
             if leads != self._leads:
                 log.info("leader=%s node=%s", leads, self._node_id)
                 self._leads = leads
@@ -88,8 +93,10 @@ class Manager:
 
     async def _step(self, stepped: object) -> tuple[object, float]:
         """One step, unless it would see just what the last one saw; returns what it saw and when to look again."""
-        state, now = await self._store.snapshot(), self._now()
-        live = self._live(state, await self._store.leases(), now)
+        state, leases = await self._store.snapshot(), await self._store.leases()
+        now = self._now()
+        self._look(now)
+        live = self._live(state, leases, now)
         deadline = next_deadline(state, now)
         if (state.revision, live) != stepped or (deadline is not None and deadline <= now):
             state = await self._store.update(lambda newest: step(newest, now, live))
@@ -97,7 +104,16 @@ class Manager:
         pause_s = RENEW_S if deadline is None else min(RENEW_S, max(deadline - self._now(), LEAST_PAUSE_S))
         return (state.revision, live), pause_s
 
+    def _look(self, now: float) -> None:
+        """Note that the store answered; called before what it answered is judged."""
+        if not 0 <= now - self._looked_at < AWAY_S:
+            self._back_at = now
+        self._looked_at = now
+
     def _live(self, state: State, leases: Mapping[str, Lease], now: float) -> frozenset[NodeId]:
-        if now - self._started < START_GRACE_S:
-            return frozenset(state.nodes)
-        return frozenset(node_id for node_id in state.nodes if lease_name(node_id) in leases)
+        trusting = now - self._back_at < GRACE_S or lease_name(self._node_id) not in leases
+        return frozenset(
+            node.id
+            for node in state.nodes.values()
+            if lease_name(node.id) in leases or (trusting and node.state is NodeState.READY)
+        )

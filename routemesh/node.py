@@ -7,6 +7,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import resource
 import signal
 import time
 from collections.abc import Coroutine, Iterator
@@ -47,6 +48,7 @@ def run(options: NodeOptions) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if os.geteuid() != 0:
         raise UserError("routemesh node needs root, for network namespaces and nftables; start it with sudo")
+    _raise_file_limit()
     for directory in (options.run_dir, options.data_dir):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _alone(options):
@@ -54,6 +56,12 @@ def run(options: NodeOptions) -> None:
         caps = kernel.capabilities()
         engine = _check(options, kernel, caps)
         asyncio.run(_serve(options, kernel, caps, engine))
+
+
+def _raise_file_limit() -> None:
+    """A namespace and a published port each cost descriptors; the usual soft limit of 1,024 ends at some hundred of them."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _check(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities) -> str:

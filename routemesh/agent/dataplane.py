@@ -86,17 +86,18 @@ class Dataplane:
     def _flush(self, now: NodeView) -> None:
         """Forget connections to tasks that are gone: UDP at once, TCP (whose client then hears a reset) when they have ended.
 
-        A UDP client that never stops sending would be glued to a dead task for ever (moby#36878). The first pass after a start
-        can't know what has gone meanwhile, and looks at all of them.
+        A UDP client that never stops sending would be glued to a dead task for ever (moby#36878), or, if it sent while the port
+        had no task, to nothing. The first pass after a start can't know what has changed meanwhile, and looks at all.
         """
         before, pool = self._before, now.cluster.ingress_subnet
         if before is None or serving(before) - serving(now):
             self._kernel.flush_flows(names.SANDBOX, Protocol.UDP, pool, serving(now))
         if before is None or _alive(before) - _alive(now):
             self._kernel.flush_flows(names.SANDBOX, Protocol.TCP, pool, _alive(now))
-        fresh = published(now) - (published(before) if before else set())
+        fresh = _served(now) - (_served(before) if before else set())
         if udp := {port for protocol, port in fresh if protocol is Protocol.UDP}:
-            self._kernel.flush_untranslated(HOST, Protocol.UDP, udp)
+            for netns in (HOST, names.SANDBOX):
+                self._kernel.flush_untranslated(netns, Protocol.UDP, udp)
 
     async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **kwargs))
@@ -110,6 +111,10 @@ def serving(seen: NodeView) -> set[IPv4Address]:
 def published(seen: NodeView) -> set[tuple[Protocol, int]]:
     """The ports that the node answers on, or would if their service had a task."""
     return {(port.protocol, port.published) for service in seen.services for port in service.spec.publish}
+
+
+def _served(seen: NodeView) -> set[tuple[Protocol, int]]:
+    return {(port.protocol, port.published) for tasks in seen.backends.values() for task in tasks for port in task.spec.publish}
 
 
 def _alive(seen: NodeView) -> set[IPv4Address]:

@@ -22,7 +22,9 @@ _log = logging.getLogger(__name__)
 
 _ADD_MEMBERSHIP, _LISTEN_ALL_NSID = 1, 8
 _SO_RCVBUFFORCE, _SO_ATTACH_FILTER = 33, 26
-_ROUTE_GROUPS = (1, 3, 5, 7, 8)  # LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE
+_ROUTE_GROUPS = (1, 3, 5, 7, 8, 24)  # LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV4_NETCONF
+NEW_SETTING = 80
+"""RTM_NEWNETCONF: forwarding or rp_filter of a namespace or a link has changed; other sysctls are changed in silence."""
 _NFTABLES_GROUP = 7
 _ROUTE_BUFFER_BYTES = 8 << 20
 """Holds what a bulk of some thousand operations causes."""
@@ -95,7 +97,7 @@ class EventSocket:
 
 
 def route_events() -> EventSocket:
-    """Links, neighbours and FDB, IPv4 addresses, routes and rules."""
+    """Links, neighbours and FDB, IPv4 addresses, routes, rules and settings."""
     return EventSocket(socket.NETLINK_ROUTE, _ROUTE_GROUPS)
 
 

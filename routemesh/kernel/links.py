@@ -18,7 +18,7 @@ from routemesh.nodeplan import Link, LinkKind, Peer, Vxlan
 NEW_LINK, DELETE_LINK, GET_LINK = 16, 17, 18
 
 _HEADER = struct.Struct("=BxHiII")  # family, type, index, flags, change
-_UP = 0x1
+_UP, _NO_ARP = 0x1, 0x80
 _PORT = struct.Struct(">H")
 _SKIP_STATISTICS = 8
 _LOOPBACK_INDEX = 1
@@ -46,7 +46,7 @@ class Row:
     """A link as the kernel tells it. Events count namespaces in another way than dumps, so `peer` is not compared.
 
     `port_learns` and `tunnel_learns` are False where there is no port or tunnel; a tunnel that does not answer ARP counts as one
-    that learns: it is not as we make them. A `vxlan` without a local address has 0.0.0.0.
+    that learns: it is not as we make them. A link that does no ARP counts as down. A `vxlan` without a local address has 0.0.0.0.
     """
 
     index: int
@@ -102,7 +102,7 @@ def read_row(body: bytes) -> Row:
         alias=as_text(found.get(_ALIAS, b"")),
         mtu=as_u32(found[_MTU]),
         mac=found.get(_ADDRESS, b"").hex(":"),
-        up=bool(flags & _UP),
+        up=bool(flags & _UP) and not flags & _NO_ARP,
         master=as_u32(found[_MASTER]) if _MASTER in found else 0,
         flood=_flag(port, _PORT_FLOOD, default=True),
         isolated=_flag(port, _PORT_ISOLATED, default=False),
@@ -216,7 +216,7 @@ def adjust(row: Row, link: Link, master: int, alias: str) -> list[Message]:
         wanted += u32(_MASTER, master)
     messages = []
     if wanted or row.up != link.up:
-        messages.append(_set(row.index, wanted, flags=_UP if link.up else 0, change=_UP))
+        messages.append(_set(row.index, wanted, flags=_UP if link.up else 0, change=_UP | _NO_ARP))
     port_differs = row.port_learns or row.flood != link.flood or row.isolated != link.isolated
     if master and (row.master != master or port_differs):
         messages.append(_set_port(row.index, link))

@@ -16,7 +16,7 @@ from secrets import randbelow
 from routemesh.errors import KernelError
 from routemesh.kernel import conntrack, entries, foreign, links, sysctl
 from routemesh.kernel.capabilities import has_ip_vs, has_nf_tables
-from routemesh.kernel.events import EventSocket, Watcher, nftables_events, route_events, transaction_is_ours
+from routemesh.kernel.events import NEW_SETTING, EventSocket, Watcher, nftables_events, route_events, transaction_is_ours
 from routemesh.kernel.listeners import listeners
 from routemesh.kernel.owner import Owner
 from routemesh.kernel.spaces import Space, Spaces
@@ -198,7 +198,7 @@ class LinuxKernel:
         news = lost
         for nsid, message in events:
             origin = self._spaces.numbered(nsid)
-            if origin is not None and origin.memory.fold(message):
+            if origin is not None and (message.kind == NEW_SETTING or origin.memory.fold(message)):
                 news |= message.port not in ours
         return news
 

@@ -63,7 +63,7 @@ def host(view: NodeView) -> Iterator[Item]:
     yield Netns(names.overlay_netns(cluster.ingress_id))
     yield Link(name=names.GWBRIDGE, kind="bridge", mtu=view.node.mtu_bytes, mac=names.mac(gateway(cluster)))
     yield Address(names.GWBRIDGE, _on(gateway(cluster), cluster.gwbridge_subnet))
-    yield Sysctl("net/ipv4/ip_forward", "1")
+    yield from _forwarding(names.GWBRIDGE)
     # Replies to a connection from 127.0.0.1 come back to 127.0.0.1 through the bridge.
     yield Sysctl(f"net/ipv4/conf/{names.GWBRIDGE}/route_localnet", "1")
     yield from _gateway_port(view, names.SANDBOX, sandbox_gateway_address(cluster))
@@ -82,7 +82,7 @@ def sandbox(view: NodeView) -> Iterator[Item]:
         if service.vip is not None:
             yield Address(names.OVERLAY_LINK, IPv4Interface(service.vip))
     yield from _gateway_end(view, names.SANDBOX, sandbox_gateway_address(view.cluster))
-    yield Sysctl("net/ipv4/ip_forward", "1")
+    yield from _forwarding(names.OVERLAY_LINK, names.GATEWAY_LINK)
     yield from _no_reverse_path_filter(names.OVERLAY_LINK, names.GATEWAY_LINK)
 
 
@@ -183,6 +183,12 @@ def _remote(address: IPv4Address, tunnel_end: IPv4Address) -> Iterator[Item]:
     mac = names.mac(address)
     yield Neighbour(names.VXLAN, address, mac)
     yield FdbEntry(names.VXLAN, mac, tunnel_end)
+
+
+def _forwarding(*links: str) -> Iterator[Item]:
+    yield Sysctl("net/ipv4/ip_forward", "1")
+    for link in links:
+        yield Sysctl(f"net/ipv4/conf/{link}/forwarding", "1")
 
 
 def _no_reverse_path_filter(*links: str) -> Iterator[Item]:

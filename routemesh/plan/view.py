@@ -11,7 +11,8 @@ from routemesh.model import Cluster, Node, NodeId, NodeState, Service, ServiceId
 class NodeView:
     """The cluster as a node needs it.
 
-    `peers`: the other live nodes that have an ingress address. `tasks`: this node's own, until they have ended. `remote`: tasks
+    `peers`: the other nodes that have an ingress address, silent ones too: the data plane of a node works on without its daemon,
+    and replies to what came through it must find back. `tasks`: this node's own, until they have ended. `remote`: tasks
     with an overlay address on live peers, until they have ended. `backends`: per service, the tasks that new connections may go
     to, in slot order; each has an overlay address. All are sorted, so that equal states give equal views.
     """
@@ -30,18 +31,14 @@ def view(state: State, node_id: NodeId) -> NodeView:
     if state.cluster is None or node_id not in state.nodes:
         raise NotFound(f"node {node_id} has not joined the cluster; is a manager running?")
     node = state.nodes[node_id]
-    peers = {
-        other.id: other
-        for other in state.nodes.values()
-        if other.id != node_id and other.state == NodeState.READY and other.ingress_address is not None
-    }
+    peers = {other.id: other for other in state.nodes.values() if other.id != node_id and other.ingress_address is not None}
     own, remote = [], []
     for task in sorted(state.tasks.values(), key=_by_slot):
         if task.status.state.ended or task.status.state < TaskState.ASSIGNED:
             continue
         if task.node_id == node_id:
             own.append(task)
-        elif task.address is not None and task.node_id in peers:
+        elif task.address is not None and task.node_id in peers and peers[task.node_id].state is NodeState.READY:
             remote.append(task)
     serving: dict[ServiceId, list[Task]] = {}
     for task in sorted((*own, *remote), key=_by_slot):

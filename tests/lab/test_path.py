@@ -120,7 +120,7 @@ def test_a_task_can_not_call_out_through_the_overlay(mesh: Cluster) -> None:
 def test_tasks_of_a_node_do_not_reach_one_another_on_docker_gwbridge(mesh: Cluster) -> None:
     with mesh.service("apart", "--replicas", "2", "-p", "8096:80", "--constraint", "node.hostname==node2"):
         first, second = mesh.serving("apart")
-        with pytest.raises(OSError, match="timed out|No route"):
+        with pytest.raises(OSError, match=r"timed out|No route"):
             mesh.connect(second["gateway_address"], 80, f"node2/{first['container']}")
         mesh.connect(second["gateway_address"], 80, "node2").close()
 
