@@ -119,6 +119,9 @@ def task(view: NodeView, task: Task) -> Iterator[Item]:
     yield from _overlay_end(view, netns, task.address)
     yield from _no_reverse_path_filter(names.OVERLAY_LINK, names.GATEWAY_LINK)
     if task.spec.client_ip is ClientIp.KEEP:
+        # A client's port that comes again through another node would meet its socket in TIME_WAIT, whose timestamps it
+        # can't continue: the SYN is passed over and repeated after a second. Source: tcp_timewait_state_process.
+        yield Sysctl("net/ipv4/tcp_max_tw_buckets", "0")
         yield from _return_path(view.cluster)
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks: a file per question; `./run bench [NAME…]` runs them."""
