@@ -58,6 +58,7 @@ class Agent:
         self._ready: frozenset[str] = frozenset()
         self._runners: dict[TaskId, TaskRunner] = {}
         self._known: set[TaskId] = set()
+        self._has_looked = False
 
     async def run(self) -> None:
         """Run all loops until cancelled."""
@@ -186,12 +187,13 @@ class Agent:
     async def _run_tasks(self, group: asyncio.TaskGroup, state: State) -> None:
         mine = {task.id: task for task in state.tasks.values() if task.node_id == self._node_id}
         fresh = mine.keys() - self._known
-        found = await self.runtime.tasks() if fresh or self._known - mine.keys() else {}
+        found = await self.runtime.tasks() if mine.keys() != self._known or not self._has_looked else {}
+        self._has_looked = True
         for task in mine.values():
             if (runner := self._runners.get(task.id)) is not None:
                 runner.see(task)
             elif task.id in fresh and not task.status.state.ended:
-                self._runners[task.id] = TaskRunner(task, self, found.get(task.id))
+                self._runners[task.id] = TaskRunner(task, self, _adoptable(found.get(task.id)))
                 group.create_task(self._run_one(task.id))
         await self._forget(mine, found)
         self._known = set(mine)
@@ -213,3 +215,8 @@ class Agent:
                 await self.runtime.remove(task_id)
             elif task is not None and task.status.state.ended and isinstance(what, Running):
                 await self.runtime.stop(task_id, task.spec.stop_signal, 0)
+
+
+def _adoptable(found: Running | Exit | None) -> Running | Exit | None:
+    """None as well where only a log is left: its runner knows from the task's state whether it was lost or is yet to start."""
+    return None if found == Exit(None) else found

@@ -10,12 +10,11 @@ Without a port, the first published target port is asked.
 from collections.abc import Iterable
 from dataclasses import replace
 
+from routemesh.decide.admit.spec import LABELS
 from routemesh.errors import UserError
 from routemesh.model import ClientIp, HealthCheck, HealthKind, Publish, ServiceSpec
 
-CLIENT_IP = "routemesh.client-ip"
-HEALTH_HTTP = "routemesh.health.http"
-HEALTH_TCP = "routemesh.health.tcp"
+CLIENT_IP, HEALTH_HTTP, HEALTH_TCP = LABELS
 
 _PROBES = (HealthKind.HTTP, HealthKind.TCP)
 _LAST_PORT = 65535

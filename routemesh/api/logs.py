@@ -9,6 +9,8 @@ from routemesh.api.describe import task_name
 from routemesh.errors import NotFound, RoutemeshError
 from routemesh.model import ServiceId, State, Task, TaskId, TaskState
 
+_SHORT_ID = 12
+
 Write = Callable[[bytes], Awaitable[None]]
 
 
@@ -52,7 +54,7 @@ async def _copy(context: Context, state: State, task: Task, write: Write, *, fol
     name = task_name(state, task)
     assert task.node_id is not None
     node = state.nodes.get(task.node_id)
-    prefix = f"{name}@{node.name if node else task.node_id}    | ".encode()
+    prefix = f"{name}.{task.id[:_SHORT_ID]}@{node.name if node else task.node_id}    | ".encode()
     try:
         async for line in _lines(context, state, task, follow=follow, tail=tail):
             await write(prefix + line + b"\n")

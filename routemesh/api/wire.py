@@ -85,13 +85,15 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProgressInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a service is. `seen` names this answer: asked with it, the server waits until there is another."""
+    """How far a service is, as decide.progress has it. `seen` names this answer: asked with it, the server waits for another."""
 
     wanted: int
     running: int
+    finished: int
     converged: bool
     message: str
     errors: tuple[str, ...]
+    failed: str
     seen: str
 
 

@@ -13,6 +13,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 SHORT_ID = 12
 _GAP = "   "
+_JOINED = {"command"}
+"""Lists that --pretty prints as one line; of others each item has a line of its own."""
 _STEPS: tuple[tuple[float, float, str], ...] = (
     (1, 1, "less than a second"),
     (2, 1, "1 second"),
@@ -96,12 +98,16 @@ def _print_pretty(value: dict[str, Any], indent: str = "") -> None:
         if isinstance(inner, dict):
             click.echo(heading)
             _print_pretty(inner, indent + "  ")
-        elif isinstance(inner, list | tuple) and isinstance(inner[0], dict):
+        elif isinstance(inner, list | tuple) and key not in _JOINED:
             click.echo(heading)
             for each in inner:
-                click.echo(f"{indent}  - {', '.join(f'{name}={part}' for name, part in each.items())}")
+                click.echo(f"{indent}  - {_item(each)}")
         else:
-            click.echo(f"{heading} {' '.join(map(str, inner)) if isinstance(inner, list | tuple) else inner}")
+            click.echo(f"{heading} {' '.join(inner) if isinstance(inner, list | tuple) else inner}")
+
+
+def _item(value: object) -> str:
+    return ", ".join(f"{name}={part}" for name, part in value.items()) if isinstance(value, dict) else str(value)
 
 
 def attempt_each(refs: Iterable[str], act: Callable[[str], object]) -> list[str]:

@@ -31,13 +31,14 @@ class Waiting:
     def wait(self, client: Client, service: wire.ServiceInfo) -> None:
         """Unless told to detach, show how the service comes to its spec until it is there, with what stands in the way.
 
-        Raises Unavailable after the timeout. An interrupt passes through once it is said that the work goes on.
+        Raises Unavailable after the timeout, and at once when a task has failed for good. An interrupt passes through once it is
+        said that the work goes on.
         """
         if self.detach:
             return
         display = _Display(redraw=is_terminal() and not self.quiet, quiet=self.quiet)
         try:
-            self._show_until_stable(client, service, display)
+            reached = self._show_until_stable(client, service, display)
         except KeyboardInterrupt:
             display.end()
             click.echo(f"the service goes on in the background; to look at it: routemesh service ps {service.name}")
@@ -45,18 +46,20 @@ class Waiting:
         finally:
             display.end()
         if not self.quiet:
-            click.echo(f"verify: service {service.name} converged{_reachable(service)}")
+            click.echo(f"verify: service {service.name} converged{_outcome(service, reached)}")
 
-    def _show_until_stable(self, client: Client, service: wire.ServiceInfo, display: "_Display") -> None:
+    def _show_until_stable(self, client: Client, service: wire.ServiceInfo, display: "_Display") -> wire.ProgressInfo:
         deadline = time.monotonic() + self.timeout_s
         now = client.progress(service.id)
         while True:
+            if now.failed:
+                raise Unavailable(f"{now.failed}; it is not started again, see routemesh service ps {service.name}")
             display.show(now)
             left_s = deadline - time.monotonic()
             if now.converged:
-                before, now = now, client.progress(service.id, now.seen, self.stable_s if now.wanted else 0.0)
+                before, now = now, client.progress(service.id, now.seen, self.stable_s if now.running else 0.0)
                 if now == before:
-                    return
+                    return now
             elif left_s > 0:
                 now = client.progress(service.id, now.seen, min(left_s, _LONGEST_WAIT_S))
             else:
@@ -80,9 +83,11 @@ def wait_flags(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def _reachable(service: wire.ServiceInfo) -> str:
+def _outcome(service: wire.ServiceInfo, reached: wire.ProgressInfo) -> str:
+    if not reached.running:
+        return f": {reached.message.removeprefix('converged: ')}" if reached.finished else ""
     ports = ", ".join(f"{port.published}/{port.protocol}" for port in service.spec.publish)
-    return f": every node answers on {ports}" if ports and service.wanted else ""
+    return f": every node answers on {ports}" if ports else ""
 
 
 def _too_late(service: wire.ServiceInfo, now: wire.ProgressInfo, timeout_s: float) -> str:
@@ -109,9 +114,10 @@ class _Display:
                 fail(error)
         if self._quiet:
             return
-        line = f"overall progress: {now.running} out of {now.wanted} tasks"
+        settled = now.running + now.finished
+        line = f"overall progress: {settled} out of {now.wanted} tasks"
         if self._redraw:
-            filled = _BAR_WIDTH * now.running // max(now.wanted, 1)
+            filled = _BAR_WIDTH * settled // max(now.wanted, 1)
             self._line = f"{line} [{'=' * filled}{' ' * (_BAR_WIDTH - filled)}]"
             click.echo(f"{_ERASE_LINE}{self._line}", nl=False)
         elif line != self._line:

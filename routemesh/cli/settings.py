@@ -21,16 +21,24 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A flag; `key` is the name that click gives its value."""
+    """A flag; `key` is the name that click gives its value, `unset` what counts in a new service without it."""
 
     key: str
-    option: Callable[[Any], Any]
+    names: tuple[str, ...]
     apply: Apply
+    help: str
+    unset: str
+    how: Mapping[str, Any]
+
+    def given_to(self, command: Command, *, creates: bool) -> Command:
+        """Make it an option of a click command."""
+        help_ = f"{self.help.removesuffix('.')} (default {self.unset})." if creates and self.unset else self.help
+        return click.option(*self.names, self.key, help=help_, **self.how)(command)
 
 
-def _setting(apply: Apply, *names: str, **how: Any) -> Setting:
+def _setting(apply: Apply, *names: str, help: str, unset: str = "", **how: Any) -> Setting:
     key = next(name for name in names if name.startswith("--")).removeprefix("--").replace("-", "_")
-    return Setting(key, click.option(*names, key, **how), apply)
+    return Setting(key, names, apply, help, unset, how)
 
 
 def _field(name: str, *flags: str, **how: Any) -> Setting:
@@ -120,35 +128,42 @@ _UPDATE = (
     ),
 )  # fmt: skip
 _BOTH = (
-    _setting(_replicas, "--replicas", type=click.IntRange(min=0), help="The number of tasks (default 1)."),
+    _setting(_replicas, "--replicas", type=click.IntRange(min=0), help="The number of tasks.", unset="1"),
     _field("workdir", "--workdir", "-w", help="Working directory of the command."),
-    _field("stop_signal", "--stop-signal", help="Signal that asks a task to end (default SIGTERM)."),
-    _field("stop_grace_s", "--stop-grace-period", type=DURATION, help="Time before a task is killed (default 10s)."),
-    _part("restart", "condition", "--restart-condition", type=OneOf(RestartCondition), help="After which exits (default any)."),
-    _part("restart", "delay_s", "--restart-delay", type=DURATION, help="Time before a restart (default 5s)."),
+    _field("stop_signal", "--stop-signal", help="Signal that asks a task to end.", unset="SIGTERM"),
+    _field("stop_grace_s", "--stop-grace-period", type=DURATION, help="Time before a task is killed.", unset="10s"),
+    _part(
+        "restart",
+        "condition",
+        "--restart-condition",
+        type=OneOf(RestartCondition),
+        help="After which exits to restart.",
+        unset="any",
+    ),
+    _part("restart", "delay_s", "--restart-delay", type=DURATION, help="Time before a restart.", unset="5s"),
     _part("restart", "max_attempts", "--restart-max-attempts", type=click.IntRange(min=0), help="Give up after so many."),
     _part("restart", "window_s", "--restart-window", type=DURATION, help="The time in which the attempts count."),
-    _part("update", "order", "--update-order", type=OneOf(UpdateOrder), help="Which task goes first (default stop-first)."),
+    _part("update", "order", "--update-order", type=OneOf(UpdateOrder), help="Which task goes first.", unset="stop-first"),
     _part("update", "delay_s", "--update-delay", type=DURATION, help="Time between two tasks of an update."),
     _setting(_health_command, "--health-cmd", help="A shell command that succeeds in a healthy task."),
     _setting(lambda spec, _: replace(spec, health=None), "--no-healthcheck", is_flag=True, help="Check nothing."),
 )
 _TIMINGS = (
-    _timing("interval_s", "--health-interval", type=DURATION, help="Time between two checks (default 30s)."),
-    _timing("timeout_s", "--health-timeout", type=DURATION, help="Time that a check may take (default 30s)."),
-    _timing("retries", "--health-retries", type=click.IntRange(min=1), help="Failures in a row that count (default 3)."),
+    _timing("interval_s", "--health-interval", type=DURATION, help="Time between two checks.", unset="30s"),
+    _timing("timeout_s", "--health-timeout", type=DURATION, help="Time that a check may take.", unset="30s"),
+    _timing("retries", "--health-retries", type=click.IntRange(min=1), help="Failures in a row that count.", unset="3"),
     _timing("start_period_s", "--health-start-period", type=DURATION, help="Time in which failures do not count."),
 )
 
 
 def create_flags(command: Command) -> Command:
     """Give a click command the flags of `service create`."""
-    return _with_options(command, (*_CREATE, *_BOTH, *_TIMINGS))
+    return _with_options(command, (*_CREATE, *_BOTH, *_TIMINGS), creates=True)
 
 
 def update_flags(command: Command) -> Command:
     """Give a click command the flags of `service update`."""
-    return _with_options(command, (*_UPDATE, *_BOTH, *_TIMINGS))
+    return _with_options(command, (*_UPDATE, *_BOTH, *_TIMINGS), creates=False)
 
 
 def changed(spec: ServiceSpec, flags: Mapping[str, Any]) -> ServiceSpec:
@@ -170,7 +185,7 @@ def _applied(spec: ServiceSpec, flags: Mapping[str, Any], settings: Iterable[Set
     return spec
 
 
-def _with_options(command: Command, settings: tuple[Setting, ...]) -> Command:
+def _with_options(command: Command, settings: tuple[Setting, ...], *, creates: bool) -> Command:
     for setting in reversed(settings):
-        command = setting.option(command)
+        command = setting.given_to(command, creates=creates)
     return command

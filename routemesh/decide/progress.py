@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from routemesh.decide.constraints import no_suitable_node
 from routemesh.decide.liveness import lease_name
-from routemesh.decide.restart import ended_by_itself
+from routemesh.decide.restart import ended_by_itself, restart_at
 from routemesh.decide.scale import is_frozen, wanted_slots
 from routemesh.decide.slots import Scope, SlotKey, Slots, SlotTasks, slots_of
 from routemesh.model import Lease, Mode, NodeState, Service, State, Task, TaskState
@@ -14,38 +14,57 @@ from routemesh.names import task_name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """`wanted` and `running` count slots; `running` those that serve the present spec. `errors` are what stands in the way."""
+    """`wanted`, `running` and `finished` count slots: `running` those that serve the present spec, `finished` those whose task
+    ended well and gets no successor. `errors` are what stands in the way; `failed` is one that stays in the way, "" if none does.
+    """
 
     wanted: int
     running: int
+    finished: int
     converged: bool
     message: str
     errors: tuple[str, ...]
+    failed: str
 
 
 def progress(state: State, service: Service, leases: Mapping[str, Lease]) -> Progress:
-    """How far the service is: converged when all its tasks serve the present spec, no other task serves, and every live node has
-    applied that. The newest state of the service counts, not the one that is passed.
+    """How far the service is: converged when all its tasks serve the present spec or have finished, no other task serves, and
+    every live node has applied that. The newest state of the service counts, not the one that is passed.
     """
     scope = Scope.of(state, state.services.get(service.id, service), now=0.0)
     tasks = [task for task in state.tasks.values() if task.service_id == service.id]
     slots = slots_of(scope.service.spec.mode, (task for task in tasks if task.desired is not TaskState.REMOVE))
     due = {key: slots.get(key, ()) for key in wanted_slots(scope, slots)}
     running = sum(any(_serves(scope, task) for task in own) for own in due.values())
+    last = [own[0] for own in due.values() if _is_over(scope, own)]
+    finished = sum(map(_ended_well, last))
     to_stop = sum(task.serving for key, own in slots.items() for task in own if not _may_serve(scope, key, task, due))
     revision = max(scope.service.revision, *(task.revision for task in tasks), 0)
     behind = sorted(_behind(state, leases, revision))
     return Progress(
         wanted=len(due),
         running=running,
-        converged=running == len(due) and not to_stop and not behind,
-        message=_message(running, len(due), to_stop, behind),
+        finished=finished,
+        converged=running + finished == len(due) and not to_stop and not behind,
+        message=_message(_count(running, finished, len(due)), len(due) - running - finished, to_stop, behind),
         errors=tuple(dict.fromkeys(_errors(scope, due))),
+        failed=next((_said(scope, task) for task in last if not _ended_well(task)), ""),
     )
 
 
 def _serves(scope: Scope, task: Task) -> bool:
     return task.serving and scope.current(task)
+
+
+def _is_over(scope: Scope, tasks: SlotTasks) -> bool:
+    """Whether the slot's newest task has ended by itself, and none will follow it."""
+    if not tasks or any(_serves(scope, task) for task in tasks) or not (ended_by_itself(tasks[0]) and scope.same_spec(tasks[0])):
+        return False
+    return restart_at(scope.service.spec.restart, tasks, scope.now) is None
+
+
+def _ended_well(task: Task) -> bool:
+    return task.status.state is TaskState.COMPLETE
 
 
 def _may_serve(scope: Scope, key: SlotKey, task: Task, due: Slots) -> bool:
@@ -62,14 +81,21 @@ def _behind(state: State, leases: Mapping[str, Lease], revision: int) -> Iterato
             yield node.name
 
 
-def _message(running: int, wanted: int, to_stop: int, behind: list[str]) -> str:
-    if running < wanted:
-        return f"{running} of {wanted} tasks running"
+def _count(running: int, finished: int, wanted: int) -> str:
+    ended = f"{finished} {'task has' if finished == 1 else 'tasks have'} finished"
+    if finished == wanted > 0:
+        return ended
+    return f"{running} of {wanted} tasks running" + (f", {ended}" if finished else "")
+
+
+def _message(count: str, missing: int, to_stop: int, behind: list[str]) -> str:
+    if missing:
+        return count
     if to_stop:
-        return f"{running} of {wanted} tasks running, {to_stop} more to stop"
+        return f"{count}, {to_stop} more to stop"
     if behind:
-        return f"{running} of {wanted} tasks running, waiting for {', '.join(behind)} to know"
-    return f"converged: {running} of {wanted} tasks running"
+        return f"{count}, waiting for {', '.join(behind)} to know"
+    return f"converged: {count}"
 
 
 def _errors(scope: Scope, slots: Slots) -> Iterator[str]:
@@ -78,8 +104,9 @@ def _errors(scope: Scope, slots: Slots) -> Iterator[str]:
     if scope.service.spec.mode is Mode.GLOBAL and not slots:
         yield no_suitable_node(scope.state.nodes.values(), scope.constraints)
     for tasks in slots.values():
-        if not any(_serves(scope, task) for task in tasks):
-            yield from _slot_errors(scope, tasks)
+        if any(_serves(scope, task) for task in tasks) or (_is_over(scope, tasks) and _ended_well(tasks[0])):
+            continue
+        yield from _slot_errors(scope, tasks)
 
 
 def _slot_errors(scope: Scope, tasks: SlotTasks) -> Iterator[str]:
@@ -87,8 +114,13 @@ def _slot_errors(scope: Scope, tasks: SlotTasks) -> Iterator[str]:
     ended = (task for task in tasks if ended_by_itself(task) and scope.same_spec(task))
     for task in _unique((*tasks[:1], *list(ended)[:1])):
         if task.status.error:
-            node = None if task.node_id is None else scope.state.nodes.get(task.node_id)
-            yield f"{task_name(scope.service.spec.name, task.slot, node.name if node else '?')}: {task.status.error}"
+            yield _said(scope, task)
+
+
+def _said(scope: Scope, task: Task) -> str:
+    node = None if task.node_id is None else scope.state.nodes.get(task.node_id)
+    name = task_name(scope.service.spec.name, task.slot, node.name if node else "?")
+    return f"{name}: {task.status.error or task.status.state.name.lower()}"
 
 
 def _unique(tasks: Iterable[Task]) -> Iterable[Task]:

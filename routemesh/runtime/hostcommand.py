@@ -81,15 +81,15 @@ def export_lines(variables: Mapping[str, str]) -> bytes:
     return os.fsencode("".join(f"export {shlex.quote(f'{name}={value}')}\n" for name, value in variables.items()))
 
 
-def check_on_node(spec: ServiceSpec, task_name: str, path: str) -> None:
+def check_on_node(spec: ServiceSpec, path: str) -> None:
     """Raise UserError when the node has no such working directory or program; `path` is the task's PATH."""
     if not os.path.isdir(spec.workdir):
-        raise UserError(f"task {task_name}: working directory {spec.workdir!r} does not exist on this node; create it")
+        raise UserError(f"working directory {spec.workdir!r} does not exist on this node; create it")
     program = spec.command[0]
     if "/" in program:
-        _check_program(task_name, Path(spec.workdir, program))
+        _check_program(Path(spec.workdir, program))
     elif not any(_is_program(candidate) for candidate in _candidates(program, path, spec.workdir)):
-        raise UserError(f"task {task_name}: no program {program!r} in PATH {path}; install it on this node or give its full path")
+        raise UserError(f"no program {program!r} in PATH {path}; install it on this node or give its full path")
 
 
 def _candidates(program: str, path: str, workdir: str) -> Iterable[Path]:
@@ -100,10 +100,10 @@ def _is_program(path: Path) -> bool:
     return path.is_file() and os.access(path, os.X_OK)
 
 
-def _check_program(task_name: str, path: Path) -> None:
+def _check_program(path: Path) -> None:
     if not path.exists():
-        raise UserError(f"task {task_name}: program '{path}' does not exist on this node; install it")
+        raise UserError(f"program '{path}' does not exist on this node; install it")
     if not path.is_file():
-        raise UserError(f"task {task_name}: '{path}' is not a program but a directory or device; name a file")
+        raise UserError(f"'{path}' is not a program but a directory or device; name a file")
     if not os.access(path, os.X_OK):
-        raise UserError(f"task {task_name}: '{path}' is not executable; chmod +x it")
+        raise UserError(f"'{path}' is not executable; chmod +x it")

@@ -67,7 +67,7 @@ class ProcessRuntime:
         hostcommand.check(spec)
 
     async def tasks(self) -> Mapping[TaskId, Running | Exit]:
-        """Every task that was started here and not removed."""
+        """Every task that was started here and not removed; Exit(None) for one of which no more than its log is left."""
         found: dict[TaskId, Running | Exit] = {}
         for directory in self._tasks.iterdir():
             task_id = TaskId(directory.name)
@@ -76,7 +76,9 @@ class ProcessRuntime:
             if init is not None:
                 with living(init) as fd:
                     found[task_id] = self._exit(task_id) if fd is None else Running(init.pid)
-        return found
+        # A log stays when the machine's end takes RUN_DIR away.
+        left = {TaskId(log.stem): Exit(None) for log in self._logs.glob("*.log")}
+        return left | found
 
     async def start(self, task_id: TaskId, name: str, spec: ServiceSpec, hostname: str, netns: Path) -> Running:
         """Start the task; returns when its command is being executed.
@@ -87,20 +89,20 @@ class ProcessRuntime:
         """
         hostcommand.check(spec)
         variables = hostcommand.environment(spec, name, hostname)
-        hostcommand.check_on_node(spec, name, variables["PATH"])
+        hostcommand.check_on_node(spec, variables["PATH"])
         if self._init(task_id) is not None:
-            raise Conflict(f"task {name} ({task_id}) was started on this node before; remove it first")
+            raise Conflict(f"task {task_id} was started on this node before; remove it first")
         try:
             self._prepare(task_id, variables)
             answer = await self._launch(task_id, spec, hostname, netns)
             init = self._init(task_id)
             if answer != _EXECUTING or init is None:
-                raise self._refusal(task_id, name, answer)
+                raise self._refusal(task_id, answer)
         except (RoutemeshError, OSError) as exc:
             await self.remove(task_id)
             if isinstance(exc, RoutemeshError):
                 raise
-            raise Unavailable(f"task {name} can't be started: {exc.filename}: {exc.strerror}") from exc
+            raise Unavailable(f"can't be started: {exc.filename}: {exc.strerror}") from exc
         return Running(init.pid)
 
     async def wait(self, task_id: TaskId) -> Exit:
@@ -138,12 +140,12 @@ class ProcessRuntime:
 
     async def logs(self, task_id: TaskId, *, follow: bool, tail: int | None) -> AsyncIterator[bytes]:
         """The task's output by lines, the last `tail` of them; with `follow` until the task has ended."""
-        init = self._known(task_id)
         log = self._log(task_id)
+        init = self._init(task_id) if log.exists() else self._known(task_id)
         with open(log, "rb", buffering=0) as file:
             logfile.seek_tail(file, tail)
             reader = logfile.LineReader(file)
-            async with aclosing(_growth(log, init) if follow else _once()) as moments:
+            async with aclosing(_growth(log, init) if follow and init is not None else _once()) as moments:
                 async for _ in moments:
                     for line in reader.lines():
                         yield line
@@ -224,13 +226,13 @@ class ProcessRuntime:
             finally:
                 stage.wait()
 
-    def _refusal(self, task_id: TaskId, name: str, answer: str) -> RoutemeshError:
+    def _refusal(self, task_id: TaskId, answer: str) -> RoutemeshError:
         """The error for a task that did not start; its log holds what the shell or util-linux said."""
         said = self._log(task_id).read_text(errors="replace").strip().rpartition("\n")[2] or "no reason given"
         if _REFUSED not in answer:
-            return Unavailable(f"task {name} can't be started: {said}")
+            return Unavailable(f"can't be started: {said}")
         reason = _SHELL_PREFIX.sub("", said)
-        return UserError(f"task {name}: can't execute {reason}; check the program and what its #! line names")
+        return UserError(f"can't execute {reason}; check the program and what its #! line names")
 
 
 def _private(path: Path, flag: int) -> int:

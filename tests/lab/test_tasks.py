@@ -1,6 +1,7 @@
 """Tasks in the lab: they enter the mesh when healthy, leave it before they stop, and nothing is lost meanwhile."""
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,16 @@ def test_a_task_that_ends_well_is_complete_and_stays_ended(mesh: Cluster) -> Non
         done = wait_until(lambda: [task for task in mesh.tasks("job") if task["state"] == "complete"], 10, "the end of the job")
         assert done[0]["exit_code"] == 0
         assert "worked" in mesh.cli("service", "logs", "job")
+
+
+def test_whoever_waits_for_a_job_is_told_its_end(mesh: Cluster) -> None:
+    create = ("service", "create", "--restart-condition", "none", "--replicas", "2", "--timeout", "1h")
+    try:
+        assert "verify: service good converged: 2 tasks have finished" in mesh.cli(*create, "--name", "good", "host", "true")
+        refusal = mesh.refused(*create, "--name", "bad", "host", "no-such-program")
+        assert re.match(r"routemesh: bad\.[12]: no program 'no-such-program' in PATH .*; it is not started again, see ", refusal)
+    finally:
+        mesh.cli("service", "rm", *(each["name"] for each in mesh.json("service", "ls") if each["name"] in ("good", "bad")))
 
 
 def test_exit_codes_and_history_are_kept(mesh: Cluster) -> None:

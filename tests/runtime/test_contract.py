@@ -115,7 +115,7 @@ class RuntimeContract:
     @in_loop
     async def test_a_task_is_started_once(self, node: Node) -> None:
         running = await start(node, *FOREVER)
-        with pytest.raises(Conflict, match=r"web\.1 .* was started on this node before"):
+        with pytest.raises(Conflict, match=r"^task t1 was started on this node before"):
             await start(node, *FOREVER)
         assert await node.daemon().tasks() == {TASK: running}
 

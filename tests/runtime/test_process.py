@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -90,6 +91,19 @@ async def test_another_process_with_the_pid_is_not_the_task(node: ProcessNode) -
         finally:
             other.kill()
             init.write_text(written)
+
+
+@in_loop
+async def test_of_a_task_that_went_with_its_machine_the_log_is_left_until_it_is_removed(node: ProcessNode) -> None:
+    await said(node, "seq", "2")
+    shutil.rmtree(node.directory / "run")
+    runtime = node.daemon()
+    assert await runtime.tasks() == {TASK: Exit(None)}
+    for follow in (False, True):
+        assert [line async for line in runtime.logs(TASK, follow=follow, tail=None)] == [b"1\n", b"2\n"]
+    await runtime.remove(TASK)
+    assert await runtime.tasks() == {}
+    _nothing_is_left(node)
 
 
 # Supervision.
@@ -181,16 +195,17 @@ async def test_a_program_that_can_not_be_executed_is_an_error_and_leaves_nothing
         (lost, f"can't execute {lost}: not found; check the program and what its #! line names"),
         (alien, f"can't execute {alien}: Exec format error"),
     ]:
-        with pytest.raises(UserError, match=r"^task web\.1: ") as caught:
+        with pytest.raises(UserError) as caught:
             await start(node, program)
         assert reason in str(caught.value)
+        assert "web.1" not in str(caught.value)  # whoever shows it says whose it is
         assert "\n" not in str(caught.value)
     _nothing_is_left(node)
 
 
 @in_loop
 async def test_a_missing_working_directory_is_an_error(node: ProcessNode) -> None:
-    with pytest.raises(UserError, match=r"^task web\.1: working directory '/no/such' does not exist on this node"):
+    with pytest.raises(UserError, match=r"^working directory '/no/such' does not exist on this node"):
         await start(node, *FOREVER, workdir="/no/such")
     _nothing_is_left(node)
 
@@ -204,12 +219,12 @@ async def test_a_program_is_found_from_the_working_directory(node: ProcessNode, 
 @in_loop
 async def test_a_machine_that_can_not_says_why(node: ProcessNode, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = ServiceSpec(name="web", command=FOREVER)
-    with pytest.raises(Unavailable, match=r"^task web\.1 can't be started: nsenter: cannot open .*/gone: No such file"):
+    with pytest.raises(Unavailable, match=r"^can't be started: nsenter: cannot open .*/gone: No such file"):
         await node.daemon().start(TASK, "web.1", spec, "c0ffee", node.directory / "gone")
-    with pytest.raises(Unavailable, match=r"^task web\.1 can't be started: nsenter: Argument list too long"):
+    with pytest.raises(Unavailable, match=r"^can't be started: nsenter: Argument list too long"):
         await start(node, "echo", "x" * (1 << 18))
     monkeypatch.setattr(process, "_SYSTEM_ENVIRONMENT", {"PATH": "/nowhere"})
-    with pytest.raises(Unavailable, match=r"^task web\.1 can't be started: nsenter: No such file"):
+    with pytest.raises(Unavailable, match=r"^can't be started: nsenter: No such file"):
         await start(node, *FOREVER)
     _nothing_is_left(node)
 

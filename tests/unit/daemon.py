@@ -71,9 +71,9 @@ class Daemon:
         """What a node's agent would say of a task."""
         self.run(self.store.update(partial(admit.task_report, task_id=task_id, status=status)))
 
-    def fault(self, failure: str) -> None:
+    def fault(self, *failures: str) -> None:
         """What this node's agent would say of its kernel."""
-        self.run(self.store.update(partial(admit.node_report, node_id=self.node_id, failures=(failure,))))
+        self.run(self.store.update(partial(admit.node_report, node_id=self.node_id, failures=failures)))
 
     def end_logs(self) -> None:
         """Let followed logs come to their end, as when the tasks have ended."""

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from ipaddress import IPv4Address
 
+from routemesh.agent.tasks import LOST
 from routemesh.model import (
     HealthCheck,
     HealthKind,
@@ -13,9 +14,11 @@ from routemesh.model import (
     ServiceSpec,
     State,
     Task,
+    TaskId,
     TaskState,
 )
 from routemesh.nodeplan import Create, Delete, Element, Op
+from routemesh.runtime import Exit
 from tests.unit.daemons import Cluster, Daemon, cluster
 
 WEB = ServiceSpec(name="web", command=("serve",), replicas=2, publish=(Publish(published=8080, target=80),))
@@ -113,6 +116,33 @@ def test_a_task_that_went_with_its_machine_is_replaced() -> None:
         await running.until(lambda state: len(serving(state)) == 2)
 
     play(scenario)
+
+
+def test_a_task_of_which_a_log_is_left_is_lost_and_its_log_stays() -> None:
+    async def scenario(running: Cluster) -> None:
+        task, _ = await two_tasks(running, replace(WEB, restart=RestartPolicy(delay_s=60)))
+        daemon = host_of(running, task)
+        await daemon.kill()
+        daemon.runtime.known[task.id] = Exit(None)
+        passes = len(daemon.kernel.flushed)
+        await daemon.start()
+        state = await running.until(lambda state: state.tasks[task.id].status.state is TaskState.FAILED)
+        assert state.tasks[task.id].status.error == LOST
+        await running.until(lambda _: len(daemon.kernel.flushed) > passes + 1)
+        assert daemon.runtime.known[task.id] == Exit(None)
+
+    play(scenario)
+
+
+def test_a_daemon_without_tasks_removes_what_is_left_of_forgotten_ones() -> None:
+    async def scenario(running: Cluster) -> None:
+        (daemon,) = running.daemons
+        await daemon.kill()
+        daemon.runtime.known[TaskId("gone")] = Exit(None)
+        await daemon.start()
+        await running.until(lambda _: not daemon.runtime.known)
+
+    play(scenario, nodes=1)
 
 
 def test_what_the_cluster_has_forgotten_is_removed_from_the_node() -> None:

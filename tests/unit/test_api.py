@@ -197,11 +197,19 @@ def talking(nodes: list[Daemon]) -> list[TaskId]:
     return tasks
 
 
+def prefix(tasks: list[TaskId], slot: int) -> bytes:
+    """What tells the lines of a slot's task from those of all others."""
+    return f"web.{slot}.{tasks[slot - 1][:12]}@node{slot}".encode()
+
+
 def test_logs_are_those_of_all_tasks_on_all_nodes(nodes: list[Daemon], talking: list[TaskId]) -> None:
     for node in nodes:
         lines = list(node.client.logs("web"))
-        assert [line.partition(b"|")[0].rstrip() for line in lines if b"hello" in line] == [b"web.1@node1", b"web.2@node2"]
-        assert lines[-1] == b"web.2@node2    | bye\n"
+        assert [line.partition(b"|")[0].rstrip() for line in lines if b"hello" in line] == [
+            prefix(talking, 1),
+            prefix(talking, 2),
+        ]
+        assert lines[-1] == prefix(talking, 2) + b"    | bye\n"
         assert sum(line.count(b"\xff") for line in lines) == 2 * 70_000
 
 
@@ -212,25 +220,26 @@ def test_tasks_that_the_runtime_does_not_know_have_no_lines(nodes: list[Daemon],
 
 
 def test_logs_of_the_last_lines(nodes: list[Daemon], talking: list[TaskId]) -> None:
-    assert list(nodes[0].client.logs("web", tail=1)) == [b"web.1@node1    | bye\n", b"web.2@node2    | bye\n"]
+    assert list(nodes[0].client.logs("web", tail=1)) == [prefix(talking, slot) + b"    | bye\n" for slot in (1, 2)]
     assert list(nodes[0].client.logs("web", tail=0)) == []
 
 
 def test_logs_say_which_node_can_not_be_asked(nodes: list[Daemon], talking: list[TaskId]) -> None:
     nodes[1].socket.unlink()
     lines = list(nodes[0].client.logs("web", tail=1))
-    assert lines[0] == b"web.1@node1    | bye\n"
-    assert lines[1].startswith(b"web.2@node2    | (routemesh: node node2's daemon can't be asked at unix://")
+    assert lines[0] == prefix(talking, 1) + b"    | bye\n"
+    assert lines[1].startswith(prefix(talking, 2) + b"    | (routemesh: node node2's daemon can't be asked at unix://")
     assert len(lines) == 2
 
 
 def test_followed_logs_go_on_with_new_tasks_until_the_service_is_gone(nodes: list[Daemon], talking: list[TaskId]) -> None:
     lines = nodes[0].client.logs("web", follow=True, tail=1)
-    assert {next(lines), next(lines)} == {b"web.1@node1    | bye\n", b"web.2@node2    | bye\n"}
+    assert {next(lines), next(lines)} == {prefix(talking, slot) + b"    | bye\n" for slot in (1, 2)}
     nodes[0].client.update_service("web", wire.ServiceUpdate(version=1, spec=replace(WEB, replicas=3)))
     nodes[2].lines = defaultdict(lambda: [b"one\n", b"two\n"])
     nodes[0].settle()
-    assert [next(lines), next(lines)] == [b"web.3@node3    | one\n", b"web.3@node3    | two\n"]
+    talking = [TaskId(task.id) for task in nodes[0].client.tasks("web")]
+    assert [next(lines), next(lines)] == [prefix(talking, 3) + b"    | one\n", prefix(talking, 3) + b"    | two\n"]
     nodes[0].client.remove_service("web")
     for node in nodes:
         node.end_logs()

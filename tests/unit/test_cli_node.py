@@ -45,6 +45,12 @@ def test_node_ls_shows_what_the_kernel_refused(type_: Type, nodes: list[Daemon])
     assert type_("node", "ls")[1].splitlines()[2].endswith("nftables   ip link add vxlan0: not permitted")
 
 
+def test_node_inspect_has_a_line_for_each_failure(type_: Type, nodes: list[Daemon]) -> None:
+    nodes[1].fault("ip link add vxlan0: not permitted", "nft add table ip routemesh: no room")
+    pretty = type_("node", "inspect", "--pretty", "node2")[1]
+    assert "failures:\n  - ip link add vxlan0: not permitted\n  - nft add table ip routemesh: no room\n" in pretty
+
+
 def test_node_update_and_inspect(type_: Type) -> None:
     words = ["--availability", "drain", "--role", "worker", "--label-add", "disk=fast", "--label-add", "a=b", "node2"]
     assert type_("node", "update", *words) == (0, "node2\n", "")

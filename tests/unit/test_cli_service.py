@@ -1,6 +1,7 @@
 """`routemesh service …` from the words typed to the cluster's state and the lines printed."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -236,6 +237,15 @@ def test_scale_sets_several_services_and_waits(type_: Type, daemon: Daemon) -> N
     assert (spec_of(daemon, "web").replicas, spec_of(daemon, "api").replicas) == (3, 0)
 
 
+def test_the_defaults_of_a_new_service_are_in_the_help_of_create_alone(type_: Type) -> None:
+    def defaults(command: str) -> set[str]:
+        return set(re.findall(r"\(default\s+([^)]*)\)", type_("service", command, "--help")[1]))
+
+    of_waiting = {"1m", "500ms"}
+    assert defaults("create") == of_waiting | {"1", "SIGTERM", "10s", "any", "5s", "stop-first", "30s", "3"}
+    assert defaults("update") == of_waiting
+
+
 # --- looking -----------------------------------------------------------------------------------------------------
 
 
@@ -301,12 +311,14 @@ def test_rm_removes_what_it_can(type_: Type, daemon: Daemon) -> None:
 
 def test_logs(type_: Type, nodes: list[Daemon]) -> None:
     type_("service", "create", "--name", "web", "--replicas", "2", "host", "x")
-    for node, task in zip(nodes, nodes[0].client.tasks("web"), strict=False):
+    tasks = nodes[0].client.tasks("web")
+    for node, task in zip(nodes, tasks, strict=False):
         node.lines[TaskId(task.id)] = [b"one\n", b"two\n"]
+    first, second = (f"web.{task.slot}.{task.id[:12]}@{task.node}    | " for task in tasks)
     assert type_("service", "logs", "web")[1].splitlines() == [
-        "web.1@node1    | one",
-        "web.1@node1    | two",
-        "web.2@node2    | one",
-        "web.2@node2    | two",
+        f"{first}one",
+        f"{first}two",
+        f"{second}one",
+        f"{second}two",
     ]
-    assert type_("service", "logs", "--tail", "1", "web")[1].splitlines() == ["web.1@node1    | two", "web.2@node2    | two"]
+    assert type_("service", "logs", "--tail", "1", "web")[1].splitlines() == [f"{first}two", f"{second}two"]

@@ -91,6 +91,38 @@ def test_a_task_that_does_not_stay_up_is_no_convergence(type_: Type, daemon: Dae
     assert err.splitlines()[0] == "routemesh: web.1: non-zero exit (7)"
 
 
+def end_all(daemon: Daemon, state: TaskState, error: str = "") -> None:
+    """Let every task of web run and end."""
+    daemon.settle()
+    for task in daemon.client.tasks("web"):
+        daemon.report(TaskId(task.id), TaskStatus(state=state, at=NOW, error=error))
+    daemon.settle()
+
+
+@pytest.mark.parametrize("condition", ["none", "on-failure"])
+def test_a_job_that_has_finished_is_done(type_: Type, daemon: Daemon, while_waiting: list[object], condition: str) -> None:
+    while_waiting.append(lambda: end_all(daemon, TaskState.COMPLETE))
+    status, out, err = type_(*CREATE, "--restart-condition", condition, "host", "x")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-2:] == ["overall progress: 2 out of 2 tasks", "verify: service web converged: 2 tasks have finished"]
+
+
+def test_a_job_that_has_failed_ends_the_waiting_at_once(type_: Type, daemon: Daemon, while_waiting: list[object]) -> None:
+    while_waiting.append(lambda: end_all(daemon, TaskState.FAILED, "non-zero exit (3)"))
+    status, out, err = type_(*CREATE, "--timeout", "1h", "--restart-condition", "none", "host", "x")
+    assert status == 1
+    assert err == "routemesh: web.1: non-zero exit (3); it is not started again, see routemesh service ps web\n"
+    assert "verify" not in out
+
+
+def test_a_global_service_tells_that_every_node_answers(type_: Type, daemon: Daemon, while_waiting: list[object]) -> None:
+    while_waiting.append(daemon.settle)
+    words = ["--name", "dns", "--mode", "global", "-p", "5353:53/udp", "--stable", "10ms", "host", "x"]
+    status, out, _ = type_("service", "create", *words)
+    assert status == 0
+    assert out.splitlines()[-1] == "verify: service dns converged: every node answers on 5353/udp"
+
+
 def test_an_interrupt_leaves_the_service_to_itself(type_: Type, daemon: Daemon, while_waiting: list[object]) -> None:
     while_waiting.append(KeyboardInterrupt())
     status, out, err = type_(*CREATE, "host", "x")

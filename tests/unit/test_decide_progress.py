@@ -2,11 +2,17 @@
 
 from dataclasses import replace
 
+import pytest
+
 from routemesh.decide import admit
 from routemesh.decide.liveness import lease_name
 from routemesh.decide.progress import Progress, progress
 from routemesh.model import Availability, Lease, Mode, RestartCondition, RestartPolicy, TaskState, UpdateConfig, UpdateOrder
 from tests.simulation import WEB, Simulation
+
+NOTHING_YET = Progress(wanted=2, running=0, finished=0, converged=False, message="0 of 2 tasks running", errors=(), failed="")
+CONVERGED = replace(NOTHING_YET, running=2, converged=True, message="converged: 2 of 2 tasks running")
+JOB = replace(WEB, restart=RestartPolicy(condition=RestartCondition.ON_FAILURE, max_attempts=1))
 
 
 def look(simulation: Simulation, **applied: int) -> Progress:
@@ -21,9 +27,9 @@ def look(simulation: Simulation, **applied: int) -> Progress:
 def test_converged_when_all_serve_and_all_nodes_know() -> None:
     simulation = Simulation()
     simulation.create(WEB)
-    assert look(simulation) == Progress(wanted=2, running=0, converged=False, message="0 of 2 tasks running", errors=())
+    assert look(simulation) == NOTHING_YET
     simulation.settle()
-    assert look(simulation) == Progress(wanted=2, running=2, converged=True, message="converged: 2 of 2 tasks running", errors=())
+    assert look(simulation) == CONVERGED
     behind = look(simulation, node2=simulation.state.revision - 1, node3=0)
     assert not behind.converged
     assert behind.message == "2 of 2 tasks running, waiting for node2, node3 to know"
@@ -83,21 +89,87 @@ def test_errors_name_the_task() -> None:
     assert "web.1: no suitable node (constraint node.hostname==nowhere not met on 3 nodes)" in look(simulation).errors
 
 
-def test_a_finished_task_is_not_running() -> None:
+def ended(simulation: Simulation, slot: int, state: TaskState) -> None:
+    """End the slot's newest task and settle."""
+    newest = [task for task in simulation.tasks() if task.slot == slot][-1]
+    simulation.report(newest, state, error="" if state is TaskState.COMPLETE else "non-zero exit (3)")
+    simulation.settle()
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        RestartPolicy(condition=RestartCondition.NONE),
+        RestartPolicy(condition=RestartCondition.ON_FAILURE),
+        RestartPolicy(condition=RestartCondition.ON_FAILURE, max_attempts=3),
+    ],
+)
+def test_tasks_that_have_finished_are_converged(policy: RestartPolicy) -> None:
     simulation = Simulation()
-    simulation.create(replace(WEB, replicas=1, restart=RestartPolicy(condition=RestartCondition.NONE)))
+    simulation.create(replace(WEB, restart=policy))
     simulation.settle()
-    simulation.report(simulation.tasks()[0], TaskState.FAILED, error="non-zero exit (3)")
+    ended(simulation, 1, TaskState.COMPLETE)
+    assert look(simulation) == replace(
+        CONVERGED, running=1, finished=1, message="converged: 1 of 2 tasks running, 1 task has finished"
+    )
+    ended(simulation, 2, TaskState.COMPLETE)
+    assert look(simulation) == replace(CONVERGED, running=0, finished=2, message="converged: 2 tasks have finished")
+    assert look(simulation, node2=0).message == "2 tasks have finished, waiting for node2 to know"
+
+
+def test_a_finished_task_that_is_started_again_is_not_converged() -> None:
+    simulation = Simulation()
+    simulation.create(WEB)
     simulation.settle()
-    assert look(simulation).errors == ("web.1: non-zero exit (3)",)
-    assert not look(simulation).converged
+    ended(simulation, 1, TaskState.COMPLETE)
+    assert look(simulation) == replace(NOTHING_YET, running=1, message="1 of 2 tasks running")
+
+
+def test_a_task_that_finishes_when_the_attempts_are_used_up_is_converged() -> None:
+    simulation = Simulation()
+    simulation.create(replace(WEB, replicas=1, restart=RestartPolicy(max_attempts=1)))
+    simulation.settle()
+    ended(simulation, 1, TaskState.FAILED)
+    simulation.wait(5)
+    ended(simulation, 1, TaskState.COMPLETE)
+    assert look(simulation) == replace(CONVERGED, wanted=1, running=0, finished=1, message="converged: 1 task has finished")
+
+
+def test_what_finished_by_an_older_spec_does_not_count() -> None:
+    simulation = Simulation()
+    simulation.create(replace(JOB, replicas=1))
+    simulation.settle()
+    ended(simulation, 1, TaskState.COMPLETE)
+    simulation.commit(admit.update_service(simulation.state, "web", lambda spec: replace(spec, command=("new",)), simulation.now))
+    assert (look(simulation).finished, look(simulation).converged) == (0, False)
+
+
+@pytest.mark.parametrize("state", [TaskState.FAILED, TaskState.REJECTED])
+def test_a_task_that_failed_for_good_is_named(state: TaskState) -> None:
+    simulation = Simulation()
+    simulation.create(replace(WEB, restart=RestartPolicy(condition=RestartCondition.NONE)))
+    simulation.settle()
+    ended(simulation, 2, state)
+    failed = "web.2: non-zero exit (3)"
+    assert look(simulation) == replace(NOTHING_YET, running=1, message="1 of 2 tasks running", errors=(failed,), failed=failed)
+
+
+def test_a_task_fails_for_good_with_the_last_attempt() -> None:
+    simulation = Simulation()
+    simulation.create(JOB)
+    simulation.settle()
+    ended(simulation, 1, TaskState.FAILED)
+    assert (look(simulation).errors, look(simulation).failed) == (("web.1: non-zero exit (3)",), "")
+    simulation.wait(5)
+    ended(simulation, 1, TaskState.FAILED)
+    assert look(simulation).failed == "web.1: non-zero exit (3)"
 
 
 def test_a_global_service_wants_one_task_per_suitable_node() -> None:
     simulation = Simulation()
     simulation.create(replace(WEB, mode=Mode.GLOBAL, constraints=("node.hostname!=node1",)))
     simulation.settle()
-    assert look(simulation) == Progress(wanted=2, running=2, converged=True, message="converged: 2 of 2 tasks running", errors=())
+    assert look(simulation) == CONVERGED
     simulation.fails = lambda task: True
     simulation.update(environment=("V=2",))
     simulation.settle()
