@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from routemesh import names
-from routemesh.model import ClientIp, Protocol, Service, Task
+from routemesh.model import ClientIp, Protocol, Task
 from routemesh.nodeplan import (
     Assign,
     Chain,
@@ -74,10 +74,11 @@ def pools(view: NodeView) -> Iterator[Pool]:
     for service in view.services:
         if service.fwmark is None:
             continue
-        groups = _ports_by_backends(view.backends.get(service.id, ()))
+        tasks = view.backends.get(service.id, ())
+        groups = _ports_by_backends(tasks)
         for number, (backends, ports) in enumerate(groups.items()):
             mark = service.fwmark + number * _MARK_STEP
-            yield Pool(mark, tuple(ports), backends, _snat(service))
+            yield Pool(mark, tuple(ports), backends, _snat(tasks))
 
 
 def host(view: NodeView) -> Iterator[Item]:
@@ -226,5 +227,6 @@ def _ports_by_backends(tasks: tuple[Task, ...]) -> Mapping[tuple[IPv4Address, ..
     return groups
 
 
-def _snat(service: Service) -> bool:
-    return service.spec.client_ip is ClientIp.SNAT
+def _snat(tasks: tuple[Task, ...]) -> bool:
+    """Whether a pool must be translated: while an update goes from snat to keep, its older tasks have no other way back."""
+    return any(task.spec.client_ip is ClientIp.SNAT for task in tasks)
