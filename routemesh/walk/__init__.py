@@ -1,0 +1,81 @@
+"""What happens to one packet and to its reply, in the plans of all nodes. PURE.
+
+Tests use this as oracle and people as `explain` (rule 11). It knows the kernel's rules and the vocabulary of nodeplan, not how
+`plan` uses them. What it does not know it reports as UnknownRule.
+
+    nouns      packets, places, hops, outcomes         journey     to a process and back
+    network    all nodes' plans → stack                layer3      a namespace's IP layer: in, on, out, arrived
+    stack      one namespace's plan, for look-up       layer2      from a device to the next IP layer: ARP, bridges, tunnels
+    flight     a packet under way                      netfilter   chains, conntrack, NAT at a hook; hooks: in which order
+    lots       its choices                             nft         rules; fields: what they can read
+
+Where a rule draws lots (numgen), the walk is repeated once for every lot.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from routemesh.model import Protocol
+from routemesh.walk.flight import Trip
+from routemesh.walk.journey import there_and_back
+from routemesh.walk.lots import Lots
+from routemesh.walk.network import Host, Network
+from routemesh.walk.nouns import (
+    OUTSIDE,
+    Branch,
+    Delivered,
+    Dropped,
+    Encapsulated,
+    Endpoint,
+    Hop,
+    Outcome,
+    Packet,
+    Place,
+    Refused,
+    ReplyArrives,
+    ReplyLost,
+    UnknownRule,
+    Walk,
+)
+
+__all__ = [
+    "OUTSIDE",
+    "Branch",
+    "Delivered",
+    "Dropped",
+    "Encapsulated",
+    "Endpoint",
+    "Hop",
+    "Host",
+    "Network",
+    "Outcome",
+    "Packet",
+    "Place",
+    "Refused",
+    "ReplyArrives",
+    "ReplyLost",
+    "UnknownRule",
+    "Walk",
+    "walk",
+]
+
+
+def walk(network: Network, packet: Packet, start: Place = OUTSIDE) -> Walk:
+    """Where the first packet of a new connection gets to, and the answer to it: one branch for every choice on the way.
+
+    `start`: OUTSIDE for a client on the underlay that is no node, or the namespace whose process sends it.
+    Raises UnknownRule at anything that can't be evaluated, NotFound when `start` does not exist.
+    """
+    if packet.protocol is Protocol.TCP:
+        packet = replace(packet, flags=frozenset({"syn"}))
+    return tuple(_branches(network, packet, start))
+
+
+def _branches(network: Network, packet: Packet, start: Place) -> Iterator[Branch]:
+    waiting: list[tuple[int, ...]] = [()]
+    while waiting:
+        lots = Lots(waiting.pop())
+        trip = Trip(network, lots.draw)
+        outcome, turn = there_and_back(trip, packet, start)
+        yield Branch(lots.share, tuple(trip.hops[:turn]), outcome, tuple(trip.hops[turn:]))
+        waiting += lots.others()

@@ -1,0 +1,90 @@
+"""Connection tracking and NAT of one namespace: what the first packet was turned into, all others are turned into too. PURE.
+
+Source: the kernel's nf_conntrack_core.c, nf_nat_core.c (nf_nat_setup_info, nf_nat_packet).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+from routemesh.model import Protocol
+from routemesh.walk.nouns import Endpoint, Packet
+
+End = Literal["source", "destination"]
+
+
+class Flow(NamedTuple):
+    """One direction of a connection."""
+
+    protocol: Protocol
+    source: Endpoint
+    destination: Endpoint
+
+    def reversed(self) -> "Flow":
+        """The flow of what answers this one."""
+        return Flow(self.protocol, self.destination, self.source)
+
+
+@dataclass(slots=True)
+class Connection:
+    """What a namespace knows of a connection: how its packets come in, in both directions.
+
+    `decided` are the ends whose translation, or none, is settled: NAT chains are asked once.
+    """
+
+    original: Flow
+    reply: Flow
+    mark: int = 0
+    answered: bool = False
+    decided: frozenset[End] = frozenset()
+
+    @property
+    def status(self) -> frozenset[str]:
+        """The flags of `ct status`, as far as the walker knows them."""
+        found = {"dnat"} if self.reply.source != self.original.destination else set()
+        if self.reply.destination != self.original.source:
+            found.add("snat")
+        return frozenset(found | ({"seen-reply"} if self.answered else set()))
+
+
+class Conntrack:
+    """All connections of one namespace."""
+
+    def __init__(self) -> None:
+        self._known: dict[Flow, Connection] = {}
+
+    def look_up(self, packet: Packet) -> tuple[Connection, bool]:
+        """The packet's connection, made if need be, and whether the packet belongs to its reply direction."""
+        flow = flow_of(packet)
+        connection = self._known.get(flow)
+        if connection is None:
+            connection = self._known[flow] = Connection(flow, flow.reversed())
+            self._known.setdefault(connection.reply, connection)
+        replies = connection.reply == flow and connection.original != flow
+        connection.answered |= replies and not packet.error
+        return connection, replies
+
+    def translate(self, connection: Connection, end: End, to: Endpoint) -> bool:
+        """Settle what one end of the connection becomes; False where another connection has such ends already."""
+        reply = connection.reply
+        answer = reply._replace(source=to) if end == "destination" else reply._replace(destination=to)
+        if self._known.get(answer, connection) is not connection:
+            return False
+        if self._known.get(reply) is connection:
+            del self._known[reply]
+        self._known[answer] = connection
+        connection.reply = answer
+        connection.decided |= {end}
+        return True
+
+
+def flow_of(packet: Packet) -> Flow:
+    """The packet's own flow."""
+    return Flow(packet.protocol, packet.source, packet.destination)
+
+
+def rewritten(packet: Packet, connection: Connection, *, replies: bool, end: End) -> Packet:
+    """The packet with one end as the other side knows it; itself where nothing is translated."""
+    other = connection.original if replies else connection.reply
+    if end == "destination":
+        return packet if packet.destination == other.source else replace(packet, destination=other.source)
+    return packet if packet.source == other.destination else replace(packet, source=other.destination)

@@ -1,0 +1,122 @@
+"""What an nftables rule can read of a packet, and how it compares. PURE.
+
+One row per field of nodeplan. Source: nft(8); the kernel's nft_meta.c, nft_ct.c, nft_payload.c, nft_fib.c.
+"""
+
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass
+from functools import cache
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any, Literal
+
+from routemesh.model import Protocol
+from routemesh.nodeplan import Field
+from routemesh.walk.flight import Flight
+from routemesh.walk.nouns import Packet
+
+_STATES = frozenset({"new", "established", "related", "invalid", "untracked"})
+_STATUS = frozenset({"dnat", "snat", "seen-reply"})
+_FLAGS = frozenset({"fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr"})
+_ADDRESS_TYPES = frozenset({"local", "unicast", "multicast"})
+
+KeyPart = Literal["proto", "port", "mark", "index", "mac", "ip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a field is read, compared and typed. `read` gives None where the packet has no such thing: then no rule matches.
+
+    `test` raises ValueError for a text that it does not understand. `part` is the field's type in a key, if it can be in one.
+    `flags`: the value is a set of names, of which a match needs one.
+    """
+
+    read: Callable[[Flight], Any]
+    test: Callable[[Any, str], bool]
+    part: KeyPart | None = None
+    flags: bool = False
+
+
+def _same(value: str, text: str) -> bool:
+    if "*" in text:
+        raise ValueError("a wildcard")
+    return value == text
+
+
+def _equal(value: int, text: str) -> bool:
+    return value == int(text, 0)
+
+
+def _within(value: IPv4Address, text: str) -> bool:
+    return value in _network(text)
+
+
+@cache
+def _network(text: str) -> IPv4Network:
+    return IPv4Network(text)
+
+
+def _one_of(known: Set[str]) -> Callable[[str, str], bool]:
+    def test(value: str, text: str) -> bool:
+        if text not in known:
+            raise ValueError(f"not one of {', '.join(sorted(known))}")
+        return value == text
+
+    return test
+
+
+def _any_of(known: Set[str]) -> Callable[[Set[str], str], bool]:
+    def test(value: Set[str], text: str) -> bool:
+        names = set(text.split(","))
+        if not names <= known:
+            raise ValueError(f"not among {', '.join(sorted(known))}")
+        return not names.isdisjoint(value)
+
+    return test
+
+
+def _state(flight: Flight) -> Set[str] | None:
+    if flight.connection is None:
+        return None
+    if flight.packet.error:
+        return {"related"}
+    return {"new"} if flight.new else {"established"}
+
+
+def _direction(flight: Flight) -> str | None:
+    if flight.connection is None:
+        return None
+    return "reply" if flight.replies else "original"
+
+
+def _address_type(flight: Flight, address: IPv4Address) -> str:
+    if address.is_multicast:
+        return "multicast"
+    return "local" if flight.stack.is_local(address) else "unicast"
+
+
+def _l4(read: Callable[[Packet], Any]) -> Callable[[Flight], Any]:
+    """A reader of the layer-4 header, which is another one in an ICMP error."""
+    return lambda flight: None if flight.packet.error else read(flight.packet)
+
+
+FIELDS: Mapping[Field, Reading] = {
+    "iifname": Reading(lambda f: f.incoming, _same),
+    "oifname": Reading(lambda f: f.outgoing, _same),
+    "meta l4proto": Reading(lambda f: "icmp" if f.packet.error else f.packet.protocol, _one_of(frozenset(Protocol)), "proto"),
+    "meta mark": Reading(lambda f: f.packet.mark, _equal, "mark"),
+    "ip saddr": Reading(lambda f: f.packet.source.address, _within, "ip"),
+    "ip daddr": Reading(lambda f: f.packet.destination.address, _within, "ip"),
+    "th sport": Reading(_l4(lambda packet: packet.source.port), _equal, "port"),
+    "th dport": Reading(_l4(lambda packet: packet.destination.port), _equal, "port"),
+    "ether saddr": Reading(lambda f: f.packet.source_mac or None, _same, "mac"),
+    "ether daddr": Reading(lambda f: f.packet.destination_mac or None, _same, "mac"),
+    "ct mark": Reading(lambda f: f.connection and f.connection.mark, _equal, "mark"),
+    "ct state": Reading(_state, _any_of(_STATES), flags=True),
+    "ct status": Reading(lambda f: f.connection and f.connection.status, _any_of(_STATUS), flags=True),
+    "ct direction": Reading(_direction, _one_of(frozenset({"original", "reply"}))),
+    "tcp flags": Reading(
+        _l4(lambda packet: packet.flags if packet.protocol is Protocol.TCP else None), _any_of(_FLAGS), flags=True
+    ),
+    "fib saddr type": Reading(lambda f: _address_type(f, f.packet.source.address), _one_of(_ADDRESS_TYPES)),
+    "fib daddr type": Reading(lambda f: _address_type(f, f.packet.destination.address), _one_of(_ADDRESS_TYPES)),
+}

@@ -1,0 +1,139 @@
+"""A packet under way: what the kernel keeps in an sk_buff, and what the walk keeps of the way it took. PURE."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import NoReturn
+
+from routemesh.nodeplan import Item, Link
+from routemesh.walk.conntrack import Connection, Conntrack
+from routemesh.walk.network import Network
+from routemesh.walk.nouns import Dropped, Hop, Packet, Place, Refused
+from routemesh.walk.stack import LOOPBACK, Stack
+
+Choose = Callable[[int], int]
+"""Asked which of that many ways to go, answers with a number below it."""
+
+
+class Ended(Exception):
+    """The packet goes no further. `refusal` is what the kernel sends to its sender, if it does."""
+
+    def __init__(self, outcome: Refused | Dropped, refusal: "Sending | None" = None) -> None:
+        super().__init__(outcome.why)
+        self.outcome = outcome
+        self.refusal = refusal
+
+
+@dataclass(slots=True)
+class Trip:
+    """One packet's way and its reply's, with one answer to every choice."""
+
+    network: Network
+    choose: Choose
+    hops: list[Hop] = field(default_factory=list)
+    conntracks: dict[Place, Conntrack] = field(default_factory=dict)
+
+    def conntrack(self, place: Place) -> Conntrack:
+        """The connections of a namespace."""
+        if place not in self.conntracks:
+            self.conntracks[place] = Conntrack()
+        return self.conntracks[place]
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """A process or a tunnel of this namespace sends a packet."""
+
+    stack: Stack
+    packet: Packet
+
+
+@dataclass(frozen=True, slots=True)
+class AtDevice:
+    """A frame came out of a device of this namespace."""
+
+    stack: Stack
+    link: Link
+    packet: Packet
+
+
+@dataclass(frozen=True, slots=True)
+class AtStack:
+    """A packet is for this namespace's IP layer. One that met hooks here before brings its connection along."""
+
+    stack: Stack
+    link: str
+    packet: Packet
+    connection: Connection | None = None
+    replies: bool = False
+    prerouted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A packet is at the sockets of a namespace, or outside the cluster."""
+
+    place: Place
+    packet: Packet
+
+
+Step = Sending | AtDevice | AtStack | Arrived
+"""Where a packet is between two layers or two namespaces."""
+
+
+@dataclass(slots=True)
+class Flight:
+    """The packet in one namespace. `incoming` is "" for a packet of its own, `outgoing` until it is routed."""
+
+    trip: Trip
+    stack: Stack
+    packet: Packet
+    incoming: str = ""
+    outgoing: str = ""
+    next_hop: IPv4Address | None = None
+    connection: Connection | None = None
+    replies: bool = False
+
+    @property
+    def new(self) -> bool:
+        """Whether the packet has a connection on which no answer was seen yet."""
+        return self.connection is not None and not self.connection.answered
+
+    def note(self, what: str, item: Item | None, after: Packet | None = None) -> None:
+        """Record what happened, and go on with the packet as it is `after` it."""
+        before, self.packet = self.packet, after or self.packet
+        self.trip.hops.append(Hop(self.stack.place, self.outgoing or self.incoming, what, item, before, self.packet))
+
+    def route(self) -> None:
+        """Choose device and next hop by the packet's present destination and mark; refuse it where there is no route."""
+        destination = self.packet.destination.address
+        if self.stack.is_local(destination):
+            self.outgoing, self.next_hop = LOOPBACK, destination
+            return
+        hop = self.stack.route(destination, self.packet.mark)
+        if hop is None:
+            self.refuse(f"there is no route to {destination}")
+        self.outgoing, self.next_hop = hop.link, hop.address
+        self.note(f"route {hop}", hop.item)
+
+    def drop(self, why: str, item: Item | None = None) -> NoReturn:
+        """End here without a word to the sender."""
+        self.note(f"dropped: {why}", item)
+        raise Ended(Dropped(self.stack.place, why))
+
+    def refuse(self, why: str, item: Item | None = None, *, reset: bool = False) -> NoReturn:
+        """End here and tell the sender, by a TCP reset or an ICMP error; a process of this namespace is told as it sends.
+
+        Of what happens to a tunnel's packet nobody inside hears.
+        """
+        if self.packet.inner is not None:
+            self.drop(why, item)
+        self.note(f"refused: {why}", item)
+        refusal = Sending(self.stack, refusal_of(self.packet, reset)) if self.incoming else None
+        raise Ended(Refused(self.stack.place, why), refusal)
+
+
+def refusal_of(packet: Packet, reset: bool) -> Packet:
+    """What the kernel answers to a packet that it refuses."""
+    flags = frozenset({"rst", "ack"}) if reset else frozenset()
+    return Packet(protocol=packet.protocol, source=packet.destination, destination=packet.source, flags=flags, error=not reset)

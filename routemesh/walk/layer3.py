@@ -1,0 +1,66 @@
+"""The IP layer of one namespace: what comes in, what goes on, what is sent, what has arrived. PURE.
+
+Source: the kernel's ip_input.c, ip_forward.c, ip_output.c, route.c.
+"""
+
+from routemesh.nodeplan import HOST
+from routemesh.walk.flight import Arrived, AtDevice, AtStack, Flight, Sending, Step, Trip
+from routemesh.walk.layer2 import transmit
+from routemesh.walk.netfilter import pass_hook
+from routemesh.walk.nouns import UnknownRule
+from routemesh.walk.stack import LOOPBACK
+
+
+def receive(trip: Trip, at: AtStack) -> Step:
+    """Take a packet from a device: to the sockets, or on to another namespace."""
+    flight = Flight(trip, at.stack, at.packet, at.link, connection=at.connection, replies=at.replies)
+    if not at.prerouted:
+        pass_hook(flight, "prerouting")
+    stack, packet = flight.stack, flight.packet
+    objection = stack.objection(at.link, packet.source.address, packet.destination.address)
+    if objection is not None:
+        flight.drop(objection)
+    if stack.is_local(packet.destination.address):
+        pass_hook(flight, "input")
+        return _deliver(flight)
+    if not stack.forwards(at.link):
+        flight.drop("it is not for this namespace, which forwards nothing")
+    flight.route()
+    pass_hook(flight, "forward")
+    pass_hook(flight, "postrouting")
+    return transmit(flight)
+
+
+def send(trip: Trip, sending: Sending) -> Step:
+    """Send a packet of the namespace's own."""
+    flight = Flight(trip, sending.stack, sending.packet)
+    flight.route()
+    pass_hook(flight, "output")
+    if flight.packet.source.address.is_loopback and flight.outgoing != LOOPBACK:
+        _check_loopback_may_leave(flight)
+    pass_hook(flight, "postrouting")
+    if flight.outgoing == LOOPBACK:
+        return AtStack(flight.stack, LOOPBACK, flight.packet, flight.connection, flight.replies)
+    return transmit(flight)
+
+
+def _check_loopback_may_leave(flight: Flight) -> None:
+    """Source: __mkroute_output."""
+    if not flight.stack.routes_loopback(flight.outgoing):
+        flight.drop(f"its source is a loopback address, and route_localnet is off on {flight.outgoing}")
+
+
+def _deliver(flight: Flight) -> Step:
+    stack, packet = flight.stack, flight.packet
+    if packet.inner is None or stack.place.netns != HOST:
+        flight.note(f"is here, for {packet.protocol}/{packet.destination.port}", None)
+        return Arrived(stack.place, packet)
+    vni, frame = packet.inner
+    ends = flight.trip.network.tunnels(stack.place.node, packet.destination.port, vni)
+    if not ends:
+        flight.drop(f"no tunnel here has VNI {vni} and UDP port {packet.destination.port}")
+    if len(ends) > 1:
+        raise UnknownRule(stack.place, f"VNI {vni}, which several tunnels have")
+    inside, link = ends[0]
+    flight.note(f"vxlan {vni} into {inside.place} {link.name}", link, frame)
+    return AtDevice(inside, link, frame)

@@ -1,0 +1,136 @@
+"""What a walk is asked and what it answers. PURE."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+from routemesh.errors import RoutemeshError
+from routemesh.model import Protocol
+from routemesh.nodeplan import Item
+
+
+class Place(NamedTuple):
+    """A namespace of a node; `netns` "" is the node's own. Outside the cluster both are ""."""
+
+    node: str
+    netns: str
+
+    def __str__(self) -> str:
+        return "/".join(part for part in self if part) or "outside"
+
+
+OUTSIDE = Place("", "")
+
+
+class Endpoint(NamedTuple):
+    """One end of a connection."""
+
+    address: IPv4Address
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.address}:{self.port}"
+
+
+class Encapsulated(NamedTuple):
+    """The frame that a VXLAN packet carries."""
+
+    vni: int
+    packet: "Packet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packet:
+    """A packet with the headers that decide its way. `flags` are TCP's; `mark` is the kernel's, not on the wire.
+
+    `error`: it is an ICMP error about a packet; protocol and ends are those that an answer to that packet would have.
+    """
+
+    protocol: Protocol
+    source: Endpoint
+    destination: Endpoint
+    source_mac: str = ""
+    destination_mac: str = ""
+    mark: int = 0
+    flags: frozenset[str] = frozenset()
+    inner: Encapsulated | None = None
+    error: bool = False
+
+    def __str__(self) -> str:
+        return f"{'icmp about ' if self.error else ''}{self.protocol} {self.source} → {self.destination}"
+
+
+class Hop(NamedTuple):
+    """One thing that happened to the packet. `item` decided it: a chain, a map's element, a route, an FDB entry …"""
+
+    place: Place
+    device: str
+    what: str
+    item: Item | None
+    before: Packet
+    after: Packet
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyArrives:
+    """The answer reaches the client, and comes from the address and port that the client asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyLost:
+    """The answer does not reach the client, or not as an answer to what it asked."""
+
+    place: Place
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """A process gets the packet and answers. `peer` is the source that it sees."""
+
+    place: Place
+    protocol: Protocol
+    port: int
+    peer: Endpoint
+    reply: ReplyArrives | ReplyLost
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The client is told no, by a TCP reset or an ICMP error that reaches it, or by its own kernel."""
+
+    place: Place
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The client is told nothing."""
+
+    place: Place
+    why: str
+
+
+Outcome = Delivered | Refused | Dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One of the ways that a packet may take; `share` of all new connections take it."""
+
+    share: Fraction
+    hops: tuple[Hop, ...]
+    outcome: Outcome
+    reply_hops: tuple[Hop, ...] = ()
+
+
+Walk = tuple[Branch, ...]
+"""The shares add up to 1."""
+
+
+class UnknownRule(RoutemeshError):
+    """Something in the plan that the walker can't evaluate; it never guesses (rule 11)."""
+
+    def __init__(self, place: Place, what: str) -> None:
+        super().__init__(f"{place}: can't tell what happens at {what}")

@@ -1,0 +1,235 @@
+"""The walker says what Linux does: real connections beside walked ones.
+
+In namespaces of its own: two nodes and a client on one wire, with all that the nodes should have, or all but one thing.
+"""
+
+import errno
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
+from ipaddress import IPv4Address
+from itertools import chain, product
+from pathlib import Path
+from select import select
+
+import pytest
+
+from routemesh import names
+from routemesh.diff import diff
+from routemesh.kernel import netns
+from routemesh.kernel.linux import LinuxKernel
+from routemesh.model import Node, Protocol
+from routemesh.nodeplan import HOST, Delete, ItemKey, Netns, key
+from routemesh.walk import OUTSIDE, Delivered, Network, Outcome, Place, Refused, ReplyArrives
+from tests.kernel.private import Private, private_netns
+from tests.property.clusters import CLIENT, CLUSTER, Attempt, from_inside, from_outside, network, tried
+from tests.property.removal import KEEPING, OTHERS, TARGET, Removal, removals, two_nodes
+
+STATE = two_nodes()
+NODES = {node.name: node for node in STATE.nodes.values()}
+PORTS = (((Protocol.TCP, 53), (Protocol.UDP, 8080)), ((Protocol.TCP, 80), (Protocol.UDP, 53)))
+"""Two ports of each of the two services."""
+
+TASKS_PER_SERVICE = 2
+PASSES = 3
+PATIENCE_S = (0.25, 3.0)
+"""How long an answer is waited for; the second time only where another outcome was expected, for the machine may be busy."""
+
+NO_ANSWER = (None, errno.EHOSTUNREACH)
+"""Of TimeoutError; and of an ICMP error that says, seconds later, that ARP found nobody."""
+
+# br_netfilter is on in every new namespace, where the kernel has it (and then it has this directory).
+FILTERS_BRIDGES = Path("/proc/sys/net/bridge").exists()
+NETWORK = network(STATE, wildcard_udp=True, filters_bridges=FILTERS_BRIDGES)
+
+
+class Mesh:
+    """The two nodes, and a client, on one wire. A task answers with its place and the address of its peer."""
+
+    def __init__(self, directory: Path, opened: ExitStack) -> None:
+        wire = opened.enter_context(private_netns())
+        wire.run("ip", "link", "add", "wire", "up", "type", "bridge")
+        self.client = _plugged("client", CLIENT, wire, opened)
+        self.spaces = {name: _plugged(name, node.address, wire, opened) for name, node in NODES.items()}
+        self.kernels: dict[str, LinuxKernel] = {}
+        for name, space in self.spaces.items():
+            with space.enter():
+                kernel = self.kernels[name] = opened.enter_context(closing(LinuxKernel(directory / name, NODES[name].address)))
+            opened.callback(kernel.apply, [Delete(HOST, Netns(inner)) for inner in NETWORK.hosts[name].plan.namespaces if inner])
+            self.restore(name)
+        self._serve(opened)
+
+    def path(self, place: Place) -> Path:
+        """The file of a namespace."""
+        if place == OUTSIDE:
+            return self.client.path
+        return self.kernels[place.node].netns_path(place.netns) if place.netns else self.spaces[place.node].path
+
+    def restore(self, node: str) -> None:
+        """Give a node all that it should have; what vanished along with something is missed when that is back."""
+        kernel, plan = self.kernels[node], NETWORK.hosts[node].plan
+        for _ in range(PASSES):
+            assert kernel.apply(diff(kernel.read(plan), plan)) == ()
+        assert diff(kernel.read(plan), plan) == ()
+
+    def prepare(self) -> None:
+        """Nobody remembers who had which address; every refusal is sent, not one a second."""
+        for name, host in NETWORK.hosts.items():
+            for inner in host.plan.namespaces:
+                inside = ("nsenter", f"--net={self.path(Place(name, inner))}")
+                subprocess.run((*inside, "ip", "neigh", "flush", "all"), check=True, capture_output=True)
+                subprocess.run((*inside, "sysctl", "-qw", "net.ipv4.icmp_ratelimit=0"), check=True)
+
+    def _serve(self, opened: ExitStack) -> None:
+        sockets: dict[socket.socket, str] = {}
+        for place in NETWORK.listening:
+            with netns.entered(self.path(Place(*place))):
+                tcp = opened.enter_context(socket.create_server(("", TARGET), backlog=64))
+                udp = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                udp.bind(("", TARGET))
+            sockets |= {tcp: str(Place(*place)), udp: str(Place(*place))}
+        wake, awake = socket.socketpair()
+        thread = threading.Thread(target=_answer_all, args=(sockets, awake))
+        thread.start()
+        opened.callback(awake.close)
+        opened.callback(thread.join)
+        opened.callback(wake.close)
+
+
+def _plugged(name: str, address: IPv4Address, wire: Private, opened: ExitStack) -> Private:
+    space = opened.enter_context(private_netns())
+    wire.run("ip", "link", "add", name, "master", "wire", "up", "type", "veth", "peer", "name", "eth0", "netns", space.name)
+    space.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
+    space.run("ip", "link", "set", "eth0", "up")
+    space.run("sysctl", "-qw", "net.ipv4.icmp_ratelimit=0")
+    return space
+
+
+def _answer_all(sockets: dict[socket.socket, str], awake: socket.socket) -> None:
+    """Until the other end of `awake` is closed."""
+    while awake not in (ready := select([*sockets, awake], [], [])[0]):
+        for each in ready:
+            with suppress(OSError):
+                if each.type == socket.SOCK_STREAM:
+                    connection, peer = each.accept()
+                    with connection:
+                        connection.sendall(f"{sockets[each]} {peer[0]}".encode())
+                else:
+                    _, peer = each.recvfrom(64)
+                    each.sendto(f"{sockets[each]} {peer[0]}".encode(), peer)
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    with ExitStack() as opened:
+        yield Mesh(tmp_path_factory.mktemp("walk"), opened)
+
+
+# --- what came of it ----------------------------------------------------------------------------------------------
+
+
+def asked(path: Path, attempt: Attempt, protocol: Protocol, port: int, patience_s: float) -> str:
+    """What comes of a real connection: `PLACE ADDRESS`, refused, silence."""
+    with netns.entered(path):
+        client = socket.socket(socket.AF_INET, socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM)
+    with client:
+        client.settimeout(patience_s)
+        try:
+            client.bind((str(attempt.source), 0))
+            client.connect((str(attempt.destination), port))
+            client.send(b"?")
+            return client.recv(64).decode()
+        except ConnectionRefusedError:
+            return "refused"
+        except OSError as error:
+            if error.errno not in NO_ANSWER:
+                raise
+            return "silence"
+
+
+def told(outcome: Outcome) -> str:
+    """The same of a walked one."""
+    if isinstance(outcome, Delivered) and outcome.reply == ReplyArrives():
+        return f"{outcome.place} {outcome.peer.address}"
+    return "refused" if isinstance(outcome, Refused) else "silence"
+
+
+def compare(mesh: Mesh, net: Network, entries: list[Node]) -> None:
+    """Try ports of both services, each service by itself, for its turn must not be disturbed."""
+    attempts = [attempt for entry in entries for attempt in (from_outside(entry), *from_inside(STATE, entry))]
+    with ThreadPoolExecutor(len(PORTS)) as pool:
+        found = pool.map(lambda ports: [difference(mesh, net, *each) for each in product(attempts, ports)], PORTS)
+        assert [each for each in chain(*found) if each] == []
+
+
+def difference(mesh: Mesh, net: Network, attempt: Attempt, wanted: tuple[Protocol, int]) -> str:
+    """What the walker said and what Linux did, where that is not the same. There is one connection for each task's turn."""
+    walked = {told(branch.outcome) for branch in tried(net, attempt, *wanted)}
+    path, real = mesh.path(attempt.start), set()
+    with ThreadPoolExecutor(TASKS_PER_SERVICE) as pool:
+        for patience_s in PATIENCE_S:
+            turns = [pool.submit(asked, path, attempt, *wanted, patience_s) for _ in range(TASKS_PER_SERVICE)]
+            real = {turn.result() for turn in turns}
+            if real == walked:
+                return ""
+    return f"{attempt} {wanted}: walked {walked}, real {real}"
+
+
+# --- tests --------------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_mesh_does_what_the_walker_says(mesh: Mesh) -> None:
+    mesh.prepare()
+    compare(mesh, NETWORK, list(NODES.values()))
+
+
+def missing(where: set[str], item: ItemKey, rule: int | None = None) -> Removal:
+    """What node0 is to lack, by the namespaces in one of which it is."""
+    return next(
+        gone
+        for gone in removals(NETWORK)
+        if gone.node == "node0" and gone.netns in where and key(gone.item) == item and number(gone) == rule
+    )
+
+
+def number(gone: Removal) -> int | None:
+    rules = getattr(gone.item, "rules", ())
+    return None if gone.rule is None else rules.index(gone.rule)
+
+
+SANDBOX, OVERLAY = {names.SANDBOX}, {names.overlay_netns(CLUSTER.ingress_id)}
+REMOTE = {task.address: names.mac(task.address) for task in STATE.tasks.values() if task.address and task.node_id == "node1"}
+REMOTE_KEPT, REMOTE_MAC = next(iter(REMOTE.items()))
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        missing({HOST}, ("Element", "ip", "published", ("tcp", 53))),
+        missing({HOST}, ("Chain", "ip", "nat-postrouting")),
+        missing({HOST}, ("Chain", "ip", "nat-postrouting"), 0),
+        missing({HOST}, ("Chain", "ip", "nat-postrouting"), 1),
+        missing(SANDBOX, ("Element", "ip", "backends", (256, 0))),
+        missing(SANDBOX, ("Element", "ip", "marks", ("udp", 8080))),
+        missing(SANDBOX, ("Chain", "ip", "nat-postrouting")),
+        missing(OVERLAY, ("FdbEntry", "vxlan0", REMOTE_MAC)),
+        missing(OVERLAY, ("Neighbour", "vxlan0", REMOTE_KEPT)),
+        missing(KEEPING, ("RoutingRule", 82)),
+        missing(KEEPING, ("Chain", "netdev", "egress")),
+        missing(KEEPING, ("Chain", "ip", "route-output")),
+        missing(KEEPING, ("Table", "ip")),
+        missing(OTHERS, ("Element", "ip", "ports", ("udp", 53))),
+        missing(OTHERS, ("Element", "ip", "published", ("tcp", 80))),
+    ],
+    ids=str,
+)
+def test_so_does_one_that_lacks_something(mesh: Mesh, gone: Removal) -> None:
+    try:
+        assert mesh.kernels[gone.node].apply([gone.op]) == ()
+        mesh.prepare()
+        compare(mesh, gone.of(NETWORK), [NODES["node0"]])
+    finally:
+        mesh.restore(gone.node)

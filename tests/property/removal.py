@@ -1,0 +1,70 @@
+"""A small cluster that has one of everything, and its network with one thing missing."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from routemesh import names
+from routemesh.diff import applied
+from routemesh.model import ClientIp, State, TaskId, TaskState, TaskStatus
+from routemesh.nodeplan import Chain, Change, Delete, Item, Op, Rule, key
+from routemesh.walk import Network
+from tests.property.clusters import CLUSTER, Addresses, node, placed, service, task
+
+TARGET = 9000
+KEEPING, OTHERS = ({names.container_id(TaskId(f"task{slot}")) for slot in slots} for slots in ((1, 2), (3, 4)))
+"""The namespaces of the tasks that are told the client's address, and of the others."""
+
+
+def two_nodes() -> State:
+    """Two nodes; a service that keeps the client's address and one that does not, each with a task on each node."""
+    ingress = Addresses(CLUSTER.ingress_subnet[2])
+    nodes = [node(number, "up", ingress) for number in range(2)]
+    owners = [(number, TARGET) for number in (0, 1, 1, 1, 0, 0)]
+    services = [service(number, 2, owners, client_ip, ingress) for number, client_ip in enumerate(ClientIp)]
+    gateways = {node.id: Addresses(CLUSTER.gwbridge_subnet[3]) for node in nodes}
+    running = TaskStatus(state=TaskState.RUNNING, at=0.0)
+    homes = [(of, home.id) for of in services for home in nodes]
+    tasks = [placed(task(slot, of, running), home, ingress, gateways[home]) for slot, (of, home) in enumerate(homes, start=1)]
+    return State(
+        cluster=CLUSTER,
+        nodes={node.id: node for node in nodes},
+        services={service.id: service for service in services},
+        tasks={task.id: task for task in tasks},
+    )
+
+
+class Removal(NamedTuple):
+    """An item, or one rule of a chain, that a node lacks."""
+
+    node: str
+    netns: str
+    item: Item
+    rule: Rule | None = None
+
+    def __str__(self) -> str:
+        return f"{self.node} {self.netns or 'host'} {key(self.item)} {self.rule or ''}"
+
+    @property
+    def op(self) -> Op:
+        """What removes it."""
+        if self.rule is None or not isinstance(self.item, Chain):
+            return Delete(self.netns, self.item)
+        rules = tuple(rule for rule in self.item.rules if rule != self.rule)
+        return Change(self.netns, self.item, replace(self.item, rules=rules))
+
+    def of(self, net: Network) -> Network:
+        """The network without it."""
+        host = net.hosts[self.node]
+        hosts = {**net.hosts, self.node: replace(host, plan=applied(host.plan, [self.op]))}
+        return Network(hosts, net.listening, net.sysctls, net.wildcard_udp)
+
+
+def removals(net: Network) -> Iterator[Removal]:
+    """Every item, and every rule of every chain."""
+    for name, host in net.hosts.items():
+        for netns, items in host.plan.namespaces.items():
+            for item in items.values():
+                yield Removal(name, netns, item)
+                for rule in item.rules if isinstance(item, Chain) else ():
+                    yield Removal(name, netns, item, rule)

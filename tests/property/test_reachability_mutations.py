@@ -1,0 +1,111 @@
+"""Whatever is taken out of a plan, the walker notices, unless it is known to decide nothing about reachability.
+
+One item at a time is removed as the kernel would remove it, and one rule at a time from every chain.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from ipaddress import IPV4LENGTH, IPv4Address
+from itertools import product
+
+from routemesh import names
+from routemesh.model import Protocol, State, Task
+from routemesh.nodeplan import HOST, Address, Chain, Element, Match, Neighbour, Sysctl, Verdict
+from routemesh.walk import Endpoint, Network, Packet, Place, UnknownRule, walk
+from tests.property.clusters import GATEWAY, PORTS, SOURCE_PORT, from_inside, from_outside, network
+from tests.property.removal import KEEPING, TARGET, Removal, removals, two_nodes
+
+ELSEWHERE = IPv4Address("203.0.113.1")
+
+# --- what is observed ---------------------------------------------------------------------------------------------
+
+
+def observed(net: Network, packet: Packet, start: Place) -> list[object]:
+    """Where each branch ends, and as what; the error where the walker can't tell."""
+    try:
+        return [
+            (branch.share, branch.outcome, [str(hop.after) for hop in branch.hops[-1:]]) for branch in walk(net, packet, start)
+        ]
+    except UnknownRule as error:
+        return [str(error)]
+
+
+def probes(state: State) -> Iterator[tuple[Packet, Place]]:
+    """Connections to published ports from everywhere, and what nodes, sandboxes and tasks might try besides."""
+    for entry in state.nodes.values():
+        for attempt in (from_outside(entry), *from_inside(state, entry)):
+            for protocol, port in PORTS:
+                yield packet(protocol, attempt.source, attempt.destination, port), attempt.start
+    for some, protocol in product(state.tasks.values(), Protocol):
+        yield from around(state, some, protocol)
+
+
+def around(state: State, task: Task, protocol: Protocol) -> Iterator[tuple[Packet, Place]]:
+    """From a task to its node, to outside and to sandboxes; from its node and from sandboxes past the published ports to it."""
+    assert task.node_id is not None and task.address is not None and task.gateway_address is not None
+    place, home = Place(task.node_id, names.container_id(task.id)), state.nodes[task.node_id]
+    yield packet(protocol, task.gateway_address, home.address, 8080), place
+    yield packet(protocol, GATEWAY, task.gateway_address, TARGET), Place(home.name, HOST)
+    for source in (task.address, task.gateway_address):
+        yield packet(protocol, source, ELSEWHERE, 443), place
+    for other in state.nodes.values():
+        assert other.ingress_address is not None
+        yield packet(protocol, task.address, other.ingress_address, 8080), place
+        for port in (8080, TARGET):
+            yield packet(protocol, other.ingress_address, task.address, port), Place(other.name, names.SANDBOX)
+
+
+def packet(protocol: Protocol, source: IPv4Address, destination: IPv4Address, port: int) -> Packet:
+    return Packet(protocol=protocol, source=Endpoint(source, SOURCE_PORT), destination=Endpoint(destination, port))
+
+
+# --- what may be missing ----------------------------------------------------------------------------------------------
+
+
+def has_no_say_in_reverse_paths(gone: Removal) -> bool:
+    """Only to a task that is told the client's address do packets come by eth0 though the way back leads through eth1."""
+    return (
+        isinstance(gone.item, Sysctl)
+        and gone.item.path.endswith("rp_filter")
+        and not (gone.netns in KEEPING and names.GATEWAY_LINK not in gone.item.path)
+    )
+
+
+HARMLESS: Mapping[str, Callable[[Removal], bool]] = {
+    "a VIP is there for people to see": lambda gone: (
+        isinstance(gone.item, Address) and gone.item.address.network.prefixlen == IPV4LENGTH and gone.netns == names.SANDBOX
+    ),
+    "either of a task's permanent neighbour and the overlay bridge's address does": lambda gone: (
+        (isinstance(gone.item, Neighbour) and gone.netns in KEEPING)
+        or (isinstance(gone.item, Address) and gone.item.link == names.OVERLAY_BRIDGE)
+    ),
+    "packets come by the way that leads back": has_no_say_in_reverse_paths,
+    "forwarding is switched on for a namespace and for its links, either of which does": lambda gone: (
+        isinstance(gone.item, Sysctl)
+        and (gone.item.path.endswith("/forwarding") or (gone.item.path.endswith("/ip_forward") and gone.netns == names.SANDBOX))
+    ),
+    "the walker does not weigh packets": lambda gone: isinstance(gone.item, Chain) and gone.item.name == "filter-forward",
+    "a chain ends by itself": lambda gone: gone.rule == (Verdict("return"),),
+    "there is but one connection in a walk, so neither zones nor old sockets matter": lambda gone: (
+        (isinstance(gone.item, Sysctl) and gone.item.path == "net/ipv4/tcp_max_tw_buckets")
+        or (isinstance(gone.item, Chain) and gone.item.name in ("raw-prerouting", "nat-input"))
+        or (isinstance(gone.item, Element) and gone.item.map == "zones")
+    ),
+    "a connection's later packets would be let in as its first was": lambda gone: (
+        gone.rule == (Match("ct state", "established,related"), Verdict("accept"))
+    ),
+}
+
+
+def test_the_walker_notices_whatever_is_missing_but_for_what_is_known_to_be_harmless() -> None:
+    state = two_nodes()
+    net = network(state, wildcard_udp=True)
+    usual = [(attempt, observed(net, *attempt)) for attempt in probes(state)]
+
+    def unnoticed(gone: Removal) -> bool:
+        missing = gone.of(net)
+        return all(observed(missing, *attempt) == before for attempt, before in usual)
+
+    found = [gone for gone in removals(net) if unnoticed(gone)]
+    unexplained = [str(gone) for gone in found if not any(explains(gone) for explains in HARMLESS.values())]
+    idle = [reason for reason, explains in HARMLESS.items() if not any(map(explains, found))]
+    assert (unexplained, idle) == ([], [])
