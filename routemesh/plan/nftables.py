@@ -75,10 +75,12 @@ def pools(view: NodeView) -> Iterator[Pool]:
         if service.fwmark is None:
             continue
         tasks = view.backends.get(service.id, ())
+        # While an update goes from snat to keep, the older tasks have no other way back for their replies.
+        translated = {task.address for task in tasks if task.spec.client_ip is ClientIp.SNAT}
         groups = _ports_by_backends(tasks)
         for number, (backends, ports) in enumerate(groups.items()):
             mark = service.fwmark + number * _MARK_STEP
-            yield Pool(mark, tuple(ports), backends, _snat(tasks))
+            yield Pool(mark, tuple(ports), backends, not translated.isdisjoint(backends))
 
 
 def host(view: NodeView) -> Iterator[Item]:
@@ -225,8 +227,3 @@ def _ports_by_backends(tasks: tuple[Task, ...]) -> Mapping[tuple[IPv4Address, ..
     for port, backends in sorted(addresses.items()):
         groups.setdefault(tuple(backends), []).append(port)
     return groups
-
-
-def _snat(tasks: tuple[Task, ...]) -> bool:
-    """Whether a pool must be translated: while an update goes from snat to keep, its older tasks have no other way back."""
-    return any(task.spec.client_ip is ClientIp.SNAT for task in tasks)
