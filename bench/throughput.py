@@ -6,7 +6,7 @@ each entry node (so that closed connections, which a replica remembers for a min
 programs on the node's own address. The client asks the latter directly; through the mesh by node1 (the replica is remote) and
 node2 (local); and through HAProxy (TCP mode) and nginx (stream) on node1 and node2, in the packages' defaults, which forward to
 the program on node2's own address. wrk: 1 thread, 16 connections, kept alive or one per request; iperf3: one TCP stream, client
-to server. Rounds of 2 s in which all have their turn; ratios are of one round. Budget: none; the issue asks for the ratios.
+to server. Rounds of 2 s in which all have their turn; ratios are of one round. Budget: none, the ratios are what is asked.
 """
 
 import json

@@ -247,7 +247,7 @@ class Task:
 
     @property
     def serving(self) -> bool:
-        """Whether new connections may go to it (DESIGN rule 10)."""
+        """Whether new connections may go to it (rule 10)."""
         return self.desired == TaskState.RUNNING == self.status.state and self.status.healthy
 
 

@@ -1,6 +1,6 @@
 """The names and addresses that things bear, each derived by one formula. Pure; standard library only.
 
-Kernel objects bear Swarm's names (DESIGN §9); what Swarm makes random is derived from ids here, so that a
+Kernel objects bear Swarm's names; what Swarm makes random is derived from ids here, so that a
 daemon with no memory plans the same names again (rule 5).
 """
 

@@ -426,5 +426,5 @@ class Capabilities:
     mtu_bytes: int = 1500
 
     def engine(self, wanted: str) -> str:
-        """The engine to use for `auto`, `nftables` or `ipvs`; `auto` is nftables (DESIGN §2)."""
+        """The engine to use for `auto`, `nftables` or `ipvs`; `auto` is nftables."""
         return "nftables" if wanted == "auto" else wanted

@@ -1,4 +1,4 @@
-"""One task from its assignment to its end, as its node carries it out (DESIGN rules 7 and 10).
+"""One task from its assignment to its end, as its node carries it out (rules 7 and 10).
 
     ASSIGNED ─ namespace there ─ start ─ [STARTING ─ healthy] ─ RUNNING ─┬─ exits by itself ───────────────── COMPLETE | FAILED
                                                                          ├─ unhealthy: out of every map ─ stop ─ FAILED

@@ -1,4 +1,4 @@
-"""The node's kernel: the contract of the only code that touches it (DESIGN §3, §6).
+"""The node's kernel: the contract of the only code that touches it.
 
 All methods are synchronous and are called from one thread (rules 3 and 4): a network namespace belongs to a thread.
 """

@@ -1,6 +1,6 @@
 """What the kernel has said of one namespace: in dumps, and in the events since.
 
-The law (DESIGN rule 4, READ BACK): only the kernel's words are remembered, never what we asked of it. Our own writes come back
+The law (rule 4, READ BACK): only the kernel's words are remembered, never what we asked of it. Our own writes come back
 as events like everybody's. The kernel is asked again where events do not tell the whole: for a link that changed, for routes
 (which it drops silently with links and addresses), for all after lost events, and anyway when the memory is old.
 """

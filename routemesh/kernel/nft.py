@@ -1,6 +1,6 @@
 """nftables of one network namespace, through libnftables: reading what is ours, and transactions.
 
-READ BACK (DESIGN rule 4) without reading: what was read is kept together with the kernel's attestation, which is the number of
+READ BACK (rule 4) without reading: what was read is kept together with the kernel's attestation, which is the number of
 the ruleset's generation (one up with every transaction of anybody) and the netdev chains (a device that goes may take its chain
 along without a transaction). While the attestation holds, so does what was read. Our own transaction is folded in if the
 generation moved by exactly one; in every other case everything is read again (docs/adr/0003).

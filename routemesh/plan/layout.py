@@ -6,7 +6,7 @@
     <container id>     eth0 overlay (publishing tasks), eth1 docker_gwbridge, default via 172.18.0.1
 
 Bridges neither learn nor flood: every local MAC is a static entry of its port; what no port has goes to vxlan0 alone, whose
-own table knows every remote MAC and which drops the rest. Names, MACs and addresses are libnetwork's (swarm-recordings).
+own table knows every remote MAC and which drops the rest. Names, MACs and addresses are libnetwork's.
 """
 
 from collections.abc import Iterator
@@ -143,7 +143,7 @@ def overlay_gateway(cluster: Cluster) -> IPv4Address:
 def _return_path(cluster: Cluster) -> Iterator[Item]:
     """Replies marked with a sandbox's overlay address leave through eth0; the next hop is only a name for `that way`.
 
-    The engine puts the right sandbox's MAC in at the egress hook, so one route serves all nodes (DESIGN §2).
+    The engine puts the right sandbox's MAC in at the egress hook, so one route serves all nodes.
     """
     subnet, hop = cluster.ingress_subnet, overlay_gateway(cluster)
     yield Neighbour(names.OVERLAY_LINK, hop, names.mac(hop))

@@ -4,7 +4,7 @@ The rules that a packet meets are the same however many services there are; port
 thing that can't be an element is the round-robin counter, which nftables keeps in a rule: each service has a chain of one
 rule, reached through a verdict map (docs/adr/0002).
 
-Source: nft(8); DESIGN §2; the kernel's net/netfilter/nft_numgen.c.
+Source: nft(8); docs/path.md; the kernel's net/netfilter/nft_numgen.c.
 """
 
 from collections.abc import Iterator, Mapping

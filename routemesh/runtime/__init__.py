@@ -1,4 +1,4 @@
-"""The processes of tasks: the contract that every driver fulfils (DESIGN §7)."""
+"""The processes of tasks: the contract that every driver fulfils."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass

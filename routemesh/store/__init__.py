@@ -1,4 +1,4 @@
-"""The cluster's state, kept: the contract that every store fulfils (DESIGN §5).
+"""The cluster's state, kept: the contract that every store fulfils.
 
 State changes are transactions: `update` reads, applies a pure function, commits by compare-and-swap and retries. Every object
 that the function replaced carries the new revision. Leases live beside the state and do not count as changes of it: a node
