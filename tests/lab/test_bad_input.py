@@ -94,14 +94,20 @@ def test_an_engine_that_this_kernel_lacks(mesh: Cluster) -> None:
     assert "ipvs" in line and "nftables" in line
 
 
-def _node(place: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Start a daemon that can't start, in a network namespace of its own."""
-    address = ("ip", "link", "set", "lo", "up")
-    script = "import subprocess,sys,os; subprocess.run(sys.argv[1:5], check=True); os.execv(sys.argv[5], sys.argv[5:])"
-    command = [sys.executable, "-m", "routemesh", "node", "--name", "solo", "--advertise", "127.0.0.1", "--run-dir", str(place)]
-    command += ["--data-dir", str(place), *options]
+ADDRESS = "192.0.2.1"
+
+
+def _node(place: Path, *options: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    """Start a daemon that can't start, in a network namespace of its own with ADDRESS; `before`: one more `ip` command there."""
+    commands = [f"ip address add {ADDRESS}/32 dev lo", *([before] if before else [])]
+    script = (
+        "import subprocess,sys,os; n=int(sys.argv[1]);"
+        "[subprocess.run(c.split(), check=True) for c in sys.argv[2:2+n]]; os.execv(sys.argv[2+n], sys.argv[2+n:])"
+    )
+    daemon = [sys.executable, "-m", "routemesh", "node", "--name", "solo", "--advertise", ADDRESS, "--run-dir", str(place)]
+    daemon += ["--data-dir", str(place), *options]
     return subprocess.run(
-        ["unshare", "--net", sys.executable, "-c", script, *address[:4], *command],
+        ["unshare", "--net", sys.executable, "-c", script, str(len(commands)), *commands, *daemon],
         capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
 
@@ -137,15 +143,8 @@ def test_a_locked_database(tmp_path: Path) -> None:
 def test_an_active_swarm_on_the_host(tmp_path: Path) -> None:
     """Its docker_gwbridge is there, and not ours."""
     require("root", "netns", "nf_tables")
-    script = (
-        "import subprocess,sys,os; subprocess.run(['ip','link','add','docker_gwbridge','type','bridge'], check=True);"
-        "os.execv(sys.argv[1], sys.argv[1:])"
-    )
-    command = [sys.executable, "-m", "routemesh", "node", "--name", "solo", "--advertise", "127.0.0.1"]
-    command += ["--run-dir", str(tmp_path / "run"), "--data-dir", str(tmp_path / "run"), "--store", f"sqlite:{tmp_path}/c.db"]
-    done = subprocess.run(
-        ["unshare", "--net", sys.executable, "-c", script, *command], capture_output=True, text=True, timeout=30, check=False
-    )
+    store = f"sqlite:{tmp_path}/cluster.db"
+    done = _node(tmp_path / "run", "--store", store, before="ip link add docker_gwbridge type bridge")
     assert "docker_gwbridge" in _one_line(done)
 
 
