@@ -404,6 +404,11 @@ class Delete:
 Op = Create | Change | Delete
 
 
+def item_of(op: Op) -> Item:
+    """What an operation is about; of a change, what it leads to."""
+    return op.new if isinstance(op, Change) else op.item
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An operation that the kernel refused (rule 9): the command that repeats it, and why."""

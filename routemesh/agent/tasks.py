@@ -99,7 +99,7 @@ class TaskRunner:
         netns = names.container_id(task.id)
         around.runtime.check(task.spec)
         await around.namespace_ready(netns)
-        name = f"{task.spec.name}.{task.slot or task.node_id}"
+        name = names.task_name(task.spec.name, task.slot, task.node_id or "")
         running = await around.runtime.start(task.id, name, task.spec, netns, around.netns_path(netns))
         self._found = running
         if task.spec.health is not None:

@@ -13,7 +13,7 @@ from routemesh.decide.liveness import lease_name
 from routemesh.decide.progress import Progress
 from routemesh.manager import LEADER
 from routemesh.model import Lease, Mode, Node, NodeId, Service, State, Task, TaskState
-from routemesh.nodeplan import Chain, Change, Create, Element, Map, NodePlan, Op, Table
+from routemesh.nodeplan import Chain, Change, Create, Element, Map, NodePlan, Op, Table, item_of
 from routemesh.render import command, ruleset
 from routemesh.render.commands import PathOf
 
@@ -134,7 +134,7 @@ def diff_info(node: Node, ops: Iterable[Op], path_of: PathOf) -> wire.DiffInfo:
             wire.OpInfo(
                 kind=type(op).__name__.lower(),
                 netns=op.netns,
-                item=plain(op.new if isinstance(op, Change) else op.item),
+                item=plain(item_of(op)),
                 old=plain(op.old) if isinstance(op, Change) else None,
                 command=command(op, path_of),
             )

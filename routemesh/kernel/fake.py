@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 from itertools import groupby
 from pathlib import Path
 
-from routemesh.kernel.fakestate import Items, Refused, State, item_of
+from routemesh.kernel.fakestate import Items, Refused, State
 from routemesh.model import Listener
 from routemesh.model import Protocol as L4
 from routemesh.nodeplan import (
@@ -22,6 +22,7 @@ from routemesh.nodeplan import (
     Op,
     Sysctl,
     Table,
+    item_of,
     key,
 )
 from routemesh.render import command

@@ -13,7 +13,6 @@ from routemesh.nodeplan import (
     Address,
     Assign,
     Chain,
-    Change,
     Delete,
     Dnat,
     Element,
@@ -34,6 +33,7 @@ from routemesh.nodeplan import (
     Table,
     Verdict,
     VerdictLookup,
+    item_of,
     key,
 )
 
@@ -198,11 +198,6 @@ class State:
                 return at_fault
             at_fault.append(culprit)
             remaining.remove(culprit[0])
-
-
-def item_of(op: Op) -> Item:
-    """What an operation is about; of a change, what it leads to."""
-    return op.new if isinstance(op, Change) else op.item
 
 
 def _carry_out(items: Items, op: Op) -> None:

@@ -22,7 +22,7 @@ from routemesh.errors import KernelError, Unavailable
 from routemesh.kernel import nftjson
 from routemesh.kernel.netfilter import ANY_FAMILY, IPV4, NETDEV, NETFILTER
 from routemesh.kernel.netlink import Message, Reply, Requests, as_text, parse
-from routemesh.nodeplan import Change, Create, Delete, Element, Failure, Family, Item, ItemKey, Map, Op, Table, key
+from routemesh.nodeplan import Change, Create, Delete, Element, Failure, Family, Item, ItemKey, Map, Op, Table, item_of, key
 from routemesh.render import command, transaction
 from routemesh.render.commands import PathOf, default_path, inside
 
@@ -204,7 +204,7 @@ class _Search:
 
 def _fold(items: dict[ItemKey, Item], op: Op) -> Op | None:
     """Carry out `op` on `items`. The operation that a kernel with these items needs for it; None if there is nothing to do."""
-    wanted = op.new if isinstance(op, Change) else op.item
+    wanted = item_of(op)
     name = key(wanted)
     present = items.get(name)
     if isinstance(op, Delete):

@@ -14,7 +14,7 @@ from routemesh.kernel.entrywriter import EntryWriter
 from routemesh.kernel.linkwriter import LinkWriter
 from routemesh.kernel.owner import Owner
 from routemesh.kernel.spaces import Space, Spaces
-from routemesh.nodeplan import Chain, Change, Delete, Element, Failure, Item, Link, Map, Netns, Op, Sysctl, Table
+from routemesh.nodeplan import Chain, Delete, Element, Failure, Link, Map, Netns, Op, Sysctl, Table, item_of
 from routemesh.render import command
 
 Run = Sequence[Op]
@@ -70,7 +70,7 @@ class Writer:
 
     def _put_links(self, space: Space, run: Run) -> Iterator[Failure]:
         for op in run:
-            link = _item(op)
+            link = item_of(op)
             assert isinstance(link, Link)
             try:
                 self._links.put(space, link)
@@ -78,14 +78,14 @@ class Writer:
                 yield self._failure(op, refusal)
 
     def _remove_links(self, space: Space, run: Run) -> Iterable[Failure]:
-        self._links.remove(space, [link.name for link in map(_item, run) if isinstance(link, Link)])
+        self._links.remove(space, [link.name for link in map(item_of, run) if isinstance(link, Link)])
         return ()
 
     def _write_settings(self, space: Space, run: Run) -> Iterator[Failure]:
         """A setting that is not wanted any more keeps its value: nobody knows what it was before."""
         with space.enter():
             for op in run:
-                setting = _item(op)
+                setting = item_of(op)
                 assert isinstance(setting, Sysctl)
                 try:
                     if not isinstance(op, Delete):
@@ -122,7 +122,7 @@ def _runs(ops: Run) -> Iterator[tuple[int, Run]]:
 
 
 def _run_of(op: Op) -> tuple[int, str]:
-    match _item(op):
+    match item_of(op):
         case Link():
             return (_DOOMED_LINKS if isinstance(op, Delete) else _LINKS), op.netns
         case Sysctl():
@@ -136,10 +136,6 @@ def _run_of(op: Op) -> tuple[int, str]:
 
 
 def _namespace(op: Op) -> str:
-    item = _item(op)
+    item = item_of(op)
     assert isinstance(item, Netns)
     return item.name
-
-
-def _item(op: Op) -> Item:
-    return op.new if isinstance(op, Change) else op.item

@@ -24,6 +24,7 @@ from routemesh.nodeplan import (
     Route,
     RoutingRule,
     Sysctl,
+    item_of,
 )
 from routemesh.render.nft import NFT_ITEMS, transaction
 
@@ -44,7 +45,7 @@ def command(op: Op, path_of: PathOf = default_path) -> str:
 
     Raises ValueError for an nftables item that has no place in nft's language.
     """
-    item = op.new if isinstance(op, Change) else op.item
+    item = item_of(op)
     if isinstance(item, Netns):
         return _netns(op, _path(item.name, path_of))
     texts = [inside(op.netns, text, path_of) for text in _commands(op, item)]

@@ -47,6 +47,7 @@ from routemesh.nodeplan import (
     Table,
     Verdict,
     VerdictLookup,
+    item_of,
 )
 from routemesh.render import values
 from routemesh.render.canonical import l4proto
@@ -126,7 +127,7 @@ def _chain(item: Chain) -> Iterator[str]:
 
 def transaction(ops: Iterable[Op]) -> str:
     """Commands that carry out `ops` of one namespace, all or none of them; ops on other kinds of items are passed over."""
-    mine = [op for op in ops if isinstance(op.new if isinstance(op, Change) else op.item, NFT_ITEMS)]
+    mine = [op for op in ops if isinstance(item_of(op), NFT_ITEMS)]
     runs = (list(run) for _, run in groupby(mine, lambda op: isinstance(op, Delete)))
     return "".join(f"{line}\n" for run in runs for line in _run(run))
 

@@ -41,6 +41,7 @@ from routemesh.nodeplan import (
     Verdict,
     VerdictLookup,
     Vxlan,
+    item_of,
     key,
     namespace,
 )
@@ -284,11 +285,7 @@ def test_deletes_come_last_unless_they_make_room(actual: NodePlan, desired: Node
     for op in ops[: last + 1]:
         if isinstance(op, Delete):
             assert key(op.item) in desired.namespaces.get(op.netns, {}) or hangs_on_replaced(op, ops)
-    order = [
-        KIND_ORDER.index(type(op.new if isinstance(op, Change) else op.item))
-        for op in ops[: last + 1]
-        if not isinstance(op, Delete)
-    ]
+    order = [KIND_ORDER.index(type(item_of(op))) for op in ops[: last + 1] if not isinstance(op, Delete)]
     assert order == sorted(order)
 
 
