@@ -26,6 +26,8 @@ from routemesh.nodeplan import (
     Element,
     FdbEntry,
     InSet,
+    IpvsDestination,
+    IpvsService,
     Item,
     ItemKey,
     Link,
@@ -39,11 +41,14 @@ from routemesh.nodeplan import (
     Peer,
     Redirect,
     Route,
+    Rule,
     Statement,
     Sysctl,
     Table,
     Verdict,
     VerdictLookup,
+    XtChain,
+    XtRule,
     key,
 )
 
@@ -175,7 +180,7 @@ def _remove(namespaces: dict[str, dict[ItemKey, Item]], netns: str, name: ItemKe
                 _remove(namespaces, inner, inside)
         case Link(peer=Peer(other_netns, other_link)):
             _remove(namespaces, other_netns, ("Link", other_link))
-    if isinstance(item, Link | Table | Map):
+    if isinstance(item, Link | Table | Map | IpvsService):
         for owned in [other for other, it in items.items() if name in _owners(it)]:
             _remove(namespaces, netns, owned)
 
@@ -196,6 +201,8 @@ def _owners(item: Item) -> tuple[ItemKey, ...]:
             return (("Table", family),)
         case Element(family, name):
             return ("Table", family), ("Map", family, name)
+        case IpvsDestination():
+            return (("IpvsService", item.mark),)
         case _:
             return ()
 
@@ -224,6 +231,11 @@ def _referents(item: Item) -> Iterator[ItemKey]:
             for rule in rules:
                 for statement in rule:
                     yield from _named_by(family, statement)
+        case XtChain(table, _, rules):
+            for rule in rules:
+                yield from _jumps(table, rule)
+        case XtRule(table, _, rule):
+            yield from _jumps(table, rule)
 
 
 def _named_by(family: str, statement: Statement) -> Iterator[ItemKey]:
@@ -236,9 +248,13 @@ def _named_by(family: str, statement: Statement) -> Iterator[ItemKey]:
             yield ("Chain", family, name)
 
 
+def _jumps(table: str, rule: Rule) -> Iterator[ItemKey]:
+    return (("XtChain", table, statement.chain) for statement in rule if isinstance(statement, Verdict) and statement.chain)
+
+
 def _referents_first(kind: type, ops: list[_Made]) -> list[_Made]:
     """Bridges before their ports, chains before those that jump to them; no other kind refers to its own."""
-    if kind not in (Link, Chain):
+    if kind not in (Link, Chain, XtChain):
         return ops
     by_place = {(op.netns, key(op.item)): op for op in ops}
     order: TopologicalSorter[tuple[str, ItemKey]] = TopologicalSorter()

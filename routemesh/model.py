@@ -17,7 +17,8 @@ ServiceId = NewType("ServiceId", str)
 NodeId = NewType("NodeId", str)
 TaskId = NewType("TaskId", str)
 
-FIRST_FWMARK = 0x100
+FIRST_FWMARK, LAST_FWMARK = 0x100, 0x7FFF
+"""A service has one mark; above them are the marks of ports that differ in their tasks for a while (plan.pools)."""
 INGRESS_VNI = 4096
 VXLAN_PORT = 4789
 VXLAN_OVERHEAD_BYTES = 50
@@ -115,6 +116,57 @@ class ClientIp(StrEnum):
     SNAT = "snat"
 
 
+class Scheduler(StrEnum):
+    """How new connections are shared out among a service's tasks. Names are IPVS's, see ipvsadm(8); `random` is nftables'."""
+
+    RR = "rr"
+    WRR = "wrr"
+    LC = "lc"
+    WLC = "wlc"
+    SH = "sh"
+    MH = "mh"
+    SED = "sed"
+    NQ = "nq"
+    RANDOM = "random"
+
+
+class Locality(StrEnum):
+    """Which tasks a node may lead connections to: all; its own while it has any; only its own."""
+
+    ANY = "any"
+    PREFER_LOCAL = "prefer-local"
+    LOCAL_ONLY = "local-only"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """Shares of a service's tasks: `default`, other ones on some nodes (by name), and others still in some slots.
+
+    A task of weight 0 gets no new connections.
+    """
+
+    default: int = 1
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    slots: Mapping[int, int] = field(default_factory=dict)
+
+    def of(self, slot: int, node_name: str) -> int:
+        """The weight of a task."""
+        return self.slots.get(slot, self.nodes.get(node_name, self.default))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balancing:
+    """How a service's connections are shared out.
+
+    `affinity_s`: a client stays with its task until it was idle for so long; 0: every connection is shared out.
+    """
+
+    scheduler: Scheduler = Scheduler.RR
+    affinity_s: int = 0
+    weights: Weights = Weights()
+    locality: Locality = Locality.ANY
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publish:
     """One published port: every node's `published` leads to `target` in a task."""
@@ -186,6 +238,7 @@ class ServiceSpec:
     stop_signal: str = "SIGTERM"
     stop_grace_s: float = 10.0
     client_ip: ClientIp = ClientIp.KEEP
+    balancing: Balancing = Balancing()
     force: int = 0
 
 
@@ -194,7 +247,8 @@ class Service:
     """A spec under a name, with what the manager allocated for it.
 
     `version` counts the specs: a task whose `service_version` is lower and whose spec differs is out of date.
-    `vip` and `fwmark` are None until allocated and for a service that publishes nothing.
+    `vip` and `fwmark` are None until allocated and for a service that publishes nothing. `mark_port` is the published port by
+    which the pool of ports with that very mark is known (plan.pools).
     `error` is why it can't be allocated (an exhausted pool), "" normally.
     """
 
@@ -206,6 +260,7 @@ class Service:
     previous_spec: ServiceSpec | None = None
     vip: IPv4Address | None = None
     fwmark: int | None = None
+    mark_port: tuple[Protocol, int] | None = None
     error: str = ""
     revision: int = 0
 

@@ -4,8 +4,8 @@ A NodePlan maps namespace names to items. "" is the node's own namespace; the ot
 routemesh makes. An item is a frozen value; `key(item)` says which kernel object it is, the other fields what that
 object should be like. Two items with one key are two states of one object, so `diff` needs no more than this file.
 
-nftables rules are data, not text: nft re-spells what it is given (nft 1.0.6), so text can't be compared.
-Expressions are named as nft spells them. A statement that is none of ours is read as `Unknown`, never skipped.
+nftables' and iptables' rules are data, not text, in one vocabulary: nft re-spells what it is given (nft 1.0.6), so text can't be
+compared. Expressions are named as nft spells them. A statement that is none of ours is read as `Unknown`, never skipped.
 """
 
 from collections.abc import Iterable, Mapping
@@ -205,9 +205,10 @@ class Counter:
 
 @dataclass(frozen=True, slots=True)
 class Dnat:
-    """`dnat to ADDRESS`; the port stays."""
+    """`dnat to ADDRESS[:PORT]`; without a port it stays, with one (iptables only) it may be another."""
 
     to: IPv4Address | Lookup
+    port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +225,9 @@ class Masquerade:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """`redirect to :PORT`, the port from a map."""
+    """`redirect to :PORT`; nftables takes the port from a map, iptables has a rule per port."""
 
-    to: Lookup
+    to: int | Lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,14 +254,19 @@ class VerdictLookup:
 
 
 @dataclass(frozen=True, slots=True)
+class IpvsMatch:
+    """`-m ipvs --ipvs`: the packet belongs to an IPVS connection. iptables only."""
+
+
+@dataclass(frozen=True, slots=True)
 class Unknown:
-    """A statement outside this vocabulary, as nft's JSON has it. Read only; nothing plans it."""
+    """A statement outside this vocabulary, as nft's JSON or iptables-save has it. Read only; nothing plans it."""
 
     json: str
 
 
 Statement = (
-    Match | MarkMatch | InSet | Assign | ClampMss | Counter | Dnat | Snat | Masquerade | Redirect | Reject
+    Match | MarkMatch | InSet | IpvsMatch | Assign | ClampMss | Counter | Dnat | Snat | Masquerade | Redirect | Reject
     | Verdict | VerdictLookup | Unknown
 )  # fmt: skip
 Rule = tuple[Statement, ...]
@@ -321,47 +327,127 @@ class Chain:
     rules: tuple[Rule, ...] = ()
 
 
+# --- iptables ----------------------------------------------------------------------------------------------------
+
+XtTable = Literal["raw", "mangle", "nat", "filter"]
+BUILT_IN: Mapping[XtTable, tuple[str, ...]] = {
+    "raw": ("PREROUTING", "OUTPUT"),
+    "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
+    "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
+    "filter": ("INPUT", "FORWARD", "OUTPUT"),
+}
+"""The chains that a table has by itself, named for their hooks. Source: iptables(8)."""
+
+
+@dataclass(frozen=True, slots=True)
+class XtChain:
+    """An iptables chain that is ours alone, with all its rules, in order.
+
+    In the node's own namespace it has one of our names (DOCKER-INGRESS); in a namespace of ours every chain is ours. A built-in
+    chain is an item only while it has rules or its policy is not ACCEPT. `policy` is None for the others, which have none.
+    """
+
+    table: XtTable
+    name: str
+    rules: tuple[Rule, ...] = ()
+    policy: Literal["ACCEPT", "DROP"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class XtRule:
+    """A rule of ours in a built-in chain of the node's namespace, among rules of others: known by the comment `routemesh`.
+
+    `head`: it goes before what is there, else behind it.
+    """
+
+    table: XtTable
+    chain: str
+    rule: Rule
+    head: bool = True
+
+
+# --- IPVS --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IpvsTimeouts:
+    """Idle connections are forgotten after so many seconds: `ipvsadm --set TCP TCPFIN UDP`; one of each namespace."""
+
+    tcp_s: int
+    tcp_fin_s: int
+    udp_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IpvsService:
+    """A virtual service by firewall mark: `ipvsadm -A -f MARK -s SCHEDULER`.
+
+    `persistent_s`: for how many seconds without a packet a client keeps its destination; 0: every connection is scheduled.
+    `fallback`: where the hash of `sh` or `mh` leads to a destination of weight 0, another is taken.
+    """
+
+    mark: int
+    scheduler: str
+    persistent_s: int = 0
+    fallback: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IpvsDestination:
+    """A real server of a service: `ipvsadm -a -f MARK -r ADDRESS:PORT -m -w WEIGHT`. Port 0: as the client had it.
+
+    With weight 0 it keeps its connections and gets no new ones.
+    """
+
+    mark: int
+    address: IPv4Address
+    port: int = 0
+    weight: int = 1
+    method: Literal["masq", "route", "tunnel"] = "masq"
+
+
 Item = (
-    Netns | Link | Sysctl | Address | Route | RoutingRule | Neighbour | FdbEntry | Table | Map | Chain | Element
+    Netns | Link | Sysctl | Address | Route | RoutingRule | Neighbour | FdbEntry
+    | IpvsTimeouts | IpvsService | IpvsDestination | Table | Map | Chain | Element | XtChain | XtRule
 )  # fmt: skip
 
 KIND_ORDER: tuple[type, ...] = (
-    Netns, Link, Sysctl, Address, Route, RoutingRule, Neighbour, FdbEntry, Table, Map, Chain, Element,
+    Netns, Link, Sysctl, Address, Route, RoutingRule, Neighbour, FdbEntry,
+    IpvsTimeouts, IpvsService, IpvsDestination, Table, Map, Chain, Element, XtChain, XtRule,
 )  # fmt: skip
 """Referents first (rule 6): created in this order, deleted in reverse. (A verdict element refers to a chain, a chain's rules to
-maps; chains that jump to one another are declared, then filled, within one transaction.)"""
+maps; chains that jump to one another are declared, then filled, within one transaction.) What balances comes before the rules
+that lead packets to it."""
 
 ItemKey = tuple[object, ...]
 Namespace = Mapping[ItemKey, Item]
 
 
+_NAMED_BY: Mapping[type, tuple[str, ...]] = {
+    Netns: ("name",),
+    Link: ("name",),
+    Sysctl: ("path",),
+    Address: ("link", "address"),
+    Route: ("table", "destination"),
+    RoutingRule: ("priority", "fwmark"),
+    Neighbour: ("link", "ip"),
+    FdbEntry: ("link", "mac"),
+    IpvsTimeouts: (),
+    IpvsService: ("mark",),
+    IpvsDestination: ("mark", "address", "port"),
+    Table: ("family",),
+    Map: ("family", "name"),
+    Chain: ("family", "name"),
+    Element: ("family", "map", "key"),
+    XtChain: ("table", "name"),
+    XtRule: ("table", "chain", "rule"),
+}
+
+
 def key(item: Item) -> ItemKey:
     """Which kernel object an item is, unique within its namespace: the kind and the fields that name the object."""
-    match item:
-        case Netns(name):
-            return ("Netns", name)
-        case Link():
-            return ("Link", item.name)
-        case Sysctl(path, _):
-            return ("Sysctl", path)
-        case Address(link, address):
-            return ("Address", link, address)
-        case Route():
-            return ("Route", item.table, item.destination)
-        case RoutingRule():
-            return ("RoutingRule", item.priority)
-        case Neighbour(link, ip, _):
-            return ("Neighbour", link, ip)
-        case FdbEntry(link, mac, _):
-            return ("FdbEntry", link, mac)
-        case Table(family):
-            return ("Table", family)
-        case Map():
-            return ("Map", item.family, item.name)
-        case Chain():
-            return ("Chain", item.family, item.name)
-        case Element():
-            return ("Element", item.family, item.map, item.key)
+    kind = type(item)
+    return (kind.__name__, *[getattr(item, name) for name in _NAMED_BY[kind]])
 
 
 def namespace(items: Iterable[Item]) -> Namespace:
@@ -423,12 +509,13 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a node's kernel and tools offer."""
+    """What a node's kernel and tools offer. `kernel` is its release; `iptables` the variant that works there, "" for none."""
 
     nf_tables: bool
     ip_vs: bool
     kernel: str
     mtu_bytes: int = 1500
+    iptables: Literal["nft", "legacy", ""] = ""
 
     def engine(self, wanted: str) -> str:
         """The engine to use for `auto`, `nftables` or `ipvs`; `auto` is nftables."""

@@ -4,7 +4,8 @@
     routemesh.health.http=/path[:port]       healthy means: GET answers with a status below 400
     routemesh.health.tcp[=port]              healthy means: a connection is accepted
 
-Without a port, the first published target port is asked.
+Without a port, the first published target port is asked. What labels say about balancing is read as a service is admitted:
+decide.balance.
 """
 
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from routemesh.decide.admit.spec import LABELS
 from routemesh.errors import UserError
 from routemesh.model import ClientIp, HealthCheck, HealthKind, Publish, ServiceSpec
 
-CLIENT_IP, HEALTH_HTTP, HEALTH_TCP = LABELS
+CLIENT_IP, HEALTH_HTTP, HEALTH_TCP = LABELS[:3]
 
 _PROBES = (HealthKind.HTTP, HealthKind.TCP)
 _LAST_PORT = 65535

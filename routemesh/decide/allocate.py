@@ -1,14 +1,15 @@
 """Gives out addresses on the ingress overlay and firewall marks. PURE.
 
-Order: nodes, then VIPs, then tasks. Marks count up: one more than the highest in use, FIRST_FWMARK for the first.
+Order: nodes, then VIPs, then tasks. Marks count up: one more than the highest in use, FIRST_FWMARK for the first; after the last
+mark come those that have become free.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import replace
 
 from routemesh.decide.edit import blocked, with_tasks
 from routemesh.decide.pool import Pool, ingress_pool
-from routemesh.model import FIRST_FWMARK, Service, State, Task, TaskState, TaskStatus
+from routemesh.model import FIRST_FWMARK, LAST_FWMARK, Service, State, Task, TaskState, TaskStatus
 
 
 def allocate(state: State, now: float) -> State:
@@ -32,27 +33,34 @@ def _with_nodes(state: State, pool: Pool) -> State:
 
 
 def _with_services(state: State, pool: Pool) -> State:
-    mark = max((service.fwmark or 0 for service in state.services.values()), default=0)
+    marks = _free_marks({service.fwmark for service in state.services.values()})
     changed = {}
     for service in sorted(state.services.values(), key=lambda service: (service.created_at, service.spec.name)):
-        allocated = _allocated(service, pool, max(mark + 1, FIRST_FWMARK))
-        mark = max(mark, allocated.fwmark or 0)
+        allocated = _allocated(service, pool, marks)
         if allocated is not service:
             changed[service.id] = allocated
     return replace(state, services={**state.services, **changed}) if changed else state
 
 
-def _allocated(service: Service, pool: Pool, mark: int) -> Service:
+def _free_marks(used: Set[int | None]) -> Iterator[int]:
+    highest = max((mark for mark in used if mark is not None), default=FIRST_FWMARK - 1)
+    yield from range(highest + 1, LAST_FWMARK + 1)
+    yield from (mark for mark in range(FIRST_FWMARK, highest) if mark not in used)
+
+
+def _allocated(service: Service, pool: Pool, marks: Iterator[int]) -> Service:
     if not service.spec.publish:
         unused = service.vip is None and service.fwmark is None and not service.error
-        return service if unused else replace(service, vip=None, fwmark=None, error="")
+        return service if unused else replace(service, vip=None, fwmark=None, mark_port=None, error="")
     if service.vip is not None:
         return service
     vip = pool.take()
-    if vip is not None:
-        return replace(service, vip=vip, fwmark=mark, error="")
-    error = f"no virtual IP: {_exhausted(pool)}"
-    return service if service.error == error else replace(service, error=error)
+    mark = next(marks, None) if vip is not None else None
+    if vip is None or mark is None:
+        error = f"no virtual IP: {_exhausted(pool)}" if vip is None else "no firewall mark: all are in use; remove a service"
+        return service if service.error == error else replace(service, error=error)
+    port = min((publish.protocol, publish.published) for publish in service.spec.publish)
+    return replace(service, vip=vip, fwmark=mark, mark_port=port, error="")
 
 
 def _tasks(state: State, pool: Pool, now: float) -> Iterator[Task]:

@@ -24,16 +24,12 @@ from routemesh.nodeplan import (
     Netns,
     Peer,
     Route,
-    RoutingRule,
     Sysctl,
     Vxlan,
 )
 from routemesh.plan.view import NodeView
 
-RETURN_TABLE = 82
-"""Routing table, in a task's namespace, of replies to clients that came through a node's sandbox."""
-
-_DEFAULT = IPv4Network("0.0.0.0/0")
+EVERYWHERE = IPv4Network("0.0.0.0/0")
 
 
 def gateway(cluster: Cluster) -> IPv4Address:
@@ -110,7 +106,7 @@ def overlay(view: NodeView) -> Iterator[Item]:
 
 
 def task(view: NodeView, task: Task) -> Iterator[Item]:
-    """A task's namespace: eth1 for its own traffic, eth0 and the way back for what is published."""
+    """A task's namespace: eth1 for its own traffic, eth0 for what is published; the way back is the engine's."""
     netns = names.container_id(task.id)
     assert task.gateway_address is not None
     yield from _gateway_end(view, netns, task.gateway_address, answers_from(task))
@@ -122,7 +118,6 @@ def task(view: NodeView, task: Task) -> Iterator[Item]:
         # A client's port that comes again through another node would meet its socket in TIME_WAIT, whose timestamps it
         # can't continue: the SYN is passed over and repeated after a second. Source: tcp_timewait_state_process.
         yield Sysctl("net/ipv4/tcp_max_tw_buckets", "0")
-        yield from _return_path(view.cluster)
 
 
 def answers_from(task: Task) -> IPv4Address | None:
@@ -140,17 +135,6 @@ def overlay_gateway(cluster: Cluster) -> IPv4Address:
     return cluster.ingress_subnet[1]
 
 
-def _return_path(cluster: Cluster) -> Iterator[Item]:
-    """Replies marked with a sandbox's overlay address leave through eth0; the next hop is only a name for `that way`.
-
-    The engine puts the right sandbox's MAC in at the egress hook, so one route serves all nodes.
-    """
-    subnet, hop = cluster.ingress_subnet, overlay_gateway(cluster)
-    yield Neighbour(names.OVERLAY_LINK, hop, names.mac(hop))
-    yield Route(destination=_DEFAULT, via=hop, link=names.OVERLAY_LINK, table=RETURN_TABLE)
-    yield RoutingRule(priority=RETURN_TABLE, fwmark=int(subnet.network_address), mask=int(subnet.netmask), table=RETURN_TABLE)
-
-
 def _gateway_port(view: NodeView, netns: str, address: IPv4Address) -> Iterator[Item]:
     port = names.gateway_port(netns)
     peer = Peer(netns, names.GATEWAY_LINK)
@@ -166,7 +150,7 @@ def _gateway_end(view: NodeView, netns: str, address: IPv4Address, source: IPv4A
     peer = Peer(HOST, names.gateway_port(netns))
     yield Link(name=names.GATEWAY_LINK, kind="veth", mtu=view.node.mtu_bytes, mac=names.mac(address), peer=peer)
     yield Address(names.GATEWAY_LINK, _on(address, view.cluster.gwbridge_subnet))
-    yield Route(destination=_DEFAULT, via=gateway(view.cluster), link=names.GATEWAY_LINK, source=source)
+    yield Route(destination=EVERYWHERE, via=gateway(view.cluster), link=names.GATEWAY_LINK, source=source)
 
 
 def _overlay_port(view: NodeView, netns: str, address: IPv4Address) -> Iterator[Item]:

@@ -7,14 +7,13 @@ rule, reached through a verdict map (docs/adr/0002).
 Source: nft(8); docs/path.md; the kernel's net/netfilter/nft_numgen.c.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from ipaddress import IPv4Address
+from collections.abc import Iterator
 
 from routemesh import names
-from routemesh.model import ClientIp, Protocol, Task
+from routemesh.model import ClientIp, Scheduler, Task
 from routemesh.nodeplan import (
     Assign,
+    Capabilities,
     Chain,
     ClampMss,
     Counter,
@@ -29,9 +28,12 @@ from routemesh.nodeplan import (
     Map,
     Masquerade,
     Match,
+    Neighbour,
     Numgen,
     Redirect,
     Reject,
+    Route,
+    RoutingRule,
     Rule,
     Snat,
     Table,
@@ -39,11 +41,16 @@ from routemesh.nodeplan import (
     VerdictLookup,
 )
 from routemesh.plan import layout
+from routemesh.plan.pools import Pool, pools
 from routemesh.plan.view import NodeView
+
+SCHEDULERS = frozenset({Scheduler.RR})
+
+RETURN_TABLE = 82
+"""Routing table, in a task's namespace, of replies to clients that came through a node's sandbox."""
 
 _RAW, _MANGLE, _DSTNAT, _FILTER, _SRCNAT = -300, -150, -100, 0, 100
 _TCP_AND_IP_HEADER_BYTES = 40
-_MARK_STEP = 1 << 16
 _LAST_ZONE = 0xFFFF
 """A pool that is larger than a /16 has nodes that share a zone, if it has that many."""
 
@@ -53,34 +60,6 @@ _REFUSE: tuple[Rule, ...] = (
     (Match("meta l4proto", "tcp"), Reject("tcp reset")),
     (Reject("icmp port-unreachable"),),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """The ports that share one mark and the overlay addresses that they are balanced over."""
-
-    mark: int
-    ports: tuple[tuple[Protocol, int], ...]
-    backends: tuple[IPv4Address, ...]
-    snat: bool
-
-
-def pools(view: NodeView) -> Iterator[Pool]:
-    """Every service's ports, grouped by the tasks that serve them.
-
-    There is one pool per service, with the service's mark. Only while an update changes the published ports do ports differ in
-    their tasks, and then the further pools' marks lie `_MARK_STEP` apart.
-    """
-    for service in view.services:
-        if service.fwmark is None:
-            continue
-        tasks = view.backends.get(service.id, ())
-        # While an update goes from snat to keep, the older tasks have no other way back for their replies.
-        translated = {task.address for task in tasks if task.spec.client_ip is ClientIp.SNAT}
-        groups = _ports_by_backends(tasks)
-        for number, (backends, ports) in enumerate(groups.items()):
-            mark = service.fwmark + number * _MARK_STEP
-            yield Pool(mark, tuple(ports), backends, not translated.isdisjoint(backends))
 
 
 def host(view: NodeView) -> Iterator[Item]:
@@ -108,11 +87,11 @@ def host(view: NodeView) -> Iterator[Item]:
         ),
     )
     for pool in pools(view):
-        for port in pool.ports:
+        for port in pool.ports if pool.backends else ():
             yield Element("ip", "published", port)
 
 
-def sandbox(view: NodeView) -> Iterator[Item]:
+def sandbox(view: NodeView, caps: Capabilities) -> Iterator[Item]:
     """Mark by published port, balance by mark, as IPVS does in Swarm's sandbox."""
     assert view.node.ingress_address is not None
     from_node = Match("iifname", names.GATEWAY_LINK)
@@ -132,7 +111,8 @@ def sandbox(view: NodeView) -> Iterator[Item]:
     snat: Rule = (to_overlay, InSet(("meta mark",), "snat-marks"), Snat(view.node.ingress_address))
     yield Chain("ip", "nat-postrouting", Hook("nat", "postrouting", _SRCNAT), (snat,))
     for pool in pools(view):
-        yield from _balance(pool)
+        if pool.backends:
+            yield from _balance(pool)
 
 
 def task(view: NodeView, task: Task) -> Iterator[Item]:
@@ -170,7 +150,14 @@ def task(view: NodeView, task: Task) -> Iterator[Item]:
 
 
 def _return_path(view: NodeView) -> Iterator[Item]:
-    """The mark names the sandbox by which the connection came; it chooses the route and then the MAC of the reply."""
+    """The mark names the sandbox by which the connection came; it chooses the route and then the MAC of the reply.
+
+    The next hop is only a name for `that way`: the egress hook puts the right sandbox's MAC in, so one route serves all nodes.
+    """
+    subnet, hop = view.cluster.ingress_subnet, layout.overlay_gateway(view.cluster)
+    yield Neighbour(names.OVERLAY_LINK, hop, names.mac(hop))
+    yield Route(destination=layout.EVERYWHERE, via=hop, link=names.OVERLAY_LINK, table=RETURN_TABLE)
+    yield RoutingRule(priority=RETURN_TABLE, fwmark=int(subnet.network_address), mask=int(subnet.netmask), table=RETURN_TABLE)
     yield Map("ip", "nodes", ("mac",), "mark")
     yield from _zones(view)
     recall: Rule = (Match("ct direction", "reply"), Assign("meta mark", "ct mark"))
@@ -211,19 +198,7 @@ def _balance(pool: Pool) -> Iterator[Item]:
     yield Element("ip", "services", (pool.mark,), Verdict("goto", chain))
     for port in pool.ports:
         yield Element("ip", "marks", port, pool.mark)
-    for index, address in enumerate(pool.backends):
-        yield Element("ip", "backends", (pool.mark, index), address)
+    for index, backend in enumerate(pool.backends):
+        yield Element("ip", "backends", (pool.mark, index), backend.address)
     if pool.snat:
         yield Element("ip", "snat-marks", (pool.mark,))
-
-
-def _ports_by_backends(tasks: tuple[Task, ...]) -> Mapping[tuple[IPv4Address, ...], list[tuple[Protocol, int]]]:
-    addresses: dict[tuple[Protocol, int], list[IPv4Address]] = {}
-    for task in tasks:
-        assert task.address is not None
-        for publish in task.spec.publish:
-            addresses.setdefault((publish.protocol, publish.published), []).append(task.address)
-    groups: dict[tuple[IPv4Address, ...], list[tuple[Protocol, int]]] = {}
-    for port, backends in sorted(addresses.items()):
-        groups.setdefault(tuple(backends), []).append(port)
-    return groups

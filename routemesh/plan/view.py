@@ -1,6 +1,6 @@
 """What one node may see of the cluster: the input of `plan`. PURE."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from routemesh.errors import NotFound
@@ -14,7 +14,8 @@ class NodeView:
     `peers`: the other nodes that have an ingress address, silent ones too: the data plane of a node works on without its daemon,
     and replies to what came through it must find back. `tasks`: this node's own, until they have ended. `remote`: tasks
     with an overlay address on live peers, until they have ended. `backends`: per service, the tasks that new connections may go
-    to, in slot order; each has an overlay address. All are sorted, so that equal states give equal views.
+    to, in slot order; each has an overlay address. `draining`: those that run and may get no new ones. `names`: of all
+    nodes. All are sorted, so that equal states give equal views.
     """
 
     cluster: Cluster
@@ -24,6 +25,8 @@ class NodeView:
     remote: tuple[Task, ...]
     services: tuple[Service, ...]
     backends: Mapping[ServiceId, tuple[Task, ...]]
+    draining: Mapping[ServiceId, tuple[Task, ...]]
+    names: Mapping[NodeId, str]
 
 
 def view(state: State, node_id: NodeId) -> NodeView:
@@ -40,10 +43,7 @@ def view(state: State, node_id: NodeId) -> NodeView:
             own.append(task)
         elif task.address is not None and task.node_id in peers and peers[task.node_id].state is NodeState.READY:
             remote.append(task)
-    serving: dict[ServiceId, list[Task]] = {}
-    for task in sorted((*own, *remote), key=_by_slot):
-        if task.serving and task.address is not None:
-            serving.setdefault(task.service_id, []).append(task)
+    running = [task for task in sorted((*own, *remote), key=_by_slot) if task.address is not None and _runs(task)]
     return NodeView(
         cluster=state.cluster,
         node=node,
@@ -51,8 +51,22 @@ def view(state: State, node_id: NodeId) -> NodeView:
         tasks=tuple(own),
         remote=tuple(remote),
         services=tuple(sorted(state.services.values(), key=lambda service: service.id)),
-        backends={service: tuple(tasks) for service, tasks in serving.items()},
+        backends=_by_service(task for task in running if task.serving),
+        draining=_by_service(task for task in running if not task.serving),
+        names={other.id: other.name for other in state.nodes.values()},
     )
+
+
+def _runs(task: Task) -> bool:
+    """Whether it may have connections: also when its end was asked for."""
+    return task.status.state is TaskState.RUNNING
+
+
+def _by_service(tasks: Iterable[Task]) -> Mapping[ServiceId, tuple[Task, ...]]:
+    found: dict[ServiceId, list[Task]] = {}
+    for task in tasks:
+        found.setdefault(task.service_id, []).append(task)
+    return {service: tuple(of_service) for service, of_service in found.items()}
 
 
 def _by_slot(task: Task) -> tuple[int, str]:

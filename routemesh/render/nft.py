@@ -310,16 +310,18 @@ def _condition(statement: Match | MarkMatch | InSet) -> str:
 
 def _translation(statement: Dnat | Snat | Redirect | Masquerade) -> str:
     match statement:
-        case Dnat(Lookup() as lookup):
+        case Dnat(Lookup() as lookup, None):
             return f"dnat to {_lookup(lookup)}"
-        case Dnat(address):
+        case Dnat(IPv4Address() as address, None):
             return f"dnat to {values.address(address)}"
         case Snat(address):
             return f"snat to {values.address(address)}"
-        case Redirect(lookup):
+        case Redirect(Lookup() as lookup):
             return f"redirect to :{_lookup(lookup)}"
         case Masquerade():
             return "masquerade"
+        case _:
+            raise ValueError(f"{statement!r} is iptables' alone")
 
 
 def _verdict(verdict: Verdict) -> str:

@@ -217,7 +217,7 @@ REMOTE_KEPT, REMOTE_MAC = next(iter(REMOTE.items()))
         missing(SANDBOX, ("Chain", "ip", "nat-postrouting")),
         missing(OVERLAY, ("FdbEntry", "vxlan0", REMOTE_MAC)),
         missing(OVERLAY, ("Neighbour", "vxlan0", REMOTE_KEPT)),
-        missing(KEEPING, ("RoutingRule", 82)),
+        missing(KEEPING, ("RoutingRule", 82, 0x0A000000)),
         missing(KEEPING, ("Chain", "netdev", "egress")),
         missing(KEEPING, ("Chain", "ip", "route-output")),
         missing(KEEPING, ("Table", "ip")),

@@ -115,7 +115,12 @@ def service(
     )
     spec = ServiceSpec(name=f"service{number}", publish=publish, client_ip=client_ip)
     vip, mark = (ingress.take(), 256 + number) if publish else (None, None)
-    return Service(id=ServiceId(spec.name), spec=spec, version=2, created_at=0.0, updated_at=0.0, vip=vip, fwmark=mark)
+    return replace(
+        Service(id=ServiceId(spec.name), spec=spec, version=2, created_at=0.0, updated_at=0.0),
+        vip=vip,
+        fwmark=mark,
+        mark_port=min((port.protocol, port.published) for port in spec.publish) if spec.publish else None,
+    )
 
 
 def older(of: Service, old_client_ip: Callable[[ClientIp], ClientIp]) -> Service:

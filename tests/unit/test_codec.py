@@ -17,6 +17,8 @@ from routemesh.store.codec import CodecError, decode, encode
 _STORABLE: dict[Any, st.SearchStrategy[Any]] = {
     float: st.floats(allow_nan=False, allow_infinity=False),
     Mapping[str, str]: st.dictionaries(st.text(), st.text(), max_size=3),
+    Mapping[str, int]: st.dictionaries(st.text(), st.integers(0, 65535), max_size=3),
+    Mapping[int, int]: st.dictionaries(st.integers(0, 65535), st.integers(0, 65535), max_size=3),
     tuple[str, ...]: st.lists(st.text(), max_size=3).map(tuple),
 }
 

@@ -81,7 +81,8 @@ NAME_RULE = "is not a DNS label; use at most 63 letters, digits, - and _, with a
         (
             {"labels": {"routemesh.sticky": "yes"}},
             "service web: label 'routemesh.sticky' is unknown; "
-            "the labels of routemesh are: routemesh.client-ip, routemesh.health.http, routemesh.health.tcp",
+            "the labels of routemesh are: routemesh.client-ip, routemesh.health.http, routemesh.health.tcp, "
+            "routemesh.lb, routemesh.affinity, routemesh.weight, routemesh.locality",
         ),
         ({"health": health(port=0)}, "service web: health check's port 0 is out of range; use 1-65535"),
         ({"health": health(path="x")}, "service web: health check's path 'x' does not start with /"),

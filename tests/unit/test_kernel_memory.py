@@ -117,8 +117,8 @@ def test_asks_for_routes_again_when_an_address_is_gone(namespace: Namespace) -> 
     assert namespace.items(7) == {GATEWAY, RULE}
 
 
-def test_of_two_rules_with_one_priority_the_later_is_kept(namespace: Namespace) -> None:
-    later = replace(RULE, fwmark=2)
+def test_of_two_rules_with_one_priority_and_mark_the_later_is_kept(namespace: Namespace) -> None:
+    later = replace(RULE, table=83)
     assert namespace.memory.fold(put(later, 0))
     assert not namespace.memory.fold(drop(RULE, 0))
     assert later in namespace.items()

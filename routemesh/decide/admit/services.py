@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from routemesh.decide.admit.engines import check_engines, check_marks
 from routemesh.decide.admit.find import find_service
 from routemesh.decide.admit.ports import check_addresses, check_ports
 from routemesh.decide.admit.spec import checked
@@ -21,8 +22,7 @@ def create_service(state: State, spec: ServiceSpec, now: float) -> State:
     service = Service(
         id=ServiceId(derive_id("service", spec.name, state.revision, now)), spec=spec, version=1, created_at=now, updated_at=now
     )
-    check_ports(state, service)
-    check_addresses(state, service)
+    _check_room(state, service)
     return _with(state, service)
 
 
@@ -38,8 +38,7 @@ def update_service(state: State, service: str, change: Callable[[ServiceSpec], S
     if spec.mode is not old.spec.mode:
         raise UserError(f"service {spec.name} can't change from {old.spec.mode} to {spec.mode}; {instead}")
     new = replace(old, spec=spec, previous_spec=old.spec, version=old.version + 1, updated_at=now)
-    check_ports(state, new)
-    check_addresses(state, new)
+    _check_room(state, new)
     return _with(state, new)
 
 
@@ -47,6 +46,13 @@ def remove_service(state: State, service: str) -> State:
     """Take a service away; the manager's next step retires its tasks."""
     gone = find_service(state, service).id
     return replace(state, services={key: other for key, other in state.services.items() if key != gone})
+
+
+def _check_room(state: State, service: Service) -> None:
+    check_ports(state, service)
+    check_addresses(state, service)
+    check_marks(state, service)
+    check_engines(state, service)
 
 
 def _with(state: State, service: Service) -> State:

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
+from routemesh.decide import balance
 from routemesh.decide.constraints import parse
 from routemesh.errors import UserError
 from routemesh.model import ClientIp, HealthCheck, HealthKind, Publish, ServiceSpec
 
 CLIENT_IP = "routemesh.client-ip"
-LABELS = (CLIENT_IP, "routemesh.health.http", "routemesh.health.tcp")
+LABELS = (CLIENT_IP, "routemesh.health.http", "routemesh.health.tcp", *balance.LABELS)
 """The labels with a meaning for routemesh; the health labels are read where requests come in."""
 
 MAX_REPLICAS = 10_000
@@ -27,7 +28,7 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 
 
 def checked(spec: ServiceSpec) -> ServiceSpec:
-    """The spec in its normal form (the signal's full name, the client's address as the label has it). Raises UserError."""
+    """The spec in its normal form (the signal's full name, what its labels say). Raises UserError."""
     if not _NAME.fullmatch(spec.name):
         raise UserError(
             f"service name {spec.name!r} is not a DNS label; use at most 63 letters, digits, - and _, "
@@ -40,7 +41,9 @@ def checked(spec: ServiceSpec) -> ServiceSpec:
         _check_health(spec.health)
         for constraint in spec.constraints:
             parse(constraint)
-        return replace(spec, stop_signal=_signal(spec.stop_signal), client_ip=_client_ip(spec))
+        client_ip = _client_ip(spec)  # first: it refuses labels that nobody knows
+        balancing = balance.balancing(spec.labels)
+        return replace(spec, stop_signal=_signal(spec.stop_signal), client_ip=client_ip, balancing=balancing)
     except UserError as exc:
         raise UserError(f"service {spec.name}: {exc}") from None
 

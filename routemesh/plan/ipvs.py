@@ -1,0 +1,227 @@
+"""The `ipvs` engine: Swarm's own rules, iptables and IPVS by firewall mark. PURE.
+
+What differs from Swarm, and why, is in docs/swarm.md. Chains, marks, addresses and the order of rules are libnetwork's.
+
+Source: moby daemon/libnetwork/service_linux.go; ipvsadm(8), iptables-extensions(8); the kernel's ipvs-sysctl.rst.
+"""
+
+import re
+from collections.abc import Iterator
+
+from routemesh import names
+from routemesh.model import ClientIp, Protocol, Scheduler, Task
+from routemesh.nodeplan import (
+    Assign,
+    Capabilities,
+    ClampMss,
+    Dnat,
+    IpvsDestination,
+    IpvsMatch,
+    IpvsService,
+    IpvsTimeouts,
+    Item,
+    MarkMatch,
+    Masquerade,
+    Match,
+    Redirect,
+    Route,
+    RoutingRule,
+    Rule,
+    Snat,
+    Sysctl,
+    Verdict,
+    XtChain,
+    XtRule,
+)
+from routemesh.plan import layout
+from routemesh.plan.pools import Pool, pools
+from routemesh.plan.view import NodeView
+
+SCHEDULERS = frozenset(Scheduler) - {Scheduler.RANDOM}
+
+RETURN_CHAIN = "ROUTEMESH-RETURN"
+"""In a task: by which node's sandbox a connection came."""
+
+RETURN_PRIORITY = 82
+"""Of the routing rules, one per node, that lead replies back there; their table is numbered as the sandbox's address."""
+
+_TIMEOUTS = IpvsTimeouts(tcp_s=432_000, tcp_fin_s=120, udp_s=300)
+"""Conntrack's for an established and a closing TCP connection (nf_conntrack_proto_tcp.c); for UDP IPVS's own, which is longer."""
+
+_REUSE_FIXED = (5, 9)
+"""Since then a client's port that comes again meets no delay of a second with conn_reuse_mode=1 (kernel f0a5e4d7a594)."""
+
+_ALL_BITS = 0xFFFFFFFF
+_TCP_AND_IP_HEADER_BYTES = 40
+_HASHED = (Scheduler.SH, Scheduler.MH)
+_RETURN: Rule = (Verdict("return"),)
+_TO_LOCAL = Match("fib daddr type", "local")
+_FENCED = ("sctp", "udp", "tcp")
+
+
+def host(view: NodeView) -> Iterator[Item]:
+    """DOCKER-INGRESS and what docker_gwbridge has around it; the newest port first, as libnetwork inserts them."""
+    gateway, subnet = names.GWBRIDGE, str(view.cluster.gwbridge_subnet)
+    to_ingress: Rule = (_TO_LOCAL, Verdict("jump", names.INGRESS_CHAIN))
+    ports = [port for pool in pools(view) for port in pool.ports][::-1]
+    yield XtChain("nat", names.INGRESS_CHAIN, (*(_publish(view, *port) for port in ports), _RETURN))
+    yield XtChain("filter", names.INGRESS_CHAIN, (*(rule for port in ports for rule in _admit(*port)), _RETURN))
+    yield XtRule("nat", "PREROUTING", to_ingress)
+    yield XtRule("nat", "OUTPUT", to_ingress)
+    yield XtRule("nat", "POSTROUTING", (Match("oifname", gateway), Match("fib saddr type", "local"), Masquerade()))
+    yield XtRule("nat", "POSTROUTING", (Match("ip saddr", subnet), Match("oifname", gateway, negate=True), Masquerade()))
+    # A task's call to its own node comes back through the node only so; in Swarm br_netfilter sees to it.
+    own_tasks = (Match("ip saddr", subnet), Match("oifname", gateway), Match("ct status", "dnat"), Masquerade())
+    yield XtRule("nat", "POSTROUTING", own_tasks)
+    out = Match("iifname", gateway)
+    established = Match("ct state", "established,related")
+    yield XtRule("filter", "FORWARD", (out, Match("oifname", gateway, negate=True), Verdict("accept")))
+    yield XtRule("filter", "FORWARD", (Match("oifname", gateway), established, Verdict("accept")))
+    yield XtRule("filter", "FORWARD", (Verdict("jump", names.INGRESS_CHAIN),))
+    yield XtRule("filter", "FORWARD", (out, Match("oifname", gateway), Verdict("drop")), head=False)
+
+
+def sandbox(view: NodeView, caps: Capabilities) -> Iterator[Item]:
+    """Mark by published port, balance by mark; translate the client where it is the node itself or the service wants it."""
+    assert view.node.ingress_address is not None
+    every = tuple(pools(view))
+    marking = tuple((*_port(*port), Assign("meta mark", pool.mark)) for pool in every for port in pool.ports)
+    to_vip = tuple(
+        (Match("ip daddr", str(service.vip)), Assign("meta mark", service.fwmark))
+        for service in view.services
+        if service.vip is not None and service.fwmark is not None and service.id in {pool.service for pool in every}
+    )
+    if marking:
+        yield XtChain("mangle", "PREROUTING", marking, "ACCEPT")
+    if to_vip:
+        yield XtChain("mangle", "INPUT", to_vip, "ACCEPT")
+    yield XtChain("mangle", "POSTROUTING", (_clamp(view),), "ACCEPT")
+    yield XtChain("nat", "POSTROUTING", tuple(_translations(view, every)), "ACCEPT")
+    yield Sysctl("net/ipv4/vs/conntrack", "1")
+    yield Sysctl("net/ipv4/vs/conn_reuse_mode", _reuse_mode(caps.kernel))
+    yield Sysctl("net/ipv4/vs/expire_nodest_conn", "1")
+    yield Sysctl("net/ipv4/vs/expire_quiescent_template", "1")
+    yield _TIMEOUTS
+    for pool in every:
+        yield from _balance(pool)
+
+
+def task(view: NodeView, task: Task) -> Iterator[Item]:
+    """Published port → target port; nothing else gets in or out through the overlay; replies go the way the request came."""
+    if task.address is None:
+        return
+    own = Match("ip daddr", str(task.address))
+    redirects = tuple(
+        (own, *_port(publish.protocol, publish.published), Redirect(publish.target)) for publish in task.spec.publish
+    )
+    yield XtChain("nat", "PREROUTING", redirects, "ACCEPT")
+    yield from _fence(task)
+    if task.spec.client_ip is ClientIp.KEEP:
+        yield from _return_path(view)
+    if layout.answers_from(task) is not None:
+        assert task.gateway_address is not None
+        outside = (Match("ip saddr", str(task.address)), Match("oifname", names.GATEWAY_LINK), Snat(task.gateway_address))
+        yield XtChain("nat", "POSTROUTING", (outside,), "ACCEPT")
+
+
+# --- the node ----------------------------------------------------------------------------------------------------
+
+
+def _publish(view: NodeView, protocol: Protocol, port: int) -> Rule:
+    return (*_port(protocol, port), Dnat(layout.sandbox_gateway_address(view.cluster), port))
+
+
+def _admit(protocol: Protocol, port: int) -> tuple[Rule, Rule]:
+    answers = (Match("meta l4proto", protocol), Match("ct state", "established,related"), Match("th sport", str(port)))
+    return (*_port(protocol, port), Verdict("accept")), (*answers, Verdict("accept"))
+
+
+def _port(protocol: Protocol, port: int) -> Rule:
+    return Match("meta l4proto", protocol), Match("th dport", str(port))
+
+
+# --- the sandbox -------------------------------------------------------------------------------------------------
+
+
+def _clamp(view: NodeView) -> Rule:
+    """Both ways: the task answers through an interface whose MTU is the node's, and so announces what the overlay can't carry."""
+    mss = ClampMss(layout.overlay_mtu(view) - _TCP_AND_IP_HEADER_BYTES)
+    return Match("meta l4proto", "tcp"), Match("tcp flags", "syn"), mss
+
+
+def _translations(view: NodeView, every: tuple[Pool, ...]) -> Iterator[Rule]:
+    """Swarm's one SNAT rule, but for the services that ask for it, and for the node and its tasks as clients.
+
+    Their addresses on docker_gwbridge are the same on every node, so a task could not tell them apart.
+    """
+    assert view.node.ingress_address is not None
+    balanced = (Match("ip daddr", str(view.cluster.ingress_subnet)), IpvsMatch())
+    as_node = Snat(view.node.ingress_address)
+    yield (Match("ip saddr", str(view.cluster.gwbridge_subnet)), *balanced, as_node)
+    for pool in every:
+        if pool.snat:
+            daddr, ipvs = balanced
+            yield daddr, MarkMatch("meta mark", pool.mark, _ALL_BITS), ipvs, as_node
+
+
+def _balance(pool: Pool) -> Iterator[Item]:
+    scheduler = pool.balancing.scheduler
+    yield IpvsService(mark=pool.mark, scheduler=scheduler, persistent_s=pool.balancing.affinity_s, fallback=scheduler in _HASHED)
+    for backend in pool.backends:
+        yield IpvsDestination(mark=pool.mark, address=backend.address, weight=backend.weight)
+    for address in pool.draining:
+        yield IpvsDestination(mark=pool.mark, address=address, weight=0)
+
+
+def _reuse_mode(kernel: str) -> str:
+    found = re.match(r"(\d+)\.(\d+)", kernel)
+    return "1" if found is not None and tuple(map(int, found.groups())) >= _REUSE_FIXED else "0"
+
+
+# --- a task ------------------------------------------------------------------------------------------------------
+
+
+def _fence(task: Task) -> Iterator[Item]:
+    """Through the overlay: calls of published ports in, their answers out, nothing else.
+
+    A task whose own packets bear its overlay address (layout.answers_from) sends them by docker_gwbridge, and they pass.
+    """
+    into, out = Match("ip daddr", str(task.address)), Match("ip saddr", str(task.address))
+    ports = [(publish.protocol, str(publish.target)) for publish in task.spec.publish]
+    accept, drop = Verdict("accept"), Verdict("drop")
+    calls = ((into, Match("meta l4proto", of), Match("th dport", port), _states("established,new"), accept) for of, port in ports)
+    answers = ((out, Match("meta l4proto", of), Match("th sport", port), _states("established"), accept) for of, port in ports)
+    own_in: tuple[Rule, ...] = ()
+    own_out: tuple[Rule, ...] = ()
+    if layout.answers_from(task) is not None:
+        own_in = ((into, Match("iifname", names.GATEWAY_LINK), _states("established,related"), accept),)
+        own_out = ((out, Match("oifname", names.GATEWAY_LINK), accept),)
+    no_calls = ((into, Match("meta l4proto", of), drop) for of in _FENCED)
+    no_answers = ((out, Match("meta l4proto", of), drop) for of in _FENCED)
+    yield XtChain("filter", "INPUT", (*calls, *own_in, *no_calls), "ACCEPT")
+    yield XtChain("filter", "OUTPUT", (*answers, *own_out, *no_answers), "ACCEPT")
+
+
+def _states(states: str) -> Match:
+    return Match("ct state", states)
+
+
+def _return_path(view: NodeView) -> Iterator[Item]:
+    """The connection is marked with the sandbox by which it came; one routing rule and table for each leads the reply to it.
+
+    A UDP socket may ask through one node and then through another: its last request counts, for which every packet is marked.
+    """
+    from_overlay, recalled = Match("iifname", names.OVERLAY_LINK), Match("ct direction", "reply")
+    remember = Verdict("jump", RETURN_CHAIN)
+    tcp: Rule = (from_overlay, Match("meta l4proto", "tcp"), _states("new"), remember)
+    udp: Rule = (from_overlay, Match("meta l4proto", "udp"), Match("ct direction", "original"), remember)
+    yield XtChain("mangle", "PREROUTING", (tcp, udp), "ACCEPT")
+    yield XtChain("mangle", "OUTPUT", ((recalled, Assign("meta mark", "ct mark")),), "ACCEPT")
+    marks = []
+    for node in sorted((view.node, *view.peers), key=lambda node: node.id):
+        assert node.ingress_address is not None
+        mark = int(node.ingress_address)
+        marks.append((Match("ether saddr", names.mac(node.ingress_address)), Assign("ct mark", mark)))
+        yield Route(destination=layout.EVERYWHERE, via=node.ingress_address, link=names.OVERLAY_LINK, table=mark)
+        yield RoutingRule(priority=RETURN_PRIORITY, fwmark=mark, mask=_ALL_BITS, table=mark)
+    yield XtChain("mangle", RETURN_CHAIN, tuple(marks))

@@ -1,0 +1,110 @@
+"""Which tasks a node balances each published port over: what both engines make their rules from. PURE."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from routemesh.model import LAST_FWMARK, Balancing, ClientIp, Locality, Protocol, Service, ServiceId, Task
+from routemesh.plan.view import NodeView
+
+_PORT_SHIFT, _UDP_BIT = 16, LAST_FWMARK + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A task that connections may go to, by its overlay address."""
+
+    address: IPv4Address
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The ports that share one mark, and the tasks that they are balanced over.
+
+    `backends` is in slot order. `draining` keep the connections that they have. `snat`: tasks see the node instead of the client.
+    """
+
+    service: ServiceId
+    mark: int
+    ports: tuple[tuple[Protocol, int], ...]
+    backends: tuple[Backend, ...]
+    draining: tuple[IPv4Address, ...]
+    snat: bool
+    balancing: Balancing
+
+
+def pools(view: NodeView) -> Iterator[Pool]:
+    """Every service's ports, grouped by the tasks that serve them; a port whose tasks all drain is in a pool without backends.
+
+    The oldest service comes first. There is one pool per service, with the service's mark. Only in an update that changes the
+    published ports do ports differ in their tasks. Then the pool that has not the service's `mark_port` is marked with its first
+    port besides: whatever other ports come and go, a pool's mark stays, and with it the connections that IPVS knows by it.
+    """
+    for service in sorted(view.services, key=lambda service: service.fwmark or 0):
+        if service.fwmark is None:
+            continue
+        tasks = _reachable(view, service)
+        # While an update goes from snat to keep, the older tasks have no other way back for their replies.
+        translated = {task.address for task in tasks if task.spec.client_ip is ClientIp.SNAT}
+        for group in _by_tasks(tasks, view.draining.get(service.id, ())):
+            backends = tuple(_backend(view, service, task) for task in group.serving)
+            yield Pool(
+                service=service.id,
+                mark=service.fwmark | (0 if service.mark_port in group.ports else _port_bits(*group.ports[0])),
+                ports=tuple(group.ports),
+                backends=backends,
+                draining=tuple(task.address for task in group.draining if task.address is not None),
+                snat=any(backend.address in translated for backend in backends),
+                balancing=service.spec.balancing,
+            )
+
+
+def _port_bits(protocol: Protocol, port: int) -> int:
+    return port << _PORT_SHIFT | (_UDP_BIT if protocol is Protocol.UDP else 0)
+
+
+def _reachable(view: NodeView, service: Service) -> tuple[Task, ...]:
+    """The serving tasks that this node may lead connections to."""
+    tasks = view.backends.get(service.id, ())
+    local = tuple(task for task in tasks if task.node_id == view.node.id)
+    match service.spec.balancing.locality:
+        case Locality.LOCAL_ONLY:
+            return local
+        case Locality.PREFER_LOCAL:
+            return local or tasks
+        case Locality.ANY:
+            return tasks
+
+
+def _backend(view: NodeView, service: Service, task: Task) -> Backend:
+    assert task.address is not None and task.node_id is not None
+    return Backend(task.address, service.spec.balancing.weights.of(task.slot, view.names[task.node_id]))
+
+
+@dataclass(slots=True)
+class _Group:
+    ports: list[tuple[Protocol, int]]
+    serving: tuple[Task, ...]
+    draining: tuple[Task, ...]
+
+
+def _by_tasks(serving: tuple[Task, ...], draining: tuple[Task, ...]) -> Iterable[_Group]:
+    """The ports that these tasks publish, those together that the same tasks serve; those that nobody serves any more too."""
+    tasks: dict[tuple[Protocol, int], list[Task]] = {}
+    for task in serving:
+        for port in _ports(task):
+            tasks.setdefault(port, []).append(task)
+    for port in {port for task in draining for port in _ports(task)}:
+        tasks.setdefault(port, [])
+    groups: dict[tuple[str, ...], _Group] = {}
+    for port, found in sorted(tasks.items()):
+        group = groups.setdefault(tuple(task.id for task in found), _Group([], tuple(found), ()))
+        group.ports.append(port)
+    for group in groups.values():
+        group.draining = tuple(task for task in draining if not set(group.ports).isdisjoint(_ports(task)))
+    return groups.values()
+
+
+def _ports(task: Task) -> tuple[tuple[Protocol, int], ...]:
+    return tuple((publish.protocol, publish.published) for publish in task.spec.publish)
