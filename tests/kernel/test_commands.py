@@ -62,7 +62,7 @@ CHANGES: tuple[tuple[str, Item], ...] = (
     (INNER, Link(name="eth1", kind="veth", peer=Peer(HOST, "veth0"), mac="02:42:ac:12:00:03", mtu=1410)),
     (INNER, Sysctl("net/ipv4/ip_forward", "0")),
     (INNER, Route(destination=IPv4Network("0.0.0.0/0"), via=IPv4Address("10.0.0.3"), link="eth1", table=82)),
-    (INNER, RoutingRule(priority=82, fwmark=0x0B000000, mask=0xFF000000, table=82)),
+    (INNER, RoutingRule(priority=82, fwmark=0x0A000000, mask=0xFFFF0000, table=83)),
     (INNER, Neighbour("eth1", IPv4Address("10.0.0.1"), "02:42:0a:00:00:0a")),
     (INNER, FdbEntry("vxlan0", UNICAST, IPv4Address("192.168.200.12"))),
     (INNER, Chain("ip", "c", Hook("nat", "output", -100), ((Counter(), Counter()),))),
@@ -115,7 +115,7 @@ def test_everything_can_be_made_changed_and_removed_by_hand(space: Private, dire
         old = next(item for where, item in STEPS if where == netns and key(item) == key(new))
         type_in(space, directory, Change(netns, old, new))
     changed = shown(space, directory)
-    for part in ("mtu 1410", "via 10.0.0.3", "fwmark 0xb000000/0xff000000", "02:42:0a:00:00:0a", "192.168.200.12", "0x00000101"):
+    for part in ("mtu 1410", "via 10.0.0.3", "fwmark 0xa000000/0xffff0000", "02:42:0a:00:00:0a", "192.168.200.12", "0x00000101"):
         assert part in changed
     latest = {key(item): item for _, item in (*STEPS, *CHANGES)}
     for netns, item in reversed(STEPS):
