@@ -75,6 +75,10 @@ class Client:
         """Change a node's availability, role or labels."""
         return self._ask("POST", f"/nodes/{_quoted(ref)}", wire.NodeInfo, update)
 
+    def node_tasks(self, ref: str) -> list[wire.TaskInfo]:
+        """A node's tasks, the newest first."""
+        return self._get(f"/nodes/{_quoted(ref)}/tasks", list[wire.TaskInfo])
+
     def plan(self, ref: str) -> wire.PlanInfo:
         """What routemesh wants in a node's kernel."""
         return self._get(f"/nodes/{_quoted(ref)}/plan", wire.PlanInfo)

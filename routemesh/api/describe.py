@@ -58,6 +58,7 @@ def task_info(state: State, task: Task) -> wire.TaskInfo:
         slot=task.slot,
         node=node.name if node else task.node_id,
         image=task.spec.image,
+        command=task.spec.command,
         ports=tuple(f"{task.address}:{port}" for port in task.spec.publish if task.address and not task.status.state.ended),
         desired_state=task.desired.name.lower(),
         state=task.status.state.name.lower(),

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from routemesh.api import peer, wire
 from routemesh.api.context import CONTEXT
-from routemesh.api.describe import diff_info, node_info, plan_info
+from routemesh.api.describe import diff_info, node_info, plan_info, task_info
 from routemesh.api.networks import find_network, networks
 from routemesh.api.reply import json_reply
 from routemesh.decide import admit
@@ -63,6 +63,13 @@ async def _diff(request: web.Request) -> web.Response:
     return json_reply(diff_info(node, await context.diff(view(state, node.id)), context.netns_path))
 
 
+async def _tasks(request: web.Request) -> web.Response:
+    state = await request.app[CONTEXT].store.snapshot()
+    node = _node(state, request)
+    found = [task for task in state.tasks.values() if task.node_id == node.id]
+    return json_reply([task_info(state, task) for task in sorted(found, key=lambda task: -task.created_at)])
+
+
 async def _networks(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     return json_reply(networks(await context.store.snapshot(), context.node_id))
@@ -89,6 +96,7 @@ ROUTES = (
     web.get(_NODES, _list),
     web.get(f"{_NODES}/{{ref}}", _get),
     web.post(f"{_NODES}/{{ref}}", _update),
+    web.get(f"{_NODES}/{{ref}}/tasks", _tasks),
     web.get(f"{_NODES}/{{ref}}/plan", _plan),
     web.get(f"{_NODES}/{{ref}}/diff", _diff),
     web.get(_NETWORKS, _networks),

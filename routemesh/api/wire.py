@@ -46,6 +46,7 @@ class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
     slot: int
     node: str | None
     image: str
+    command: tuple[str, ...]
     ports: tuple[str, ...]
     desired_state: str
     state: str

@@ -17,6 +17,7 @@ FAILED, USAGE, DRIFT, INTERRUPTED = 1, 2, 3, 130
 
 _COMMANDS = {
     "completion": "more",
+    "container": "container",
     "demo": "more",
     "diff": "plan",
     "lab": "lab",

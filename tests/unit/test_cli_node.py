@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 import pytest
 
+from routemesh import names
 from routemesh.cli.main import main
 from routemesh.errors import Conflict, Unavailable
-from routemesh.model import Role
+from routemesh.model import Role, TaskState, TaskStatus
 from routemesh.nodeplan import Address, Create
 from routemesh.options import NodeOptions
-from tests.unit.daemon import Daemon, Type, cluster, typist
+from tests.simulation import WEB
+from tests.unit.daemon import NOW, Daemon, Type, cluster, typist
 
 
 @pytest.fixture
@@ -142,6 +145,34 @@ def test_a_bug_in_the_daemon_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("routemesh.node.run", run)
     with pytest.raises(ExceptionGroup):
         main(["node", "--advertise", "192.0.2.1"])
+
+
+# --- container ---------------------------------------------------------------------------------------------------
+
+
+def test_container_ls_shows_the_tasks_of_the_asked_node_alone(type_: Type, nodes: list[Daemon]) -> None:
+    nodes[0].client.create_service(replace(WEB, command=("routemesh", "whoami", "--name", "web")))
+    state = nodes[0].settle()
+    (task,) = (task for task in state.tasks.values() if task.node_id == "id-node1")
+    netns = names.container_id(task.id)
+    status, out, _ = type_("container", "ls", "-a")
+    headings, row = out.splitlines()
+    assert (status, headings.split()) == (0, ["CONTAINER", "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"])
+    assert row.startswith(f'{netns}   host    "routemesh whoami --…"')
+    assert row.endswith(f"80/tcp   web.{task.slot}.{task.id[:12]}")
+    assert "Up " in row
+    assert names.SANDBOX_CONTAINER not in out
+    assert type_("container", "ls", "-q")[1] == f"{netns}\n"
+    assert [each["container"] for each in json.loads(type_("container", "ls", "--format", "json")[1])] == [netns]
+
+
+def test_container_ls_shows_what_has_ended_only_when_asked(type_: Type, nodes: list[Daemon]) -> None:
+    nodes[0].client.create_service(WEB)
+    (task,) = (task for task in nodes[0].settle().tasks.values() if task.node_id == "id-node1")
+    nodes[0].report(task.id, TaskStatus(state=TaskState.FAILED, at=NOW, exit_code=7))
+    assert names.container_id(task.id) not in type_("container", "ls", "-q")[1]
+    (row,) = (line for line in type_("container", "ls", "-a")[1].splitlines() if line.startswith(names.container_id(task.id)))
+    assert "Exited (7)" in row
 
 
 # --- network, plan, diff -----------------------------------------------------------------------------------------
