@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Literal, TypeVar
 import pytest
 
 T = TypeVar("T")
-Need = Literal["root", "netns", "nf_tables"]
+Need = Literal["root", "netns", "nf_tables", "conntrack", "tcpdump"]
 
 _POLL_S = 0.01
 _counter = itertools.count()
@@ -19,6 +20,8 @@ _counter = itertools.count()
 _PROBES: dict[Need, tuple[str, Callable[[], bool]]] = {
     "root": ("root", lambda: os.geteuid() == 0),
     "netns": ("network namespaces", lambda: _succeeds("unshare", "--net", "true")),
+    "conntrack": ("conntrack(8), of Debian's package conntrack", lambda: shutil.which("conntrack") is not None),
+    "tcpdump": ("tcpdump(8), of Debian's package tcpdump", lambda: shutil.which("tcpdump") is not None),
     "nf_tables": ("nf_tables in the kernel", lambda: _succeeds("unshare", "--net", "nft", "add", "table", "ip", "probe")),
 }
 
