@@ -329,14 +329,15 @@ class Chain:
 
 # --- iptables ----------------------------------------------------------------------------------------------------
 
-XtTable = Literal["raw", "mangle", "nat", "filter"]
+XtTable = Literal["raw", "mangle", "nat", "filter", "security"]
 BUILT_IN: Mapping[XtTable, tuple[str, ...]] = {
     "raw": ("PREROUTING", "OUTPUT"),
     "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
     "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
     "filter": ("INPUT", "FORWARD", "OUTPUT"),
+    "security": ("INPUT", "FORWARD", "OUTPUT"),
 }
-"""The chains that a table has by itself, named for their hooks. Source: iptables(8)."""
+"""The chains that a table has by itself, named for their hooks; `security` is read, never planned. Source: iptables(8)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,13 +358,15 @@ class XtChain:
 class XtRule:
     """A rule of ours in a built-in chain of the node's namespace, among rules of others: known by the comment `routemesh`.
 
-    `head`: it goes before what is there, else behind it.
+    `head`: it is put before what is there, else behind it; where it stands later is for those others to say too, so every such
+    rule is read as it is wanted. `copies`: how often it is there, which should be once.
     """
 
     table: XtTable
     chain: str
     rule: Rule
     head: bool = True
+    copies: int = 1
 
 
 # --- IPVS --------------------------------------------------------------------------------------------------------
