@@ -31,6 +31,8 @@ from routemesh.nodeplan import (
 )
 
 ALL = 0xFFFFFFFF
+TCP = Match("meta l4proto", "tcp")
+MASQUERADED_TO = IPv4Address("10.0.0.2")
 TO_LOCAL = Match("fib daddr type", "local")
 TO_INGRESS = (TO_LOCAL, Verdict("jump", "DOCKER-INGRESS"))
 
@@ -76,16 +78,18 @@ def one_rule(text: str, table: str = "nat", more: str = "") -> tuple[Statement, 
 @pytest.mark.parametrize(
     ("text", "statements"),
     [
-        ("-s 10.0.0.5/32 -d 10.0.0.0/24 -j DROP", [Match("ip saddr", "10.0.0.5"), Match("ip daddr", "10.0.0.0/24"), Verdict("drop")]),
-        ("! -d 127.0.0.0/8 -i eth0 ! -o e+", [Match("ip daddr", "127.0.0.0/8", True), Match("iifname", "eth0"), Match("oifname", "e*", True)]),
+        ("-s 10.0.0.5/32 -d 10.0.0.0/24 -j DROP",
+         [Match("ip saddr", "10.0.0.5"), Match("ip daddr", "10.0.0.0/24"), Verdict("drop")]),
+        ("! -d 127.0.0.0/8 -i eth0 ! -o e+",
+         [Match("ip daddr", "127.0.0.0/8", True), Match("iifname", "eth0"), Match("oifname", "e*", True)]),
         ("-p udp -m udp --sport 53", [Match("meta l4proto", "udp"), Match("th sport", "53")]),
         ("-p sctp -m sctp --dport 53", [Match("meta l4proto", "sctp"), Match("th dport", "53")]),
-        ("-p tcp -m tcp ! --dport 80 -j RETURN", [Match("meta l4proto", "tcp"), Match("th dport", "80", True), Verdict("return")]),
+        ("-p tcp -m tcp ! --dport 80 -j RETURN", [TCP, Match("th dport", "80", True), Verdict("return")]),
         ("! -p esp -j ACCEPT", [Match("meta l4proto", "50", True), Verdict("accept")]),
         ("-p 200", [Match("meta l4proto", "200")]),
-        ("-p tcp -m tcp", [Match("meta l4proto", "tcp")]),
-        ("-p tcp -m tcp --tcp-flags SYN SYN -j TCPMSS --set-mss 1410", [Match("meta l4proto", "tcp"), Match("tcp flags", "syn"), ClampMss(1410)]),
-        ("-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN", [Match("meta l4proto", "tcp"), Match("tcp flags", "syn / fin,syn,rst,ack")]),
+        ("-p tcp -m tcp", [TCP]),
+        ("-p tcp -m tcp --tcp-flags SYN SYN -j TCPMSS --set-mss 1410", [TCP, Match("tcp flags", "syn"), ClampMss(1410)]),
+        ("-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN", [TCP, Match("tcp flags", "syn / fin,syn,rst,ack")]),
         ("-m conntrack --ctstate NEW,ESTABLISHED", [Match("ct state", "established,new")]),
         ("-m conntrack ! --ctstate INVALID", [Match("ct state", "invalid", True)]),
         ("-m conntrack --ctstate DNAT", [Match("ct status", "dnat")]),
@@ -97,8 +101,10 @@ def one_rule(text: str, table: str = "nat", more: str = "") -> tuple[Statement, 
         ("-m mark ! --mark 0x5", [Match("meta mark", "0x00000005", True)]),
         ("-m connmark --mark 0x5", [MarkMatch("ct mark", 5, ALL)]),
         ("-m mac --mac-source 02:42:0A:00:00:02", [Match("ether saddr", "02:42:0a:00:00:02")]),
-        ("-m addrtype ! --src-type LOCAL -m addrtype --dst-type MULTICAST", [Match("fib saddr type", "local", True), Match("fib daddr type", "multicast")]),
-        ("-d 10.0.0.0/24 -m ipvs --ipvs -j SNAT --to-source 10.0.0.2", [Match("ip daddr", "10.0.0.0/24"), IpvsMatch(), Snat(IPv4Address("10.0.0.2"))]),
+        ("-m addrtype ! --src-type LOCAL -m addrtype --dst-type MULTICAST",
+         [Match("fib saddr type", "local", True), Match("fib daddr type", "multicast")]),
+        ("-d 10.0.0.0/24 -m ipvs --ipvs -j SNAT --to-source 10.0.0.2",
+         [Match("ip daddr", "10.0.0.0/24"), IpvsMatch(), Snat(MASQUERADED_TO)]),
         ("-j MARK --set-xmark 0x100/0xffffffff", [Assign("meta mark", 0x100)]),
         ("-j CONNMARK --set-xmark 0xa000002/0xffffffff", [Assign("ct mark", 0x0A000002)]),
         ("-j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff", [Assign("meta mark", "ct mark")]),
@@ -108,7 +114,7 @@ def one_rule(text: str, table: str = "nat", more: str = "") -> tuple[Statement, 
         ("-j MASQUERADE", [Masquerade()]),
         ("-j REDIRECT --to-ports 80", [Redirect(80)]),
         ("-j REJECT --reject-with icmp-port-unreachable", [Reject("icmp port-unreachable")]),
-        ("-p tcp -j REJECT --reject-with tcp-reset", [Match("meta l4proto", "tcp"), Reject("tcp reset")]),
+        ("-p tcp -j REJECT --reject-with tcp-reset", [TCP, Reject("tcp reset")]),
         ("-g TEST", [Verdict("goto", "TEST")]),
         ("-j TEST", [Verdict("jump", "TEST")]),
         ('-m comment --comment "-j DROP \\"x\\"" -j ACCEPT', [Verdict("accept")]),
