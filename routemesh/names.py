@@ -47,7 +47,7 @@ def overlay_netns(network_id: str) -> str:
 
 def mac(address: IPv4Address) -> str:
     """The MAC that libnetwork gives an endpoint: 02:42 and the four octets of its address."""
-    return "02:42:" + ":".join(f"{octet:02x}" for octet in address.packed)
+    return f"02:42:{address.packed.hex(':')}"
 
 
 def overlay_port(endpoint: str) -> str:

@@ -4,18 +4,31 @@ A NodePlan maps namespace names to items. "" is the node's own namespace; the ot
 routemesh makes. An item is a frozen value; `key(item)` says which kernel object it is, the other fields what that
 object should be like. Two items with one key are two states of one object, so `diff` needs no more than this file.
 
+The same nouns tell what others have made (`snapshot`). What only they do has a field here too, whose default is what we do.
+
 nftables' and iptables' rules are data, not text, in one vocabulary: nft re-spells what it is given (nft 1.0.6), so text can't be
 compared. Expressions are named as nft spells them. A statement that is none of ours is read as `Unknown`, never skipped.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from typing import Literal
+from operator import attrgetter
+from typing import Any, Literal, TypeVar
+
+from routemesh.names import TABLE
 
 HOST = ""
 ROUTE_PROTOCOL = 82
 """Our number in rtm_protocol, the rule's and the neighbour's protocol: how we recognise them (rule 5). 82 is 'R'."""
+
+_T = TypeVar("_T")
+
+
+def theirs(default: _T) -> _T:
+    """A field that no plan sets: there for what others have made. What prints a plan leaves it out."""
+    return field(default=default, metadata={"theirs": True})
+
 
 # --- namespaces, links, addresses, routes ------------------------------------------------------------------------
 
@@ -37,24 +50,32 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Vxlan:
-    """A VXLAN tunnel whose underlay socket is in the node's own namespace. No learning, ARP answered from neighbours."""
+    """A VXLAN tunnel whose underlay socket is in the node's own namespace.
+
+    `local` 0.0.0.0: sends from the address that the route prefers. `learning`: it notes behind which tunnel end a MAC was seen;
+    `proxy`: it answers ARP from its neighbours.
+    """
 
     vni: int
     local: IPv4Address
     port: int
+    learning: bool = theirs(False)
+    proxy: bool = theirs(True)
 
 
-LinkKind = Literal["bridge", "veth", "vxlan"]
+LinkKind = Literal["bridge", "veth", "vxlan", "loopback", "other"]
+"""`other`: whatever leads out of what can be seen, as a network card does. Ours are the first three."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
     """A network device, up. `mac` None: whatever the kernel gave it.
 
-    A veth is two Links, one in each namespace, each naming the other as `peer`. `master` is a bridge in the same namespace;
-    `flood` is the bridge port's flag for unknown destinations (True where there is no master); its learning is always off. An
-    `isolated` port reaches the bridge itself and no other isolated port (False where there is no master).
-    `vxlan` is set for kind vxlan. Every link of ours carries the alias `routemesh`.
+    A veth is two Links, one in each namespace, each naming the other as `peer` (None: it is in a namespace that we can't see).
+    `master` is a bridge in the same namespace; `flood` is the bridge port's flag for unknown destinations (True where there is
+    no master); `learning`: the port notes which MACs it saw. An `isolated` port reaches the bridge itself and no other isolated
+    port (False where there is no master). `vxlan` is set for kind vxlan. `carrier` False: what the link leads to is off; a plan
+    has none of that. Every link of ours carries the alias `routemesh`.
     """
 
     name: str
@@ -67,6 +88,8 @@ class Link:
     flood: bool = True
     isolated: bool = False
     up: bool = True
+    learning: bool = theirs(False)
+    carrier: bool = theirs(True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,51 +108,82 @@ class Address:
     address: IPv4Interface
 
 
+RouteKind = Literal[
+    "unicast", "local", "broadcast", "multicast", "blackhole", "unreachable", "prohibit", "throw", "unknown"
+]  # fmt: skip
+"""As ip-route(8) has it; `unknown`: with several next hops, or one that is no IPv4 address."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A route of ours (protocol ROUTE_PROTOCOL) via a next hop. Routes that come with an address are the kernel's own.
+    """A route. Ours (protocol ROUTE_PROTOCOL) go via a next hop; those that come with an address are the kernel's own.
 
-    `source`: the address that a socket bound to none takes when it sends this way; None leaves it to the kernel.
+    `via` None: the destination is on the link. `source`: the address that a socket bound to none takes when it sends this way;
+    None leaves it to the kernel. `link` is "" for kinds without one. `protocol` is rtm_protocol, the kernel's own is 2.
     """
 
     destination: IPv4Network
-    via: IPv4Address
+    via: IPv4Address | None
     link: str
     table: int = 254
     source: IPv4Address | None = None
+    metric: int = theirs(0)
+    kind: RouteKind = theirs("unicast")
+    protocol: int = theirs(ROUTE_PROTOCOL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingRule:
-    """`ip rule add fwmark MARK/MASK lookup TABLE pref PRIORITY`."""
+    """`ip rule add fwmark MARK/MASK lookup TABLE pref PRIORITY`; mask 0: whatever the mark.
+
+    Ours have no more than that. `source`, `destination`, `iif`, `oif`: which packets it is for (None, "": all); `negate`: for all
+    but those. `action` other than lookup needs no table. `unknown`: conditions that have no place here, as attribute numbers.
+    """
 
     priority: int
     fwmark: int
     mask: int
     table: int
+    source: IPv4Network | None = theirs(None)
+    destination: IPv4Network | None = theirs(None)
+    iif: str = theirs("")
+    oif: str = theirs("")
+    negate: bool = theirs(False)
+    action: Literal["lookup", "blackhole", "unreachable", "prohibit", "unknown"] = theirs("lookup")
+    unknown: tuple[int, ...] = theirs(())
+
+
+NeighbourState = Literal["permanent", "noarp", "reachable", "stale", "delay", "probe", "failed", "incomplete"]
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A permanent ARP entry."""
+    """An ARP entry; ours are permanent. `mac` is "" where it is failed or incomplete."""
 
     link: str
     ip: IPv4Address
     mac: str
+    state: NeighbourState = theirs("permanent")
 
 
 @dataclass(frozen=True, slots=True)
 class FdbEntry:
-    """Where a MAC is: behind tunnel end `dst` of a vxlan device (self permanent), or on a bridge port (master static)."""
+    """Where a MAC is: behind tunnel end `dst` of a vxlan device (self permanent), or on a bridge port (master static).
+
+    `learned`: seen by the device itself, which forgets it again. `local`: frames to it are the bridge's own (master permanent).
+    """
 
     link: str
     mac: str
     dst: IPv4Address | None = None
+    kind: Literal["static", "learned", "local"] = theirs("static")
 
 
 # --- nftables ----------------------------------------------------------------------------------------------------
 
-Family = Literal["ip", "netdev"]
+Family = Literal["ip", "ip6", "inet", "arp", "bridge", "netdev"]
+OUR_FAMILIES: tuple[Family, ...] = ("ip", "netdev")
+
 Field = Literal[
     "iifname", "oifname", "meta l4proto", "meta mark",
     "ip saddr", "ip daddr", "th sport", "th dport", "ether saddr", "ether daddr",
@@ -274,9 +328,11 @@ Rule = tuple[Statement, ...]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """An nftables table; its name is always `routemesh`, that is how it is known as ours."""
+    """An nftables table. Ours is always named `routemesh`, that is how it is known. `dormant`: no packet meets it."""
 
     family: Family
+    name: str = theirs(TABLE)
+    dormant: bool = theirs(False)
 
 
 KeyType = tuple[Literal["proto", "port", "mark", "index", "mac", "ip"], ...]
@@ -291,6 +347,7 @@ class Map:
     name: str
     key: KeyType
     value: Literal["ip", "mark", "port", "mac", "zone", "verdict"] | None = None
+    table: str = theirs(TABLE)
 
 
 Scalar = str | int | IPv4Address
@@ -305,26 +362,32 @@ class Element:
     map: str
     key: tuple[Scalar, ...]
     value: Scalar | Verdict | None = None
+    table: str = theirs(TABLE)
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """Where a base chain sits. `device` for netdev chains only. The policy is always accept."""
+    """Where a base chain sits. `device` for chains of one device only, several are separated by commas."""
 
     type: Literal["filter", "nat", "route"]
-    hook: Literal["prerouting", "input", "forward", "output", "postrouting", "egress"]
+    hook: Literal["ingress", "prerouting", "input", "forward", "output", "postrouting", "egress"]
     priority: int
     device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A chain with all its rules, in order: rules have no names, so a chain is replaced whole."""
+    """A chain with all its rules, in order: rules have no names, so a chain is replaced whole.
+
+    `policy` is what becomes of a packet that no rule of a base chain has decided about; ours all accept.
+    """
 
     family: Family
     name: str
     hook: Hook | None = None
     rules: tuple[Rule, ...] = ()
+    policy: Literal["accept", "drop"] = theirs("accept")
+    table: str = theirs(TABLE)
 
 
 # --- iptables ----------------------------------------------------------------------------------------------------
@@ -431,7 +494,7 @@ _NAMED_BY: Mapping[type, tuple[str, ...]] = {
     Link: ("name",),
     Sysctl: ("path",),
     Address: ("link", "address"),
-    Route: ("table", "destination"),
+    Route: ("table", "destination", "metric"),
     RoutingRule: ("priority", "fwmark"),
     Neighbour: ("link", "ip"),
     FdbEntry: ("link", "mac"),
@@ -445,17 +508,38 @@ _NAMED_BY: Mapping[type, tuple[str, ...]] = {
     XtChain: ("table", "name"),
     XtRule: ("table", "chain", "rule"),
 }
+_IN_TABLE: Mapping[type, str] = {Table: "name", Map: "table", Chain: "table", Element: "table"}
+"""The field with the table's name, which ends the keys of what is in others' tables."""
+
+
+def _namer(kind: type) -> Callable[[Any], ItemKey]:
+    """What gives the key of an item of that kind; a large cluster has tens of thousands of them."""
+    name, fields = kind.__name__, _NAMED_BY[kind]
+    if not fields:
+        return lambda item: (name,)
+    read = attrgetter(*fields)
+    if kind not in _IN_TABLE:
+        return (lambda item: (name, *read(item))) if len(fields) > 1 else (lambda item: (name, read(item)))
+    read_with_table = attrgetter(*fields, _IN_TABLE[kind])
+
+    def named(item: Any) -> ItemKey:
+        found: ItemKey = read_with_table(item)
+        return (name, *(found[:-1] if found[-1] == TABLE else found))
+
+    return named
+
+
+_NAMERS: Mapping[type, Callable[[Any], ItemKey]] = {kind: _namer(kind) for kind in _NAMED_BY}
 
 
 def key(item: Item) -> ItemKey:
     """Which kernel object an item is, unique within its namespace: the kind and the fields that name the object."""
-    kind = type(item)
-    return (kind.__name__, *[getattr(item, name) for name in _NAMED_BY[kind]])
+    return _NAMERS[type(item)](item)
 
 
 def namespace(items: Iterable[Item]) -> Namespace:
     """Items by key; a later item replaces an earlier one with its key."""
-    return {key(item): item for item in items}
+    return {_NAMERS[type(item)](item): item for item in items}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import Field, asdict, fields, is_dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
@@ -145,14 +145,19 @@ def diff_info(node: Node, ops: Iterable[Op], path_of: PathOf) -> wire.DiffInfo:
 
 
 def plain(value: object) -> Any:
-    """A value of nodeplan as JSON has it: objects carry the name of their class as `item`."""
+    """A value of nodeplan as JSON has it: objects carry the name of their class as `item`; what no plan sets is left out."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {"item": type(value).__name__} | {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        found = {field.name: getattr(value, field.name) for field in fields(value) if not _is_unset(value, field)}
+        return {"item": type(value).__name__} | {name: plain(content) for name, content in found.items()}
     if isinstance(value, tuple):
         return [plain(each) for each in value]
     if isinstance(value, IPv4Address | IPv4Interface | IPv4Network):
         return str(value)
     return value
+
+
+def _is_unset(value: object, field: Field[Any]) -> bool:
+    return "theirs" in field.metadata and getattr(value, field.name) == field.default
 
 
 def _text(address: IPv4Address | None) -> str | None:

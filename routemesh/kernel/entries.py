@@ -31,7 +31,7 @@ _NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 _RULE = struct.Struct("=BBBBBxxBI")  # family, destination and source length, tos, table, action, flags
 
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
-_RTA_DESTINATION, _RTA_OUT, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 5, 7, 15
+_RTA_DESTINATION, _RTA_OUT, _RTA_GATEWAY, _RTA_METRIC, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 5, 6, 7, 15
 _NDA_DESTINATION, _NDA_MAC, _NDA_VLAN, _NDA_MASTER, _NDA_PROTOCOL = 1, 2, 5, 9, 12
 _FRA_PRIORITY, _FRA_MARK, _FRA_TABLE, _FRA_MASK, _FRA_PROTOCOL = 6, 10, 15, 16, 21
 
@@ -98,7 +98,11 @@ def _route(entry: Route, index: int, protocol: int) -> bytes:
     body = header + attribute(_RTA_DESTINATION, entry.destination.network_address.packed)
     if entry.source is not None:
         body += attribute(_RTA_PREFSRC, entry.source.packed)
-    return body + attribute(_RTA_GATEWAY, entry.via.packed) + u32(_RTA_OUT, index) + u32(_RTA_TABLE, entry.table)
+    if entry.via is not None:
+        body += attribute(_RTA_GATEWAY, entry.via.packed)
+    if entry.metric:
+        body += u32(_RTA_METRIC, entry.metric)
+    return body + u32(_RTA_OUT, index) + u32(_RTA_TABLE, entry.table)
 
 
 def _rule(entry: RoutingRule, protocol: int) -> bytes:
@@ -190,7 +194,8 @@ def _read_route(body: bytes, kind: int, names: Mapping[int, str], protocol: int)
     table = as_u32(found[_RTA_TABLE]) if _RTA_TABLE in found else table
     source = IPv4Address(found[_RTA_PREFSRC]) if _RTA_PREFSRC in found else None
     via = IPv4Address(found[_RTA_GATEWAY])
-    route = Route(destination=destination, via=via, link=name, table=table, source=source)
+    metric = as_u32(found[_RTA_METRIC]) if _RTA_METRIC in found else 0
+    route = Route(destination=destination, via=via, link=name, table=table, source=source, metric=metric)
     return Seen(index, route, kind == NEW_ROUTE)
 
 

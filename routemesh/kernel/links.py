@@ -9,16 +9,16 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from routemesh.kernel import netlink
 from routemesh.kernel.netlink import Attributes, Message, as_text, as_u32, attribute, nest, parse, text, u8, u32
-from routemesh.nodeplan import Link, LinkKind, Peer, Vxlan
+from routemesh.nodeplan import Link, Peer, Vxlan
 
 NEW_LINK, DELETE_LINK, GET_LINK = 16, 17, 18
 
 _HEADER = struct.Struct("=BxHiII")  # family, type, index, flags, change
-_UP, _NO_ARP = 0x1, 0x80
+_UP, _NO_ARP, _LOWER_UP = 0x1, 0x80, 0x10000
 _PORT = struct.Struct(">H")
 _SKIP_STATISTICS = 8
 _LOOPBACK_INDEX = 1
@@ -31,7 +31,8 @@ _BRIDGE_DEFAULT_VLAN = 39
 _VETH_PEER = 1
 _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PROXY, _VXLAN_PORT = 1, 4, 7, 11, 15
 
-KINDS = get_args(LinkKind)
+KINDS = ("bridge", "veth", "vxlan")
+"""What we make."""
 
 
 class End(NamedTuple):
@@ -45,8 +46,8 @@ class End(NamedTuple):
 class Row:
     """A link as the kernel tells it. Events count namespaces in another way than dumps, so `peer` is not compared.
 
-    `port_learns` and `tunnel_learns` are False where there is no port or tunnel; a tunnel that does not answer ARP counts as one
-    that learns: it is not as we make them. A link that does no ARP counts as down. A `vxlan` without a local address has 0.0.0.0.
+    `port_learns` is False where there is no port. A link that does no ARP counts as not `up`: it is not as we make them; `on`
+    and `carrier` are just the switch and the cable. A `vxlan` without a local address has 0.0.0.0.
     """
 
     index: int
@@ -61,9 +62,10 @@ class Row:
     isolated: bool
     port_learns: bool
     vxlan: Vxlan | None
-    tunnel_learns: bool
     peer: End | None = field(compare=False)
     group: int = field(compare=False)
+    on: bool = field(default=True, compare=False)
+    carrier: bool = field(default=True, compare=False)
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
@@ -108,9 +110,10 @@ def read_row(body: bytes) -> Row:
         isolated=_flag(port, _PORT_ISOLATED, default=False),
         port_learns=_flag(port, _PORT_LEARNING, default=False),
         vxlan=_read_vxlan(tunnel),
-        tunnel_learns=_flag(tunnel, _VXLAN_LEARNING, default=False) or not _flag(tunnel, _VXLAN_PROXY, default=True),
         peer=_read_peer(found) if kind == "veth" else None,
         group=as_u32(found[_GROUP]) if _GROUP in found else 0,
+        on=bool(flags & _UP),
+        carrier=bool(flags & _LOWER_UP),
     )
 
 
@@ -124,19 +127,13 @@ def read_port(body: bytes) -> tuple[bool, bool, bool] | None:
 
 
 def as_link(row: Row, names: Mapping[int, str], peer: Peer | None) -> Link | None:
-    """The Link that a row is; None for a kind that we never make.
-
-    What a Link can't express is told by leaving out what it spoils, so that `diff` sees a difference: a port that learns has no
-    master, a tunnel that learns or answers no ARP no parameters.
-    """
+    """The Link that a row is; None for a kind that we never make. Its carrier is not looked at: no operation mends it."""
     if row.kind not in KINDS:
         return None
     kind: Literal["bridge", "veth", "vxlan"] = row.kind  # type: ignore[assignment]  # checked above
-    master = names.get(row.master) if row.master and not row.port_learns else None
-    vxlan = row.vxlan if not row.tunnel_learns else None
     return Link(
-        name=row.name, kind=kind, mtu=row.mtu, mac=row.mac, master=master, peer=peer, vxlan=vxlan,
-        flood=row.flood, isolated=row.isolated, up=row.up,
+        name=row.name, kind=kind, mtu=row.mtu, mac=row.mac, master=names.get(row.master), peer=peer, vxlan=row.vxlan,
+        flood=row.flood, isolated=row.isolated, up=row.up, learning=row.port_learns,
     )  # fmt: skip
 
 
@@ -153,7 +150,8 @@ def _read_vxlan(data: Attributes) -> Vxlan | None:
     if _VXLAN_ID not in data:
         return None
     local = IPv4Address(data.get(_VXLAN_LOCAL, bytes(4)))
-    return Vxlan(as_u32(data[_VXLAN_ID]), local, int(_PORT.unpack(data[_VXLAN_PORT])[0]))
+    learning, proxy = _flag(data, _VXLAN_LEARNING, default=False), _flag(data, _VXLAN_PROXY, default=True)
+    return Vxlan(as_u32(data[_VXLAN_ID]), local, int(_PORT.unpack(data[_VXLAN_PORT])[0]), learning, proxy)
 
 
 def _read_peer(found: Attributes) -> End | None:
@@ -194,8 +192,8 @@ def create_vxlan(link: Link, vxlan: Vxlan, netns: int) -> Message:
         u32(_VXLAN_ID, vxlan.vni),
         attribute(_VXLAN_LOCAL, vxlan.local.packed),
         attribute(_VXLAN_PORT, _PORT.pack(vxlan.port)),
-        u8(_VXLAN_LEARNING, 0),
-        u8(_VXLAN_PROXY, 1),
+        u8(_VXLAN_LEARNING, int(vxlan.learning)),
+        u8(_VXLAN_PROXY, int(vxlan.proxy)),
     )
     return _create(text(_NAME, link.name) + u32(_MTU, link.mtu) + _mac(link) + u32(_NETNS_FILE, netns), "vxlan", data)
 
@@ -217,7 +215,7 @@ def adjust(row: Row, link: Link, master: int, alias: str) -> list[Message]:
     messages = []
     if wanted or row.up != link.up:
         messages.append(_set(row.index, wanted, flags=_UP if link.up else 0, change=_UP | _NO_ARP))
-    port_differs = row.port_learns or row.flood != link.flood or row.isolated != link.isolated
+    port_differs = (row.port_learns, row.flood, row.isolated) != (link.learning, link.flood, link.isolated)
     if master and (row.master != master or port_differs):
         messages.append(_set_port(row.index, link))
     return messages
@@ -249,7 +247,7 @@ def _set(index: int, attributes: bytes = b"", *, flags: int = 0, change: int = 0
 
 def _set_port(index: int, link: Link) -> Message:
     isolated = u8(_PORT_ISOLATED, int(link.isolated))
-    port = nest(_PORT_DATA, u8(_PORT_LEARNING, 0), u8(_PORT_FLOOD, int(link.flood)), isolated)
+    port = nest(_PORT_DATA, u8(_PORT_LEARNING, int(link.learning)), u8(_PORT_FLOOD, int(link.flood)), isolated)
     return _set(index, nest(_LINKINFO, text(_PORT_KIND, "bridge"), port))
 
 

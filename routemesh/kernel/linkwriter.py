@@ -77,7 +77,7 @@ class LinkWriter:
         if self._alias not in (row.alias, mate.alias if mate is not None else ""):
             raise _not_ours(link.name)
         peer = Peer(end[0].name, mate.name) if end is not None and mate is not None else None
-        return (row.kind, row.vxlan, row.tunnel_learns, peer) == (link.kind, link.vxlan, False, link.peer)
+        return (row.kind, row.vxlan, peer) == (link.kind, link.vxlan, link.peer)
 
 
 def _not_ours(name: str) -> OSError:

@@ -17,6 +17,7 @@ from typing import Any, cast, get_args
 
 from routemesh import names
 from routemesh.nodeplan import (
+    OUR_FAMILIES,
     Assign,
     Chain,
     ClampMss,
@@ -56,7 +57,6 @@ Json = Any
 Devices = Mapping[tuple[str, str], str]
 """(table, chain) of a netdev chain → the device that it is hooked to."""
 
-FAMILIES = get_args(Family)
 _FIELDS = get_args(Field)
 _VERDICTS = ("accept", "drop", "return", "jump", "goto")
 _NAT = ("dnat", "snat", "redirect", "masquerade")
@@ -126,7 +126,7 @@ def _ours(entries: Iterable[Json]) -> Iterator[tuple[str, Json]]:
     for entry in entries:
         for kind, content in entry.items():
             table = content.get("name" if kind == "table" else "table")
-            if table == names.TABLE and content.get("family") in FAMILIES:
+            if table == names.TABLE and content.get("family") in OUR_FAMILIES:
                 yield kind, content
 
 

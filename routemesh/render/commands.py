@@ -114,7 +114,8 @@ def _place(netns: str, path_of: PathOf) -> str:
 def _tunnel(link: Link) -> str:
     if link.vxlan is None:
         return ""
-    return f" id {link.vxlan.vni} local {link.vxlan.local} dstport {link.vxlan.port} nolearning proxy"
+    flags = ("learning" if link.vxlan.learning else "nolearning") + " proxy" * link.vxlan.proxy
+    return f" id {link.vxlan.vni} local {link.vxlan.local} dstport {link.vxlan.port} {flags}"
 
 
 def _peer(link: Link, path_of: PathOf) -> str:
@@ -127,8 +128,8 @@ def _link_settings(link: Link) -> Iterator[str]:
     master = "nomaster" if link.master is None else f"master {quote(link.master)}"
     yield f"ip link set {name} alias {names.ALIAS} mtu {link.mtu}{mac} {master} {'up' if link.up else 'down'}"
     if link.master is not None:
-        flood, isolated = ("on" if flag else "off" for flag in (link.flood, link.isolated))
-        yield f"bridge link set dev {name} learning off flood {flood} isolated {isolated}"
+        learning, flood, isolated = ("on" if flag else "off" for flag in (link.learning, link.flood, link.isolated))
+        yield f"bridge link set dev {name} learning {learning} flood {flood} isolated {isolated}"
 
 
 # --- the rest ----------------------------------------------------------------------------------------------------
@@ -137,7 +138,9 @@ def _link_settings(link: Link) -> Iterator[str]:
 def _route(route: Route) -> str:
     destination = "default" if route.destination == _DEFAULT else str(route.destination)
     source = "" if route.source is None else f" src {route.source}"
-    return f"{destination} via {route.via} dev {quote(route.link)} table {route.table} protocol {ROUTE_PROTOCOL}{source}"
+    via = "" if route.via is None else f" via {route.via}"
+    metric = f" metric {route.metric}" if route.metric else ""
+    return f"{destination}{via} dev {quote(route.link)} table {route.table} protocol {ROUTE_PROTOCOL}{source}{metric}"
 
 
 def _routing_rule(op: Op, rule: RoutingRule) -> Iterator[str]:

@@ -16,6 +16,7 @@ from typing import get_args
 
 from routemesh import names
 from routemesh.nodeplan import (
+    OUR_FAMILIES,
     Assign,
     Chain,
     Change,
@@ -197,8 +198,8 @@ def _elements(verb: str, elements: Iterable[Element], spell: Callable[[Element],
 
 
 def _place(family: Family) -> str:
-    if family not in get_args(Family):
-        raise ValueError(f"{family!r} is not a family of tables")
+    if family not in OUR_FAMILIES:
+        raise ValueError(f"{family!r} is not a family of tables of ours")
     return f"{family} {names.TABLE}"
 
 

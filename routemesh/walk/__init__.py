@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from routemesh.model import Protocol
+from routemesh.snapshot import Endpoint
 from routemesh.walk.flight import Trip
 from routemesh.walk.journey import there_and_back
 from routemesh.walk.lots import Lots
@@ -26,7 +27,6 @@ from routemesh.walk.nouns import (
     Delivered,
     Dropped,
     Encapsulated,
-    Endpoint,
     Hop,
     Outcome,
     Packet,

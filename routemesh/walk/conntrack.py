@@ -4,24 +4,12 @@ Source: the kernel's nf_conntrack_core.c, nf_nat_core.c (nf_nat_setup_info, nf_n
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from routemesh.model import Protocol
-from routemesh.walk.nouns import Endpoint, Packet
+from routemesh.snapshot import Endpoint, Flow
+from routemesh.walk.nouns import Packet
 
 End = Literal["source", "destination"]
-
-
-class Flow(NamedTuple):
-    """One direction of a connection."""
-
-    protocol: Protocol
-    source: Endpoint
-    destination: Endpoint
-
-    def reversed(self) -> "Flow":
-        """The flow of what answers this one."""
-        return Flow(self.protocol, self.destination, self.source)
 
 
 @dataclass(slots=True)

@@ -11,10 +11,11 @@ from ipaddress import IPv4Address
 
 from routemesh.model import Protocol
 from routemesh.nodeplan import HOST, Chain, FdbEntry, Item, Link, Neighbour
+from routemesh.snapshot import Endpoint
 from routemesh.walk import nft
 from routemesh.walk.flight import Arrived, AtDevice, AtStack, Flight, Sending, Step, Trip
 from routemesh.walk.netfilter import pass_hook
-from routemesh.walk.nouns import OUTSIDE, Encapsulated, Endpoint, Packet, Place, UnknownRule
+from routemesh.walk.nouns import OUTSIDE, Encapsulated, Packet, Place, UnknownRule
 from routemesh.walk.stack import Stack
 
 _ANY_MAC = "00:00:00:00:00:00"

@@ -34,10 +34,11 @@ from routemesh.nodeplan import (
     Verdict,
     VerdictLookup,
 )
+from routemesh.snapshot import Endpoint
 from routemesh.walk.conntrack import End
 from routemesh.walk.fields import FIELDS, Reading
 from routemesh.walk.flight import Flight
-from routemesh.walk.nouns import Endpoint, UnknownRule
+from routemesh.walk.nouns import UnknownRule
 
 _NAT_HOOKS: Mapping[End, tuple[str, ...]] = {"destination": ("prerouting", "output"), "source": ("postrouting", "input")}
 _LOOPBACK = IPv4Interface("127.0.0.1/8")

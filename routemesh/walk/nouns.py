@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from routemesh.errors import RoutemeshError
 from routemesh.model import Protocol
 from routemesh.nodeplan import Item
+from routemesh.snapshot import Endpoint
 
 
 class Place(NamedTuple):
@@ -21,16 +21,6 @@ class Place(NamedTuple):
 
 
 OUTSIDE = Place("", "")
-
-
-class Endpoint(NamedTuple):
-    """One end of a connection."""
-
-    address: IPv4Address
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.address}:{self.port}"
 
 
 class Encapsulated(NamedTuple):

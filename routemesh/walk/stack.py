@@ -228,10 +228,10 @@ class Stack:
                 yield MAIN_TABLE, item.address.network, NextHop(name, _ON_LINK, item)
         for route in items.values():
             if isinstance(route, Route) and self._usable(route):
-                yield route.table, route.destination, NextHop(route.link, route.via, route, route.source)
+                yield route.table, route.destination, NextHop(route.link, route.via or _ON_LINK, route, route.source)
         if self.underlay:
             yield MAIN_TABLE, _EVERYWHERE, NextHop(self.underlay, _ON_LINK, None)
 
     def _usable(self, route: Route) -> bool:
-        near = any(route.via in address.network for address in self.addresses_on(route.link))
+        near = route.via is None or any(route.via in address.network for address in self.addresses_on(route.link))
         return near and (route.source is None or route.source in self._local)

@@ -13,7 +13,7 @@ TUNNEL = Vxlan(4096, IPv4Address("192.0.2.1"), 4789)
 PORT = Link(name="port", kind="veth", mtu=1450, mac="02:42:0a:00:00:09", master="br0", peer=Peer("task", "eth0"), flood=False)
 ROW = Row(
     index=7, name="port", kind="veth", alias="routemesh", mtu=1450, mac="02:42:0a:00:00:09", up=True, master=3, flood=False,
-    isolated=False, port_learns=False, vxlan=None, tunnel_learns=False, peer=End(1, 2), group=0,
+    isolated=False, port_learns=False, vxlan=None, peer=End(1, 2), group=0,
 )  # fmt: skip
 NAMES = {3: "br0", 7: "port"}
 
@@ -23,11 +23,11 @@ def test_a_row_becomes_a_link() -> None:
     assert links.as_link(replace(ROW, kind="dummy"), NAMES, None) is None
 
 
-def test_what_a_link_cannot_express_makes_it_differ() -> None:
-    assert links.as_link(replace(ROW, port_learns=True), NAMES, PORT.peer) == replace(PORT, master=None)
-    tunnel = replace(ROW, kind="vxlan", vxlan=TUNNEL)
-    assert links.as_link(tunnel, NAMES, None) == replace(PORT, kind="vxlan", peer=None, vxlan=TUNNEL)
-    assert links.as_link(replace(tunnel, tunnel_learns=True), NAMES, None) == replace(PORT, kind="vxlan", peer=None)
+def test_a_link_tells_what_we_never_ask_for() -> None:
+    assert links.as_link(replace(ROW, port_learns=True), NAMES, PORT.peer) == replace(PORT, learning=True)
+    learning = replace(TUNNEL, learning=True, proxy=False)
+    tunnel = replace(ROW, kind="vxlan", vxlan=learning)
+    assert links.as_link(tunnel, NAMES, None) == replace(PORT, kind="vxlan", peer=None, vxlan=learning)
 
 
 def test_rows_that_count_namespaces_differently_are_equal() -> None:
@@ -59,11 +59,4 @@ def test_sets_only_what_differs(row: Row, messages: int) -> None:
 def test_a_tunnel_is_read_as_it_is_written() -> None:
     link = Link(name="vxlan0", kind="vxlan", mtu=1450, mac="02:42:0a:00:00:07", vxlan=TUNNEL)
     row = links.read_row(links.create_vxlan(link, TUNNEL, 0).body)
-    assert (row.name, row.kind, row.mtu, row.mac, row.vxlan, row.tunnel_learns) == (
-        "vxlan0",
-        "vxlan",
-        1450,
-        link.mac,
-        TUNNEL,
-        False,
-    )
+    assert (row.name, row.kind, row.mtu, row.mac, row.vxlan) == ("vxlan0", "vxlan", 1450, link.mac, TUNNEL)

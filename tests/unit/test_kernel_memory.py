@@ -16,7 +16,7 @@ from routemesh.nodeplan import Address, Item, Neighbour, Route, RoutingRule
 
 ETH0 = Row(
     index=7, name="eth0", kind="", alias="", mtu=1500, mac="", up=False, master=0, flood=True,
-    isolated=False, port_learns=False, vxlan=None, tunnel_learns=False, peer=None, group=0,
+    isolated=False, port_learns=False, vxlan=None, peer=None, group=0,
 )  # fmt: skip
 ADDRESS = Address("eth0", IPv4Interface("10.0.0.9/24"))
 ROUTE = Route(destination=IPv4Network("0.0.0.0/0"), via=IPv4Address("10.0.0.1"), link="eth0")

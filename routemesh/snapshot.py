@@ -1,0 +1,268 @@
+"""The nouns of observed state: everything that was in the kernels of a cluster's nodes at one time, whoever put it there. PURE.
+
+A NodeSnapshot is for reading what a NodePlan is for wanting, in the same nouns (rule 2), but nothing is left out that can decide
+about a packet: foreign tables, dynamic neighbours, routes that came with addresses, connections. What could not be read is
+named in `unread`, with what can't be told without it; nobody may take it for absent.
+
+Made by kernel.observe on a node, and from the engine's API or a recording for a Docker Swarm. Read by walk, explain, doctor.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from typing import Literal, NamedTuple, TypeVar
+
+from routemesh.model import Protocol
+from routemesh.nodeplan import HOST, Item
+
+ANY_ADDRESS = IPv4Address("0.0.0.0")
+
+# --- connections and sockets -------------------------------------------------------------------------------------
+
+
+class Endpoint(NamedTuple):
+    """One end of a connection."""
+
+    address: IPv4Address
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.address}:{self.port}"
+
+
+class Flow(NamedTuple):
+    """One direction of a connection."""
+
+    protocol: Protocol
+    source: Endpoint
+    destination: Endpoint
+
+    def reversed(self) -> "Flow":
+        """The flow of what answers this one."""
+        return Flow(self.protocol, self.destination, self.source)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConntrackEntry:
+    """A TCP or UDP connection that a namespace tracks: how its packets come in, in both directions.
+
+    `zone` is the zone of the original direction, `reply_zone` of the other (0: the usual one). `status` holds the flags of
+    `ct status` (seen-reply, assured, confirmed, snat, dnat, dying, offload). `state` is TCP's (ESTABLISHED …), "" for UDP.
+    """
+
+    original: Flow
+    reply: Flow
+    zone: int = 0
+    reply_zone: int = 0
+    mark: int = 0
+    status: frozenset[str] = frozenset()
+    state: str = ""
+    timeout_s: int | None = None
+
+    @property
+    def replied(self) -> bool:
+        """Whether an answer was seen."""
+        return "seen-reply" in self.status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Socket:
+    """A process that listens on a TCP port or is bound to a UDP port. `address` 0.0.0.0: on all addresses.
+
+    An IPv6 socket that takes IPv4 too counts as 0.0.0.0. `process` is "" and `pid` 0 when unknown.
+    """
+
+    protocol: Protocol
+    address: IPv4Address
+    port: int
+    process: str = ""
+    pid: int = 0
+
+
+# --- a node ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Something that could not be read: `what` (a file or a command), why, and what can't be told without it."""
+
+    what: str
+    reason: str
+    loses: str
+
+    def __str__(self) -> str:
+        return f"{self.what} can't be read ({self.reason}); without it {self.loses} can't be told"
+
+
+ItemType = TypeVar("ItemType")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamespaceSnapshot:
+    """Everything in one network namespace. `path`: the file by which it can be entered, "" for the node's own.
+
+    `items` are nodeplan's nouns: links with lo, addresses, all routes of all tables, all routing rules (of IPv4), neighbours and
+    FDB entries with the dynamic ones, sysctls, nftables of every family, XtChains of every table (with the empty built-in ones
+    whose policy is not ACCEPT), IPVS. A table that iptables-nft keeps is there as XtChains only. A rule of others in a built-in
+    chain is part of the chain: there are no XtRules. Sysctls: see SYSCTLS.
+
+    None for `conntrack`, `conntrack_count`, `conntrack_max` or `sockets`: not known, as `unread` says; not: none.
+    """
+
+    path: str
+    items: tuple[Item, ...] = ()
+    conntrack: tuple[ConntrackEntry, ...] | None = None
+    conntrack_count: int | None = None
+    conntrack_max: int | None = None
+    sockets: tuple[Socket, ...] | None = None
+    unread: tuple[Unread, ...] = ()
+
+    def of(self, kind: type[ItemType]) -> Iterator[ItemType]:
+        """The items of one kind."""
+        return (item for item in self.items if isinstance(item, kind))
+
+
+SYSCTLS = (
+    "net/ipv4/ip_forward",
+    "net/bridge/bridge-nf-call-iptables",
+    "net/ipv4/tcp_max_tw_buckets",
+    "net/ipv4/vs/conntrack",
+    "net/ipv4/vs/conn_reuse_mode",
+    "net/ipv4/vs/expire_nodest_conn",
+    "net/ipv4/vs/expire_quiescent_template",
+    "net/ipv4/vs/snat_reroute",
+    "net/netfilter/nf_conntrack_max",
+    "net/netfilter/nf_conntrack_count",
+    "net/netfilter/nf_conntrack_tcp_be_liberal",
+)
+"""Of these settings a snapshot tells the value, where the kernel has them …"""
+
+LINK_SYSCTLS = (
+    "forwarding", "rp_filter", "route_localnet", "accept_local", "proxy_arp", "arp_ignore", "arp_filter", "src_valid_mark",
+)  # fmt: skip
+"""… and of these below net/ipv4/conf/all, …/default and …/LINK for every link."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSnapshot:
+    """One node. `addresses` are its own on the underlay, the advertised one first, on the link `device` of its own namespace.
+
+    `namespaces` by name, HOST ("") the node's own; the others are those of the mesh: sandbox, overlays, tasks. A veth's Peer
+    names them so. `iptables`: the variant that works there, "" for none. `at`: seconds since the epoch, 0 when unknown.
+    """
+
+    name: str
+    kind: Literal["routemesh", "swarm"]
+    engine: Literal["nftables", "ipvs"]
+    addresses: tuple[IPv4Address, ...]
+    device: str
+    namespaces: Mapping[str, NamespaceSnapshot]
+    kernel: str = ""
+    iptables: Literal["nft", "legacy", ""] = ""
+    at: float = 0.0
+    unread: tuple[Unread, ...] = ()
+
+    @property
+    def host(self) -> NamespaceSnapshot:
+        """The node's own namespace; an empty one where it was not read."""
+        return self.namespaces.get(HOST, _NOTHING)
+
+
+_NOTHING = NamespaceSnapshot(path="")
+
+# --- the cluster -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedNode:
+    """A node as the manager knows it. `address` is its underlay's, `ingress_address` its sandbox's on the ingress overlay.
+
+    `absent`: why there is no snapshot of it (it is down, its daemon does not answer), "" where there is one.
+    """
+
+    name: str
+    id: str = ""
+    address: IPv4Address | None = None
+    ingress_address: IPv4Address | None = None
+    ready: bool = True
+    absent: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedPort:
+    """A published port; `host`: of the task's own node only, past the mesh (Swarm's mode=host)."""
+
+    protocol: Protocol
+    published: int
+    target: int
+    host: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedService:
+    """A service. `vips` by network id; `marks` by node name, where "" is for all nodes that are not named."""
+
+    name: str
+    id: str = ""
+    vips: Mapping[str, IPv4Address] = field(default_factory=dict)
+    ports: tuple[NamedPort, ...] = ()
+    marks: Mapping[str, int] = field(default_factory=dict)
+    scheduler: str = "rr"
+    keeps_client: bool = False
+
+    def mark_on(self, node: str) -> int | None:
+        """Its firewall mark on a node."""
+        return self.marks.get(node, self.marks.get(""))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedTask:
+    """A task that has not ended. `netns` is its namespace on its node, "" when unknown or none.
+
+    `addresses` by network id; `gateway_address` on docker_gwbridge. `state` is SwarmKit's word (running, starting …); `serving`:
+    connections may go to it. `note` says why not (unhealthy, the error), or "".
+    """
+
+    name: str
+    id: str = ""
+    service: str = ""
+    node: str = ""
+    netns: str = ""
+    addresses: Mapping[str, IPv4Address] = field(default_factory=dict)
+    gateway_address: IPv4Address | None = None
+    state: str = "running"
+    serving: bool = True
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedNetwork:
+    """A network. `netns`: the namespace of an overlay's bridge and tunnel; "" for docker_gwbridge."""
+
+    name: str
+    id: str = ""
+    subnet: IPv4Network | None = None
+    vni: int = 0
+    netns: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """What the manager knows, by which numbers and addresses get their names. Empty where no manager could be asked."""
+
+    nodes: tuple[NamedNode, ...] = ()
+    services: tuple[NamedService, ...] = ()
+    tasks: tuple[NamedTask, ...] = ()
+    networks: tuple[NamedNetwork, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSnapshot:
+    """All nodes that could be read, by name, and the manager's names. A node that is in `names.nodes` alone was not read.
+
+    `unread`: what was missing for the cluster as a whole.
+    """
+
+    nodes: Mapping[str, NodeSnapshot]
+    names: Names = Names()
+    unread: tuple[Unread, ...] = ()
