@@ -130,6 +130,36 @@ class Scheduler(StrEnum):
     RANDOM = "random"
 
 
+class GatewayDriver(StrEnum):
+    """Which program the gateway's tasks run."""
+
+    HAPROXY = "haproxy"
+    NGINX = "nginx"
+
+
+class HttpProtocol(StrEnum):
+    """What a task speaks to the gateway: HTTP/1.1, or HTTP/2 without TLS, which gRPC needs."""
+
+    HTTP = "http"
+    GRPC = "grpc"
+
+
+class HttpBalance(StrEnum):
+    """How the gateway shares out requests that no stickiness decides."""
+
+    ROUNDROBIN = "roundrobin"
+    LEASTCONN = "leastconn"
+    RANDOM = "random"
+
+
+class Sticky(StrEnum):
+    """By what the gateway keeps a client with its task: a cookie of the gateway's, its address, or a header that it sends."""
+
+    COOKIE = "cookie"
+    SOURCE = "source"
+    HEADER = "header"
+
+
 class Locality(StrEnum):
     """Which tasks a node may lead connections to: all; its own while it has any; only its own."""
 
@@ -216,10 +246,63 @@ class UpdateConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """A header that the gateway adds: to requests on their way to a task, or to responses on their way back."""
+
+    name: str
+    value: str
+    to_response: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Http:
+    """How a service is reached through the gateway: what its labels routemesh.http.* say (decide.http).
+
+    `hosts` are in lower case; `*.example.com` stands for one label more, `*` for every name. `path` is `/` or has no slash at its
+    end; it covers itself and all that is below it. `port` is the task's own. `certificate` names a secret, "" means the gateway's
+    own; `redirect` sends HTTP to HTTPS; `passthrough` leaves TLS to the task. `health` is a path, "" for no check by the gateway.
+    `allow` empty: everybody. `maxconn` 0: no limit per task. `proxy_protocol` 0, 1 or 2: the version sent to tasks.
+    """
+
+    hosts: tuple[str, ...]
+    port: int
+    path: str = "/"
+    protocol: HttpProtocol = HttpProtocol.HTTP
+    balance: HttpBalance = HttpBalance.ROUNDROBIN
+    sticky: Sticky | None = None
+    sticky_header: str = ""
+    certificate: str = ""
+    redirect: bool = False
+    passthrough: bool = False
+    health: str = ""
+    timeout_s: float = 60.0
+    maxconn: int = 0
+    retries: int = 3
+    compress: bool = False
+    allow: tuple[IPv4Network, ...] = ()
+    proxy_protocol: int = 0
+    headers: tuple[Header, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """What the tasks of the gateway's service run. Ports are both the published and the tasks' own; `https_port` 0: no TLS.
+
+    Connections from `accept_proxy` must begin with a PROXY protocol header, whose client is believed.
+    """
+
+    driver: GatewayDriver = GatewayDriver.HAPROXY
+    http_port: int = 80
+    https_port: int = 443
+    accept_proxy: tuple[IPv4Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSpec:
     """What a person asked for. `environment` is KEY=VALUE strings, as docker's.
 
-    `force` counts the updates that were to replace the tasks though nothing else changed.
+    `force` counts the updates that were to replace the tasks though nothing else changed. `http`: how the gateway leads to it;
+    `gateway`: set for the gateway's own service, of which there is one at most.
     """
 
     name: str
@@ -239,7 +322,14 @@ class ServiceSpec:
     stop_grace_s: float = 10.0
     client_ip: ClientIp = ClientIp.KEEP
     balancing: Balancing = Balancing()
+    http: Http | None = None
+    gateway: Gateway | None = None
     force: int = 0
+
+    @property
+    def on_overlay(self) -> bool:
+        """Whether its tasks are reached through the ingress overlay, and so have an address there."""
+        return bool(self.publish) or self.http is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,7 +373,7 @@ class Task:
     """One try at one slot of a service. A task never moves and never restarts: its slot gets a new one.
 
     `slot` counts from 1; 0 in global services, whose slot is the node. `address` is on the ingress overlay (None when
-    nothing is published), `gateway_address` on its node's docker_gwbridge. `start_after` delays a restart.
+    neither a port nor the gateway leads to it), `gateway_address` on its node's docker_gwbridge. `start_after` delays a restart.
     """
 
     id: TaskId

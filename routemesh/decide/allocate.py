@@ -66,7 +66,7 @@ def _allocated(service: Service, pool: Pool, marks: Iterator[int]) -> Service:
 def _tasks(state: State, pool: Pool, now: float) -> Iterator[Task]:
     waiting = [task for task in state.tasks.values() if task.status.state < TaskState.ASSIGNED]
     for task in sorted(waiting, key=lambda task: task_order(state, task)):
-        if task.address is not None or not task.spec.publish:
+        if task.address is not None or not task.spec.on_overlay:
             yield task if task.status.state is TaskState.PENDING else _pending(task, now)
         elif address := pool.take():
             yield _pending(replace(task, address=address), now)

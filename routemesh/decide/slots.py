@@ -30,9 +30,14 @@ SlotTasks = tuple[Task, ...]
 
 Slots = Mapping[SlotKey, SlotTasks]
 
-_WITHOUT_EFFECT_ON_TASKS = {"replicas", "mode", "labels", "restart", "update", "constraints"}
-_substance = attrgetter(*(field.name for field in fields(ServiceSpec) if field.name not in _WITHOUT_EFFECT_ON_TASKS))
+_WITHOUT_EFFECT_ON_TASKS = {"replicas", "mode", "labels", "restart", "update", "constraints", "http"}
+_effective = attrgetter(*(field.name for field in fields(ServiceSpec) if field.name not in _WITHOUT_EFFECT_ON_TASKS))
 _LEAST_GAP_S = 1e-6
+
+
+def _substance(spec: ServiceSpec) -> tuple[object, ...]:
+    """What a task is made from. Of what the gateway knows of a service, only its port is in the task's own namespace."""
+    return (_effective(spec), spec.http.port if spec.http is not None else None)
 
 
 def by_service(tasks: Iterable[Task]) -> dict[ServiceId, list[Task]]:

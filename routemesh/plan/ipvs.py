@@ -107,7 +107,10 @@ def sandbox(view: NodeView, caps: Capabilities) -> Iterator[Item]:
 
 
 def task(view: NodeView, task: Task) -> Iterator[Item]:
-    """Published port → target port; nothing else gets in or out through the overlay; replies go the way the request came."""
+    """Published port → target port, and what the gateway asks; nothing else gets in or out through the overlay.
+
+    Replies go the way the request came. The gateway's own tasks may call others; whose fences decide.
+    """
     if task.address is None:
         return
     own = Match("ip daddr", str(task.address))
@@ -115,7 +118,7 @@ def task(view: NodeView, task: Task) -> Iterator[Item]:
         (own, *_port(publish.protocol, publish.published), Redirect(publish.target)) for publish in task.spec.publish
     )
     yield XtChain("nat", "PREROUTING", redirects, "ACCEPT")
-    yield from _fence(task)
+    yield from _fence(view, task)
     if task.spec.client_ip is ClientIp.KEEP:
         yield from _return_path(view)
     if layout.answers_from(task) is not None:
@@ -181,7 +184,7 @@ def _reuse_mode(kernel: str) -> str:
 # --- a task ------------------------------------------------------------------------------------------------------
 
 
-def _fence(task: Task) -> Iterator[Item]:
+def _fence(view: NodeView, task: Task) -> Iterator[Item]:
     """Through the overlay: calls of published ports in, their answers out, nothing else.
 
     A task whose own packets bear its overlay address (layout.answers_from) sends them by docker_gwbridge, and they pass.
@@ -196,10 +199,27 @@ def _fence(task: Task) -> Iterator[Item]:
     if layout.answers_from(task) is not None:
         own_in = ((into, Match("iifname", names.GATEWAY_LINK), _states("established,related"), accept),)
         own_out = ((out, Match("oifname", names.GATEWAY_LINK), accept),)
+    gateway_in, gateway_out = _gateway(view, task)
     no_calls = ((into, Match("meta l4proto", of), drop) for of in _FENCED)
     no_answers = ((out, Match("meta l4proto", of), drop) for of in _FENCED)
-    yield XtChain("filter", "INPUT", (*calls, *own_in, *no_calls), "ACCEPT")
-    yield XtChain("filter", "OUTPUT", (*answers, *own_out, *no_answers), "ACCEPT")
+    yield XtChain("filter", "INPUT", (*calls, *gateway_in, *own_in, *no_calls), "ACCEPT")
+    yield XtChain("filter", "OUTPUT", (*answers, *gateway_out, *own_out, *no_answers), "ACCEPT")
+
+
+def _gateway(view: NodeView, task: Task) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+    """What passes a task's fence inwards and outwards for the gateway: its proxies' calls, and the proxies' own way out."""
+    into, out, tcp = Match("ip daddr", str(task.address)), Match("ip saddr", str(task.address)), Match("meta l4proto", "tcp")
+    accept = Verdict("accept")
+    if task.spec.gateway is not None:
+        return ((into, tcp, _states("established"), accept),), ((out, tcp, _states("established,new"), accept),)
+    if task.spec.http is None:
+        return (), ()
+    port = str(task.spec.http.port)
+    calls = tuple(
+        (Match("ip saddr", str(address)), into, tcp, Match("th dport", port), _states("established,new"), accept)
+        for address in view.gateways
+    )
+    return calls, ((out, tcp, Match("th sport", port), _states("established"), accept),) if calls else ()
 
 
 def _states(states: str) -> Match:

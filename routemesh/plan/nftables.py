@@ -116,7 +116,10 @@ def sandbox(view: NodeView, caps: Capabilities) -> Iterator[Item]:
 
 
 def task(view: NodeView, task: Task) -> Iterator[Item]:
-    """Published port → target port; nothing else gets in or out through the overlay; replies go the way the request came."""
+    """Published port → target port, and what the gateway asks; nothing else gets in or out through the overlay.
+
+    Replies go the way the request came. The gateway's own tasks may call others; whose fences decide.
+    """
     if task.address is None:
         return
     keep = task.spec.client_ip is ClientIp.KEEP
@@ -130,23 +133,37 @@ def task(view: NodeView, task: Task) -> Iterator[Item]:
         (Match("ct state", "established,related"), Verdict("accept")),
         *((remember,) if keep else ()),
         (InSet(_PORT, "published"), Verdict("accept")),
+        *_gateway_calls(task),
         *_REFUSE,
     )
     yield Chain("ip", "filter-prerouting", Hook("filter", "prerouting", _MANGLE), fence)
     redirect: Rule = (from_overlay, Redirect(Lookup(_PORT, "ports")))
     yield Chain("ip", "nat-prerouting", Hook("nat", "prerouting", _DSTNAT), (redirect,))
     outward = (Match("oifname", names.OVERLAY_LINK), Match("ct direction", "original"))
+    calls: tuple[Rule, ...] = ((*outward, Match("meta l4proto", "tcp"), Verdict("accept")),) if task.spec.gateway else ()
     no_calls = tuple((*outward, *refuse) for refuse in _REFUSE)
-    yield Chain("ip", "filter-output", Hook("filter", "output", _FILTER), no_calls)
+    yield Chain("ip", "filter-output", Hook("filter", "output", _FILTER), (*calls, *no_calls))
     for port in task.spec.publish:
         yield Element("ip", "published", (port.protocol, port.published))
         yield Element("ip", "ports", (port.protocol, port.published), port.target)
+    if task.spec.http is not None:
+        yield Map("ip", "gateways", ("ip",))
+        for address in view.gateways:
+            yield Element("ip", "gateways", (address,))
     if keep:
         yield from _return_path(view)
     if layout.answers_from(task) is not None:
         assert task.gateway_address is not None
         own: Rule = (Match("oifname", names.GATEWAY_LINK), Match("ip saddr", str(task.address)), Snat(task.gateway_address))
         yield Chain("ip", "nat-postrouting", Hook("nat", "postrouting", _SRCNAT), (own,))
+
+
+def _gateway_calls(task: Task) -> tuple[Rule, ...]:
+    """The gateway's proxies, and nobody else, reach the port that the service's label names."""
+    if task.spec.http is None:
+        return ()
+    to_port = (Match("meta l4proto", "tcp"), Match("th dport", str(task.spec.http.port)))
+    return ((*to_port, InSet(("ip saddr",), "gateways"), Verdict("accept")),)
 
 
 def _return_path(view: NodeView) -> Iterator[Item]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from routemesh.errors import NotFound
 from routemesh.model import Cluster, Node, NodeId, NodeState, Service, ServiceId, State, Task, TaskState
@@ -15,7 +16,7 @@ class NodeView:
     and replies to what came through it must find back. `tasks`: this node's own, until they have ended. `remote`: tasks
     with an overlay address on live peers, until they have ended. `backends`: per service, the tasks that new connections may go
     to, in slot order; each has an overlay address. `draining`: those that run and may get no new ones. `names`: of all
-    nodes. All are sorted, so that equal states give equal views.
+    nodes. `gateways`: the overlay addresses of the gateway's tasks. All are sorted, so that equal states give equal views.
     """
 
     cluster: Cluster
@@ -27,6 +28,7 @@ class NodeView:
     backends: Mapping[ServiceId, tuple[Task, ...]]
     draining: Mapping[ServiceId, tuple[Task, ...]]
     names: Mapping[NodeId, str]
+    gateways: tuple[IPv4Address, ...] = ()
 
 
 def view(state: State, node_id: NodeId) -> NodeView:
@@ -54,6 +56,7 @@ def view(state: State, node_id: NodeId) -> NodeView:
         backends=_by_service(task for task in running if task.serving),
         draining=_by_service(task for task in running if not task.serving),
         names={other.id: other.name for other in state.nodes.values()},
+        gateways=tuple(sorted(task.address for task in (*own, *remote) if task.spec.gateway is not None and task.address)),
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from routemesh import names
 from routemesh.errors import UserError
-from routemesh.model import NodeId, Protocol, Publish, ServiceSpec, TaskState
+from routemesh.model import Gateway, Mode, NodeId, Protocol, Publish, ServiceSpec, TaskState
 from routemesh.nodeplan import (
     HOST,
     Assign,
@@ -185,6 +185,28 @@ def test_a_task_takes_its_port_and_nothing_else() -> None:
     into = chain(items, "filter", "INPUT")
     assert [rule[-1] for rule in into] == [Verdict("accept"), *[Verdict("drop")] * 3]
     assert Match("th dport", "80") in into[0]
+
+
+def test_the_gateways_proxies_reach_a_task_that_joined_and_nobody_else_does() -> None:
+    publish = (Publish(published=80, target=80),)
+    gateway = ServiceSpec(name="gateway", mode=Mode.GLOBAL, publish=publish, gateway=Gateway(https_port=0))
+    joined = ServiceSpec(name="web", labels={"routemesh.http.host": "*", "routemesh.http.port": "8000"})
+    simulation = cluster(gateway, joined)
+    (task,) = simulation.serving("web")
+    assert task.node_id is not None
+    own = planned(simulation, names.container_id(task.id), simulation.state.nodes[task.node_id].name)
+    inward, accept = chain(own, "filter", "INPUT"), Verdict("accept")
+    into, states = Match("ip daddr", str(task.address)), Match("ct state", "established,new")
+    tcp, port = Match("meta l4proto", "tcp"), Match("th dport", "8000")
+    proxies = [str(proxy.address) for proxy in simulation.serving("gateway")]
+    assert len(proxies) == 3
+    assert inward[:3] == tuple((Match("ip saddr", proxy), into, tcp, port, states, accept) for proxy in sorted(proxies))
+    assert all(rule[-1] == Verdict("drop") for rule in inward[3:])
+    (proxy, *_) = simulation.serving("gateway")
+    assert proxy.node_id is not None
+    outward = planned(simulation, names.container_id(proxy.id), simulation.state.nodes[proxy.node_id].name)
+    call = (Match("ip saddr", str(proxy.address)), tcp, states, accept)
+    assert call in chain(outward, "filter", "OUTPUT")
 
 
 def test_a_udp_task_may_still_call_others() -> None:

@@ -78,6 +78,6 @@ def check_addresses(state: State, service: Service) -> None:
 
 
 def _needed(state: State, service: Service) -> int:
-    if not service.spec.publish:
+    if not service.spec.on_overlay:
         return 0
-    return 1 + (len(state.nodes) if service.spec.mode is Mode.GLOBAL else service.spec.replicas)
+    return bool(service.spec.publish) + (len(state.nodes) if service.spec.mode is Mode.GLOBAL else service.spec.replicas)

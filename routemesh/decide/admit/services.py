@@ -6,6 +6,7 @@ from dataclasses import replace
 from routemesh.decide.admit.engines import check_engines, check_marks
 from routemesh.decide.admit.find import find_service
 from routemesh.decide.admit.ports import check_addresses, check_ports
+from routemesh.decide.admit.routes import check_gateway, check_routes
 from routemesh.decide.admit.spec import checked
 from routemesh.errors import Conflict, UserError
 from routemesh.model import Service, ServiceId, ServiceSpec, State
@@ -53,6 +54,8 @@ def _check_room(state: State, service: Service) -> None:
     check_addresses(state, service)
     check_marks(state, service)
     check_engines(state, service)
+    check_gateway(state, service)
+    check_routes(state, service)
 
 
 def _with(state: State, service: Service) -> State:

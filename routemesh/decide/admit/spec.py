@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
-from routemesh.decide import balance
+from routemesh.decide import balance, http
 from routemesh.decide.constraints import parse
 from routemesh.errors import UserError
 from routemesh.model import ClientIp, HealthCheck, HealthKind, Publish, ServiceSpec
 
 CLIENT_IP = "routemesh.client-ip"
-LABELS = (CLIENT_IP, "routemesh.health.http", "routemesh.health.tcp", *balance.LABELS)
+LABELS = (CLIENT_IP, "routemesh.health.http", "routemesh.health.tcp", *balance.LABELS, *http.LABELS)
 """The labels with a meaning for routemesh; the health labels are read where requests come in."""
 
 MAX_REPLICAS = 10_000
@@ -42,8 +42,13 @@ def checked(spec: ServiceSpec) -> ServiceSpec:
         for constraint in spec.constraints:
             parse(constraint)
         client_ip = _client_ip(spec)  # first: it refuses labels that nobody knows
-        balancing = balance.balancing(spec.labels)
-        return replace(spec, stop_signal=_signal(spec.stop_signal), client_ip=client_ip, balancing=balancing)
+        return replace(
+            spec,
+            stop_signal=_signal(spec.stop_signal),
+            client_ip=client_ip,
+            balancing=balance.balancing(spec.labels),
+            http=http.http(spec.labels, spec.publish),
+        )
     except UserError as exc:
         raise UserError(f"service {spec.name}: {exc}") from None
 
@@ -129,7 +134,8 @@ def _client_ip(spec: ServiceSpec) -> ClientIp:
     labels: Mapping[str, str] = spec.labels
     for label in labels:
         if label.startswith(_OUR_LABELS) and label not in LABELS:
-            raise UserError(f"label {label!r} is unknown; the labels of routemesh are: {', '.join(LABELS)}")
+            kin = (known for known in LABELS if known.startswith(http.PREFIX) == label.startswith(http.PREFIX))
+            raise UserError(f"label {label!r} is unknown; the labels of routemesh are: {', '.join(kin)}")
     value = labels.get(CLIENT_IP, spec.client_ip)
     if value not in tuple(ClientIp):
         raise UserError(f"label {CLIENT_IP}={value} has an unknown value; use {' or '.join(ClientIp)}")
