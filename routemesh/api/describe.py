@@ -13,13 +13,15 @@ from routemesh.decide.liveness import lease_name
 from routemesh.decide.progress import Progress
 from routemesh.manager import LEADER
 from routemesh.model import Lease, Mode, Node, NodeId, Service, State, Task, TaskState
-from routemesh.nodeplan import Chain, Change, Create, Element, Map, NodePlan, Op, Table, item_of
+from routemesh.nodeplan import Change, Create, NodePlan, Op, item_of
 from routemesh.render import command, ruleset
 from routemesh.render.commands import PathOf
+from routemesh.render.nft import NFT_ITEMS
+from routemesh.render.xtables import XT_ITEMS, saved
 
 Leases = Mapping[str, Lease]
 
-_NFT = (Table, Map, Chain, Element)
+_IN_RULESETS = (*NFT_ITEMS, *XT_ITEMS)
 
 
 def service_infos(state: State, services: Iterable[Service]) -> list[wire.ServiceInfo]:
@@ -119,8 +121,11 @@ def plan_info(node: Node, plan: NodePlan, path_of: PathOf) -> wire.PlanInfo:
             wire.NamespaceInfo(
                 name=netns,
                 items=tuple(map(plain, items.values())),
-                commands=tuple(command(Create(netns, item), path_of) for item in items.values() if not isinstance(item, _NFT)),
+                commands=tuple(
+                    command(Create(netns, item), path_of) for item in items.values() if not isinstance(item, _IN_RULESETS)
+                ),
                 ruleset=ruleset(items.values()),
+                iptables=saved(items.values()),
             )
             for netns, items in plan.namespaces.items()
         ),

@@ -105,6 +105,7 @@ class NamespaceInfo(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[Any, ...]
     commands: tuple[str, ...]
     ruleset: str
+    iptables: str = ""
 
 
 class PlanInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ DRIFT = 3
 @click.argument("node", shell_complete=node_names)
 @click.pass_obj
 def plan(host: Host, node: str, format_: str) -> None:
-    """Print everything that routemesh wants in a node's kernel, namespace by namespace, as commands and nftables rulesets."""
+    """Print everything that routemesh wants in a node's kernel, namespace by namespace, as commands and rulesets."""
     found = host.client().plan(node)
     if format_ == "json":
         print_json(found)
@@ -28,6 +28,8 @@ def _section(node: str, namespace: wire.NamespaceInfo) -> str:
     lines = [f"# {title}", *namespace.commands]
     if namespace.ruleset:
         lines += [f"# nft list ruleset, in {title}", namespace.ruleset.rstrip("\n")]
+    if namespace.iptables:
+        lines += [f"# iptables-save, in {title}", namespace.iptables.rstrip("\n")]
     return "".join(f"{line}\n" for line in lines)
 
 

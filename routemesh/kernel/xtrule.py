@@ -4,10 +4,9 @@ A rule is cut into parts: an address, interface or protocol (`! -o eth0`), a mat
 target with its own (`-j SNAT --to-source 10.0.0.2`). Each part becomes what it says in our vocabulary, or as a whole an Unknown
 with its text. The marking of the module that belongs to a protocol (`-m tcp` without an option) says nothing.
 
-Source: iptables(8), iptables-extensions(8); libxtables/xtables.c (xtables_save_string, xtables_chain_protos).
+Source: iptables(8), iptables-extensions(8); libxtables/xtables.c (xtables_chain_protos).
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import lru_cache, partial
 from ipaddress import IPv4Address
@@ -32,9 +31,8 @@ from routemesh.nodeplan import (
     Verdict,
 )
 from routemesh.render.values import MAX_U32, mark, match_value, number, port
+from routemesh.render.xtrule import tokens, unquoted
 
-_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|\S+')
-_ESCAPED = re.compile(r"\\(.)")
 _BASIC = ("-s", "-d", "-i", "-o", "-p", "-f")
 _BEGINS = (*_BASIC, "-m", "-j", "-g")
 _PROTOCOL_NUMBERS: Mapping[str, int] = {
@@ -87,10 +85,10 @@ def parse_rule(text: str, chains: Set[str]) -> ParsedRule:
     """
     found: list[Statement] = []
     comments = []
-    for part in _parts(_TOKEN.findall(text)):
+    for part in _parts(tokens(text)):
         match part:
             case ["-m", "comment", "--comment", comment]:
-                comments.append(_unquoted(comment))
+                comments.append(unquoted(comment))
             case ["-j" | "-g" as option, target, *rest]:
                 found += _known(part, partial(_target, option, target, rest, chains))
             case ["-m", module, *rest]:
@@ -100,12 +98,12 @@ def parse_rule(text: str, chains: Set[str]) -> ParsedRule:
     return ParsedRule(tuple(found), " ".join(comments))
 
 
-def _parts(tokens: Sequence[str]) -> Iterator[Sequence[str]]:
+def _parts(line: Sequence[str]) -> Iterator[Sequence[str]]:
     """Each begins with an option of iptables itself, or with its negation."""
-    starts = [place for place, token in enumerate(tokens) if token in _BEGINS]
-    starts = [place - 1 if place and tokens[place - 1] == "!" else place for place in starts]
-    for start, end in pairwise(sorted({0, *starts, len(tokens)})):
-        yield tokens[start:end]
+    starts = [place for place, token in enumerate(line) if token in _BEGINS]
+    starts = [place - 1 if place and line[place - 1] == "!" else place for place in starts]
+    for start, end in pairwise(sorted({0, *starts, len(line)})):
+        yield line[start:end]
 
 
 def _known(part: Sequence[str], read: Callable[[], Sequence[Statement]]) -> Sequence[Statement]:
@@ -115,21 +113,17 @@ def _known(part: Sequence[str], read: Callable[[], Sequence[Statement]]) -> Sequ
         return [Unknown(" ".join(part))]
 
 
-def _unquoted(token: str) -> str:
-    return _ESCAPED.sub(r"\1", token[1:-1]) if token.startswith('"') else token
-
-
-def _options(tokens: Sequence[str]) -> _Options:
+def _options(given: Sequence[str]) -> _Options:
     found: list[_Option] = []
     negate = False
-    for token in tokens:
+    for token in given:
         if token == "!":
             negate = True
         elif token.startswith("--"):
             found.append(_Option(token, [], negate))
             negate = False
         elif found:
-            found[-1] = _Option(found[-1].name, (*found[-1].values, _unquoted(token)), found[-1].negate)
+            found[-1] = _Option(found[-1].name, (*found[-1].values, unquoted(token)), found[-1].negate)
         else:
             raise ValueError(token)
     return found
@@ -160,10 +154,10 @@ def _comparison(field: Field, value: str, negate: bool) -> Match:
 # --- matches -----------------------------------------------------------------------------------------------------
 
 
-def _matches(module: str, tokens: Sequence[str]) -> Sequence[Statement]:
+def _matches(module: str, given: Sequence[str]) -> Sequence[Statement]:
     """Raises KeyError or ValueError for what we have no word for."""
     known = _MODULES[module]
-    return [known[option.name](option) for option in _options(tokens)]
+    return [known[option.name](option) for option in _options(given)]
 
 
 def _simple(field: Field) -> Callable[[_Option], Statement]:
@@ -236,9 +230,9 @@ _MODULES: Mapping[str, Mapping[str, Callable[[_Option], Statement]]] = {
 # --- targets -----------------------------------------------------------------------------------------------------
 
 
-def _target(option: str, target: str, tokens: Sequence[str], chains: Set[str]) -> Sequence[Statement]:
+def _target(option: str, target: str, given: Sequence[str], chains: Set[str]) -> Sequence[Statement]:
     """Raises KeyError or ValueError for what we have no word for. A chain may bear the name of an extension."""
-    options = [given.affirmed() for given in _options(tokens)]
+    options = [each.affirmed() for each in _options(given)]
     if option == "-g" or target in chains:
         _nothing(options)
         return [Verdict("goto" if option == "-g" else "jump", target)]

@@ -2,7 +2,7 @@
 
 `command` is for people: what one would type to do the same by hand. `ruleset` and `transaction` are nft's language and load with
 `nft -f`; libnftables is given exactly this text. `canonical` is the form in which nft lists a rule, so that what was planned
-can be compared with what is read.
+can be compared with what is read. `xtables.saved` and `xtables.transaction` are the same in iptables' language.
 
 Data never becomes syntax: names, numbers and addresses are checked here, whatever was checked before. What does not pass is a
 ValueError.

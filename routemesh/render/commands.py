@@ -1,6 +1,7 @@
 """Operations as the command lines a person would type. PURE.
 
-Source: ip-link(8), ip-address(8), ip-route(8), ip-rule(8), ip-neighbour(8), bridge(8), sysctl(8), nsenter(1), nft(8).
+Source: ip-link(8), ip-address(8), ip-route(8), ip-rule(8), ip-neighbour(8), bridge(8), sysctl(8), nsenter(1), nft(8),
+iptables(8).
 """
 
 from collections.abc import Callable, Iterator
@@ -24,8 +25,11 @@ from routemesh.nodeplan import (
     Route,
     RoutingRule,
     Sysctl,
+    XtChain,
+    XtRule,
     item_of,
 )
+from routemesh.render import xtables
 from routemesh.render.nft import NFT_ITEMS, transaction
 
 PathOf = Callable[[str], object]
@@ -43,11 +47,13 @@ def default_path(netns: str) -> str:
 def command(op: Op, path_of: PathOf = default_path) -> str:
     """The command line that carries out `op`, run in the node's own namespace; several commands are joined by &&.
 
-    Raises ValueError for an nftables item that has no place in nft's language.
+    Raises ValueError for an item that has no place in the language of nft or iptables.
     """
     item = item_of(op)
     if isinstance(item, Netns):
         return _netns(op, _path(item.name, path_of))
+    if script := xtables.restore(op):
+        return f"{script} | {inside(op.netns, 'iptables-restore --noflush', path_of)}"
     texts = [inside(op.netns, text, path_of) for text in _commands(op, item)]
     if isinstance(item, Link) and isinstance(op, Create):
         texts.insert(0, _new_link(op.netns, item, path_of))
@@ -83,6 +89,8 @@ def _commands(op: Op, item: Item) -> Iterator[str]:
             yield f"ip neighbour {verb} {place}{entry}"
         case FdbEntry():
             yield f"bridge fdb {verb} {_fdb_entry(item)}"
+        case XtChain() | XtRule():
+            yield from xtables.commands(op)
 
 
 # --- namespaces --------------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ class Daemon:
             store=self.store,
             now=lambda: NOW,
             check=_check,
-            plan=lambda seen: plan(seen, Capabilities(nf_tables=True, ip_vs=False, kernel="6.1")),
+            plan=lambda seen: plan(seen, Capabilities(nf_tables=True, ip_vs=True, kernel="6.1", iptables="nft")),
             diff=self._diff,
             logs=self._logs,
         )

@@ -219,6 +219,20 @@ def test_plan(type_: Type) -> None:
     assert {"item": "Netns", "name": "ingress_sbox"} in found["namespaces"][0]["items"]
 
 
+def test_plan_of_a_node_with_iptables(type_: Type, nodes: list[Daemon]) -> None:
+    type_("service", "create", "--name", "web", "--mode", "global", "-p", "8080:80", "host", "x")
+    name = nodes[1].node_id
+    nodes[1].run(
+        nodes[1].store.update(lambda old: replace(old, nodes={**old.nodes, name: replace(old.nodes[name], engine="ipvs")}))
+    )
+    out = type_("plan", "node2")[1]
+    assert "# nft list ruleset" not in out
+    own, sandbox, *_ = out.split("# iptables-save, in ")[1:]
+    assert own.startswith("the namespace of node2 itself\n*nat\n:PREROUTING ACCEPT [0:0]\n")
+    assert "\n-A DOCKER-INGRESS -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.18.0.2:8080\n" in own
+    assert "\n-A PREROUTING -p tcp -m tcp --dport 8080 -j MARK --set-xmark 0x100/0xffffffff\n" in sandbox
+
+
 def test_diff_tells_by_its_status(type_: Type, nodes: list[Daemon]) -> None:
     assert type_("diff", "node2") == (0, "no difference\n", "")
     assert json.loads(type_("diff", "node2", "--format", "json")[1]) == {"node": "node2", "ops": []}

@@ -1,0 +1,166 @@
+"""iptables' chains and rules, and operations on them, in the language of iptables-save and iptables-restore. PURE.
+
+A transaction is one input of `iptables-restore --noflush`, table by table, each of which is replaced in one go. `:CHAIN - [0:0]`
+makes a chain or empties it; a built-in chain is emptied by -F. Within a run of creations and changes chains are declared before
+any rule is added, since they may jump to one another; within a run of deletions rules go first, then chains are emptied, then
+they go.
+
+Source: iptables-restore(8), iptables(8); iptables/iptables-restore.c.
+"""
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+
+from routemesh import names
+from routemesh.nodeplan import (
+    BUILT_IN,
+    HOST,
+    Change,
+    Create,
+    Delete,
+    Item,
+    ItemKey,
+    Op,
+    XtChain,
+    XtRule,
+    XtTable,
+    item_of,
+    key,
+)
+from routemesh.render.xtrule import chain_name, rule_text, words
+
+XT_ITEMS = (XtChain, XtRule)
+
+Script = Iterator[str]
+"""Lines of a table's section."""
+
+Texts = Mapping[ItemKey, Sequence[str]]
+"""How the copies of a rule that is there are spelled, where not as rule_text does: what follows `-A CHAIN`."""
+
+
+def saved(items: Iterable[Item]) -> str:
+    """The chains and rules of one namespace as iptables-save would print them, were nothing of others there."""
+    mine = [item for item in items if isinstance(item, XT_ITEMS)]
+    tables = [table for table in BUILT_IN if any(item.table == table for item in mine)]
+    return "".join(_section(table, _saved_table(table, [item for item in mine if item.table == table])) for table in tables)
+
+
+def transaction(ops: Iterable[Op], texts: Texts | None = None) -> str:
+    """What `iptables-restore --noflush` is to read; ops on other kinds of items are passed over.
+
+    Raises ValueError for what iptables has no word for, and for a built-in chain of the node's own namespace, which is not ours.
+    """
+    tables: dict[XtTable, list[Op]] = {}
+    for op in ops:
+        item = item_of(op)
+        if isinstance(item, XT_ITEMS):
+            tables.setdefault(item.table, []).append(op)
+    return "".join(_section(table, _runs(mine, texts or {})) for table, mine in tables.items())
+
+
+def commands(op: Op) -> Iterator[str]:
+    """The command lines that a person would type for an operation, but for those that make or fill a chain (restore)."""
+    match op:
+        case Delete(_, XtChain(table, name, _, policy)):
+            yield _command(table, f"-F {chain_name(name)}")
+            if policy is None:
+                yield _command(table, f"-X {name}")
+            elif policy != "ACCEPT":
+                yield _command(table, f"-P {name} ACCEPT")
+        case Create(_, XtRule() as item):
+            yield _command(item.table, _insertion(item))
+        case Change(_, XtRule() as old, XtRule() as new):
+            yield from (_command(old.table, line) for line in _removal(old, {}))
+            yield _command(new.table, _insertion(new))
+        case Delete(_, XtRule() as item):
+            yield from (_command(item.table, line) for line in _removal(item, {}))
+
+
+def restore(op: Op) -> str | None:
+    """What a person would pipe into `iptables-restore --noflush` to make or fill a chain; None for other operations."""
+    if isinstance(op, Delete) or not isinstance(item_of(op), XtChain):
+        return None
+    return "printf '%s\\n' " + shlex.join(transaction([op]).splitlines())
+
+
+def _command(table: XtTable, line: str) -> str:
+    return shlex.join(["iptables", "-t", table, *words(line)])
+
+
+def _section(table: XtTable, lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in (f"*{table}", *lines, "COMMIT"))
+
+
+def _saved_table(table: XtTable, items: Sequence[XtChain | XtRule]) -> Script:
+    """Built-in chains come first; a rule for the head stands before those that are there already."""
+    chains = {item.name: item for item in items if isinstance(item, XtChain)}
+    for name in BUILT_IN[table]:
+        yield _declaration(chains.get(name, XtChain(table, name, (), "ACCEPT")))
+    yield from (_declaration(chain) for name, chain in chains.items() if name not in BUILT_IN[table])
+    among_others = [item for item in items if isinstance(item, XtRule)]
+    for name in BUILT_IN[table]:
+        here = [item for item in among_others if item.chain == name]
+        order = [*reversed([item for item in here if item.head]), *(item for item in here if not item.head)]
+        yield from (f"-A {name} {rule_text(item.rule, names.ALIAS)}" for item in order)
+    for chain in chains.values():
+        yield from _filling(chain)
+
+
+# --- transactions ------------------------------------------------------------------------------------------------
+
+
+def _runs(ops: Sequence[Op], texts: Texts) -> Script:
+    runs = (list(run) for _, run in groupby(ops, lambda op: isinstance(op, Delete)))
+    for run in runs:
+        yield from (_deletion if isinstance(run[0], Delete) else _creation)(run, texts)
+
+
+def _creation(run: Sequence[Op], texts: Texts) -> Script:
+    chains = [_own_chain(op.netns, chain) for op in run if isinstance(chain := item_of(op), XtChain)]
+    yield from map(_declaration, chains)
+    yield from (f"-F {chain_name(chain.name)}" for chain in chains if chain.policy is not None)
+    for chain in chains:
+        yield from _filling(chain)
+    for op in run:
+        if isinstance(op, Change) and isinstance(op.old, XtRule):
+            yield from _removal(op.old, texts)
+        if isinstance(rule := item_of(op), XtRule):
+            yield _insertion(rule)
+
+
+def _deletion(run: Sequence[Op], texts: Texts) -> Script:
+    for op in run:
+        if isinstance(rule := item_of(op), XtRule):
+            yield from _removal(rule, texts)
+    chains = [_own_chain(op.netns, chain) for op in run if isinstance(chain := item_of(op), XtChain)]
+    yield from (f"-F {chain_name(chain.name)}" for chain in chains)
+    for chain in chains:
+        yield f"-X {chain.name}" if chain.policy is None else f"-P {chain.name} ACCEPT"
+
+
+def _own_chain(netns: str, chain: XtChain) -> XtChain:
+    if netns == HOST and chain.name in BUILT_IN[chain.table]:
+        raise ValueError(f"the node's own chain {chain.name} of table {chain.table} is not routemesh's")
+    return chain
+
+
+def _declaration(chain: XtChain) -> str:
+    return f":{chain_name(chain.name)} {chain.policy or '-'} [0:0]"
+
+
+def _filling(chain: XtChain) -> Script:
+    return (_line("-A", chain.name, rule_text(rule)) for rule in chain.rules)
+
+
+def _insertion(item: XtRule) -> str:
+    return _line("-I" if item.head else "-A", item.chain, rule_text(item.rule, names.ALIAS))
+
+
+def _removal(item: XtRule, texts: Texts) -> Script:
+    spelled = texts.get(key(item)) or [rule_text(item.rule, names.ALIAS, present=True)] * item.copies
+    return (_line("-D", item.chain, text) for text in spelled)
+
+
+def _line(verb: str, chain: str, rule: str) -> str:
+    return f"{verb} {chain_name(chain)} {rule}".rstrip()
