@@ -462,14 +462,15 @@ class IpvsService:
 class IpvsDestination:
     """A real server of a service: `ipvsadm -a -f MARK -r ADDRESS:PORT -m -w WEIGHT`. Port 0: as the client had it.
 
-    With weight 0 it keeps its connections and gets no new ones.
+    With weight 0 it keeps its connections and gets no new ones. `method` other is only read: none of the three, or a limit of
+    connections besides.
     """
 
     mark: int
     address: IPv4Address
     port: int = 0
     weight: int = 1
-    method: Literal["masq", "route", "tunnel"] = "masq"
+    method: Literal["masq", "route", "tunnel", "other"] = "masq"
 
 
 Item = (

@@ -7,12 +7,13 @@ import subprocess
 import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import pytest
 
 T = TypeVar("T")
-Need = Literal["root", "netns", "nf_tables", "conntrack", "tcpdump"]
+Need = Literal["root", "netns", "nf_tables", "ip_vs", "conntrack", "tcpdump"]
 
 _POLL_S = 0.01
 _counter = itertools.count()
@@ -23,6 +24,7 @@ _PROBES: dict[Need, tuple[str, Callable[[], bool]]] = {
     "conntrack": ("conntrack(8), of Debian's package conntrack", lambda: shutil.which("conntrack") is not None),
     "tcpdump": ("tcpdump(8), of Debian's package tcpdump", lambda: shutil.which("tcpdump") is not None),
     "nf_tables": ("nf_tables in the kernel", lambda: _succeeds("unshare", "--net", "nft", "add", "table", "ip", "probe")),
+    "ip_vs": ("IPVS in the kernel", lambda: Path("/proc/net/ip_vs").exists() or _succeeds("modprobe", "ip_vs")),
 }
 
 

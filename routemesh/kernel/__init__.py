@@ -24,8 +24,8 @@ class Kernel(Protocol):
         """Everything of ours that the kernel has, in every namespace of ours whether wanted or not.
 
         Ours: our namespaces (below the run directory); links with our alias; addresses, permanent neighbours and permanent
-        FDB entries on them; routes and rules of ROUTE_PROTOCOL; tables named `routemesh`. Of sysctls, just those that `want`
-        names.
+        FDB entries on them; routes and rules of ROUTE_PROTOCOL; tables named `routemesh`; in the sandbox, IPVS's services by
+        firewall mark. Of sysctls and IPVS's timeouts, just those that `want` names.
         """
         ...
 

@@ -7,6 +7,7 @@ import os
 from contextlib import closing
 from pathlib import Path
 
+from routemesh.kernel import ipvs
 from routemesh.kernel.netfilter import ANY_FAMILY, NETFILTER
 from routemesh.kernel.netlink import Message, Requests
 
@@ -22,7 +23,7 @@ def has_nf_tables() -> bool:
 
 def has_ip_vs() -> bool:
     """Whether IPVS is there or can be loaded."""
-    return _has_module("ip_vs") or Path("/proc/thread-self/net/ip_vs").exists()
+    return _has_module("ip_vs") or ipvs.is_loaded()
 
 
 def _has_module(name: str) -> bool:

@@ -17,6 +17,7 @@ from routemesh.nodeplan import (
     Delete,
     Element,
     Failure,
+    IpvsTimeouts,
     Map,
     NodePlan,
     Op,
@@ -28,6 +29,7 @@ from routemesh.nodeplan import (
 from routemesh.render import command
 
 _INITIAL_SETTING = "0"
+_INITIAL_TIMEOUTS = IpvsTimeouts(tcp_s=900, tcp_fin_s=120, udp_s=300)
 
 
 class FakeKernel:
@@ -54,10 +56,12 @@ class FakeKernel:
         """See Kernel.read; a setting that nobody has set is 0."""
         found: dict[str, Items] = {}
         for netns, items in self._state.namespaces.items():
-            shown: Items = {name: item for name, item in items.items() if not isinstance(item, Sysctl)}
+            shown: Items = {name: item for name, item in items.items() if not isinstance(item, Sysctl | IpvsTimeouts)}
             for item in want.namespaces.get(netns, {}).values():
                 if isinstance(item, Sysctl) and self._state.has_setting(netns, item.path):
                     shown[key(item)] = items.get(key(item), Sysctl(item.path, _INITIAL_SETTING))
+                elif isinstance(item, IpvsTimeouts):
+                    shown[key(item)] = items.get(key(item), _INITIAL_TIMEOUTS)
             found[netns] = shown
         return NodePlan({netns: items for netns, items in found.items() if items})
 

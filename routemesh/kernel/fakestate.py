@@ -18,6 +18,9 @@ from routemesh.nodeplan import (
     Element,
     FdbEntry,
     InSet,
+    IpvsDestination,
+    IpvsService,
+    IpvsTimeouts,
     Item,
     ItemKey,
     Link,
@@ -80,8 +83,11 @@ class State:
             case Sysctl(path):
                 if not self.has_setting(netns, path):
                     raise Refused("No such file or directory")
-            case RoutingRule():
+            case RoutingRule() | IpvsTimeouts() | IpvsService():
                 pass
+            case IpvsDestination():
+                if ("IpvsService", item.mark) not in items:
+                    raise Refused(f"there is no service by mark {item.mark}")
             case Address() | Route() | Neighbour() | FdbEntry():
                 self._check_link(netns, item)
             case _:
@@ -93,7 +99,7 @@ class State:
         items = self.namespaces.get(netns, {})
         present = items.get(key(item))
         match present:
-            case None | Sysctl():
+            case None | Sysctl() | IpvsTimeouts():
                 return
             case Netns(name):
                 for inside in list(self.namespaces[name].values()):
@@ -102,6 +108,8 @@ class State:
             case Link():
                 self._delete_peer(present)
                 self._delete_hanging(netns, present.name)
+            case IpvsService(mark=mark):
+                self._delete_destinations(netns, mark)
         del items[key(item)]
         if isinstance(present, Address):
             self._forget_unaddressed(netns, present.link)
@@ -152,6 +160,12 @@ class State:
             if isinstance(item, Link) and item.name in ports:
                 items[name] = replace(item, master=None, flood=True, isolated=False)
             elif _link_of(item) == link or (isinstance(item, FdbEntry) and item.dst is None and item.link in ports):
+                del items[name]
+
+    def _delete_destinations(self, netns: str, mark: int) -> None:
+        items = self.namespaces[netns]
+        for name, item in list(items.items()):
+            if isinstance(item, IpvsDestination) and item.mark == mark:
                 del items[name]
 
     def _forget_unaddressed(self, netns: str, link: str) -> None:

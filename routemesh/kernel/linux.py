@@ -13,8 +13,9 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from secrets import randbelow
 
+from routemesh import names
 from routemesh.errors import KernelError
-from routemesh.kernel import conntrack, entries, foreign, links, sysctl
+from routemesh.kernel import conntrack, entries, foreign, ipvs, links, sysctl
 from routemesh.kernel.capabilities import has_ip_vs, has_nf_tables
 from routemesh.kernel.events import NEW_SETTING, EventSocket, Watcher, nftables_events, route_events, transaction_is_ours
 from routemesh.kernel.listeners import listeners
@@ -23,7 +24,21 @@ from routemesh.kernel.spaces import Space, Spaces
 from routemesh.kernel.writer import Writer
 from routemesh.model import Listener
 from routemesh.model import Protocol as L4
-from routemesh.nodeplan import HOST, Address, Capabilities, Failure, Item, ItemKey, Namespace, Netns, NodePlan, Op, Sysctl, key
+from routemesh.nodeplan import (
+    HOST,
+    Address,
+    Capabilities,
+    Failure,
+    IpvsTimeouts,
+    Item,
+    ItemKey,
+    Namespace,
+    Netns,
+    NodePlan,
+    Op,
+    Sysctl,
+    key,
+)
 
 _FIRST_PORT, _PORTS = 1 << 24, 1 << 30
 """Netlink port ids that the kernel gives to nobody by itself: it takes process ids, then numbers above 2^31."""
@@ -143,7 +158,7 @@ class LinuxKernel:
                 found[key(link)] = link
         for table in memory.hanging([row.index for row in ours]):
             found.update(table)
-        items = [*self._settings(space, want), *(space.nft.read() if self._has_tables else ())]
+        items = [*_balancing(space, want), *self._settings(space, want), *(space.nft.read() if self._has_tables else ())]
         if space.name == HOST:
             items += (Netns(other.name) for other in self._spaces if other.name != HOST)
         found.update((key(item), item) for item in items)
@@ -236,6 +251,14 @@ class LinuxKernel:
             self._spaces.numbered(nsid) is not None and not transaction_is_ours(message, self._writing_thread)
             for nsid, message in events
         )
+
+
+def _balancing(space: Space, want: Namespace) -> Iterator[Item]:
+    """What IPVS has in the sandbox; in other namespaces it is none of ours. What is not loaded has nothing."""
+    if space.name == names.SANDBOX and ipvs.is_loaded():
+        for item in space.ipvs.read():
+            if not isinstance(item, IpvsTimeouts) or key(item) in want:
+                yield item
 
 
 @contextmanager

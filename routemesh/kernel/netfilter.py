@@ -1,8 +1,8 @@
-"""Numbers of the netlink protocols other than rtnetlink: netfilter's subsystems and sock_diag.
+"""Numbers of the netlink protocols other than rtnetlink: netfilter's subsystems, sock_diag, generic netlink.
 
 Source: include/uapi/linux/netlink.h, include/uapi/linux/netfilter/nfnetlink.h.
 """
 
-NETFILTER, SOCK_DIAG = 12, 4
+NETFILTER, SOCK_DIAG, GENERIC = 12, 4, 16
 ANY_FAMILY, IPV4, NETDEV = bytes((0, 0, 0, 0)), bytes((2, 0, 0, 0)), bytes((5, 0, 0, 0))
 """struct nfgenmsg, which begins every message of netfilter: the family that it is about."""

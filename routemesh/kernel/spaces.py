@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from routemesh.kernel import links, netns
+from routemesh.kernel.ipvs import Ipvs
 from routemesh.kernel.links import Row
 from routemesh.kernel.memory import Memory
 from routemesh.kernel.netlink import Message, Requests, as_u32, attribute, parse, u32
@@ -43,6 +44,11 @@ class Space:
     def nft(self) -> Nft:
         """Its nftables, opened when first asked for."""
         return Nft(self.name, self.enter, self._spaces.path)
+
+    @cached_property
+    def ipvs(self) -> Ipvs:
+        """Its IPVS; looking for it would make the kernel load ip_vs, so this is for where it is wanted or there anyway."""
+        return Ipvs(self.enter)
 
     def enter(self) -> AbstractContextManager[None]:
         """The calling thread is in this namespace."""
@@ -83,6 +89,8 @@ class Space:
         self.requests.close()
         if "nft" in self.__dict__:
             self.nft.close()
+        if "ipvs" in self.__dict__:
+            self.ipvs.close()
 
 
 class Spaces:

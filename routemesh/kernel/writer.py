@@ -1,7 +1,8 @@
 """Carrying out operations: sorted into runs, each run to the one who knows how, each refusal made a Failure (rule 9).
 
 A run is a stretch of neighbouring operations that go well together: addresses, routes, neighbours and FDB entries of a namespace
-travel in one datagram, links of a namespace are deleted together, nftables operations become one transaction per namespace.
+travel in one datagram, so do IPVS's, links of a namespace are deleted together, nftables operations become one transaction per
+namespace.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,17 +10,32 @@ from contextlib import suppress
 from itertools import groupby
 
 from routemesh.errors import RoutemeshError
-from routemesh.kernel import sysctl
+from routemesh.kernel import ipvs, sysctl
 from routemesh.kernel.entrywriter import EntryWriter
 from routemesh.kernel.linkwriter import LinkWriter
 from routemesh.kernel.owner import Owner
 from routemesh.kernel.spaces import Space, Spaces
-from routemesh.nodeplan import Chain, Delete, Element, Failure, Link, Map, Netns, Op, Sysctl, Table, item_of
+from routemesh.nodeplan import (
+    Chain,
+    Delete,
+    Element,
+    Failure,
+    IpvsDestination,
+    IpvsService,
+    IpvsTimeouts,
+    Link,
+    Map,
+    Netns,
+    Op,
+    Sysctl,
+    Table,
+    item_of,
+)
 from routemesh.render import command
 
 Run = Sequence[Op]
 
-_NAMESPACES, _DOOMED_NAMESPACES, _LINKS, _DOOMED_LINKS, _SETTINGS, _ENTRIES, _NFTABLES = range(7)
+_NAMESPACES, _DOOMED_NAMESPACES, _LINKS, _DOOMED_LINKS, _SETTINGS, _ENTRIES, _IPVS, _NFTABLES = range(8)
 
 
 class Writer:
@@ -36,6 +52,7 @@ class Writer:
             _DOOMED_LINKS: self._remove_links,
             _SETTINGS: self._write_settings,
             _ENTRIES: self._write_entries,
+            _IPVS: self._balance,
             _NFTABLES: self._apply_nftables,
         }
 
@@ -82,7 +99,9 @@ class Writer:
         return ()
 
     def _write_settings(self, space: Space, run: Run) -> Iterator[Failure]:
-        """A setting that is not wanted any more keeps its value: nobody knows what it was before."""
+        """A setting that is not wanted any more keeps its value: nobody knows what it was before. IPVS's come with IPVS."""
+        if any(isinstance(item, Sysctl) and item.path.startswith(ipvs.SETTINGS) for item in map(item_of, run)):
+            space.ipvs.load()
         with space.enter():
             for op in run:
                 setting = item_of(op)
@@ -95,6 +114,10 @@ class Writer:
 
     def _write_entries(self, space: Space, run: Run) -> Iterator[Failure]:
         for op, refusal in EntryWriter(space, self._owner).carry_out(run):
+            yield self._failure(op, refusal)
+
+    def _balance(self, space: Space, run: Run) -> Iterator[Failure]:
+        for op, refusal in space.ipvs.carry_out(run):
             yield self._failure(op, refusal)
 
     def _apply_nftables(self, space: Space, run: Run) -> Iterable[Failure]:
@@ -127,6 +150,8 @@ def _run_of(op: Op) -> tuple[int, str]:
             return (_DOOMED_LINKS if isinstance(op, Delete) else _LINKS), op.netns
         case Sysctl():
             return _SETTINGS, op.netns
+        case IpvsTimeouts() | IpvsService() | IpvsDestination():
+            return _IPVS, op.netns
         case Table() | Map() | Chain() | Element():
             return _NFTABLES, ""
         case Netns():

@@ -1,7 +1,7 @@
 """Operations as the command lines a person would type. PURE.
 
 Source: ip-link(8), ip-address(8), ip-route(8), ip-rule(8), ip-neighbour(8), bridge(8), sysctl(8), nsenter(1), nft(8),
-iptables(8).
+iptables(8), ipvsadm(8).
 """
 
 from collections.abc import Callable, Iterator
@@ -17,6 +17,9 @@ from routemesh.nodeplan import (
     Create,
     Delete,
     FdbEntry,
+    IpvsDestination,
+    IpvsService,
+    IpvsTimeouts,
     Item,
     Link,
     Neighbour,
@@ -37,6 +40,9 @@ PathOf = Callable[[str], object]
 
 _DEFAULT = IPv4Network("0.0.0.0/0")
 _VERBS: dict[type, str] = {Create: "add", Change: "replace", Delete: "del"}
+_IPVS_VERBS: dict[type, str] = {Create: "A", Change: "E", Delete: "D"}
+"""Of a service; a destination's are the same in lower case."""
+_METHODS = {"masq": "m", "route": "g", "tunnel": "i"}
 
 
 def default_path(netns: str) -> str:
@@ -89,6 +95,8 @@ def _commands(op: Op, item: Item) -> Iterator[str]:
             yield f"ip neighbour {verb} {place}{entry}"
         case FdbEntry():
             yield f"bridge fdb {verb} {_fdb_entry(item)}"
+        case IpvsTimeouts() | IpvsService() | IpvsDestination():
+            yield f"ipvsadm {_ipvs(op, item)}"
         case XtChain() | XtRule():
             yield from xtables.commands(op)
 
@@ -163,3 +171,22 @@ def _routing_rule(op: Op, rule: RoutingRule) -> Iterator[str]:
 def _fdb_entry(entry: FdbEntry) -> str:
     where = "master static" if entry.dst is None else f"dst {entry.dst} self permanent"
     return f"{quote(entry.mac)} dev {quote(entry.link)} {where}"
+
+
+# --- IPVS --------------------------------------------------------------------------------------------------------
+
+
+def _ipvs(op: Op, item: IpvsTimeouts | IpvsService | IpvsDestination) -> str:
+    if isinstance(item, IpvsTimeouts):
+        return "-L --timeout" if isinstance(op, Delete) else f"--set {item.tcp_s} {item.tcp_fin_s} {item.udp_s}"
+    verb = _IPVS_VERBS[type(op)]
+    if isinstance(item, IpvsService):
+        return f"-{verb} -f {item.mark}{'' if isinstance(op, Delete) else _service(item)}"
+    place = f"-{verb.lower()} -f {item.mark} -r {item.address}:{item.port}"
+    return place if isinstance(op, Delete) else f"{place} -{_METHODS[item.method]} -w {item.weight}"
+
+
+def _service(service: IpvsService) -> str:
+    persistent = f" -p {service.persistent_s}" if service.persistent_s else ""
+    fallback = f" -b {service.scheduler}-fallback" if service.fallback else ""
+    return f" -s {quote(service.scheduler)}{persistent}{fallback}"
