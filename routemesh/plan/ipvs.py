@@ -68,8 +68,8 @@ def host(view: NodeView) -> Iterator[Item]:
     yield XtChain("filter", names.INGRESS_CHAIN, (*(rule for port in ports for rule in _admit(*port)), _RETURN))
     yield XtRule("nat", "PREROUTING", to_ingress)
     yield XtRule("nat", "OUTPUT", to_ingress)
-    yield XtRule("nat", "POSTROUTING", (Match("oifname", gateway), Match("fib saddr type", "local"), Masquerade()))
     yield XtRule("nat", "POSTROUTING", (Match("ip saddr", subnet), Match("oifname", gateway, negate=True), Masquerade()))
+    yield XtRule("nat", "POSTROUTING", (Match("oifname", gateway), Match("fib saddr type", "local"), Masquerade()))
     # A task's call to its own node comes back through the node only so; in Swarm br_netfilter sees to it.
     own_tasks = (Match("ip saddr", subnet), Match("oifname", gateway), Match("ct status", "dnat"), Masquerade())
     yield XtRule("nat", "POSTROUTING", own_tasks)
@@ -86,10 +86,12 @@ def sandbox(view: NodeView, caps: Capabilities) -> Iterator[Item]:
     assert view.node.ingress_address is not None
     every = tuple(pools(view))
     marking = tuple((*_port(*port), Assign("meta mark", pool.mark)) for pool in every for port in pool.ports)
+    served = {pool.service for pool in every}
+    oldest_first = sorted(view.services, key=lambda service: service.fwmark or 0)
     to_vip = tuple(
         (Match("ip daddr", str(service.vip)), Assign("meta mark", service.fwmark))
-        for service in view.services
-        if service.vip is not None and service.fwmark is not None and service.id in {pool.service for pool in every}
+        for service in oldest_first
+        if service.vip is not None and service.fwmark is not None and service.id in served
     )
     if marking:
         yield XtChain("mangle", "PREROUTING", marking, "ACCEPT")
