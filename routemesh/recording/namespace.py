@@ -1,0 +1,174 @@
+"""The files about one network namespace → its NamespaceSnapshot. PURE.
+
+A file that is missing or broken is an Unread; what it would have told is absent from the items, and must not be taken for
+absent in the kernel.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from routemesh.kernel import xtsave
+from routemesh.nodeplan import Address, Item, Link, LinkKind, Peer, Sysctl, Vxlan, XtChain
+from routemesh.recording import connections, entries, links, routes, tables
+from routemesh.recording.source import Source
+from routemesh.snapshot import ConntrackEntry, NamespaceSnapshot, Socket, Unread
+
+ANY = IPv4Address("0.0.0.0")
+
+LOSES: Mapping[str, str] = {
+    "ip-addr.json": "which devices and addresses there are",
+    "ip-addr.txt": "which devices and addresses there are",
+    "ip-route.txt": "which way packets are routed",
+    "ip-rule.txt": "which routing table is asked",
+    "ip-neigh.txt": "which MAC a packet is sent to",
+    "bridge-fdb.txt": "which port or tunnel end a bridge sends a frame to",
+    "iptables-save.txt": "what iptables does to a packet",
+    "nft-ruleset.txt": "what nftables does to a packet",
+    "ipvsadm-Ln.txt": "which tasks IPVS balances over",
+    "ipvsadm-timeouts.txt": "when IPVS forgets a connection",
+    "sysctl.txt": "forwarding, the reverse path filter and IPVS's settings",
+    "ss-listen.txt": "whether anybody listens",
+    "conntrack.txt": "which connections are under way",
+}
+"""What can't be told without a file."""
+
+_MAY_LACK = frozenset({"ip-addr.txt", "ipvsadm-timeouts.txt", "nft-ruleset.txt"})
+_COUNT, _MAX = "net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max"
+_NO_NAMESPACE = ("nsenter:", "setting the network namespace")
+"""What nsenter and ip-netns print when a namespace can't be entered; it ends up in the files of older recordings."""
+
+
+@dataclass(slots=True)
+class Files:
+    """The files of one namespace by name. `place` is the directory as people know it: node1/netns/ingress_sbox."""
+
+    place: str
+    texts: Mapping[str, str]
+    unread: list[Unread] = field(default_factory=list)
+
+    def source(self, name: str) -> Source | None:
+        """A file, or None for one that is missing; whatever is odd about it gets into `unread`."""
+        text = self.texts.get(name)
+        if text is None:
+            if name not in _MAY_LACK:
+                self.unread.append(Unread(f"{self.place}/{name}", "missing", LOSES[name]))
+            return None
+        return Source(f"{self.place}/{name}", text, LOSES[name], self.unread)
+
+    def devices(self) -> tuple[links.Device, ...]:
+        """The devices, from whichever of the two files is whole."""
+        as_json, as_text = self.texts.get("ip-addr.json"), self.texts.get("ip-addr.txt")
+        spoilt: list[Unread] = []
+        if as_json is not None:
+            found = links.read_json(Source(f"{self.place}/ip-addr.json", as_json, LOSES["ip-addr.json"], spoilt))
+            if not spoilt:
+                return found
+        if as_text is not None:
+            found = links.read_text(Source(f"{self.place}/ip-addr.txt", as_text, LOSES["ip-addr.txt"], spoilt))
+        elif as_json is None:
+            self.source("ip-addr.json")
+            return ()
+        self.unread += spoilt
+        return found
+
+
+def why_closed(texts: Mapping[str, str]) -> str:
+    """Why a namespace could not be entered when it was recorded, "" when it could."""
+    first = (text.strip() for text in texts.values())
+    return next((text.splitlines()[0] for text in first if text.startswith(_NO_NAMESPACE)), "")
+
+
+def snapshot(files: Files, path: str, devices: Sequence[links.Device], peers: Mapping[str, Peer]) -> NamespaceSnapshot:
+    """Everything that the files tell. `devices` are files.devices(), `peers` the other ends of the veths among them."""
+    items: list[Item] = [item for device in devices for item in _of_device(device, peers.get(device.name))]
+    if (source := files.source("ip-route.txt")) is not None:
+        items += routes.read_routes(source)
+    if (source := files.source("ip-rule.txt")) is not None:
+        items += routes.read_rules(source)
+    if (source := files.source("ip-neigh.txt")) is not None:
+        items += entries.read_neighbours(source)
+    if (source := files.source("bridge-fdb.txt")) is not None:
+        items += entries.read_fdb(source)
+    if (source := files.source("iptables-save.txt")) is not None:
+        items += _chains(source)
+    if (source := files.source("nft-ruleset.txt")) is not None:
+        _check_nft(source)
+    if (source := files.source("ipvsadm-Ln.txt")) is not None:
+        items += tables.read_ipvs(source)
+    if (source := files.source("ipvsadm-timeouts.txt")) is not None:
+        items += filter(None, [tables.read_ipvs_timeouts(source)])
+    settings = {}
+    if (source := files.source("sysctl.txt")) is not None:
+        settings = {setting.path: setting for setting in tables.read_sysctls(source)}
+    items += settings.values()
+    return NamespaceSnapshot(
+        path=path,
+        items=tuple(items),
+        conntrack=_conntrack(files),
+        conntrack_count=_number(settings.get(_COUNT)),
+        conntrack_max=_number(settings.get(_MAX)),
+        sockets=_sockets(files),
+        unread=tuple(files.unread),
+    )
+
+
+def _of_device(device: links.Device, peer: Peer | None) -> Iterator[Item]:
+    kind: LinkKind = "other"
+    if device.name == "lo":
+        kind = "loopback"
+    elif device.kind in ("bridge", "veth", "vxlan"):
+        kind = device.kind  # type: ignore[assignment]  # one of LinkKind's by the line above
+    tunnel = device.tunnel
+    yield Link(
+        name=device.name,
+        kind=kind,
+        mtu=device.mtu,
+        mac=device.mac or None,
+        master=device.master or None,
+        peer=peer,
+        vxlan=None if tunnel is None else Vxlan(tunnel.vni, tunnel.local or ANY, tunnel.port, tunnel.learning, tunnel.proxy),
+        flood=device.flood,
+        isolated=device.isolated,
+        up=device.up and device.carrier,
+        learning=device.learning and bool(device.master),
+    )
+    for address in device.addresses:
+        yield Address(device.name, address)
+
+
+def _chains(source: Source) -> tuple[XtChain, ...]:
+    try:
+        return xtsave.every_chain(xtsave.parse(source.text))
+    except ValueError as error:
+        source.broken(str(error))
+        return ()
+
+
+_NFT_TABLE = re.compile(r"table (?P<family>\w+) (?P<name>\S+) \{")
+_KEPT_BY_IPTABLES = re.compile(r"# Warning: table (?P<family>\w+) (?P<name>\S+) is managed by iptables-nft, do not touch!")
+_NOT_IPV4 = frozenset({"ip6", "arp"})
+
+
+def _check_nft(source: Source) -> None:
+    """Tables that iptables keeps are known from iptables-save; any other's rules can't be read from this text."""
+    kept = {(found["family"], found["name"]) for _, line in source.lines() if (found := _KEPT_BY_IPTABLES.match(line))}
+    for number, line in source.lines():
+        found = _NFT_TABLE.fullmatch(line)
+        if found is not None and found["family"] not in _NOT_IPV4 and (found["family"], found["name"]) not in kept:
+            source.odd(number, line)
+
+
+def _conntrack(files: Files) -> tuple[ConntrackEntry, ...] | None:
+    source = files.source("conntrack.txt")
+    return None if source is None else tuple(connections.read_conntrack(source))
+
+
+def _sockets(files: Files) -> tuple[Socket, ...] | None:
+    source = files.source("ss-listen.txt")
+    return None if source is None else tuple(connections.read_sockets(source))
+
+
+def _number(setting: Sysctl | None) -> int | None:
+    return int(setting.value) if setting is not None and setting.value.isdigit() else None

@@ -1,0 +1,152 @@
+"""One node's directory of a recording → its NodeSnapshot. PURE.
+
+    host/*                  the node's own namespace
+    netns/NAME/*            each other one
+    docker/*                what Docker's engine says (docker.py)
+    recording.json          whose it is; without it docker/info.txt tells
+
+Source: ip-netns(8) for the namespaces' files; Docker's `docker info`.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import IPv4Address
+from typing import Any, Literal
+
+from routemesh.nodeplan import HOST, Peer, XtChain
+from routemesh.recording import links
+from routemesh.recording.namespace import Files, snapshot, why_closed
+from routemesh.recording.source import Source
+from routemesh.snapshot import NamespaceSnapshot, NodeSnapshot, Unread
+
+HOST_DIRECTORY, NETNS_DIRECTORY = "host", "netns"
+DOCKER_NETNS = "/var/run/docker/netns"
+ABOUT = "recording.json"
+VERSION = 1
+
+Texts = Mapping[str, str]
+"""A directory's files by path: host/ip-addr.json, netns/ingress_sbox/ip-route.txt …"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """Whose recording it is. `netns`: the directory of the namespaces' files; `at`: seconds since the epoch."""
+
+    name: str
+    kind: Literal["routemesh", "swarm"]
+    engine: Literal["nftables", "ipvs"]
+    address: IPv4Address | None
+    kernel: str = ""
+    netns: str = DOCKER_NETNS
+    at: float = 0.0
+
+
+def read_node(place: str, texts: Texts) -> NodeSnapshot:
+    """The node whose directory is called `place`; what could not be read is in the snapshot's `unread`."""
+    unread: list[Unread] = []
+    about = read_about(place, texts, unread)
+    found = {name: Files(f"{place}/{directory}", files) for name, directory, files in _namespaces(texts)}
+    for name in list(found):
+        if name != HOST and (why := why_closed(found[name].texts)):
+            unread.append(Unread(found[name].place, why, f"what is in namespace {name}"))
+            del found[name]
+    if HOST not in found:
+        unread.append(Unread(f"{place}/{HOST_DIRECTORY}", "missing", "what the node's own namespace does to a packet"))
+    devices = {name: files.devices() for name, files in found.items()}
+    ends = links.ends(devices)
+    namespaces: dict[str, NamespaceSnapshot] = {}
+    for name, files in found.items():
+        peers = {here[1]: Peer(*there) for here, there in ends.items() if here[0] == name}
+        namespaces[name] = snapshot(files, f"{about.netns}/{name}" if name else "", devices[name], peers)
+    device, addresses = _underlay(devices.get(HOST, ()), about.address)
+    return NodeSnapshot(
+        name=about.name,
+        kind=about.kind,
+        engine=about.engine,
+        addresses=addresses,
+        device=device,
+        namespaces=namespaces,
+        kernel=about.kernel,
+        iptables=_variant(texts, namespaces),
+        at=about.at,
+        unread=tuple(unread),
+    )
+
+
+def _namespaces(texts: Texts) -> Iterator[tuple[str, str, Texts]]:
+    """Name, directory and files of each namespace."""
+    of: dict[tuple[str, str], dict[str, str]] = {}
+    for path, text in texts.items():
+        match path.split("/"):
+            case [directory, file] if directory == HOST_DIRECTORY:
+                of.setdefault((HOST, directory), {})[file] = text
+            case [directory, name, file] if directory == NETNS_DIRECTORY:
+                of.setdefault((name, f"{directory}/{name}"), {})[file] = text
+    return ((name, directory, files) for (name, directory), files in of.items())
+
+
+# --- whose it is -------------------------------------------------------------------------------------------------
+
+_INFO = re.compile(r"^\s*(?P<name>Name|NodeID|Node Address|Kernel Version|System Time): (?P<value>.*)$", re.M)
+
+
+def read_about(place: str, texts: Texts, unread: list[Unread]) -> About:
+    """From recording.json, or else from `docker info`; a node that neither tells about is called as its directory."""
+    text = texts.get(ABOUT)
+    if text is not None:
+        source = Source(f"{place}/{ABOUT}", text, "whose recording it is", unread)
+        try:
+            told = json.loads(text)
+            if told["version"] != VERSION:
+                raise ValueError(f"version {told['version']}, this program knows {VERSION}")
+            return _about(told)
+        except (KeyError, TypeError, ValueError) as error:
+            source.broken(f"not understood ({type(error).__name__}: {error})")
+    info = texts.get("docker/info.txt")
+    if info is None and text is None:
+        unread.append(Unread(f"{place}/docker/info.txt", "missing", "the node's name and address"))
+    told = {found["name"]: found["value"].strip() for found in _INFO.finditer(info or "")}
+    address = told.get("Node Address", "")
+    return About(
+        name=told.get("Name", place),
+        kind="swarm",
+        engine="ipvs",
+        address=IPv4Address(address) if re.fullmatch(r"[\d.]+", address) else None,
+        kernel=told.get("Kernel Version", ""),
+        at=datetime.fromisoformat(told["System Time"]).timestamp() if "System Time" in told else 0.0,
+    )
+
+
+def _about(told: Mapping[str, Any]) -> About:
+    return About(
+        name=told["name"],
+        kind=told["kind"],
+        engine=told["engine"],
+        address=IPv4Address(told["address"]) if told["address"] else None,
+        kernel=told["kernel"],
+        netns=told["netns"],
+        at=told["at"],
+    )
+
+
+def _underlay(devices: tuple[links.Device, ...], wanted: IPv4Address | None) -> tuple[str, tuple[IPv4Address, ...]]:
+    """The device that the node is known by and its addresses, the advertised one first.
+
+    Where nobody says which address that is: the first device with an address that is no bridge and not lo.
+    """
+    for device in devices:
+        own = [address.ip for address in device.addresses]
+        if wanted in own or (wanted is None and own and device.kind != "bridge" and device.name != "lo"):
+            return device.name, tuple(sorted(own, key=lambda address: address != wanted))
+    return "", () if wanted is None else (wanted,)
+
+
+def _variant(texts: Texts, namespaces: Mapping[str, NamespaceSnapshot]) -> Literal["nft", "legacy", ""]:
+    """Which iptables printed the rules of the node."""
+    saved = texts.get(f"{HOST_DIRECTORY}/iptables-save.txt", "")
+    if "(nf_tables)" in saved:
+        return "nft"
+    return "legacy" if any(True for space in namespaces.values() for _ in space.of(XtChain)) else ""

@@ -1,0 +1,312 @@
+"""A recorded Swarm, and what routemesh would make of the same services, tasks and nodes: both as comparable facts."""
+
+import functools
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+from routemesh import names
+from routemesh.model import (
+    ClientIp,
+    Cluster,
+    Node,
+    NodeId,
+    NodeState,
+    Publish,
+    Service,
+    ServiceId,
+    ServiceSpec,
+    State,
+    Task,
+    TaskId,
+    TaskState,
+    TaskStatus,
+)
+from routemesh.nodeplan import (
+    HOST,
+    Address,
+    Capabilities,
+    FdbEntry,
+    Item,
+    Link,
+    Neighbour,
+    Netns,
+    Peer,
+    Route,
+    RoutingRule,
+    Rule,
+    Sysctl,
+    XtChain,
+    XtRule,
+    XtTable,
+    key,
+)
+from routemesh.plan import plan
+from routemesh.plan.view import view
+from routemesh.recording.read import read
+from routemesh.snapshot import ClusterSnapshot, NamedService, NamedTask, NodeSnapshot
+
+DATA = Path(__file__).parent.parent / "data" / "swarm"
+KERNELS_OWN = 2
+KERNELS_RULES = (0, 32766, 32767)
+
+
+@functools.cache
+def recording(step: str) -> ClusterSnapshot:
+    """The cluster of one directory of tests/data/swarm."""
+    return read([DATA / step])
+
+
+# --- what was recorded, as routemesh's state ---------------------------------------------------------------------
+
+
+def state(cluster: ClusterSnapshot, node: str, client_ip: ClientIp) -> State:
+    """Nodes, services and tasks as recorded, with the marks that one node gave: in a Swarm they are each node's own."""
+    ingress = next(network for network in cluster.names.networks if network.name == "ingress")
+    bridge = next(network for network in cluster.names.networks if network.name == names.GWBRIDGE)
+    assert ingress.subnet is not None and bridge.subnet is not None
+    nodes = {
+        NodeId(each.id): Node(
+            id=NodeId(each.id),
+            name=each.name,
+            address=each.address or IPv4Address(0),
+            state=NodeState.READY if each.ready else NodeState.DOWN,
+            engine="ipvs",
+            mtu_bytes=_underlay_mtu(cluster.nodes[node]),
+            ingress_address=each.ingress_address,
+        )
+        for each in cluster.names.nodes
+    }
+    services = {each.name: _service(each, ingress.id, node, client_ip) for each in cluster.names.services if each.ports}
+    ids = {each.name: each.id for each in nodes.values()}
+    tasks = (_task(each, services[each.service], ingress.id, ids) for each in cluster.names.tasks if each.service in services)
+    return State(
+        cluster=Cluster(
+            id="swarm", ingress_id=ingress.id, created_at=0, ingress_subnet=ingress.subnet, gwbridge_subnet=bridge.subnet
+        ),
+        nodes=nodes,
+        services={service.id: service for service in services.values()},
+        tasks={task.id: task for task in tasks},
+    )
+
+
+def _underlay_mtu(snapshot: NodeSnapshot) -> int:
+    return next(link.mtu for link in snapshot.host.of(Link) if link.name == snapshot.device)
+
+
+def _service(service: NamedService, ingress: str, node: str, client_ip: ClientIp) -> Service:
+    publish = tuple(Publish(published=port.published, target=port.target, protocol=port.protocol) for port in service.ports)
+    return Service(
+        id=ServiceId(service.id),
+        spec=ServiceSpec(name=service.name, publish=publish, client_ip=client_ip),
+        version=1,
+        created_at=0,
+        updated_at=0,
+        vip=service.vips[ingress],
+        fwmark=service.mark_on(node),
+        mark_port=(publish[0].protocol, publish[0].published),
+    )
+
+
+def _task(task: NamedTask, service: Service, ingress: str, ids: Mapping[str, NodeId]) -> Task:
+    return Task(
+        id=TaskId(task.id),
+        service_id=service.id,
+        service_version=1,
+        spec=service.spec,
+        slot=int(task.name.rpartition(".")[2]),
+        desired=TaskState.RUNNING,
+        status=TaskStatus(state=TaskState.RUNNING, at=0),
+        created_at=0,
+        node_id=ids[task.node],
+        address=task.addresses[ingress],
+        gateway_address=task.gateway_address,
+    )
+
+
+# --- facts -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a built-in chain does with what none of its rules decided, where that is not to accept it."""
+
+    table: XtTable
+    chain: str
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A rule in a chain."""
+
+    table: XtTable
+    chain: str
+    rule: Rule
+
+
+Fact = Item | Policy | Placed
+Facts = Mapping[str, tuple[Fact, ...]]
+"""By namespace, in order where the order of rules is one."""
+
+
+def planned(cluster: ClusterSnapshot, node: str, client_ip: ClientIp = ClientIp.KEEP) -> Facts:
+    """routemesh's plan of a node, in the recorded namespaces."""
+    at = state(cluster, node, client_ip)
+    node_id = next(each.id for each in at.nodes.values() if each.name == node)
+    caps = Capabilities(nf_tables=True, ip_vs=True, kernel=cluster.nodes[node].kernel, iptables="nft")
+    made = plan(view(at, node_id), caps)
+    renamed = {names.container_id(TaskId(task.id)): task.netns for task in cluster.names.tasks}
+    found = {
+        renamed.get(netns, netns): [_in(item, renamed) for item in items.values()] for netns, items in made.namespaces.items()
+    }
+    ports = {
+        (netns, item.name): item.peer for netns, items in found.items() for item in items if isinstance(item, Link) and item.peer
+    }
+    return {netns: tuple(_facts([_named(item, netns, ports) for item in items])) for netns, items in found.items()}
+
+
+def seen(cluster: ClusterSnapshot, node: str) -> Facts:
+    """What the Swarm had there, without what every kernel has by itself and what the moment brought."""
+    spaces = cluster.nodes[node].namespaces
+    ports = {(netns, link.name): link.peer for netns, space in spaces.items() for link in space.of(Link) if link.peer}
+    found = {netns: [_named(item, netns, ports) for item in space.items if _made(item)] for netns, space in spaces.items()}
+    facts = {netns: tuple(_facts(items)) for netns, items in found.items()}
+    return {**facts, HOST: (*(Netns(netns) for netns in spaces if netns != HOST), *facts[HOST])}
+
+
+def _made(item: Item) -> bool:
+    """Whether somebody made it: no route that came with an address, no learned neighbour, no device of the kernel's."""
+    match item:
+        case Route(protocol=protocol):
+            return protocol != KERNELS_OWN
+        case RoutingRule(priority=priority):
+            return priority not in KERNELS_RULES
+        case Neighbour(state=state):
+            return state == "permanent"
+        case FdbEntry(kind=kind):
+            return kind == "static"
+        case Link(kind="loopback") | Address(link="lo"):
+            return False
+        case _:
+            return True
+
+
+def _in(item: Item, renamed: Mapping[str, str]) -> Item:
+    """The item with the recorded names of tasks' namespaces."""
+    match item:
+        case Netns(name):
+            return Netns(renamed.get(name, name))
+        case Link(peer=Peer(netns, link)):
+            return replace(item, peer=Peer(renamed.get(netns, netns), link))
+        case _:
+            return item
+
+
+def _named(item: Item, netns: str, ports: Mapping[tuple[str, str], Peer]) -> Item:
+    """The item with a bridge port called by what it leads to: its own name is random in a Swarm, a hash in routemesh."""
+    match item:
+        case Link(master=str(), peer=Peer() as peer):
+            return replace(item, name=f"port of {peer.netns} {peer.link}", mac=None)
+        case Link(peer=Peer(other, link)) if (other, link) in ports:
+            return replace(item, peer=Peer(other, f"port of {netns} {item.name}"))
+        case FdbEntry(link=link) if (peer_of := ports.get((netns, link))) is not None:
+            return replace(item, link=f"port of {peer_of.netns} {peer_of.link}")
+        case _:
+            return item
+
+
+def _facts(items: Iterable[Item]) -> Iterator[Fact]:
+    heads: list[Placed] = []
+    for item in items:
+        match item:
+            case XtChain(table, name, rules, policy):
+                if policy == "DROP":
+                    yield Policy(table, name, policy)
+                yield from (Placed(table, name, rule) for rule in rules)
+            case XtRule(table, chain, rule, head):
+                heads.insert(0 if head else len(heads), Placed(table, chain, rule))
+            case _:
+                yield item
+    yield from heads
+
+
+# --- differences -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A fact that only one of them has (the other is None), or two states of one object with the fields that differ.
+
+    `role`: host, sandbox, overlay or task; elsewhere, if it is about networks that routemesh does not make.
+    """
+
+    role: str
+    swarm: Fact | None
+    ours: Fact | None
+    changed: frozenset[str] = frozenset()
+
+
+def compare(step: str, node: str, client_ip: ClientIp = ClientIp.KEEP) -> Iterator[Difference]:
+    """Everything in which routemesh's plan of a node differs from what was recorded there."""
+    cluster = recording(step)
+    return compare_facts(cluster, seen(cluster, node), planned(cluster, node, client_ip))
+
+
+def compare_facts(cluster: ClusterSnapshot, theirs: Facts, ours: Facts) -> Iterator[Difference]:
+    """Everything in which `ours` differs from `theirs`."""
+    elsewhere = _elsewhere(cluster, theirs)
+    for netns in {**ours, **theirs}:
+        for found in _differences(theirs.get(netns, ()), ours.get(netns, ())):
+            fact = found.swarm or found.ours
+            about = {netns, *(other for other in elsewhere if other in str(fact))}
+            role = "elsewhere" if about & elsewhere else _ROLES.get(netns, "overlay" if netns.startswith("1-") else "task")
+            yield replace(found, role=role)
+
+
+_ROLES = {HOST: "host", names.SANDBOX: "sandbox"}
+
+
+def _elsewhere(cluster: ClusterSnapshot, theirs: Facts) -> set[str]:
+    """The namespaces of other overlays, and of what is connected to them."""
+    ingress = next(network for network in cluster.names.networks if network.name == "ingress")
+    ours = {task.netns for task in cluster.names.tasks if task.addresses.keys() == {ingress.id}}
+    return theirs.keys() - ours - {HOST, names.SANDBOX, ingress.netns}
+
+
+def _differences(swarm: tuple[Fact, ...], ours: tuple[Fact, ...]) -> Iterator[Difference]:
+    theirs, own = ({_key(fact): fact for fact in facts} for facts in (swarm, ours))
+    settings_are_known = any(isinstance(fact, Sysctl) for fact in swarm)
+    for name, fact in theirs.items():
+        if name not in own and not isinstance(fact, Sysctl):
+            yield Difference("", fact, None)
+    for name, fact in own.items():
+        other = theirs.get(name)
+        if other is None and (settings_are_known or not isinstance(fact, Sysctl)):
+            yield Difference("", None, fact)
+        elif other is not None and other != fact:
+            changed = (field.name for field in fields(fact) if getattr(fact, field.name) != getattr(other, field.name))
+            yield Difference("", other, fact, frozenset(changed))
+    common = [_rules_by_chain(facts, theirs.keys() & own.keys()) for facts in (swarm, ours)]
+    for one, another in zip(*common, strict=True):
+        if one != another:
+            yield Difference("", one, another, frozenset({"order"}))
+
+
+def _rules_by_chain(facts: tuple[Fact, ...], common: Collection[Any]) -> list[Placed]:
+    rules = [fact for fact in facts if isinstance(fact, Placed) and fact in common]
+    return sorted(rules, key=lambda rule: (rule.table, rule.chain))
+
+
+def _key(fact: Fact) -> Any:
+    match fact:
+        case Policy(table, chain, _):
+            return "policy", table, chain
+        case Placed():
+            return fact
+        case FdbEntry(link=link, mac=mac, dst=dst):
+            return "fdb", link, mac, dst is None
+        case _:
+            return key(fact)
