@@ -5,6 +5,7 @@ daemon with no memory plans the same names again (rule 5).
 """
 
 import hashlib
+import re
 from ipaddress import IPv4Address
 
 from routemesh.model import TaskId
@@ -19,6 +20,9 @@ OVERLAY_BRIDGE = "br0"
 VXLAN = "vxlan0"
 OVERLAY_LINK = "eth0"
 GATEWAY_LINK = "eth1"
+
+NODE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+"""What a node may be called: a host name."""
 
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 _ID_LENGTH = 25

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import pytest
 
 T = TypeVar("T")
-Need = Literal["root", "netns", "nf_tables", "ip_vs", "conntrack", "tcpdump"]
+Need = Literal["root", "netns", "nf_tables", "ip_vs", "conntrack", "tcpdump", "uml"]
 
 _POLL_S = 0.01
 _counter = itertools.count()
@@ -25,14 +25,19 @@ _PROBES: dict[Need, tuple[str, Callable[[], bool]]] = {
     "tcpdump": ("tcpdump(8), of Debian's package tcpdump", lambda: shutil.which("tcpdump") is not None),
     "nf_tables": ("nf_tables in the kernel", lambda: _succeeds("unshare", "--net", "nft", "add", "table", "ip", "probe")),
     "ip_vs": ("IPVS in the kernel", lambda: Path("/proc/net/ip_vs").exists() or _succeeds("modprobe", "ip_vs")),
+    "uml": ("User-Mode Linux (Debian's user-mode-linux)", lambda: shutil.which("linux.uml") is not None),
 }
 
 
 def require(*needs: Need) -> None:
     """Skip the calling test, module or fixture where the machine lacks something; the run's summary says so."""
-    for need in needs:
-        if not _has(need):
-            pytest.skip(f"needs {_PROBES[need][0]}", allow_module_level=True)
+    if missing := lacking(*needs):
+        pytest.skip(f"needs {missing}", allow_module_level=True)
+
+
+def lacking(*needs: Need) -> str:
+    """The first of the needs that the machine does not meet, in words; "" if it meets all."""
+    return next((_PROBES[need][0] for need in needs if not _has(need)), "")
 
 
 def unique(prefix: str) -> str:

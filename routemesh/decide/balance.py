@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from routemesh.errors import UserError
 from routemesh.model import Balancing, Locality, Scheduler, Weights
+from routemesh.names import NODE_NAME
 
 LB, AFFINITY, WEIGHT, LOCALITY = LABELS = ("routemesh.lb", "routemesh.affinity", "routemesh.weight", "routemesh.locality")
 
@@ -27,8 +28,9 @@ MAX_AFFINITY_S = 31 * 24 * 60 * 60
 """What ipvsadm accepts as a persistence timeout at most (ipvsadm.c, MAX_TIMEOUT)."""
 
 _MAX_WEIGHT = 65535
+_SLOT = re.compile(r"\.[1-9][0-9]{0,8}")
 _NUMBER = re.compile(r"[0-9]{1,9}")
-_DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s?)?")
+_DURATION = re.compile(r"(?:([0-9]{1,6})d)?(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,9})s?)?")
 
 
 def balancing(labels: Mapping[str, str]) -> Balancing:
@@ -49,7 +51,7 @@ def _scheduler(text: str | None, default: Scheduler) -> Scheduler:
     if text in ALIASES:
         return ALIASES[text]
     if text not in tuple(Scheduler):
-        raise UserError(f"label {LB}={text} is no scheduler; use one of {', '.join((*Scheduler, *ALIASES))}")
+        raise UserError(f"label {LB}={text!r} is no scheduler; use one of {', '.join((*Scheduler, *ALIASES))}")
     return Scheduler(text)
 
 
@@ -60,7 +62,7 @@ def _affinity(text: str | None) -> int:
     name, _, value = option.partition("=")
     seconds = _seconds(value) if option else DEFAULT_AFFINITY_S
     if kind != "client-ip" or (option and name != "timeout") or seconds is None:
-        raise UserError(f"label {AFFINITY}={text} is not of the form client-ip or client-ip;timeout=3h (1s to 31d)")
+        raise UserError(f"label {AFFINITY}={text!r} is not of the form client-ip or client-ip;timeout=3h (1s to 31d)")
     return seconds
 
 
@@ -76,25 +78,26 @@ def _seconds(text: str) -> int | None:
 def _weights(text: str | None) -> Weights:
     if text is None:
         return Weights()
-    default, nodes, slots = 1, {}, {}
+    given: dict[str, int] = {}
     for number, entry in enumerate(text.split(",")):
         whose, equals, weight = entry.strip().rpartition("=")
         if not _NUMBER.fullmatch(weight) or int(weight) > _MAX_WEIGHT:
-            raise UserError(f"label {WEIGHT}={text}: {weight!r} is no weight; use 0-{_MAX_WEIGHT}")
-        if whose.startswith(".") and _NUMBER.fullmatch(whose[1:]):
-            slots[int(whose[1:])] = int(weight)
-        elif whose:
-            nodes[whose] = int(weight)
-        elif not equals and number == 0:
-            default = int(weight)
-        else:
-            raise UserError(f"label {WEIGHT}={text}: {entry!r} is not of the form W (first), NODE=W or .SLOT=W")
-    return Weights(default=default, nodes=nodes, slots=slots)
+            raise UserError(f"label {WEIGHT}={text!r}: {weight!r} is no weight; use 0-{_MAX_WEIGHT}")
+        if not (_SLOT.fullmatch(whose) or NODE_NAME.fullmatch(whose) or (number == 0 and not equals)):
+            raise UserError(f"label {WEIGHT}={text!r}: {entry!r} is not of the form W (first), NODE=W or .SLOT=W")
+        if whose in given:
+            raise UserError(f"label {WEIGHT}={text!r} gives {whose} two weights; name each node and slot once")
+        given[whose] = int(weight)
+    return Weights(
+        default=given.pop("", 1),
+        nodes={name: weight for name, weight in given.items() if not name.startswith(".")},
+        slots={int(name[1:]): weight for name, weight in given.items() if name.startswith(".")},
+    )
 
 
 def _locality(text: str | None) -> Locality:
     if text is None:
         return Locality.ANY
     if text not in tuple(Locality):
-        raise UserError(f"label {LOCALITY}={text} has an unknown value; use {', '.join(Locality)}")
+        raise UserError(f"label {LOCALITY}={text!r} has an unknown value; use {', '.join(Locality)}")
     return Locality(text)

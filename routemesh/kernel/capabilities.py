@@ -1,6 +1,7 @@
 """What this kernel offers, found out without changing anything: no module is loaded to see whether it could be.
 
-Source: modules.dep(5), kmod's modules.builtin; include/uapi/linux/netfilter/nf_tables.h.
+Source: modules.dep(5), kmod's modules.builtin; include/uapi/linux/netfilter/nf_tables.h; net/netfilter/nfnetlink.c
+(nfnetlink_rcv_batch), nf_tables_api.c (nft_supported_family).
 """
 
 import os
@@ -8,29 +9,39 @@ from contextlib import closing
 from pathlib import Path
 
 from routemesh.kernel import ipvs
-from routemesh.kernel.netfilter import ANY_FAMILY, NETFILTER
-from routemesh.kernel.netlink import Message, Requests
+from routemesh.kernel.netfilter import ANY_FAMILY, IPV4, NETDEV, NETFILTER
+from routemesh.kernel.netlink import CREATE, Message, Requests, text
 
-_GET_GENERATION = 10 << 8 | 16
+_SUBSYSTEM = 10
+_NEW_TABLE, _GET_GENERATION = _SUBSYSTEM << 8, _SUBSYSTEM << 8 | 16
+_TABLE_NAME = 1
+_BATCH_BEGINS = Message(16, 0, bytes((0, 0, 0, _SUBSYSTEM)))
+_PROBES = [Message(_NEW_TABLE, CREATE, family + text(_TABLE_NAME, "routemesh-probe")) for family in (IPV4, NETDEV)]
+
 _MODULES = Path("/lib/modules")
-_LISTS = ("modules.builtin", "modules.dep")
+_BUILT_IN, _LOADABLE = "modules.builtin", "modules.dep"
 
 
 def has_nf_tables() -> bool:
-    """Whether nf_tables is there or can be loaded. Where no file of it exists, asking the kernel can't load it."""
-    return _has_module("nf_tables") or _answers()
+    """Whether tables of the families that we use can be made: a kernel may have nf_tables, but not for IPv4.
+
+    A module that is not loaded yet is taken at its word, since asking the kernel loads it.
+    """
+    return (not _is_loaded("nf_tables") and _has_file("nf_tables", _LOADABLE)) or _takes_tables()
 
 
 def has_ip_vs() -> bool:
     """Whether IPVS is there or can be loaded."""
-    return _has_module("ip_vs") or ipvs.is_loaded()
+    return _is_loaded("ip_vs") or _has_file("ip_vs", _BUILT_IN, _LOADABLE) or ipvs.is_loaded()
 
 
-def _has_module(name: str) -> bool:
-    if Path("/sys/module", name).exists():
-        return True
+def _is_loaded(name: str) -> bool:
+    return Path("/sys/module", name).exists()
+
+
+def _has_file(name: str, *listings: str) -> bool:
     directory = _MODULES / os.uname().release
-    return any(f"/{name}.ko" in _text(directory / listing) for listing in _LISTS)
+    return any(f"/{name}.ko" in _text(directory / listing) for listing in listings)
 
 
 def _text(path: Path) -> str:
@@ -40,10 +51,11 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _answers() -> bool:
+def _takes_tables() -> bool:
+    """Try it in a transaction that is never ended, which the kernel takes back; without nf_tables it would not even answer."""
     with closing(Requests(protocol=NETFILTER)) as requests:
         try:
             requests.ask(Message(_GET_GENERATION, 0, ANY_FAMILY))
+            return not any(requests.execute([_BATCH_BEGINS, *_PROBES]))
         except OSError:
             return False
-    return True

@@ -44,10 +44,10 @@ def pools(view: NodeView) -> Iterator[Pool]:
     for service in sorted(view.services, key=lambda service: service.fwmark or 0):
         if service.fwmark is None:
             continue
-        tasks = _reachable(view, service)
+        tasks = view.backends.get(service.id, ())
         # While an update goes from snat to keep, the older tasks have no other way back for their replies.
         translated = {task.address for task in tasks if task.spec.client_ip is ClientIp.SNAT}
-        for group in _by_tasks(tasks, view.draining.get(service.id, ())):
+        for group in _by_tasks(view, service, view.draining.get(service.id, ())):
             backends = tuple(_backend(view, service, task) for task in group.serving)
             yield Pool(
                 service=service.id,
@@ -64,10 +64,9 @@ def _port_bits(protocol: Protocol, port: int) -> int:
     return port << _PORT_SHIFT | (_UDP_BIT if protocol is Protocol.UDP else 0)
 
 
-def _reachable(view: NodeView, service: Service) -> tuple[Task, ...]:
-    """The serving tasks that this node may lead connections to."""
-    tasks = view.backends.get(service.id, ())
-    local = tuple(task for task in tasks if task.node_id == view.node.id)
+def _reachable(view: NodeView, service: Service, tasks: list[Task]) -> list[Task]:
+    """Those of the tasks that serve a port to which this node may lead connections."""
+    local = [task for task in tasks if task.node_id == view.node.id]
     match service.spec.balancing.locality:
         case Locality.LOCAL_ONLY:
             return local
@@ -89,16 +88,17 @@ class _Group:
     draining: tuple[Task, ...]
 
 
-def _by_tasks(serving: tuple[Task, ...], draining: tuple[Task, ...]) -> Iterable[_Group]:
-    """The ports that these tasks publish, those together that the same tasks serve; those that nobody serves any more too."""
+def _by_tasks(view: NodeView, service: Service, draining: tuple[Task, ...]) -> Iterable[_Group]:
+    """The ports that its tasks publish, those together that the same tasks serve; those that nobody serves any more too."""
     tasks: dict[tuple[Protocol, int], list[Task]] = {}
-    for task in serving:
+    for task in view.backends.get(service.id, ()):
         for port in _ports(task):
             tasks.setdefault(port, []).append(task)
+    reachable = {port: found for port, every in tasks.items() if (found := _reachable(view, service, every))}
     for port in {port for task in draining for port in _ports(task)}:
-        tasks.setdefault(port, [])
+        reachable.setdefault(port, [])
     groups: dict[tuple[str, ...], _Group] = {}
-    for port, found in sorted(tasks.items()):
+    for port, found in sorted(reachable.items()):
         group = groups.setdefault(tuple(task.id for task in found), _Group([], tuple(found), ()))
         group.ports.append(port)
     for group in groups.values():

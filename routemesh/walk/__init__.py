@@ -6,10 +6,11 @@ Tests use this as oracle and people as `explain` (rule 11). It knows the kernel'
     nouns      packets, places, hops, outcomes         journey     to a process and back
     network    all nodes' plans → stack                layer3      a namespace's IP layer: in, on, out, arrived
     stack      one namespace's plan, for look-up       layer2      from a device to the next IP layer: ARP, bridges, tunnels
-    flight     a packet under way                      netfilter   chains, conntrack, NAT at a hook; hooks: in which order
-    lots       its choices                             nft         rules; fields: what they can read
+    flight     a packet under way                      netfilter   what is met at a hook; hooks: in which order
+    lots       its choices                             conntrack   connections, NAT; ipvs, balancer: IPVS's
+    chains     both tools' chains in one form          rules       what they do; fields: what they can read
 
-Where a rule draws lots (numgen), the walk is repeated once for every lot.
+Where a rule draws lots (numgen) or IPVS chooses a server, the walk is repeated once for every lot.
 """
 
 from collections.abc import Iterator
@@ -77,5 +78,5 @@ def _branches(network: Network, packet: Packet, start: Place) -> Iterator[Branch
         lots = Lots(waiting.pop())
         trip = Trip(network, lots.draw)
         outcome, turn = there_and_back(trip, packet, start)
-        yield Branch(lots.share, tuple(trip.hops[:turn]), outcome, tuple(trip.hops[turn:]))
+        yield Branch(lots.share, tuple(trip.hops[:turn]), outcome, tuple(trip.hops[turn:]), lots.estimated)
         waiting += lots.others()

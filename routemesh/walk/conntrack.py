@@ -3,6 +3,7 @@
 Source: the kernel's nf_conntrack_core.c, nf_nat_core.c (nf_nat_setup_info, nf_nat_packet).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,27 +11,31 @@ from routemesh.snapshot import Endpoint, Flow
 from routemesh.walk.nouns import Packet
 
 End = Literal["source", "destination"]
+_STATUS: Mapping[End, str] = {"source": "snat", "destination": "dnat"}
+_OPPOSITE: Mapping[End, End] = {"source": "destination", "destination": "source"}
 
 
 @dataclass(slots=True)
 class Connection:
     """What a namespace knows of a connection: how its packets come in, in both directions.
 
-    `decided` are the ends whose translation, or none, is settled: NAT chains are asked once.
+    `decided` are the ends whose translation, or none, is settled: NAT chains are asked once. `translated`: those that NAT
+    changes; IPVS changes a destination without it, and then only the reply's flow shows it. `confirmed`: a packet of it has
+    got out of the namespace or to a socket.
     """
 
     original: Flow
     reply: Flow
     mark: int = 0
     answered: bool = False
+    confirmed: bool = False
     decided: frozenset[End] = frozenset()
+    translated: frozenset[End] = frozenset()
 
     @property
     def status(self) -> frozenset[str]:
         """The flags of `ct status`, as far as the walker knows them."""
-        found = {"dnat"} if self.reply.source != self.original.destination else set()
-        if self.reply.destination != self.original.source:
-            found.add("snat")
+        found = {_STATUS[end] for end in self.translated}
         return frozenset(found | ({"seen-reply"} if self.answered else set()))
 
 
@@ -54,14 +59,21 @@ class Conntrack:
     def translate(self, connection: Connection, end: End, to: Endpoint) -> bool:
         """Settle what one end of the connection becomes; False where another connection has such ends already."""
         reply = connection.reply
-        answer = reply._replace(source=to) if end == "destination" else reply._replace(destination=to)
-        if self._known.get(answer, connection) is not connection:
+        if not self.expect(connection, reply._replace(source=to) if end == "destination" else reply._replace(destination=to)):
             return False
-        if self._known.get(reply) is connection:
-            del self._known[reply]
-        self._known[answer] = connection
-        connection.reply = answer
         connection.decided |= {end}
+        if to != getattr(connection.original, end):
+            connection.translated |= {end}
+        return True
+
+    def expect(self, connection: Connection, reply: Flow) -> bool:
+        """Let the connection's replies come in as `reply`; False where those of another one do already."""
+        if self._known.get(reply, connection) is not connection:
+            return False
+        if self._known.get(connection.reply) is connection:
+            del self._known[connection.reply]
+        self._known[reply] = connection
+        connection.reply = reply
         return True
 
 
@@ -72,7 +84,7 @@ def flow_of(packet: Packet) -> Flow:
 
 def rewritten(packet: Packet, connection: Connection, *, replies: bool, end: End) -> Packet:
     """The packet with one end as the other side knows it; itself where nothing is translated."""
+    if (_OPPOSITE[end] if replies else end) not in connection.translated:
+        return packet
     other = connection.original if replies else connection.reply
-    if end == "destination":
-        return packet if packet.destination == other.source else replace(packet, destination=other.source)
-    return packet if packet.source == other.destination else replace(packet, source=other.destination)
+    return replace(packet, destination=other.source) if end == "destination" else replace(packet, source=other.destination)

@@ -1,6 +1,7 @@
-"""What an nftables rule can read of a packet, and how it compares. PURE.
+"""What a rule can read of a packet, and how it compares. PURE.
 
-One row per field of nodeplan. Source: nft(8); the kernel's nft_meta.c, nft_ct.c, nft_payload.c, nft_fib.c.
+One row per field of nodeplan. Source: nft(8), iptables-extensions(8); the kernel's nft_meta.c, nft_ct.c, nft_payload.c,
+nft_fib.c, xt_conntrack.c, xt_addrtype.c.
 """
 
 from collections.abc import Callable, Mapping, Set
@@ -17,6 +18,7 @@ from routemesh.walk.nouns import Packet
 _STATES = frozenset({"new", "established", "related", "invalid", "untracked"})
 _STATUS = frozenset({"dnat", "snat", "seen-reply"})
 _FLAGS = frozenset({"fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr"})
+_PROTOCOLS = frozenset({*Protocol, "icmp", "igmp", "sctp", "dccp", "udplite", "esp", "ah", "gre"})
 _ADDRESS_TYPES = frozenset({"local", "unicast", "multicast"})
 
 KeyPart = Literal["proto", "port", "mark", "index", "mac", "ip"]
@@ -74,9 +76,9 @@ def _any_of(known: Set[str]) -> Callable[[Set[str], str], bool]:
     return test
 
 
-def _state(flight: Flight) -> Set[str] | None:
+def _state(flight: Flight) -> Set[str]:
     if flight.connection is None:
-        return None
+        return {"untracked" if flight.untracked else "invalid"}
     if flight.packet.error:
         return {"related"}
     return {"new"} if flight.new else {"established"}
@@ -102,7 +104,7 @@ def _l4(read: Callable[[Packet], Any]) -> Callable[[Flight], Any]:
 FIELDS: Mapping[Field, Reading] = {
     "iifname": Reading(lambda f: f.incoming, _same),
     "oifname": Reading(lambda f: f.outgoing, _same),
-    "meta l4proto": Reading(lambda f: "icmp" if f.packet.error else f.packet.protocol, _one_of(frozenset(Protocol)), "proto"),
+    "meta l4proto": Reading(lambda f: "icmp" if f.packet.error else f.packet.protocol, _one_of(_PROTOCOLS), "proto"),
     "meta mark": Reading(lambda f: f.packet.mark, _equal, "mark"),
     "ip saddr": Reading(lambda f: f.packet.source.address, _within, "ip"),
     "ip daddr": Reading(lambda f: f.packet.destination.address, _within, "ip"),

@@ -1,18 +1,22 @@
 """A packet under way: what the kernel keeps in an sk_buff, and what the walk keeps of the way it took. PURE."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
-from routemesh.nodeplan import Item, Link
+from routemesh.nodeplan import Item, Link, Rule
+from routemesh.walk.balancer import Balancer
 from routemesh.walk.conntrack import Connection, Conntrack
 from routemesh.walk.network import Network
 from routemesh.walk.nouns import Dropped, Hop, Packet, Place, Refused
 from routemesh.walk.stack import LOOPBACK, Stack
 
-Choose = Callable[[int], int]
-"""Asked which of that many ways to go, answers with a number below it."""
+
+class Choose(Protocol):
+    """Asked which way to go of those with these weights, answers with one's number. `estimated`: nobody can tell the shares."""
+
+    def __call__(self, weights: Sequence[int], /, estimated: bool = False) -> int: ...
 
 
 class Ended(Exception):
@@ -32,12 +36,17 @@ class Trip:
     choose: Choose
     hops: list[Hop] = field(default_factory=list)
     conntracks: dict[Place, Conntrack] = field(default_factory=dict)
+    balancers: dict[Place, Balancer] = field(default_factory=dict)
 
     def conntrack(self, place: Place) -> Conntrack:
         """The connections of a namespace."""
         if place not in self.conntracks:
             self.conntracks[place] = Conntrack()
         return self.conntracks[place]
+
+    def balancer(self, place: Place) -> Balancer:
+        """The connections that a namespace has balanced."""
+        return self.balancers.setdefault(place, Balancer())
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +92,10 @@ Step = Sending | AtDevice | AtStack | Arrived
 
 @dataclass(slots=True)
 class Flight:
-    """The packet in one namespace. `incoming` is "" for a packet of its own, `outgoing` until it is routed."""
+    """The packet in one namespace. `incoming` is "" for a packet of its own, `outgoing` until it is routed.
+
+    `untracked`: connection tracking leaves it alone. `balanced`: IPVS has dealt with it; `taken`: and sends it itself.
+    """
 
     trip: Trip
     stack: Stack
@@ -93,42 +105,52 @@ class Flight:
     next_hop: IPv4Address | None = None
     connection: Connection | None = None
     replies: bool = False
+    untracked: bool = False
+    balanced: bool = False
+    taken: bool = False
 
     @property
     def new(self) -> bool:
         """Whether the packet has a connection on which no answer was seen yet."""
         return self.connection is not None and not self.connection.answered
 
-    def note(self, what: str, item: Item | None, after: Packet | None = None) -> None:
+    def note(self, what: str, item: Item | None, rule: Rule | None = None, *, after: Packet | None = None) -> None:
         """Record what happened, and go on with the packet as it is `after` it."""
         before, self.packet = self.packet, after or self.packet
-        self.trip.hops.append(Hop(self.stack.place, self.outgoing or self.incoming, what, item, before, self.packet))
+        self.trip.hops.append(Hop(self.stack.place, self.outgoing or self.incoming, what, item, before, self.packet, rule))
+
+    def untrack(self) -> None:
+        """From here on connection tracking and NAT leave the packet alone."""
+        self.connection, self.replies, self.untracked = None, False, True
 
     def route(self) -> None:
         """Choose device and next hop by the packet's present destination and mark; refuse it where there is no route."""
-        destination = self.packet.destination.address
+        self.route_to(self.packet.destination.address, self.packet.mark)
+
+    def route_to(self, destination: IPv4Address, mark: int) -> None:
+        """The same by another destination or mark than the packet has."""
         if self.stack.is_local(destination):
             self.outgoing, self.next_hop = LOOPBACK, destination
             return
-        hop = self.stack.route(destination, self.packet.mark)
+        hop = self.stack.route(destination, mark)
         if hop is None:
             self.refuse(f"there is no route to {destination}")
         self.outgoing, self.next_hop = hop.link, hop.address
         self.note(f"route {hop}", hop.item)
 
-    def drop(self, why: str, item: Item | None = None) -> NoReturn:
+    def drop(self, why: str, item: Item | None = None, rule: Rule | None = None) -> NoReturn:
         """End here without a word to the sender."""
-        self.note(f"dropped: {why}", item)
+        self.note(f"dropped: {why}", item, rule)
         raise Ended(Dropped(self.stack.place, why))
 
-    def refuse(self, why: str, item: Item | None = None, *, reset: bool = False) -> NoReturn:
+    def refuse(self, why: str, item: Item | None = None, rule: Rule | None = None, *, reset: bool = False) -> NoReturn:
         """End here and tell the sender, by a TCP reset or an ICMP error; a process of this namespace is told as it sends.
 
         Of what happens to a tunnel's packet nobody inside hears.
         """
         if self.packet.inner is not None:
-            self.drop(why, item)
-        self.note(f"refused: {why}", item)
+            self.drop(why, item, rule)
+        self.note(f"refused: {why}", item, rule)
         refusal = Sending(self.stack, refusal_of(self.packet, reset)) if self.incoming else None
         raise Ended(Refused(self.stack.place, why), refusal)
 

@@ -10,9 +10,10 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 from routemesh.model import Protocol
-from routemesh.nodeplan import HOST, Chain, FdbEntry, Item, Link, Neighbour
+from routemesh.nodeplan import HOST, FdbEntry, Item, Link, Neighbour
 from routemesh.snapshot import Endpoint
-from routemesh.walk import nft
+from routemesh.walk import rules
+from routemesh.walk.chains import RuleChain
 from routemesh.walk.flight import Arrived, AtDevice, AtStack, Flight, Sending, Step, Trip
 from routemesh.walk.netfilter import pass_hook
 from routemesh.walk.nouns import OUTSIDE, Encapsulated, Packet, Place, UnknownRule
@@ -55,8 +56,8 @@ def arrive(trip: Trip, at: AtDevice) -> Step:
 def _send(flight: Flight, link: Link) -> Step:
     flight.outgoing = link.name
     for turn in flight.stack.turns("egress", link.name):
-        if isinstance(turn, Chain):
-            nft.traverse(flight, turn)
+        if isinstance(turn, RuleChain):
+            rules.traverse(flight, turn)
     if link.kind == "bridge":
         return _bridged(flight, link, None)
     return _into_tunnel(flight, link) if link.kind == "vxlan" else _through_veth(flight, link)
@@ -93,7 +94,7 @@ def _into_tunnel(flight: Flight, link: Link) -> Step:
         destination=Endpoint(entry.dst, tunnel.port),
         inner=Encapsulated(tunnel.vni, replace(packet, mark=0)),
     )
-    flight.note(f"vxlan {tunnel.vni} to {entry.dst}", entry, outer)
+    flight.note(f"vxlan {tunnel.vni} to {entry.dst}", entry, after=outer)
     return Sending(node, outer)
 
 

@@ -22,7 +22,7 @@ def receive(trip: Trip, at: AtStack) -> Step:
         flight.drop(objection)
     if stack.is_local(packet.destination.address):
         pass_hook(flight, "input")
-        return _deliver(flight)
+        return _sent_on(flight) if flight.taken else _deliver(flight)
     if not stack.forwards(at.link):
         flight.drop("it is not for this namespace, which forwards nothing")
     flight.route()
@@ -36,11 +36,21 @@ def send(trip: Trip, sending: Sending) -> Step:
     flight = Flight(trip, sending.stack, sending.packet)
     flight.route()
     pass_hook(flight, "output")
+    if flight.taken:
+        return _sent_on(flight)
     if flight.packet.source.address.is_loopback and flight.outgoing != LOOPBACK:
         _check_loopback_may_leave(flight)
     pass_hook(flight, "postrouting")
     if flight.outgoing == LOOPBACK:
         return AtStack(flight.stack, LOOPBACK, flight.packet, flight.connection, flight.replies)
+    return transmit(flight)
+
+
+def _sent_on(flight: Flight) -> Step:
+    """What IPVS has taken goes to the real server as if it were sent from here."""
+    flight.taken = False
+    pass_hook(flight, "output")
+    pass_hook(flight, "postrouting")
     return transmit(flight)
 
 
@@ -62,5 +72,5 @@ def _deliver(flight: Flight) -> Step:
     if len(ends) > 1:
         raise UnknownRule(stack.place, f"VNI {vni}, which several tunnels have")
     inside, link = ends[0]
-    flight.note(f"vxlan {vni} into {inside.place} {link.name}", link, frame)
+    flight.note(f"vxlan {vni} into {inside.place} {link.name}", link, after=frame)
     return AtDevice(inside, link, frame)

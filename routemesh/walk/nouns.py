@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from routemesh.errors import RoutemeshError
 from routemesh.model import Protocol
-from routemesh.nodeplan import Item
+from routemesh.nodeplan import Item, Rule
 from routemesh.snapshot import Endpoint
 
 
@@ -52,7 +52,10 @@ class Packet:
 
 
 class Hop(NamedTuple):
-    """One thing that happened to the packet. `item` decided it: a chain, a map's element, a route, an FDB entry …"""
+    """One thing that happened to the packet. `item` decided it: a chain, a map's element, a route, an FDB entry …
+
+    `rule`: which of a chain's rules it was.
+    """
 
     place: Place
     device: str
@@ -60,6 +63,7 @@ class Hop(NamedTuple):
     item: Item | None
     before: Packet
     after: Packet
+    rule: Rule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +111,17 @@ Outcome = Delivered | Refused | Dropped
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One of the ways that a packet may take; `share` of all new connections take it."""
+    """One of the ways that a packet may take; `share` of all new connections take it.
+
+    `estimated`: a choice depends on what can't be known here, a hash or how many connections are open; the share is as the
+    weights would have it.
+    """
 
     share: Fraction
     hops: tuple[Hop, ...]
     outcome: Outcome
     reply_hops: tuple[Hop, ...] = ()
+    estimated: bool = False
 
 
 Walk = tuple[Branch, ...]

@@ -16,6 +16,8 @@ from routemesh.nodeplan import (
     Element,
     Family,
     FdbEntry,
+    IpvsDestination,
+    IpvsService,
     Item,
     Link,
     Map,
@@ -24,7 +26,9 @@ from routemesh.nodeplan import (
     Route,
     RoutingRule,
     Sysctl,
+    XtTable,
 )
+from routemesh.walk.chains import RuleChain, of_iptables, of_nftables
 from routemesh.walk.hooks import Turn, in_order
 from routemesh.walk.nouns import Place
 
@@ -67,9 +71,11 @@ class Stack:
         self.addresses: dict[str, list[Address]] = defaultdict(list)
         self.neighbours: dict[tuple[str, IPv4Address], Neighbour] = {}
         self.fdb: dict[tuple[str, str], FdbEntry] = {}
-        self.maps: dict[tuple[Family, str], Map] = {}
-        self.elements: dict[tuple[Family, str, tuple[object, ...]], Element] = {}
-        self.chains: dict[tuple[Family, str], Chain] = {}
+        self.maps: dict[tuple[Family | XtTable, str], Map] = {}
+        self.elements: dict[tuple[Family | XtTable, str, tuple[object, ...]], Element] = {}
+        self.chains: dict[tuple[Family | XtTable, str], RuleChain] = {}
+        self.services: dict[int, IpvsService] = {}
+        self.servers: dict[int, list[IpvsDestination]] = defaultdict(list)
         self.underlay_addresses = underlay_addresses
         self._turns: dict[tuple[str, str | None], tuple[Turn, ...]] = {}
         self._sysctls = dict(sysctls)
@@ -115,7 +121,7 @@ class Stack:
             here = [
                 chain for chain in self.chains.values() if chain.hook and (chain.hook.hook, chain.hook.device) == (hook, device)
             ]
-            self._turns[hook, device] = tuple(in_order(hook, here))
+            self._turns[hook, device] = tuple(in_order(hook, here, balances=bool(self.services)))
         return self._turns[hook, device]
 
     # --- routing ---
@@ -136,6 +142,14 @@ class Stack:
             return destination
         hop = self.route(destination, 0)
         return None if hop is None else hop.source or self.source_on(hop.link, hop.address)
+
+    def tracks_balanced(self) -> bool:
+        """Whether connection tracking sees what IPVS sends, rather than leaving it alone."""
+        return self._sysctl("net/ipv4/vs/conntrack") != 0
+
+    def reroutes_answers(self) -> bool:
+        """Whether IPVS looks for a route anew once an answer has the source that the client asked."""
+        return self._sysctl("net/ipv4/vs/snat_reroute", 1) != 0
 
     def filters_bridges(self) -> bool:
         """Whether bridged IP packets meet the hooks of the IP layer too (br_netfilter)."""
@@ -182,6 +196,8 @@ class Stack:
     def _place(self, items: Namespace) -> None:
         for item in items.values():
             self._place_one(item)
+        for chain in of_iptables(items.values()):
+            self.chains[chain.space, chain.name] = chain
         for name, link in self.links.items():
             if link.master is not None:
                 self.ports[link.master].append(self.links[name])
@@ -207,6 +223,10 @@ class Stack:
                 self.neighbours[item.link, item.ip] = item
             case FdbEntry():
                 self.fdb[item.link, item.mac] = item
+            case IpvsService():
+                self.services[item.mark] = item
+            case IpvsDestination():
+                self.servers[item.mark].append(item)
             case _:
                 self._place_nftables(item)
 
@@ -215,7 +235,7 @@ class Stack:
             case Map():
                 self.maps[item.family, item.name] = item
             case Chain():
-                self.chains[item.family, item.name] = item
+                self.chains[item.family, item.name] = of_nftables(item)
             case Element():
                 self.elements[item.family, item.map, item.key] = item
 

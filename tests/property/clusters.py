@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from routemesh import names
 from routemesh.model import (
+    Balancing,
     ClientIp,
     Cluster,
+    Locality,
     Node,
     NodeId,
     NodeState,
@@ -25,13 +27,14 @@ from routemesh.model import (
     TaskId,
     TaskState,
     TaskStatus,
+    Weights,
 )
-from routemesh.nodeplan import HOST, Capabilities
-from routemesh.plan import plan
+from routemesh.nodeplan import HOST, Capabilities, Item, NodePlan, namespace
+from routemesh.plan import ipvs, plan
 from routemesh.plan.view import view
 from routemesh.walk import OUTSIDE, Endpoint, Host, Network, Packet, Place, Walk, walk
 
-CAPABILITIES = Capabilities(nf_tables=True, ip_vs=False, kernel="6.1")
+CAPABILITIES = Capabilities(nf_tables=True, ip_vs=True, kernel="6.1", iptables="legacy")
 CLUSTER = Cluster(id="cluster", ingress_id="po75a2uo3pxkz0", created_at=0.0)
 CLIENT = IPv4Address("192.168.200.100")
 FIRST_NODE = IPv4Address("192.168.200.10")
@@ -65,21 +68,39 @@ task_states = st.sampled_from(
 )
 desires = st.sampled_from([TaskState.RUNNING] * 5 + [TaskState.SHUTDOWN])
 healths = st.sampled_from([True] * 5 + [False])
+weight_draws = st.lists(st.sampled_from([1, 1, 1, 0, 2, 3]), min_size=12, max_size=12)
+balancings = st.builds(
+    lambda scheduler, weights, locality: Balancing(
+        scheduler=scheduler, weights=Weights(slots=dict(enumerate(weights, start=1))), locality=locality
+    ),
+    st.sampled_from(sorted(ipvs.SCHEDULERS)),
+    weight_draws,
+    st.sampled_from([Locality.ANY, *Locality]),
+)
 task_draws = st.tuples(st.integers(0, 11), st.integers(0, 4), task_states, desires, healths, st.booleans())
 
 
 @st.composite
-def states(draw: st.DrawFn, *, old_client_ip: Callable[[ClientIp], ClientIp] = lambda new: new) -> State:
+def states(
+    draw: st.DrawFn,
+    *,
+    engines: tuple[str, ...] = ("nftables",),
+    balanced: bool = False,
+    old_client_ip: Callable[[ClientIp], ClientIp] = lambda new: new,
+) -> State:
     """Up to five nodes, six services and twelve tasks, in whatever condition; an ended task's address goes to another.
 
-    `old_client_ip`: what tasks of an older spec have where the service now has the argument.
+    `engines`: each node has one of these. `balanced`: otherwise than in turn, too. `old_client_ip`: what tasks of an older spec
+    have where the service now has the argument.
     """
     ingress = Addresses(CLUSTER.ingress_subnet[2])
-    kinds = draw(st.lists(node_kinds, min_size=1, max_size=5))
-    nodes = {made.id: made for number, kind in enumerate(kinds) for made in [node(number, kind, ingress)]}
+    kinds = draw(st.lists(st.tuples(node_kinds, st.sampled_from(engines)), min_size=1, max_size=5))
+    nodes = {made.id: made for number, kind in enumerate(kinds) for made in [node(number, *kind, ingress)]}
     owners = draw(st.lists(port_draws, min_size=len(PORTS), max_size=len(PORTS)))
     client_ips = draw(st.lists(st.sampled_from(ClientIp), min_size=1, max_size=6))
     services = [service(number, len(client_ips), owners, client_ip, ingress) for number, client_ip in enumerate(client_ips)]
+    if balanced:
+        services = [replace(of, spec=replace(of.spec, balancing=draw(balancings))) for of in services]
     gateways = {name: Addresses(CLUSTER.gwbridge_subnet[3]) for name in nodes}
     tasks = []
     lives = draw(st.lists(task_draws, min_size=draw(st.sampled_from([0, 6])), max_size=12))
@@ -97,11 +118,11 @@ def states(draw: st.DrawFn, *, old_client_ip: Callable[[ClientIp], ClientIp] = l
     )
 
 
-def node(number: int, kind: str, ingress: Addresses) -> Node:
+def node(number: int, kind: str, engine: str, ingress: Addresses) -> Node:
     name = NodeId(f"node{number}")
     state = NodeState.DOWN if kind == "down" else NodeState.READY
     address = None if kind == "no address" else ingress.take()
-    return Node(id=name, name=name, address=FIRST_NODE + number, state=state, ingress_address=address)
+    return Node(id=name, name=name, address=FIRST_NODE + number, state=state, ingress_address=address, engine=engine)
 
 
 def service(
@@ -154,17 +175,28 @@ def placed(made: Task, home: NodeId, ingress: Addresses, gateway: Addresses) -> 
 # --- the network and what is tried in it --------------------------------------------------------------------------
 
 
-def network(state: State, *, wildcard_udp: bool = False, filters_bridges: bool = False) -> Network:
-    """The kernels of all nodes that are up, once each has carried out its plan; running tasks listen on their targets."""
+def network(
+    state: State, *, wildcard_udp: bool = False, filters_bridges: bool = False, foreign: tuple[Item, ...] = ()
+) -> Network:
+    """The kernels of all nodes that are up, once each has carried out its plan; running tasks listen on their targets.
+
+    `foreign`: what nodes have besides in their own namespaces.
+    """
     up = {name: node for name, node in state.nodes.items() if node.state is NodeState.READY}
     listening: dict[tuple[str, str], frozenset[tuple[Protocol, int]]] = {
         (task.node_id, names.container_id(task.id)): frozenset((port.protocol, port.target) for port in task.spec.publish)
         for task in state.tasks.values()
         if task.status.state is TaskState.RUNNING and task.node_id in up
     }
-    hosts = {node.name: Host(plan(view(state, name), CAPABILITIES), (node.address,)) for name, node in up.items()}
+    plans = {node.name: (plan(view(state, name), CAPABILITIES), node.address) for name, node in up.items()}
+    hosts = {name: Host(with_foreign(made, foreign), (address,)) for name, (made, address) in plans.items()}
     sysctls = {**SYSCTLS, "net/bridge/bridge-nf-call-iptables": str(int(filters_bridges))}
     return Network(hosts, listening, sysctls, wildcard_udp)
+
+
+def with_foreign(made: NodePlan, foreign: tuple[Item, ...]) -> NodePlan:
+    host = {**made.namespaces.get(HOST, {}), **namespace(foreign)}
+    return NodePlan({**made.namespaces, HOST: host})
 
 
 class Attempt(NamedTuple):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from routemesh import names
 from routemesh.diff import applied
 from routemesh.model import ClientIp, State, TaskId, TaskState, TaskStatus
-from routemesh.nodeplan import Chain, Change, Delete, Item, Op, Rule, key
+from routemesh.nodeplan import Chain, Change, Delete, Item, Op, Rule, XtChain, key
 from routemesh.walk import Network
 from tests.property.clusters import CLUSTER, Addresses, node, placed, service, task
 
@@ -16,10 +16,10 @@ KEEPING, OTHERS = ({names.container_id(TaskId(f"task{slot}")) for slot in slots}
 """The namespaces of the tasks that are told the client's address, and of the others."""
 
 
-def two_nodes() -> State:
+def two_nodes(engine: str = "nftables") -> State:
     """Two nodes; a service that keeps the client's address and one that does not, each with a task on each node."""
     ingress = Addresses(CLUSTER.ingress_subnet[2])
-    nodes = [node(number, "up", ingress) for number in range(2)]
+    nodes = [node(number, "up", engine, ingress) for number in range(2)]
     owners = [(number, TARGET) for number in (0, 1, 1, 1, 0, 0)]
     services = [service(number, 2, owners, client_ip, ingress) for number, client_ip in enumerate(ClientIp)]
     gateways = {node.id: Addresses(CLUSTER.gwbridge_subnet[3]) for node in nodes}
@@ -48,7 +48,7 @@ class Removal(NamedTuple):
     @property
     def op(self) -> Op:
         """What removes it."""
-        if self.rule is None or not isinstance(self.item, Chain):
+        if self.rule is None or not isinstance(self.item, Chain | XtChain):
             return Delete(self.netns, self.item)
         rules = tuple(rule for rule in self.item.rules if rule != self.rule)
         return Change(self.netns, self.item, replace(self.item, rules=rules))
@@ -66,5 +66,5 @@ def removals(net: Network) -> Iterator[Removal]:
         for netns, items in host.plan.namespaces.items():
             for item in items.values():
                 yield Removal(name, netns, item)
-                for rule in item.rules if isinstance(item, Chain) else ():
+                for rule in item.rules if isinstance(item, Chain | XtChain) else ():
                     yield Removal(name, netns, item, rule)

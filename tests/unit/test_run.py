@@ -11,6 +11,7 @@ SCRIPT = Path(__file__).parents[2] / "run"
 TOOLS = (
     "cat",
     "cmp",
+    "date",
     "dirname",
     "flock",
     "grep",
@@ -25,7 +26,7 @@ TOOLS = (
     "curl",
     "nft",
 )
-LOCK = "requirements.lock"
+LOCK, DEV_LOCK = "requirements.lock", "requirements-dev.lock"
 
 
 class Tree:
@@ -49,19 +50,19 @@ class Tree:
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
 
-    def set_up(self) -> None:
+    def set_up(self, lock: str = LOCK) -> None:
         """Make it look as if it were set up; `routemesh` says with what it is run."""
         programs = self.root / ".venv" / "bin"
         programs.mkdir(parents=True)
         self.program("python", "exit 1", programs)
         self.program("routemesh", 'echo "routemesh: $*"', programs)
         lines = [f"{self.root} {programs / 'python'}"]
-        for name in (LOCK, "pyproject.toml"):
+        for name in (lock, "pyproject.toml"):
             (self.root / name).write_text(name)
             lines.append(f"{hashlib.sha256(name.encode()).hexdigest()}  {name}")
         stamps = self.root / ".venv" / "routemesh-setup"
         stamps.mkdir()
-        (stamps / LOCK).write_text("".join(f"{line}\n" for line in lines))
+        (stamps / lock).write_text("".join(f"{line}\n" for line in lines))
 
     def run(self, *words: str) -> tuple[int, str, str]:
         """Exit status, standard output and error."""
@@ -118,6 +119,20 @@ def test_a_change_of_the_lock_is_noticed(tree: Tree) -> None:
     (tree.root / LOCK).write_text("changed")
     tree.program("flock", "echo sets up >&2; exit 1")
     assert tree.run("setup") == (1, "", "sets up\n")
+
+
+def test_a_tool_that_cannot_be_had_stops_no_test_and_is_asked_for_once_a_day(tree: Tree) -> None:
+    tree.set_up(DEV_LOCK)
+    tree.program("python", 'echo "python: $*"', tree.root / ".venv" / "bin")
+    tree.program("unshare", "exit 0")
+    tree.program("apt-get", 'case "$*" in *"install --no-install-recommends user-mode-linux") exit 100 ;; esac')
+    status, out, err = tree.run("test", "-k", "something")
+    assert (status, out) == (0, "python: -m pytest --cov=routemesh -k something\n")
+    complaint = "run: user-mode-linux can't be installed here: the tests that need it will be skipped"
+    assert [line for line in err.splitlines() if not line.startswith("run: installing ")] == [
+        f"{complaint} ({tree.root}/.setup.log)"
+    ]
+    assert tree.run("test") == (0, "python: -m pytest --cov=routemesh\n", "")
 
 
 def test_a_kernel_without_nf_tables(tree: Tree) -> None:

@@ -319,7 +319,7 @@ def test_a_process_that_calls_its_own_node_passes_the_output_hook_and_not_the_pr
         (Match("ip saddr", "192.0.2.1-192.0.2.9"), "192.0.2.1-192.0.2.9"),
         (Match("ct state", "new,untracked,nonsense"), "nonsense"),
         (Match("ct status", "dnat", negate=True), "dnat"),
-        (Match("meta l4proto", "icmp"), "icmp"),
+        (Match("meta l4proto", "47"), "47"),
         (Match("fib daddr type", "broadcast"), "broadcast"),
         (jump("nowhere"), "nowhere"),
         (InSet(("th dport",), "nothing"), "@nothing"),

@@ -2,7 +2,7 @@
 
 from routemesh.decide.balance import LB
 from routemesh.errors import Conflict, UserError
-from routemesh.model import FIRST_FWMARK, LAST_FWMARK, Service, State
+from routemesh.model import FIRST_FWMARK, LAST_FWMARK, Node, Service, State
 from routemesh.plan import schedulers
 
 _MARKS = LAST_FWMARK - FIRST_FWMARK + 1
@@ -21,6 +21,17 @@ def check_engines(state: State, service: Service) -> None:
         f"service {service.spec.name}: engine {names} (of {', '.join(unable)}) has no scheduler '{wanted}' (label {LB}); "
         f"use one of: {', '.join(common)}"
     )
+
+
+def check_services(state: State, node: Node) -> None:
+    """Raises Conflict for a node that joins with an engine which has not the scheduler of a service that publishes ports."""
+    for service in state.services.values():
+        wanted = service.spec.balancing.scheduler
+        if service.spec.publish and wanted not in schedulers(node.engine):
+            raise Conflict(
+                f"node {node.name}: its engine {node.engine} has no scheduler '{wanted}' (label {LB}), which service "
+                f"{service.spec.name} needs; join with another --engine, or change that label first"
+            )
 
 
 def check_marks(state: State, service: Service) -> None:

@@ -1,10 +1,10 @@
 """Nodes that join, report and are changed. PURE."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Network
 
+from routemesh.decide.admit.engines import check_services
 from routemesh.decide.admit.find import find_node
 from routemesh.decide.pool import ingress_pool
 from routemesh.errors import Conflict, NotFound, UserError
@@ -21,12 +21,11 @@ from routemesh.model import (
     TaskState,
     TaskStatus,
 )
-from routemesh.names import derive_id
+from routemesh.names import NODE_NAME, derive_id
 
 INGRESS_SUBNET = IPv4Network("10.0.0.0/24")
 GWBRIDGE_SUBNET = IPv4Network("172.18.0.0/16")
 _LONGEST_PREFIX = 29
-_NODE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
 def join(
@@ -40,15 +39,16 @@ def join(
     """Take a node in; the first one makes the cluster, with these subnets (later they do not count).
 
     A node whose name is known is the same node come back: what an operator set and its ingress address stay. Raises Conflict when
-    a live node has the name elsewhere, or the address.
+    a live node has the name elsewhere, or the address, or when the node's engine can't do what a service asks for.
     """
-    if not _NODE_NAME.fullmatch(node.name):
+    if not NODE_NAME.fullmatch(node.name):
         raise UserError(f"node name {node.name!r} is not a host name; use at most 63 letters, digits and . - _")
     if state.cluster is None:
         state = replace(state, cluster=_new_cluster(node, now, ingress_subnet, gwbridge_subnet))
     assert state.cluster is not None
     _check_address(node, state.cluster)
     _check_rivals(state, node)
+    check_services(state, node)
     old = next((known for known in state.nodes.values() if known.name == node.name), None)
     joined = _returned(old, node) if old is not None else _new(state, state.cluster, node, now)
     return state if joined == old else replace(state, nodes={**state.nodes, joined.id: joined})

@@ -1,7 +1,8 @@
-"""What nftables does to a packet: one base chain with all that it jumps to. PURE.
+"""What nftables' and iptables' rules do to a packet: one base chain with all that it jumps to. PURE.
 
 Every statement of nodeplan has its row in `_STATEMENTS`; whatever has none, and every use of one that the kernel would not
-accept, is an UnknownRule. Source: nft(8); the kernel's nf_tables_core.c, nft_nat.c, nft_masq.c, nf_nat_redirect.c.
+accept, is an UnknownRule, if the packet meets it: not behind a condition that fails. An iptables rule's conditions have no order.
+Source: nft(8), iptables-extensions(8); the kernel's nf_tables_core.c, nft_nat.c, nft_masq.c, nf_nat_redirect.c, ip_tables.c.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +13,6 @@ from typing import Any
 
 from routemesh.nodeplan import (
     Assign,
-    Chain,
     ClampMss,
     Counter,
     Dnat,
@@ -20,6 +20,7 @@ from routemesh.nodeplan import (
     Field,
     Hook,
     InSet,
+    IpvsMatch,
     Item,
     Key,
     Lookup,
@@ -31,10 +32,12 @@ from routemesh.nodeplan import (
     Reject,
     Rule,
     Snat,
+    Statement,
     Verdict,
     VerdictLookup,
 )
 from routemesh.snapshot import Endpoint
+from routemesh.walk.chains import RuleChain
 from routemesh.walk.conntrack import End
 from routemesh.walk.fields import FIELDS, Reading
 from routemesh.walk.flight import Flight
@@ -55,41 +58,63 @@ class Then(Enum):
     ACCEPT = auto()
 
 
-def traverse(flight: Flight, base: Chain) -> None:
+def traverse(flight: Flight, base: RuleChain) -> None:
     """Let a packet through a base chain; raises Ended where it is dropped or refused, UnknownRule rather than guess."""
-    Evaluation(flight, base).chain(base)
+    evaluation = Evaluation(flight, base)
+    if evaluation.chain(base) is not Then.ACCEPT and base.drops:
+        flight.drop(f"the policy of {evaluation.kind} {base.name} drops it", base.item)
 
 
 class Evaluation:
-    """One packet in one base chain. Every method below `chain` is one statement's meaning."""
+    """One packet in one base chain."""
 
-    def __init__(self, flight: Flight, base: Chain) -> None:
+    def __init__(self, flight: Flight, base: RuleChain) -> None:
         assert base.hook is not None
         self.flight = flight
         self.hook: Hook = base.hook
+        self.kind: str = base.space if base.iptables else base.hook.type
         self.at = base
+        self.by: tuple[Rule, Item] | None = None
 
-    def chain(self, chain: Chain) -> Then:
+    def chain(self, chain: RuleChain) -> Then:
         """ACCEPT when a rule took the packet, otherwise RULE: the caller's next one follows."""
-        caller, self.at = self.at, chain
-        for rule in chain.rules:
-            then = self.rule(rule)
+        caller = self.at, self.by
+        self.at = chain
+        for self.by in chain.rules:
+            then = self.rule(self.by[0])
             if then is Then.ACCEPT:
                 return then
             if then is Then.CALLER:
                 break
-        self.at = caller
+        self.at, self.by = caller
         return Then.RULE
 
     def rule(self, rule: Rule) -> Then:
-        for statement in rule:
-            evaluate = _STATEMENTS.get(type(statement))
-            if evaluate is None:
-                raise self.unknown(statement)
-            then = evaluate(self, statement)
+        for number, statement in enumerate(rule, start=1):
+            try:
+                then = self.statement(statement)
+            except UnknownRule:
+                if self.at.iptables and any(map(self.fails, rule[number:])):
+                    return Then.RULE
+                raise
             if then is not Then.STATEMENT:
                 return then
         return Then.RULE
+
+    def statement(self, statement: Statement) -> Then:
+        evaluate = _STATEMENTS.get(type(statement))
+        if evaluate is None:
+            raise self.unknown(statement)
+        return evaluate(self, statement)
+
+    def fails(self, statement: Statement) -> bool:
+        """Whether it is a condition that is known not to hold."""
+        if not isinstance(statement, Match | MarkMatch | IpvsMatch):
+            return False
+        try:
+            return self.statement(statement) is Then.RULE
+        except UnknownRule:
+            return False
 
     # --- statements ---
 
@@ -109,6 +134,9 @@ class Evaluation:
     def mark_match(self, statement: MarkMatch) -> Then:
         value = self.reading(statement.field).read(self.flight)
         return Then.STATEMENT if value is not None and value & statement.mask == statement.value else Then.RULE
+
+    def ipvs_match(self, _: IpvsMatch) -> Then:
+        return Then.STATEMENT if self.flight.balanced else Then.RULE
 
     def in_set(self, statement: InSet) -> Then:
         return Then.RULE if self.element(statement.key, statement.set) is None else Then.STATEMENT
@@ -141,7 +169,8 @@ class Evaluation:
         address, item = self.value(statement.to)
         if address is None:
             return Then.RULE
-        return self.translate("destination", Endpoint(address, self.flight.packet.destination.port), "dnat to", item)
+        port = self.flight.packet.destination.port if statement.port is None else statement.port
+        return self.translate("destination", Endpoint(address, port), "dnat to", item)
 
     def redirect(self, statement: Redirect) -> Then:
         port, item = self.value(statement.to)
@@ -150,7 +179,7 @@ class Evaluation:
         flight = self.flight
         addresses = [_LOOPBACK] if self.hook.hook == "output" else flight.stack.addresses_on(flight.incoming)
         if not addresses:
-            flight.drop(f"redirected, but {flight.incoming} has no address", self.at)
+            flight.drop(f"redirected, but {flight.incoming} has no address", *self.decided_by())
         return self.translate("destination", Endpoint(addresses[0].ip, port), "redirect to", item)
 
     def snat(self, statement: Snat) -> Then:
@@ -160,12 +189,12 @@ class Evaluation:
         flight = self.flight
         address = flight.stack.source_on(flight.outgoing, flight.next_hop)
         if address is None:
-            flight.drop("masqueraded, but this namespace has no address", self.at)
+            flight.drop("masqueraded, but this namespace has no address", *self.decided_by())
         return self.translate("source", Endpoint(address, flight.packet.source.port), "masquerade as", None)
 
     def reject(self, statement: Reject) -> Then:
-        why = f"{self.hook.type} {self.at.name} rejects with {statement.with_}"
-        self.flight.refuse(why, self.at, reset=statement.with_ == "tcp reset")
+        why = f"{self.kind} {self.at.name} rejects with {statement.with_}"
+        self.flight.refuse(why, *self.decided_by(), reset=statement.with_ == "tcp reset")
 
     def verdict(self, statement: Verdict, item: Item | None = None) -> Then:
         match statement.kind:
@@ -174,9 +203,9 @@ class Evaluation:
             case "return":
                 return Then.CALLER
             case "drop":
-                self.flight.drop(f"{self.hook.type} {self.at.name} drops it", item or self.at)
+                self.flight.drop(f"{self.kind} {self.at.name} drops it", *self.decided_by(item))
             case "jump" | "goto":
-                target = self.flight.stack.chains.get((self.at.family, statement.chain))
+                target = self.flight.stack.chains.get((self.at.space, statement.chain))
                 if target is None:
                     raise self.unknown(f"{statement.kind} {statement.chain}, a chain that is not there,")
                 if item is not None:
@@ -196,16 +225,22 @@ class Evaluation:
 
     def unknown(self, what: object) -> UnknownRule:
         """The error for something in the present chain that can't be evaluated."""
-        return UnknownRule(self.flight.stack.place, f"{what} in chain {self.at.family} {self.at.name}")
+        return UnknownRule(self.flight.stack.place, f"{what} in chain {self.at.space} {self.at.name}")
 
     def note(self, what: str, item: Item | None = None, **changes: Any) -> None:
         """Record an effect on the packet, which `item` decided, or else the chain."""
         after = replace(self.flight.packet, **changes) if changes else None
-        self.flight.note(f"{self.hook.type} {self.at.name} {what}", item or self.at, after)
+        self.flight.note(f"{self.kind} {self.at.name} {what}", *self.decided_by(item), after=after)
+
+    def decided_by(self, item: Item | None = None) -> tuple[Item, Rule]:
+        """What a hop names: the element that decided, or else the chain or rule of ours; and the rule in any case."""
+        assert self.by is not None
+        rule, where = self.by
+        return item or where, rule
 
     def reading(self, field: Field) -> Reading:
         reading = FIELDS.get(field)
-        if reading is None or (self.at.family == "netdev" and field.startswith(_NOT_IN_NETDEV)):
+        if reading is None or (self.at.space == "netdev" and field.startswith(_NOT_IN_NETDEV)):
             raise self.unknown(f"'{field}'")
         return reading
 
@@ -220,15 +255,16 @@ class Evaluation:
 
     def element(self, key: Key, name: str) -> Element | None:
         """The entry that a map or set has for the packet."""
-        family, stack = self.at.family, self.flight.stack
-        found = stack.maps.get((family, name))
+        space, stack = self.at.space, self.flight.stack
+        found = stack.maps.get((space, name))
         readings = [None if isinstance(part, Numgen) else self.reading(part) for part in key]
         if found is None or found.key != tuple("index" if reading is None else reading.part for reading in readings):
             raise self.unknown(f"a look-up of {key} in @{name}, which is of another type or not there,")
         values = tuple(
-            self.flight.trip.choose(part.modulus) if isinstance(part, Numgen) else FIELDS[part].read(self.flight) for part in key
+            self.flight.trip.choose((1,) * part.modulus) if isinstance(part, Numgen) else FIELDS[part].read(self.flight)
+            for part in key
         )
-        return stack.elements.get((family, name, values))
+        return stack.elements.get((space, name, values))
 
     def translate(self, end: End, to: Endpoint, what: str, item: Item | None) -> Then:
         connection = self.flight.connection
@@ -236,7 +272,8 @@ class Evaluation:
             raise self.unknown(f"'{what} {to}' at hook {self.hook.type} {self.hook.hook}")
         if not self.flight.trip.conntrack(self.flight.stack.place).translate(connection, end, to):
             raise self.unknown(f"'{what} {to}', where the kernel would have to choose another port,")
-        shown = to.address if what != "redirect to" else f":{to.port}"
+        ported = to.port != getattr(self.flight.packet, end).port
+        shown = f":{to.port}" if what == "redirect to" else to if ported else to.address
         self.note(f"{what} {shown}", item, **{end: to})
         return Then.ACCEPT
 
@@ -244,6 +281,7 @@ class Evaluation:
 _STATEMENTS: Mapping[type, Callable[[Evaluation, Any], Then]] = {
     Match: Evaluation.match,
     MarkMatch: Evaluation.mark_match,
+    IpvsMatch: Evaluation.ipvs_match,
     InSet: Evaluation.in_set,
     Assign: Evaluation.assign,
     ClampMss: Evaluation.clamp,

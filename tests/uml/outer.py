@@ -1,0 +1,137 @@
+"""The outer run's part: one machine for the whole run, and for each test inside an item that tells what became of it.
+
+The items are collected here as pytest collects any test, so -k, -m and node ids choose among them. All that were chosen run in
+one pytest inside, in their order, and begin when the outer run begins, beside its other tests. Reports come back as pytest's own,
+so they count, look and are summed up like those of the tests outside.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import lacking
+from tests.uml.machine import Machine
+
+TESTS = Path(__file__).with_name("inside")
+ORDER, WORDS, COVERAGE = "order", "words", "coverage"
+"""Files in the machine's directory: what is to be run, what became of it, what was measured."""
+
+_SILENCE_S = 180.0
+"""How long nothing may be heard of any test: more than pytest inside allows one, and the start."""
+_GOODBYE_S = 60.0
+_POLL_S = 0.02
+
+
+class Outer:
+    """Plugin of the pytest outside."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._run: Run | None = None
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Tests inside have their deadline there; where there can be no machine, they are skipped."""
+        ours = [item for item in items if _is_ours(item)]
+        missing = lacking("root", "uml") if ours else ""
+        for item in ours:
+            item.add_marker(pytest.mark.skip(f"needs {missing}") if missing else pytest.mark.timeout(0))
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """The machine's time; trylast: before its end, coverage is not summed up yet."""
+        chosen = [item.nodeid for item in session.items if _is_ours(item) and item.get_closest_marker("skip") is None]
+        if not chosen or session.config.option.collectonly:
+            return (yield)
+        self._run = Run(chosen, measured=self._config.pluginmanager.hasplugin("_cov"))
+        try:
+            result = yield
+            self._run.finish(self._config.rootpath)
+            return result
+        finally:
+            self._run.close()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        """Instead of running a test, tell what became of it inside."""
+        if self._run is None or item.nodeid not in self._run.chosen:
+            return None
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        for data in self._run.reports(item.nodeid):
+            if isinstance(data["longrepr"], list):  # which JSON has made of where and why a test was skipped
+                data["longrepr"] = tuple(data["longrepr"])
+            report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
+            item.ihook.pytest_runtest_logreport(report=report)
+        if self._run.failure:
+            report = pytest.TestReport(item.nodeid, item.location, {}, "failed", self._run.failure, "call")
+            item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+
+class Run:
+    """A pytest in a machine of its own, that runs the chosen tests."""
+
+    def __init__(self, chosen: list[str], *, measured: bool) -> None:
+        self.chosen = frozenset(chosen)
+        self.failure = ""
+        """Why the test of which `reports` told last did not end, if it did not."""
+        self._measured = measured
+        self._reports: dict[str, list[Any]] = defaultdict(list)
+        order = json.dumps({"tests": chosen, "measured": measured})
+        self._machine = Machine(("python", "-m", "tests.uml.inner"), {ORDER: order, WORDS: ""})
+        self._words = self._machine.directory / WORDS
+        self._heard_bytes = 0
+
+    def reports(self, nodeid: str) -> Iterator[Any]:
+        """A test's reports in serializable form, as they come; ends with the test or, with a `failure`, with the machine."""
+        end = time.monotonic() + _SILENCE_S
+        told = self._reports[nodeid]
+        while not self.failure:
+            running = self._machine.is_running  # first: what it says until then can be read afterwards
+            if self._listen():
+                end = time.monotonic() + _SILENCE_S
+            while told:
+                report = told.pop(0)
+                if report is None:
+                    return
+                yield report
+            if not running:
+                self.failure = f"User-Mode Linux ended before this test did; its last words:\n{self._machine.last_words()}"
+            elif time.monotonic() > end:
+                self.failure = f"nothing was heard for {_SILENCE_S:.0f} s; the last words:\n{self._machine.last_words()}"
+                self._machine.close()
+            time.sleep(_POLL_S)
+
+    def finish(self, target: Path) -> None:
+        """Let the machine end by itself, and take over what it measured."""
+        self._machine.wait(_GOODBYE_S)
+        found = self._machine.directory / COVERAGE
+        if found.exists():
+            shutil.copy(found, target / f".coverage.uml-{os.getpid()}")
+
+    def close(self) -> None:
+        """Switch the machine off."""
+        self._machine.close()
+
+    def _listen(self) -> bool:
+        """Take in what was said; whether there was anything."""
+        with open(self._words, "rb") as words:
+            words.seek(self._heard_bytes)
+            whole, newline, _ = words.read().rpartition(b"\n")
+        self._heard_bytes += len(whole + newline)
+        for line in whole.splitlines():
+            nodeid, report = json.loads(line)
+            self._reports[nodeid].append(report)
+        return newline != b""
+
+
+def _is_ours(item: pytest.Item) -> bool:
+    return item.path.is_relative_to(TESTS)
