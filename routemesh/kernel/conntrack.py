@@ -1,10 +1,13 @@
-"""Forgetting connections that netfilter or IPVS have already decided on. Call in a thread that is in the namespace meant.
+"""The connections that a namespace tracks: reading them, and forgetting those that netfilter or IPVS have already decided on.
+
+Call in a thread that is in the namespace meant.
 
 The kernel filters its table by protocol, so that UDP is cheap on a node with many TCP connections (older than Linux 5.8: it does
 not, and we do). 5,000 entries take about 60 ms, against 340 through pyroute2 0.9.7's NFCTSocket.
 Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, nf_conntrack_common.h; net/netfilter/nf_internals.h.
 """
 
+import struct
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,23 +16,33 @@ from ipaddress import IPv4Address, IPv4Network
 
 from routemesh.errors import KernelError
 from routemesh.kernel.netfilter import IPV4, NETFILTER
-from routemesh.kernel.netlink import Message, Requests, attribute, nest, parse, u8, u32
+from routemesh.kernel.netlink import Attributes, Message, Requests, attribute, nest, parse, u8, u32
 from routemesh.model import Protocol
+from routemesh.snapshot import ConntrackEntry, Endpoint, Flow
 
 _SUBSYSTEM = 1 << 8
 _GET, _DELETE = _SUBSYSTEM | 1, _SUBSYSTEM | 2
 _GENERIC_HEADER_BYTES = 4
 
-_ORIGINAL, _REPLY, _STATUS, _ID, _ZONE, _FILTER = 1, 2, 3, 12, 18, 25
+_ORIGINAL, _REPLY, _STATUS, _STATE, _TIMEOUT, _MARK, _ID, _ZONE, _FILTER = 1, 2, 3, 4, 7, 8, 12, 18, 25
 _TUPLE_IP, _TUPLE_PROTOCOL = 1, 2
+_TUPLE_ZONE = 3
 _IP_SOURCE, _IP_DESTINATION = 1, 2
-_PROTOCOL_NUMBER, _DESTINATION_PORT = 1, 3
+_PROTOCOL_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
+_STATE_OF_TCP, _TCP_STATE = 1, 1
 _FILTER_ORIGINAL, _FILTER_REPLY = 1, 2
-_FILTER_BY_PROTOCOL = 1 << 3
+_FILTER_BY_PROTOCOL, _FILTER_BY_PORT = 1 << 3, 1 << 5
 _TRANSLATED = 1 << 4 | 1 << 5
 """IPS_SRC_NAT, IPS_DST_NAT."""
 
 _NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17}
+_PROTOCOLS = {number: protocol for protocol, number in _NUMBERS.items()}
+_BITS = {"seen-reply": 1 << 1, "assured": 1 << 2, "confirmed": 1 << 3, "snat": 1 << 4, "dnat": 1 << 5, "dying": 1 << 9}
+"""Source: enum ip_conntrack_status."""
+_TCP_STATES = (
+    "NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2"
+)  # fmt: skip
+_PORT = struct.Struct(">H")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,65 @@ def flush_untranslated(protocol: Protocol, ports: Collection[int]) -> int:
     """Delete the entries to one of `ports` that no address translation has touched; how many. Raises KernelError."""
     wanted = frozenset(ports)
     return _flush(protocol, lambda flow: flow.port in wanted and not flow.translated)
+
+
+def entries(ports: Collection[tuple[Protocol, int]] | None = None) -> tuple[ConntrackEntry, ...]:
+    """The TCP and UDP connections over IPv4; with `ports` only those that asked for one of these. Raises OSError."""
+    with closing(Requests(protocol=NETFILTER)) as requests:
+        if ports is None:
+            replies = requests.dump(_GET, IPV4)
+        else:
+            replies = [reply for port in sorted(ports) for reply in requests.dump(_GET, IPV4 + _to_port(*port))]
+    found = (_entry(parse(reply.body, _GENERIC_HEADER_BYTES)) for reply in replies)
+    return tuple(
+        entry
+        for entry in found
+        if entry is not None and (ports is None or (entry.original.protocol, entry.original.destination.port) in ports)
+    )
+
+
+def _to_port(protocol: Protocol, port: int) -> bytes:
+    """What makes the kernel (5.8 and later) leave out all others."""
+    transport = u8(_PROTOCOL_NUMBER, _NUMBERS[protocol]) + attribute(_DESTINATION_PORT, _PORT.pack(port))
+    which = nest(_FILTER, u32(_FILTER_ORIGINAL, _FILTER_BY_PROTOCOL | _FILTER_BY_PORT), u32(_FILTER_REPLY, 0))
+    return nest(_ORIGINAL, nest(_TUPLE_PROTOCOL, transport)) + which
+
+
+def _entry(found: Attributes) -> ConntrackEntry | None:
+    """None for a protocol without ports."""
+    original, reply = _tuple(found[_ORIGINAL]), _tuple(found[_REPLY])
+    if original is None or reply is None:
+        return None
+    status = int.from_bytes(found[_STATUS], "big")
+    state = parse(parse(found.get(_STATE, b"")).get(_STATE_OF_TCP, b"")).get(_TCP_STATE, b"\0")[0]
+    both = _number(found, _ZONE)
+    return ConntrackEntry(
+        original=original,
+        reply=reply,
+        zone=both or _number(parse(found[_ORIGINAL]), _TUPLE_ZONE),
+        reply_zone=both or _number(parse(found[_REPLY]), _TUPLE_ZONE),
+        mark=_number(found, _MARK),
+        status=frozenset(name for name, bit in _BITS.items() if status & bit),
+        state=_TCP_STATES[state] if original.protocol is Protocol.TCP and state < len(_TCP_STATES) else "",
+        timeout_s=_number(found, _TIMEOUT) if _TIMEOUT in found else None,
+    )
+
+
+def _tuple(raw: bytes) -> Flow | None:
+    parts = parse(raw)
+    ip, transport = parse(parts[_TUPLE_IP]), parse(parts[_TUPLE_PROTOCOL])
+    protocol = _PROTOCOLS.get(transport[_PROTOCOL_NUMBER][0])
+    if protocol is None or _IP_SOURCE not in ip:
+        return None
+    return Flow(
+        protocol,
+        Endpoint(IPv4Address(ip[_IP_SOURCE]), _number(transport, _SOURCE_PORT)),
+        Endpoint(IPv4Address(ip[_IP_DESTINATION]), _number(transport, _DESTINATION_PORT)),
+    )
+
+
+def _number(found: Attributes, kind: int) -> int:
+    return int.from_bytes(found.get(kind, b""), "big")
 
 
 def _flush(protocol: Protocol, doomed: Callable[[_Flow], bool]) -> int:

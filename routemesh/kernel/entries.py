@@ -6,14 +6,14 @@ Source: rtnetlink(7), include/uapi/linux/{if_addr,rtnetlink,neighbour,fib_rules}
 """
 
 import socket
-import struct
 from collections.abc import Callable, Mapping
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from dataclasses import replace
 from typing import NamedTuple
 
-from routemesh.kernel import netlink
-from routemesh.kernel.netlink import Attributes, Message, Reply, as_u32, attribute, parse, u8, u32
-from routemesh.nodeplan import Address, FdbEntry, Neighbour, Route, RoutingRule
+from routemesh.kernel import entryreader, netlink
+from routemesh.kernel.entryreader import BRIDGE_FAMILY
+from routemesh.kernel.netlink import Message, Reply, attribute, u8, u32
+from routemesh.nodeplan import ROUTE_PROTOCOL, Address, FdbEntry, Neighbour, Route, RoutingRule
 
 Entry = Address | Route | RoutingRule | Neighbour | FdbEntry
 
@@ -23,16 +23,10 @@ NEW_NEIGHBOUR, DELETE_NEIGHBOUR, GET_NEIGHBOUR = 28, 29, 30
 NEW_RULE, DELETE_RULE, GET_RULE = 32, 33, 34
 
 NO_LINK = 0
-BRIDGE_FAMILY = 7
-
-_ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
-_ROUTE = struct.Struct("=BBBBBBBBI")  # family, destination and source length, tos, table, protocol, scope, type, flags
-_NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
-_RULE = struct.Struct("=BBBBBxxBI")  # family, destination and source length, tos, table, action, flags
-
+ANY_PROTOCOL = 0
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _RTA_DESTINATION, _RTA_OUT, _RTA_GATEWAY, _RTA_METRIC, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 5, 6, 7, 15
-_NDA_DESTINATION, _NDA_MAC, _NDA_VLAN, _NDA_MASTER, _NDA_PROTOCOL = 1, 2, 5, 9, 12
+_NDA_DESTINATION, _NDA_MAC, _NDA_PROTOCOL = 1, 2, 12
 _FRA_PRIORITY, _FRA_MARK, _FRA_TABLE, _FRA_MASK, _FRA_PROTOCOL = 6, 10, 15, 16, 21
 
 _UNICAST = 1
@@ -86,7 +80,7 @@ def drop(entry: Entry, index: int, protocol: int) -> Message:
 def _address(entry: Address, index: int) -> bytes:
     address = entry.address
     prefix = address.network.prefixlen
-    body = _ADDRESS.pack(socket.AF_INET, prefix, 0, 0, index)
+    body = entryreader.ADDRESS.pack(socket.AF_INET, prefix, 0, 0, index)
     body += attribute(_IFA_LOCAL, address.packed) + attribute(_IFA_ADDRESS, address.packed)
     if prefix < _SHORTEST_WITHOUT_BROADCAST:
         body += attribute(_IFA_BROADCAST, address.network.broadcast_address.packed)
@@ -94,7 +88,7 @@ def _address(entry: Address, index: int) -> bytes:
 
 
 def _route(entry: Route, index: int, protocol: int) -> bytes:
-    header = _ROUTE.pack(socket.AF_INET, entry.destination.prefixlen, 0, 0, 0, protocol, 0, _UNICAST, 0)
+    header = entryreader.ROUTE.pack(socket.AF_INET, entry.destination.prefixlen, 0, 0, 0, protocol, 0, _UNICAST, 0)
     body = header + attribute(_RTA_DESTINATION, entry.destination.network_address.packed)
     if entry.source is not None:
         body += attribute(_RTA_PREFSRC, entry.source.packed)
@@ -106,20 +100,20 @@ def _route(entry: Route, index: int, protocol: int) -> bytes:
 
 
 def _rule(entry: RoutingRule, protocol: int) -> bytes:
-    header = _RULE.pack(socket.AF_INET, 0, 0, 0, 0, _TO_TABLE, 0)
+    header = entryreader.RULE.pack(socket.AF_INET, 0, 0, 0, 0, _TO_TABLE, 0)
     which = u32(_FRA_PRIORITY, entry.priority) + u32(_FRA_MARK, entry.fwmark) + u32(_FRA_MASK, entry.mask)
     return header + which + u32(_FRA_TABLE, entry.table) + u8(_FRA_PROTOCOL, protocol)
 
 
 def _neighbour(entry: Neighbour, index: int) -> bytes:
-    header = _NEIGHBOUR.pack(socket.AF_INET, index, _PERMANENT, 0, 0)
+    header = entryreader.NEIGHBOUR.pack(socket.AF_INET, index, _PERMANENT, 0, 0)
     return header + attribute(_NDA_DESTINATION, entry.ip.packed) + netlink.mac(_NDA_MAC, entry.mac)
 
 
 def _fdb_entry(entry: FdbEntry, index: int) -> bytes:
     if entry.dst is None:
-        return _NEIGHBOUR.pack(BRIDGE_FAMILY, index, _STATIC, _MASTER, 0) + netlink.mac(_NDA_MAC, entry.mac)
-    header = _NEIGHBOUR.pack(BRIDGE_FAMILY, index, _PERMANENT, _SELF, 0)
+        return entryreader.NEIGHBOUR.pack(BRIDGE_FAMILY, index, _STATIC, _MASTER, 0) + netlink.mac(_NDA_MAC, entry.mac)
+    header = entryreader.NEIGHBOUR.pack(BRIDGE_FAMILY, index, _PERMANENT, _SELF, 0)
     return header + netlink.mac(_NDA_MAC, entry.mac) + attribute(_NDA_DESTINATION, entry.dst.packed)
 
 
@@ -128,27 +122,27 @@ def _fdb_entry(entry: FdbEntry, index: int) -> bytes:
 
 def dump_addresses() -> tuple[int, bytes]:
     """Message type and body that ask for all addresses."""
-    return GET_ADDRESS, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)
+    return GET_ADDRESS, entryreader.ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)
 
 
 def dump_routes(protocol: int) -> tuple[int, bytes]:
     """Message type and body that ask for the routes of `protocol`; the kernel itself leaves the others out (Linux >= 4.20)."""
-    return GET_ROUTE, _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, protocol, 0, 0, 0)
+    return GET_ROUTE, entryreader.ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, protocol, 0, 0, 0)
 
 
 def dump_rules() -> tuple[int, bytes]:
     """Message type and body that ask for all routing rules."""
-    return GET_RULE, _RULE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0)
+    return GET_RULE, entryreader.RULE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0)
 
 
 def dump_neighbours() -> tuple[int, bytes]:
     """Message type and body that ask for the ARP table."""
-    return GET_NEIGHBOUR, _NEIGHBOUR.pack(socket.AF_INET, 0, 0, 0, 0)
+    return GET_NEIGHBOUR, entryreader.NEIGHBOUR.pack(socket.AF_INET, 0, 0, 0, 0)
 
 
 def dump_fdb() -> tuple[int, bytes]:
     """Message type and body that ask for the FDB of all bridges and tunnels."""
-    return GET_NEIGHBOUR, _NEIGHBOUR.pack(BRIDGE_FAMILY, 0, 0, 0, 0)
+    return GET_NEIGHBOUR, entryreader.NEIGHBOUR.pack(BRIDGE_FAMILY, 0, 0, 0, 0)
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
@@ -163,80 +157,43 @@ def read(reply: Reply, names: Mapping[int, str], protocol: int) -> Seen | None:
 def link_of(reply: Reply) -> int:
     """The index of the link that an address, neighbour or FDB message is about; NO_LINK for other messages."""
     if reply.kind in (NEW_ADDRESS, DELETE_ADDRESS):
-        return int(_ADDRESS.unpack_from(reply.body)[4])
+        return int(entryreader.ADDRESS.unpack_from(reply.body)[4])
     if reply.kind in (NEW_NEIGHBOUR, DELETE_NEIGHBOUR):
-        return int(_NEIGHBOUR.unpack_from(reply.body)[1])
+        return int(entryreader.NEIGHBOUR.unpack_from(reply.body)[1])
     return NO_LINK
 
 
 def _read_address(body: bytes, kind: int, names: Mapping[int, str], protocol: int) -> Seen | None:
-    family, prefix, _, _, index = _ADDRESS.unpack_from(body)
-    name = names.get(index)
-    if family != socket.AF_INET or name is None:
-        return None
-    found = parse(body, _ADDRESS.size)
-    local = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
-    return Seen(index, Address(name, IPv4Interface((local, prefix))), kind == NEW_ADDRESS)
+    found = entryreader.address(body, names)
+    return None if found is None else Seen(*found, kind == NEW_ADDRESS)
 
 
 def _read_route(body: bytes, kind: int, names: Mapping[int, str], protocol: int) -> Seen | None:
-    family, length, _, _, table, by, _, type_, _ = _ROUTE.unpack_from(body)
-    if family != socket.AF_INET or by != protocol or type_ != _UNICAST:
+    """A plan has routes of ROUTE_PROTOCOL, whatever number they have in this kernel."""
+    found = entryreader.route(body, names)
+    if found is None or not isinstance(found.entry, Route):
         return None
-    found = parse(body, _ROUTE.size)
-    if _RTA_OUT not in found or _RTA_GATEWAY not in found:
+    route = found.entry
+    if route.protocol != protocol or route.kind != "unicast" or route.via is None or not route.link:
         return None
-    index = as_u32(found[_RTA_OUT])
-    name = names.get(index)
-    if name is None:
-        return None
-    destination = IPv4Network((found.get(_RTA_DESTINATION, bytes(4)), length))
-    table = as_u32(found[_RTA_TABLE]) if _RTA_TABLE in found else table
-    source = IPv4Address(found[_RTA_PREFSRC]) if _RTA_PREFSRC in found else None
-    via = IPv4Address(found[_RTA_GATEWAY])
-    metric = as_u32(found[_RTA_METRIC]) if _RTA_METRIC in found else 0
-    route = Route(destination=destination, via=via, link=name, table=table, source=source, metric=metric)
-    return Seen(index, route, kind == NEW_ROUTE)
+    return Seen(found.link, replace(route, protocol=ROUTE_PROTOCOL), kind == NEW_ROUTE)
 
 
 def _read_rule(body: bytes, kind: int, names: Mapping[int, str], protocol: int) -> Seen | None:
-    found = parse(body, _RULE.size)
-    if body[0] != socket.AF_INET or found.get(_FRA_PROTOCOL) != bytes((protocol,)):
-        return None
-
-    def number(attribute: int) -> int:
-        return as_u32(found[attribute]) if attribute in found else 0
-
-    rule = RoutingRule(priority=number(_FRA_PRIORITY), fwmark=number(_FRA_MARK), mask=number(_FRA_MASK), table=number(_FRA_TABLE))
-    return Seen(NO_LINK, rule, kind == NEW_RULE)
+    found = entryreader.rule(body)
+    return None if found is None or found[1] != protocol else Seen(NO_LINK, found[0], kind == NEW_RULE)
 
 
 def _read_neighbour(body: bytes, kind: int, names: Mapping[int, str], protocol: int) -> Seen | None:
-    family, index, state, _, _ = _NEIGHBOUR.unpack_from(body)
-    name = names.get(index)
-    if name is None:
+    """Of those that are not permanent, and not static on a bridge, a plan knows nothing: there they are not present."""
+    found = entryreader.neighbour(body, names, vlans=False)
+    if found is None:
         return None
-    found = parse(body, _NEIGHBOUR.size)
-    if family == BRIDGE_FAMILY:
-        return _read_fdb(found, kind, state, index, name)
-    if family != socket.AF_INET or _NDA_DESTINATION not in found:
-        return None
-    neighbour = Neighbour(name, IPv4Address(found[_NDA_DESTINATION]), found.get(_NDA_MAC, b"").hex(":"))
-    return Seen(index, neighbour, kind == NEW_NEIGHBOUR and bool(state & _PERMANENT))
-
-
-def _read_fdb(found: Attributes, kind: int, state: int, index: int, name: str) -> Seen | None:
-    """A tunnel's entry has a destination, a bridge's a master; a port's own MAC is permanent, what somebody set is static."""
-    if _NDA_MAC not in found or _NDA_VLAN in found:
-        return None
-    mac = found[_NDA_MAC].hex(":")
-    present = kind == NEW_NEIGHBOUR
-    if _NDA_DESTINATION in found:
-        entry = FdbEntry(name, mac, IPv4Address(found[_NDA_DESTINATION]))
-        return Seen(index, entry, present and bool(state & _PERMANENT))
-    if _NDA_MASTER in found:
-        return Seen(index, FdbEntry(name, mac), present and bool(state & _STATIC))
-    return None
+    index, entry = found
+    if isinstance(entry, Neighbour):
+        return Seen(index, replace(entry, state="permanent"), kind == NEW_NEIGHBOUR and entry.state == "permanent")
+    assert isinstance(entry, FdbEntry)
+    return Seen(index, replace(entry, kind="static"), kind == NEW_NEIGHBOUR and entry.kind == "static")
 
 
 _READERS: Mapping[int, Callable[[bytes, int, Mapping[int, str], int], Seen | None]] = {

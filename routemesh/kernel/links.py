@@ -31,6 +31,13 @@ _BRIDGE_DEFAULT_VLAN = 39
 _VETH_PEER = 1
 _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PROXY, _VXLAN_PORT = 1, 4, 7, 11, 15
 
+_AF_SPEC, _INET_CONF = 26, 1
+_SETTINGS: Mapping[str, int] = {
+    "forwarding": 1, "proxy_arp": 3, "rp_filter": 8, "arp_filter": 13, "arp_ignore": 19, "accept_local": 23,
+    "src_valid_mark": 24, "route_localnet": 26,
+}  # fmt: skip
+"""Of snapshot.LINK_SYSCTLS, each with its number in the kernel. Source: include/uapi/linux/ip.h (IPV4_DEVCONF_*)."""
+
 KINDS = ("bridge", "veth", "vxlan")
 """What we make."""
 
@@ -115,6 +122,14 @@ def read_row(body: bytes) -> Row:
         on=bool(flags & _UP),
         carrier=bool(flags & _LOWER_UP),
     )
+
+
+def read_settings(body: bytes) -> dict[str, int]:
+    """The link's net/ipv4/conf settings by name, as far as a snapshot tells them; none where IPv4 is not for it."""
+    of_ipv4 = parse(parse(parse(body, _HEADER.size).get(_AF_SPEC, b"")).get(socket.AF_INET, b""))
+    values = of_ipv4.get(_INET_CONF, b"")
+    places = {name: 4 * (number - 1) for name, number in _SETTINGS.items()}
+    return {name: as_u32(values[place : place + 4]) for name, place in places.items() if place + 4 <= len(values)}
 
 
 def read_port(body: bytes) -> tuple[bool, bool, bool] | None:

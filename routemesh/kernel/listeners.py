@@ -9,82 +9,112 @@ import os
 import struct
 from collections.abc import Iterator, Mapping, Set
 from contextlib import closing, suppress
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import NamedTuple
 
 from routemesh.errors import KernelError
 from routemesh.kernel.netfilter import SOCK_DIAG
-from routemesh.kernel.netlink import Requests
+from routemesh.kernel.netlink import Requests, parse
 from routemesh.model import Listener, Protocol
+from routemesh.snapshot import ANY_ADDRESS
 
 _BY_FAMILY = 20
 _REQUEST = struct.Struct("=BBBBI48x")
 _ANSWER = struct.Struct("=4x2s2x16s44xI")
 """Port, address, inode of a struct inet_diag_msg."""
+_ANSWER_BYTES = 72
+_V6_ONLY = 11
 
 _IPV4, _IPV6 = 2, 10
-_ANY_ADDRESS = bytes(16)
+_NO_ADDRESS = bytes(16)
 _WAITING = ((Protocol.TCP, 6, 1 << 10), (Protocol.UDP, 17, 1 << 7))
 """Protocol, its number, and the state (a bit) of a socket that waits for anybody: TCP_LISTEN, for UDP TCP_CLOSE."""
 
+_MAPPED = bytes(10) + b"\xff\xff"
 _SOCKET_LINK = "socket:["
 
 
-class _Socket(NamedTuple):
+class Waiting(NamedTuple):
+    """A socket that waits for anybody, and the number by which its process can be found."""
+
     protocol: Protocol
+    address: IPv4Address
     port: int
     inode: int
 
 
-class _Processes:
-    """The names of sockets' processes, remembered for as long as the sockets are seen."""
+class Process(NamedTuple):
+    """A process; of a socket that none is seen to have, pid 0 and no name."""
+
+    pid: int
+    name: str
+
+
+_NOBODY = Process(0, "")
+
+
+class Processes:
+    """Sockets' processes, remembered for as long as the sockets are seen."""
 
     def __init__(self) -> None:
-        self._names: dict[int, str | None] = {}
+        self._known: dict[int, Process] = {}
 
-    def of(self, inodes: Set[int]) -> Mapping[int, str | None]:
-        """By inode: the process's name, "" when there is none to be seen, None for this process itself."""
-        self._names = {inode: name for inode, name in self._names.items() if inode in inodes}
-        if unseen := inodes - self._names.keys():
-            self._names |= dict.fromkeys(unseen, "") | _search(unseen)
-        return self._names
+    def of(self, inodes: Set[int]) -> Mapping[int, Process]:
+        """By inode; of several that have a socket this one, else any."""
+        self._known = {inode: process for inode, process in self._known.items() if inode in inodes}
+        if unseen := inodes - self._known.keys():
+            self._known |= dict.fromkeys(unseen, _NOBODY) | _search(unseen)
+        return self._known
 
 
-_processes = _Processes()
+_processes = Processes()
 
 
 def listeners() -> tuple[Listener, ...]:
-    """TCP and UDP ports on which others than this process wait, sorted. Raises KernelError.
-
-    IPv6 sockets count when they are bound to no address, since then they take the port for IPv4, too.
-    """
+    """TCP and UDP ports on which others than this process wait, sorted. Raises KernelError."""
     try:
-        with closing(Requests(protocol=SOCK_DIAG)) as requests:
-            found = list(_sockets(requests))
+        found = sockets()
     except OSError as exc:
         raise KernelError("ss -lntup", str(exc.strerror), exc.errno or 0) from exc
-    names = _processes.of({socket.inode for socket in found})
-    seen = {(socket.protocol, socket.port, name) for socket in found if (name := names[socket.inode]) is not None}
+    processes, own = _processes.of({socket.inode for socket in found}), os.getpid()
+    seen = {(socket.protocol, socket.port, process.name) for socket in found if (process := processes[socket.inode]).pid != own}
     return tuple(Listener(protocol=protocol, port=port, process=name) for protocol, port, name in sorted(seen))
 
 
-def _sockets(requests: Requests) -> Iterator[_Socket]:
+def sockets() -> list[Waiting]:
+    """The sockets that wait for anybody by IPv4: those of IPv6 too that are bound to no address. Raises OSError."""
+    with closing(Requests(protocol=SOCK_DIAG)) as requests:
+        return list(_sockets(requests))
+
+
+def _sockets(requests: Requests) -> Iterator[Waiting]:
     for family in (_IPV4, _IPV6):
         for protocol, number, state in _WAITING:
             for reply in requests.dump(_BY_FAMILY, _REQUEST.pack(family, number, 0, 0, state)):
-                port, address, inode = _ANSWER.unpack_from(reply.body)
-                if family == _IPV4 or address == _ANY_ADDRESS:
-                    yield _Socket(protocol, int.from_bytes(port, "big"), inode)
+                port, raw, inode = _ANSWER.unpack_from(reply.body)
+                address = _ipv4(raw[:4] if family == _IPV4 else raw, reply.body)
+                if address is not None:
+                    yield Waiting(protocol, address, int.from_bytes(port, "big"), inode)
 
 
-def _search(inodes: Set[int]) -> dict[int, str | None]:
-    """The processes that have these sockets open; of several this one, else any."""
-    found: dict[int, str | None] = {}
-    for process in filter(str.isdigit, os.listdir("/proc")):
+def _ipv4(raw: bytes, answer: bytes) -> IPv4Address | None:
+    if len(raw) == 4:
+        return IPv4Address(raw)
+    if raw.startswith(_MAPPED):
+        return IPv4Address(raw[-4:])
+    alone = parse(answer, _ANSWER_BYTES).get(_V6_ONLY, b"\0") != b"\0"
+    return ANY_ADDRESS if raw == _NO_ADDRESS and not alone else None
+
+
+def _search(inodes: Set[int]) -> dict[int, Process]:
+    own = str(os.getpid())
+    found: dict[int, Process] = {}
+    for process in (*filter(str.isdigit, os.listdir("/proc")), own):
         with suppress(OSError):  # it has ended meanwhile
             for inode in _open_sockets(process) & inodes:
-                found[inode] = Path(f"/proc/{process}/comm").read_text().strip()
-    return found | dict.fromkeys(_open_sockets("self") & inodes)
+                found[inode] = Process(int(process), Path(f"/proc/{process}/comm").read_text().strip())
+    return found
 
 
 def _open_sockets(process: str) -> set[int]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from routemesh.kernel import entries, links
 from routemesh.kernel.entries import NO_LINK, Seen
+from routemesh.kernel.entryreader import BRIDGE_FAMILY
 from routemesh.kernel.links import Row
 from routemesh.kernel.netlink import Reply
 from routemesh.nodeplan import Address, Item, ItemKey, Route, RoutingRule, key
@@ -155,7 +156,7 @@ class Memory:
         row = self._rows.get(index)
         if index in self._changed_links:
             return True
-        if family == entries.BRIDGE_FAMILY:  # it tells of a port
+        if family == BRIDGE_FAMILY:  # it tells of a port
             port = links.read_port(event.body)
             changed = row is not None and port is not None and port != (row.flood, row.isolated, row.port_learns)
         elif event.kind == links.DELETE_LINK:

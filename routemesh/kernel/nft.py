@@ -116,7 +116,7 @@ class Nft:
         (reply,) = self._asked(partial(self._requests.ask, Message(_GET_GENERATION, 0, ANY_FAMILY)))
         number = parse(reply.body, _GENERIC_HEADER_BYTES)[_GENERATION_ID]
         chains = self._asked(partial(self._requests.dump, _GET_CHAIN, NETDEV))
-        devices = (device for chain in chains for device in _device(chain.body))
+        devices = (device for chain in chains for device in chain_device(chain.body))
         return Attestation(int.from_bytes(number, "big"), tuple(devices))
 
     def _list(self, attestation: Attestation) -> tuple[Item, ...]:
@@ -236,7 +236,8 @@ def _remove(items: dict[ItemKey, Item], name: ItemKey, item: Item) -> None:
         del items[other]
 
 
-def _device(chain: bytes) -> list[tuple[tuple[str, str], str]]:
+def chain_device(chain: bytes) -> list[tuple[tuple[str, str], str]]:
+    """The table, name and device of a netdev chain that the kernel tells of."""
     attributes = parse(chain, _GENERIC_HEADER_BYTES)
     device = parse(attributes.get(_CHAIN_HOOK, b"")).get(_HOOK_DEVICE)
     if device is None:

@@ -1,6 +1,6 @@
 """libnftables' JSON as our typed items. PURE.
 
-Everything in a table of ours is read and nothing is passed over: what has no place in our vocabulary becomes `Unknown`, so that
+Everything in a table is read and nothing is passed over: what has no place in our vocabulary becomes `Unknown`, so that
 it differs from anything planned. Rules come out in the canonical form (`routemesh.render.canonical`).
 
 What versions differ in (1.0.6 and 1.1.3 were tried): a map declared by typeof has the names of its types or {"typeof":
@@ -82,6 +82,11 @@ _TYPES: Mapping[str, str] = {
     "ip daddr": "ip",
 }
 """Parts of keys and values by nft's type, and by the expression that a typeof was declared with."""
+_KINDS = ("table", "map", "set", "chain", "rule")
+_OTHER_FLAGS = frozenset({"owner", "persist"})
+"""Besides dormant, for which nft 1.0.6 prints rubbish."""
+_OF_DEVICES = ("netdev", "inet")
+"""Families whose chains can belong to a device; of inet the ingress hook's."""
 _OUR_TYPES = frozenset((*_TYPES.values(), None))
 
 _SCALARS: Mapping[str, Callable[[Json], Scalar]] = {
@@ -104,45 +109,59 @@ def parse(document: Json, devices: Devices) -> tuple[Item, ...]:
 
     A table that has flags (dormant: no packet meets it) is left out too, but not its contents: creating it anew wakes it.
     """
-    rules: dict[tuple[str, str], list[Rule]] = {}
+    ours = [(kind, content) for kind, content in _entries(document) if _is_ours(kind, content)]
+    return tuple(item for item in _items(ours, devices) if not isinstance(item, Table) or not item.dormant)
+
+
+def parse_everything(document: Json, devices: Devices) -> tuple[Item, ...]:
+    """The items in an answer to `list ruleset`, whoever made them.
+
+    Maps and sets whose type is none of ours have no elements here; a chain of several devices names them all.
+    """
+    return tuple(_items(_entries(document), devices))
+
+
+def _entries(document: Json) -> Iterator[tuple[str, Json]]:
+    return ((kind, content) for entry in document["nftables"] for kind, content in entry.items() if kind in _KINDS)
+
+
+def _is_ours(kind: str, content: Json) -> bool:
+    table = content.get("name" if kind == "table" else "table")
+    return table == names.TABLE and content.get("family") in OUR_FAMILIES
+
+
+def _items(entries: Iterable[tuple[str, Json]], devices: Devices) -> Iterator[Item]:
+    rules: dict[tuple[str, str, str], list[Rule]] = {}
     chains: list[Json] = []
-    items: list[Item] = []
-    for kind, entry in _ours(document["nftables"]):
+    for kind, entry in entries:
         match kind:
-            case "table" if "flags" not in entry:
-                items.append(Table(entry["family"]))
+            case "table":
+                yield Table(entry["family"], entry["name"], not _OTHER_FLAGS.issuperset(_texts(entry.get("flags", ()))))
             case "map" | "set":
-                items.extend(_map_with_elements(entry))
+                yield from _map_with_elements(entry)
             case "chain":
                 chains.append(entry)
             case "rule":
-                place = entry["family"], entry["chain"]
+                place = entry["family"], entry["table"], entry["chain"]
                 rules.setdefault(place, []).append(rule(entry.get("expr", ())))
-    items.extend(_chain(chain, rules.get((chain["family"], chain["name"]), []), devices) for chain in chains)
-    return tuple(items)
+    for chain in chains:
+        yield _chain(chain, rules.get((chain["family"], chain["table"], chain["name"]), []), devices)
 
 
-def _ours(entries: Iterable[Json]) -> Iterator[tuple[str, Json]]:
-    for entry in entries:
-        for kind, content in entry.items():
-            table = content.get("name" if kind == "table" else "table")
-            if table == names.TABLE and content.get("family") in OUR_FAMILIES:
-                yield kind, content
+def _texts(raw: Json) -> list[str]:
+    return [raw] if isinstance(raw, str) else list(raw)
 
 
 # --- chains ------------------------------------------------------------------------------------------------------
 
 
 def _chain(entry: Json, rules: list[Rule], devices: Devices) -> Chain:
-    """A policy other than accept shows as a statement that is none of ours, before the rules."""
-    family, name = entry["family"], entry["name"]
+    family, name, table = entry["family"], entry["name"], entry["table"]
     hook = None
     if "hook" in entry:
-        device = devices.get((entry["table"], name)) if family == "netdev" else None
+        device = devices.get((table, name)) if family in _OF_DEVICES else None
         hook = Hook(entry["type"], entry["hook"], entry["prio"], device)
-    policy = entry.get("policy", "accept")
-    odd: list[Rule] = [] if policy == "accept" else [(_unknown({"policy": policy}),)]
-    return Chain(family, name, hook, (*odd, *rules))
+    return Chain(family, name, hook, tuple(rules), entry.get("policy", "accept"), table)
 
 
 # --- maps --------------------------------------------------------------------------------------------------------
@@ -150,14 +169,14 @@ def _chain(entry: Json, rules: list[Rule], devices: Devices) -> Chain:
 
 def _map_with_elements(entry: Json) -> Iterator[Item]:
     """The map and its elements. Those of a map whose type is none of ours are left out: they can only go with it."""
-    family, name = entry["family"], entry["name"]
+    family, name, table = entry["family"], entry["name"], entry["table"]
     key = _types(entry["type"])
     value = _value_type(entry["map"]) if "map" in entry else None
     if entry.get("flags"):
         key = (*key, json.dumps(entry["flags"]))
-    yield Map(family, name, cast(KeyType, key), cast(Any, value))
+    yield Map(family, name, cast(KeyType, key), cast(Any, value), table)
     if {*key, value} <= _OUR_TYPES:
-        yield from (_element(family, name, key, value, element) for element in entry.get("elem", ()))
+        yield from (_element(family, name, key, value, element, table) for element in entry.get("elem", ()))
 
 
 def _value_type(declared: Json) -> str:
@@ -187,18 +206,18 @@ def _typeof(expression: Json) -> str:
     return "index" if isinstance(part, Numgen) else _TYPES.get(part, part)
 
 
-def _element(family: Family, name: str, key: tuple[str, ...], value: str | None, entry: Json) -> Element:
+def _element(family: Family, name: str, key: tuple[str, ...], value: str | None, entry: Json, table: str) -> Element:
     raw_key, raw_value = (entry, None) if value is None else entry
     if isinstance(raw_key, dict) and "elem" in raw_key:
         raw_key = raw_key["elem"]["val"]
     parts = tuple(_SCALARS[kind](part) for kind, part in zip(key, _parts(raw_key), strict=True))
     match value:
         case None:
-            return Element(family, name, parts)
+            return Element(family, name, parts, None, table)
         case "verdict":
-            return Element(family, name, parts, _verdict(raw_value))
+            return Element(family, name, parts, _verdict(raw_value), table)
         case _:
-            return Element(family, name, parts, _SCALARS[value](raw_value))
+            return Element(family, name, parts, _SCALARS[value](raw_value), table)
 
 
 def _verdict(raw: Json) -> Verdict:

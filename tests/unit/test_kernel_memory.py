@@ -9,6 +9,7 @@ import pytest
 
 from routemesh.kernel import entries, links, memory
 from routemesh.kernel.entries import Entry
+from routemesh.kernel.entryreader import BRIDGE_FAMILY
 from routemesh.kernel.links import Row
 from routemesh.kernel.memory import Memory
 from routemesh.kernel.netlink import Message, Reply, text, u32
@@ -61,7 +62,7 @@ class Namespace:
     def dump(self, kind: int, body: bytes) -> list[Reply]:
         """The body begins with the family, which tells the ARP table from the FDB."""
         self.asked.append("routes" if kind == entries.GET_ROUTE else "others")
-        of_bridges = body[0] == entries.BRIDGE_FAMILY
+        of_bridges = body[0] == BRIDGE_FAMILY
         return [reply for reply in self.told if reply.kind == kind - 2 and not of_bridges]
 
     def questions(self) -> list[object]:

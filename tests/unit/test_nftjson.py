@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routemesh.kernel.nftjson import parse, rule
+from routemesh.kernel.nftjson import parse, parse_everything, rule
 from routemesh.nodeplan import (
     Assign,
     Chain,
@@ -328,7 +328,7 @@ def test_devices_come_from_elsewhere(dev: dict[str, str]) -> None:
 def test_a_policy_that_is_not_ours_shows() -> None:
     (found,) = items(chain("ip", "c", **(BASE | {"policy": "drop"})))
     assert isinstance(found, Chain)
-    assert found.rules == ((Unknown('{"policy": "drop"}'),),)
+    assert (found.policy, found.rules) == ("drop", ())
 
 
 def test_other_tables_are_left_out() -> None:
@@ -341,3 +341,35 @@ def test_a_dormant_table_is_not_there_but_its_contents_are() -> None:
     """nft 1.0.6 prints rubbish as the flag's name."""
     found = items({"table": {"family": "ip", "name": "routemesh", "flags": "Lester Gooch #5"}}, chain("ip", "c"))
     assert found == (Chain("ip", "c"),)
+
+
+def test_everything_is_read_with_the_name_of_its_table() -> None:
+    document = {
+        "nftables": [
+            {"table": {"family": "inet", "name": "filter", "handle": 1}},
+            {"table": {"family": "ip", "name": "asleep", "flags": ["dormant"]}},
+            {"table": {"family": "ip", "name": "kept", "flags": ["owner"]}},
+            {
+                "map": {
+                    "family": "inet",
+                    "name": "m",
+                    "table": "filter",
+                    "type": "mark",
+                    "map": "verdict",
+                    "elem": [[1, {"drop": None}]],
+                }
+            },
+            {"set": {"family": "inet", "name": "s", "table": "filter", "type": "ifname", "elem": ["eth0"]}},
+            {"chain": {"family": "inet", "table": "filter", "name": "in", **BASE, "policy": "drop"}},
+            {"rule": {"family": "inet", "table": "filter", "chain": "in", "expr": [{"log": None}, {"accept": None}]}},
+        ]
+    }
+    assert set(parse_everything(document, {})) == {
+        Table("inet", "filter"),
+        Table("ip", "asleep", True),
+        Table("ip", "kept"),
+        Map("inet", "m", ("mark",), "verdict", "filter"),
+        Element("inet", "m", (1,), Verdict("drop"), "filter"),
+        Map("inet", "s", ("ifname",), None, "filter"),  # type: ignore[arg-type]  # what is read may be of any type
+        Chain("inet", "in", Hook("nat", "prerouting", -100), ((Unknown('{"log": null}'), Verdict("accept")),), "drop", "filter"),
+    }

@@ -1,0 +1,245 @@
+"""Reading everything that can decide about a packet, whoever made it: namespaces as snapshots. Nothing is written.
+
+Unlike LinuxKernel.read, which knows ours alone and remembers, this asks for all and keeps nothing. Call in a thread of its own:
+it goes from namespace to namespace. A namespace, or a part of one, that can't be read is told in its `unread`.
+
+Source: rtnetlink(7), namespaces(7); the kernel's net_namespace.c (RTM_GETNSID), rtnetlink.c (IFLA_LINK_NETNSID).
+"""
+
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+from routemesh.errors import RoutemeshError
+from routemesh.kernel import conntrack, entries, entryreader, links, netns, rulesets, sysctl
+from routemesh.kernel.links import Row
+from routemesh.kernel.listeners import Processes, Waiting, sockets
+from routemesh.kernel.netlink import Message, Requests, as_u32, attribute, parse, u32
+from routemesh.model import Protocol
+from routemesh.nodeplan import HOST, Item, Link, LinkKind, Peer, Sysctl
+from routemesh.snapshot import LINK_SYSCTLS, SYSCTLS, ConntrackEntry, NamespaceSnapshot, Socket, Unread
+
+_GET_NSID = 90
+_NSID, _NETNS_FILE = 1, 3
+_HEADER = bytes(4)
+_UNKNOWN = 0xFFFFFFFF
+_LOOPBACK = "lo"
+_MOST_CONNECTIONS = 100_000
+
+T = TypeVar("T")
+Ports = Collection[tuple[Protocol, int]]
+
+_processes = Processes()
+
+
+@dataclass(slots=True)
+class _Space:
+    """A namespace while it is read: what was found, still in the kernel's numbers."""
+
+    name: str
+    path: Path
+    file: int
+    requests: Requests
+    unread: list[Unread] = field(default_factory=list)
+    rows: dict[int, Row] = field(default_factory=dict)
+    settings: dict[str, dict[str, int]] = field(default_factory=dict)
+    items: list[Item] = field(default_factory=list)
+    connections: tuple[ConntrackEntry, ...] | None = None
+    count: int | None = None
+    limit: int | None = None
+    waiting: list[Waiting] | None = None
+
+    def attempt(self, what: str, loses: str, read: Callable[[], T]) -> T | None:
+        """What `read` gives; None, and a note of it, where it fails."""
+        try:
+            return read()
+        except (OSError, RoutemeshError) as refusal:
+            reason = refusal.strerror if isinstance(refusal, OSError) else str(refusal)
+            self.unread.append(Unread(what, str(reason), loses))
+            return None
+
+
+def observe(paths: Mapping[str, Path], ports: Ports | None = None) -> dict[str, NamespaceSnapshot]:
+    """Read the namespaces at `paths`, by name; HOST is the node's own. With `ports`, only connections that asked for these.
+
+    A veth's peer is named where it is in one of these namespaces.
+    """
+    found: dict[str, NamespaceSnapshot] = {}
+    spaces: list[_Space] = []
+    with ExitStack() as opened:
+        for name, path in paths.items():
+            try:
+                spaces.append(_open(opened, name, path))
+            except OSError as refusal:
+                what = Unread(str(path), str(refusal.strerror), f"what is in the namespace {name}")
+                found[name] = NamespaceSnapshot(path=str(path), unread=(what,))
+        for space in spaces:
+            with netns.entered(space.path):
+                _read(space, ports)
+        peers = _Peers(spaces)
+        for space in spaces:
+            space.items = [*_links(space, peers), *space.items]
+    inodes = {waiting.inode for space in spaces for waiting in space.waiting or ()}
+    processes = _processes.of(inodes)
+    for space in spaces:
+        bound = None if space.waiting is None else tuple(_socket(each, *processes[each.inode]) for each in space.waiting)
+        found[space.name] = NamespaceSnapshot(
+            path="" if space.name == HOST else str(space.path),
+            items=tuple(space.items),
+            conntrack=space.connections,
+            conntrack_count=space.count,
+            conntrack_max=space.limit,
+            sockets=bound,
+            unread=tuple(space.unread),
+        )
+    return found
+
+
+def _open(opened: ExitStack, name: str, path: Path) -> _Space:
+    file = opened.enter_context(netns.opened(path))
+    with netns.entered(path):
+        return _Space(name, path, file, opened.enter_context(closing(Requests())))
+
+
+def _socket(waiting: Waiting, pid: int, name: str) -> Socket:
+    return Socket(protocol=waiting.protocol, address=waiting.address, port=waiting.port, process=name, pid=pid)
+
+
+# --- one namespace -----------------------------------------------------------------------------------------------
+
+
+def _read(space: _Space, ports: Ports | None) -> None:
+    """Everything of the namespace that the calling thread is in, without the names of peers."""
+    space.attempt("ip -details link show", "which way a packet takes", lambda: _read_links(space))
+    names = {index: row.name for index, row in space.rows.items()}
+    for what, loses, read in (
+        ("ip address show", "which addresses are local", lambda: _addresses(space, names)),
+        ("ip route show table all", "which way a packet takes", lambda: _routes(space, names)),
+        ("ip rule show", "which routing table is asked", lambda: _rules(space)),
+        ("ip neighbour show", "to which MAC a packet is sent", lambda: _neighbours(space, names)),
+        ("bridge fdb show", "behind which port or node a MAC is", lambda: _fdb(space, names)),
+    ):
+        space.items += space.attempt(what, loses, lambda read=read: list(read())) or []  # type: ignore[misc]  # bound now
+    space.items += _sysctls(space)
+    rules = rulesets.everything()
+    space.items += rules.items
+    space.unread += rules.unread
+    _read_connections(space, ports)
+    space.waiting = space.attempt("ss -lntu", "who listens", sockets)
+
+
+def _read_links(space: _Space) -> None:
+    for reply in space.requests.dump(*links.dump(None)):
+        row = links.read_row(reply.body)
+        space.rows[row.index] = row
+        space.settings[row.name] = links.read_settings(reply.body)
+
+
+def _addresses(space: _Space, names: Mapping[int, str]) -> Iterator[Item]:
+    for reply in space.requests.dump(*entries.dump_addresses()):
+        if (found := entryreader.address(reply.body, names)) is not None:
+            yield found.entry
+
+
+def _routes(space: _Space, names: Mapping[int, str]) -> Iterator[Item]:
+    for reply in space.requests.dump(*entries.dump_routes(entries.ANY_PROTOCOL)):
+        if (found := entryreader.route(reply.body, names)) is not None:
+            yield found.entry
+
+
+def _rules(space: _Space) -> Iterator[Item]:
+    for reply in space.requests.dump(*entries.dump_rules()):
+        if (found := entryreader.rule(reply.body)) is not None:
+            yield found[0]
+
+
+def _neighbours(space: _Space, names: Mapping[int, str]) -> Iterator[Item]:
+    for reply in space.requests.dump(*entries.dump_neighbours()):
+        if (found := entryreader.neighbour(reply.body, names)) is not None:
+            yield found.entry
+
+
+def _fdb(space: _Space, names: Mapping[int, str]) -> Iterator[Item]:
+    """Each once: a bridge with VLANs has an entry of each."""
+    found = (entryreader.neighbour(reply.body, names) for reply in space.requests.dump(*entries.dump_fdb()))
+    yield from dict.fromkeys(each.entry for each in found if each is not None)
+
+
+def _sysctls(space: _Space) -> Iterator[Sysctl]:
+    shared = (f"net/ipv4/conf/{which}/{name}" for which in ("all", "default") for name in LINK_SYSCTLS)
+    for path in (*SYSCTLS, *shared):
+        if (value := sysctl.read(path)) is not None:
+            yield Sysctl(path, value)
+    for link, settings in space.settings.items():
+        yield from (Sysctl(f"net/ipv4/conf/{link}/{name}", str(value)) for name, value in settings.items())
+
+
+def _read_connections(space: _Space, ports: Ports | None) -> None:
+    space.count, space.limit = (_number(f"net/netfilter/nf_conntrack_{which}") for which in ("count", "max"))
+    if ports is None and (space.count or 0) > _MOST_CONNECTIONS:
+        reason = f"it has {space.count} entries, of which at most {_MOST_CONNECTIONS} are read"
+        space.unread.append(Unread("conntrack -L", reason, "what becomes of connections that there are"))
+        return
+    if space.count == 0:
+        space.connections = ()
+        return
+    loses = "what becomes of connections that there are"
+    space.connections = space.attempt("conntrack -L", loses, lambda: conntrack.entries(ports))
+
+
+def _number(path: str) -> int | None:
+    value = sysctl.read(path)
+    return int(value) if value is not None and value.isdigit() else None
+
+
+# --- links and their peers ---------------------------------------------------------------------------------------
+
+
+class _Peers:
+    """Which of these namespaces a number means, as each of them counts. It is asked of the kernel, one by one, and kept."""
+
+    def __init__(self, spaces: Collection[_Space]) -> None:
+        self._spaces = sorted(spaces, key=lambda space: (space.name != HOST, not space.name.startswith("1-")))
+        self._known: dict[tuple[str, int], _Space] = {}
+        self._asked: set[tuple[str, str]] = set()
+
+    def of(self, space: _Space, row: Row) -> Peer | None:
+        """A veth's other end, where it is in one of these namespaces."""
+        if row.peer is None:
+            return None
+        where = space if row.peer.nsid is None else self._numbered(space, row.peer.nsid)
+        other = None if where is None else where.rows.get(row.peer.link)
+        return None if where is None or other is None else Peer(where.name, other.name)
+
+    def _numbered(self, space: _Space, number: int) -> _Space | None:
+        for other in self._spaces:
+            if (space.name, number) in self._known:
+                break
+            if (space.name, other.name) not in self._asked:
+                self._asked.add((space.name, other.name))
+                self._known[space.name, self._number(space, other)] = other
+        return self._known.get((space.name, number))
+
+    def _number(self, space: _Space, other: _Space) -> int:
+        try:
+            (reply,) = space.requests.ask(Message(_GET_NSID, 0, _HEADER + u32(_NETNS_FILE, other.file)))
+        except OSError:
+            return _UNKNOWN
+        return as_u32(parse(reply.body, len(_HEADER)).get(_NSID, attribute(0, b"")))
+
+
+def _links(space: _Space, peers: _Peers) -> Iterator[Link]:
+    names = {index: row.name for index, row in space.rows.items()}
+    for row in space.rows.values():
+        kind: LinkKind = "loopback" if row.name == _LOOPBACK else "other"
+        ours = links.as_link(row, names, peers.of(space, row))
+        link = ours or Link(name=row.name, kind=kind, mtu=row.mtu, mac=row.mac, master=names.get(row.master))
+        yield replace(link, up=row.on, carrier=row.carrier)
+
+
+def own_path() -> Path:
+    """The file of the calling process's own network namespace."""
+    return Path(f"/proc/{os.getpid()}/ns/net")

@@ -1,0 +1,84 @@
+"""All rules of the namespace that the calling thread is in, whoever made them: nftables' tables, and iptables' and IPVS's.
+
+What iptables-nft keeps are nftables tables as well, but of a form that nft can't tell; they are read as iptables prints them.
+Source: libnftables(3); iptables-save(8), xtables-nft(8); proc(5) on net/ip_tables_names.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing, nullcontext
+from typing import NamedTuple
+
+from nftables import Nftables
+
+from routemesh.errors import KernelError, RoutemeshError
+from routemesh.kernel import nftjson
+from routemesh.kernel.capabilities import has_nf_tables
+from routemesh.kernel.ipvs import Ipvs, is_loaded
+from routemesh.kernel.netfilter import ANY_FAMILY, NETDEV, NETFILTER
+from routemesh.kernel.netlink import Requests, as_text, parse
+from routemesh.kernel.nft import chain_device
+from routemesh.nodeplan import Item
+from routemesh.snapshot import Unread
+
+_SUBSYSTEM = 10 << 8
+_GET_TABLE, _GET_CHAIN = _SUBSYSTEM | 1, _SUBSYSTEM | 4
+_TABLE_NAME = 1
+_GENERIC_HEADER_BYTES = 4
+
+
+class Rules(NamedTuple):
+    """What was found, and what could not be read."""
+
+    items: list[Item]
+    unread: list[Unread]
+
+
+def everything() -> Rules:
+    """Everything that filters, translates or balances. A kernel without nf_tables or ip_vs has nothing of it."""
+    found = Rules([], [])
+    for what, loses, read in (
+        ("nft list ruleset", "what filters and translates", _nftables),
+        ("ipvsadm -Ln", "how connections are balanced", _ipvs),
+    ):
+        try:
+            found.items.extend(read())
+        except OSError as refusal:
+            found.unread.append(Unread(what, str(refusal.strerror), loses))
+        except RoutemeshError as refusal:
+            found.unread.append(Unread(what, str(refusal), loses))
+    return found
+
+
+def _nftables() -> Iterator[Item]:
+    if not has_nf_tables():
+        return
+    with closing(Requests(protocol=NETFILTER)) as requests:
+        if not _table_names(requests):
+            return
+        chains = requests.dump(_GET_CHAIN, NETDEV)
+        devices = dict(device for chain in chains for device in chain_device(chain.body))
+    yield from nftjson.parse_everything(_ruleset(), devices)
+
+
+def _ipvs() -> Iterator[Item]:
+    """Services by firewall mark, which are those that a mesh has."""
+    if is_loaded():
+        with closing(Ipvs(nullcontext)) as ipvs:
+            yield from ipvs.read()
+
+
+def _table_names(requests: Requests) -> set[str]:
+    tables = requests.dump(_GET_TABLE, ANY_FAMILY)
+    return {as_text(parse(table.body, _GENERIC_HEADER_BYTES)[_TABLE_NAME]) for table in tables}
+
+
+def _ruleset() -> nftjson.Json:
+    library = Nftables()
+    library.set_stateless_output(True)
+    library.set_numeric_proto_output(True)
+    library.set_json_output(True)
+    code, output, error = library.cmd("list ruleset")
+    if code != 0:
+        raise KernelError("nft list ruleset", error.strip() or "libnftables gave no reason")
+    return json.loads(output)

@@ -1,0 +1,186 @@
+"""What a snapshot tells of real namespaces is what `ip`, `bridge` and `nft` were told by somebody else."""
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+
+import pytest
+
+from routemesh.kernel.observe import observe
+from routemesh.model import Protocol
+from routemesh.nodeplan import (
+    HOST,
+    Address,
+    Chain,
+    FdbEntry,
+    Hook,
+    Link,
+    Match,
+    Neighbour,
+    Peer,
+    Route,
+    RoutingRule,
+    Sysctl,
+    Table,
+    Unknown,
+    Verdict,
+    Vxlan,
+)
+from routemesh.snapshot import NamespaceSnapshot
+from tests.kernel.private import Private, private_netns
+from tests.support import wait_until
+
+ONE, OTHER = IPv4Address("10.9.0.1"), IPv4Address("10.9.0.2")
+
+
+@pytest.fixture
+def outer() -> Iterator[Private]:
+    with private_netns() as space:
+        yield space
+
+
+@pytest.fixture
+def inner(outer: Private) -> Iterator[Private]:
+    """A second one, with a veth eth0 that leads to a bridge in the first."""
+    with private_netns() as space:
+        outer.run("ip", "link", "add", "br0", "type", "bridge")
+        outer.run("ip", "link", "add", "port", "type", "veth", "peer", "name", "eth0", "netns", space.name)
+        outer.run("ip", "link", "set", "port", "master", "br0", "up")
+        outer.run("ip", "address", "add", "10.9.0.1/24", "dev", "br0")
+        outer.run("ip", "link", "set", "br0", "up")
+        space.run("ip", "link", "set", "eth0", "address", "02:42:0a:09:00:02", "up")
+        space.run("ip", "address", "add", "10.9.0.2/24", "dev", "eth0")
+        yield space
+
+
+ASK = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b'?', ('{}', 53))"
+
+
+def seen(outer: Private, *others: Private) -> dict[str, NamespaceSnapshot]:
+    return observe({HOST: outer.path, **{space.name: space.path for space in others}})
+
+
+def test_links_of_anybody_with_their_peers(outer: Private, inner: Private) -> None:
+    outer.run("ip", "link", "add", "vx", "type", "vxlan", "id", "7", "local", "10.9.0.1", "dstport", "4789")
+    found = seen(outer, inner)
+    links = {link.name: link for link in found[HOST].of(Link)}
+    assert links.keys() == {"lo", "br0", "port", "vx"}
+    assert links["lo"].kind == "loopback"
+    assert (links["port"].peer, links["port"].master, links["port"].learning) == (Peer(inner.name, "eth0"), "br0", True)
+    assert links["vx"].vxlan == Vxlan(7, ONE, 4789, learning=True, proxy=False)
+    assert not links["vx"].up
+    (eth0,) = (link for link in found[inner.name].of(Link) if link.name == "eth0")
+    assert eth0.peer == Peer(HOST, "port")
+    alone = {link.name: link for link in seen(outer)[HOST].of(Link)}
+    assert alone["port"].peer is None
+
+
+def test_a_link_whose_other_end_is_off_has_no_carrier(outer: Private, inner: Private) -> None:
+    outer.run("ip", "link", "set", "port", "down")
+    found = seen(outer, inner)
+    (eth0,) = (link for link in found[inner.name].of(Link) if link.name == "eth0")
+    assert (eth0.up, eth0.carrier) == (True, False)
+
+
+def test_addresses_routes_and_rules_of_anybody(outer: Private, inner: Private) -> None:
+    inner.run("ip", "route", "add", "default", "via", "10.9.0.1", "metric", "5")
+    inner.run("ip", "route", "add", "blackhole", "192.0.2.0/24", "table", "9")
+    inner.run("ip", "rule", "add", "not", "from", "10.9.0.0/24", "iif", "eth0", "lookup", "9", "pref", "7")
+    inner.run("ip", "rule", "add", "ipproto", "tcp", "blackhole", "pref", "8")
+    found = seen(outer, inner)[inner.name]
+    assert Address("eth0", IPv4Interface("10.9.0.2/24")) in found.items
+    routes = set(found.of(Route))
+    everywhere, subnet = IPv4Network("0.0.0.0/0"), IPv4Network("10.9.0.0/24")
+    assert Route(destination=everywhere, via=ONE, link="eth0", metric=5, protocol=3) in routes
+    assert Route(destination=subnet, via=None, link="eth0", source=OTHER, protocol=2) in routes
+    assert (
+        Route(destination=IPv4Network("10.9.0.2"), via=None, link="eth0", table=255, source=OTHER, kind="local", protocol=2)
+        in routes
+    )
+    assert Route(destination=IPv4Network("192.0.2.0/24"), via=None, link="", table=9, kind="blackhole", protocol=3) in routes
+    rules = {rule.priority: rule for rule in found.of(RoutingRule)}
+    assert rules[7] == RoutingRule(priority=7, fwmark=0, mask=0, table=9, source=subnet, iif="eth0", negate=True)
+    assert (rules[8].action, rules[8].unknown) == ("blackhole", (22,))
+    assert {0, 32766, 32767} <= rules.keys()
+
+
+def test_neighbours_and_fdb_entries_that_nobody_set(outer: Private, inner: Private) -> None:
+    inner.run("ip", "neighbour", "add", "10.9.0.77", "lladdr", "02:00:00:00:00:77", "dev", "eth0", "nud", "stale")
+    inner.run("python3", "-c", ASK.format("10.9.0.1"))
+    wait_until(lambda: any(item.ip == ONE and item.mac for item in seen(outer, inner)[inner.name].of(Neighbour)))
+    found = seen(outer, inner)
+    states = {item.ip: item.state for item in found[inner.name].of(Neighbour)}
+    assert states[IPv4Address("10.9.0.77")] == "stale"
+    assert states[ONE] in ("reachable", "delay", "stale", "probe")
+    entries = {(entry.link, entry.mac): entry.kind for entry in found[HOST].of(FdbEntry)}
+    assert entries["port", "02:42:0a:09:00:02"] == "learned"
+
+
+def test_tables_of_anybody(outer: Private) -> None:
+    outer.nft(
+        """
+        table inet fw {
+            chain in { type filter hook input priority 0; policy drop; iifname lo accept; tcp dport { 22, 80 } accept;
+            }
+        }
+        table ip6 other {}
+        """
+    )
+    found = seen(outer)[HOST]
+    assert set(found.of(Table)) == {Table("inet", "fw"), Table("ip6", "other")}
+    (chain,) = found.of(Chain)
+    assert (chain.hook, chain.policy, chain.table) == (Hook("filter", "input", 0), "drop", "fw")
+    assert chain.rules[0] == (Match("iifname", "lo"), Verdict("accept"))
+    assert isinstance(chain.rules[1][-2], Unknown)
+
+
+def test_settings_of_all_links_and_of_each(outer: Private, inner: Private) -> None:
+    inner.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.eth0.rp_filter=2", "net.ipv4.conf.all.route_localnet=1")
+    settings = {item.path: item.value for item in seen(outer, inner)[inner.name].of(Sysctl)}
+    assert settings["net/ipv4/ip_forward"] == settings["net/ipv4/conf/eth0/forwarding"] == "1"
+    assert settings["net/ipv4/conf/eth0/rp_filter"] == "2"
+    assert settings["net/ipv4/conf/all/route_localnet"] == "1"
+    assert settings["net/ipv4/conf/eth0/route_localnet"] == settings["net/ipv4/conf/lo/accept_local"] == "0"
+
+
+def test_connections_and_listeners(outer: Private, inner: Private) -> None:
+    inner.nft("table ip t { chain c { type nat hook prerouting priority -100; udp dport 53 redirect to :5353;\n}\n}\n")
+    serve = "import socket; s = socket.socket(); s.bind(('10.9.0.2', 8080)); s.listen(); print('ready', flush=True); input()"
+    with ExitStack() as stack:
+        command = ("nsenter", f"--net={inner.path}", "python3", "-c", serve)
+        server = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        stack.callback(server.kill)
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        outer.run("python3", "-c", ASK.format("10.9.0.2"))
+        wait_until(lambda: seen(outer, inner)[inner.name].conntrack, what="a connection")
+        found = seen(outer, inner)[inner.name]
+        (socket,) = found.sockets or ()
+        assert (socket.protocol, socket.address, socket.port) == (Protocol.TCP, OTHER, 8080)
+        assert (socket.pid, socket.process) == (server.pid, "python3")
+    (entry,) = found.conntrack or ()
+    assert (entry.original.source.address, str(entry.original.destination)) == (ONE, "10.9.0.2:53")
+    assert str(entry.reply.source) == "10.9.0.2:5353"
+    assert not entry.replied
+    assert {"dnat", "confirmed"} <= entry.status
+    assert (found.conntrack_count, bool(found.conntrack_max)) == (1, True)
+    assert observe({HOST: inner.path}, ports={(Protocol.UDP, 53)})[HOST].conntrack == (entry,)
+    assert observe({HOST: inner.path}, ports={(Protocol.TCP, 53), (Protocol.UDP, 54)})[HOST].conntrack == ()
+
+
+def test_what_cannot_be_entered_is_said(outer: Private) -> None:
+    found = observe({HOST: outer.path, "gone": Path("/run/netns/no-such-namespace")})
+    (unread,) = found["gone"].unread
+    assert str(unread).startswith("/run/netns/no-such-namespace can't be read (No such file or directory)")
+    assert found["gone"].items == ()
+    assert found[HOST].unread == ()
+
+
+def test_the_thread_is_where_it_was(outer: Private, inner: Private) -> None:
+    before = Path("/proc/thread-self/ns/net").readlink()
+    seen(outer, inner)
+    assert Path("/proc/thread-self/ns/net").readlink() == before
+    assert threading.active_count() >= 1
