@@ -142,7 +142,7 @@ def read_text(source: Source) -> tuple[Device, ...]:
             end()
             about.update(_from_head(head))
             links[head["name"]] = head["link"] or ""
-        elif not about or not _detail(line.split(), about):
+        elif not about or not _understood(line.split(), about):
             source.odd(number, line)
     end()
     return _with_peers_in_place(found, links)
@@ -164,15 +164,19 @@ def _from_head(head: re.Match[str]) -> dict[str, Any]:
     }
 
 
+def _understood(words: list[str], about: dict[str, Any]) -> bool:
+    """Take in a line about the device of the head before, if it is understood."""
+    try:
+        return _detail(words, about)
+    except (IndexError, ValueError):
+        return False
+
+
 def _detail(words: list[str], about: dict[str, Any]) -> bool:
-    """Take in a line about the device of the head before; False when it is not understood."""
     first = words[0]
     match first:
         case "inet":
-            try:
-                about["addresses"] = (*about.get("addresses", ()), IPv4Interface(words[1]))
-            except (IndexError, ValueError):
-                return False
+            about["addresses"] = (*about.get("addresses", ()), IPv4Interface(words[1]))
         case "alias":
             about["alias"] = " ".join(words[1:])
         case "bridge_slave":

@@ -10,11 +10,11 @@ Source: ip-netns(8) for the namespaces' files; Docker's `docker info`.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Address
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from routemesh.nodeplan import HOST, Peer, XtChain
 from routemesh.recording import links
@@ -27,6 +27,7 @@ DOCKER_NETNS = "/var/run/docker/netns"
 ABOUT = "recording.json"
 VERSION = 1
 
+T = TypeVar("T")
 Texts = Mapping[str, str]
 """A directory's files by path: host/ip-addr.json, netns/ingress_sbox/ip-route.txt …"""
 
@@ -90,7 +91,8 @@ def _namespaces(texts: Texts) -> Iterator[tuple[str, str, Texts]]:
 
 # --- whose it is -------------------------------------------------------------------------------------------------
 
-_INFO = re.compile(r"^\s*(?P<name>Name|NodeID|Node Address|Kernel Version|System Time): (?P<value>.*)$", re.M)
+_INFO_FILE = "docker/info.txt"
+_INFO = re.compile(r"\s*(?P<name>Name|Node Address|Kernel Version|System Time): (?P<value>.*)")
 
 
 def read_about(place: str, texts: Texts, unread: list[Unread]) -> About:
@@ -105,19 +107,27 @@ def read_about(place: str, texts: Texts, unread: list[Unread]) -> About:
             return _about(told)
         except (KeyError, TypeError, ValueError) as error:
             source.broken(f"not understood ({type(error).__name__}: {error})")
-    info = texts.get("docker/info.txt")
+    info = texts.get(_INFO_FILE)
     if info is None and text is None:
-        unread.append(Unread(f"{place}/docker/info.txt", "missing", "the node's name and address"))
-    told = {found["name"]: found["value"].strip() for found in _INFO.finditer(info or "")}
-    address = told.get("Node Address", "")
+        unread.append(Unread(f"{place}/{_INFO_FILE}", "missing", "the node's name and address"))
+    source = Source(f"{place}/{_INFO_FILE}", info or "", "the node's name and address", unread)
+    told = {found["name"]: found["value"].strip() for _, line in source.lines() if (found := _INFO.fullmatch(line))}
     return About(
         name=told.get("Name", place),
         kind="swarm",
         engine="ipvs",
-        address=IPv4Address(address) if re.fullmatch(r"[\d.]+", address) else None,
+        address=_understood(source, IPv4Address, told.get("Node Address")),
         kernel=told.get("Kernel Version", ""),
-        at=datetime.fromisoformat(told["System Time"]).timestamp() if "System Time" in told else 0.0,
+        at=_understood(source, lambda time: datetime.fromisoformat(time).timestamp(), told.get("System Time")) or 0.0,
     )
+
+
+def _understood(source: Source, read: Callable[[str], T], text: str | None) -> T | None:
+    try:
+        return None if text is None else read(text)
+    except ValueError as error:
+        source.broken(str(error))
+        return None
 
 
 def _about(told: Mapping[str, Any]) -> About:

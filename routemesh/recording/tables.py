@@ -4,8 +4,9 @@ Source: ipvsadm.c (print_service_entry), conntrack-tools' and libnetfilter_connt
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address
+from typing import Literal
 
 from routemesh.nodeplan import IpvsDestination, IpvsService, IpvsTimeouts, Sysctl
 from routemesh.recording.source import Source
@@ -17,7 +18,12 @@ _SERVICE = re.compile(
 _DESTINATION = re.compile(
     r"-> (?P<address>[\d.]+):(?P<port>\d+)\s+(?P<forward>Masq|Route|Tunnel|Local)\s+(?P<weight>\d+)\s+\d+\s+\d+"
 )
-_METHODS = {"Masq": "masq", "Route": "route", "Local": "route", "Tunnel": "tunnel"}
+_METHODS: Mapping[str, Literal["masq", "route", "tunnel"]] = {
+    "Masq": "masq",
+    "Route": "route",
+    "Local": "route",
+    "Tunnel": "tunnel",
+}
 
 
 def read_ipvs(source: Source) -> Iterator[IpvsService | IpvsDestination]:
@@ -35,17 +41,23 @@ def read_ipvs(source: Source) -> Iterator[IpvsService | IpvsDestination]:
                 persistent_s=int(service["persistent"] or 0),
                 fallback="fallback" in (service["flags"] or ""),
             )
-        elif (found := _DESTINATION.fullmatch(text)) is not None and mark is not None:
-            yield IpvsDestination(
-                mark=mark,
-                address=IPv4Address(found["address"]),
-                port=int(found["port"]),
-                weight=int(found["weight"]),
-                method=_METHODS[found["forward"]],  # type: ignore[arg-type]
-            )
+        elif mark is not None and (destination := _destination(mark, text)) is not None:
+            yield destination
         else:
             mark = mark if text.startswith("->") else None
             source.odd(number, line)
+
+
+def _destination(mark: int, text: str) -> IpvsDestination | None:
+    found = _DESTINATION.fullmatch(text)
+    if found is None:
+        return None
+    try:
+        address = IPv4Address(found["address"])
+    except ValueError:
+        return None
+    method = _METHODS[found["forward"]]
+    return IpvsDestination(mark=mark, address=address, port=int(found["port"]), weight=int(found["weight"]), method=method)
 
 
 _TIMEOUTS = re.compile(r"Timeout \(tcp tcpfin udp\): (\d+) (\d+) (\d+)")
