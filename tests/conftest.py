@@ -1,13 +1,22 @@
-"""Settings of the whole run: Hypothesis without a clock, and a last word on what was not tested."""
+"""Settings of the whole run: Hypothesis without a clock, tests in User-Mode Linux, a last word on what was not tested."""
 
 from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.uml.machine import is_inside
+from tests.uml.outer import Outer
+
 # A busy machine must not make a property fail.
 settings.register_profile("routemesh", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("routemesh")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Know what runs in User-Mode Linux; there, a test is a test."""
+    if not is_inside():
+        config.pluginmanager.register(Outer(config))
 
 
 @pytest.hookimpl(trylast=True)

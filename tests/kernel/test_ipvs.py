@@ -1,6 +1,6 @@
 """IPVS: the same tests for the fake and for Linux, and what only the real one can show.
 
-The real half needs ip_vs; tests/uml/inside has it run where that is.
+The real half runs where there is ip_vs: here, or in User-Mode Linux.
 """
 
 import subprocess
@@ -36,7 +36,6 @@ from routemesh.nodeplan import (
 )
 from routemesh.render import command
 from tests.kernel.private import Private, private_netns
-from tests.support import require
 
 TIMEOUTS = IpvsTimeouts(tcp_s=432_000, tcp_fin_s=120, udp_s=300)
 CONNTRACK = Sysctl("net/ipv4/vs/conntrack", "1")
@@ -190,12 +189,12 @@ def test_without_ip_vs_nothing_is_read_and_every_wish_refused(linux: LinuxKernel
     assert "ipvsadm --set 432000 120 300: this kernel has no ip_vs" in str(failures[1])
 
 
+@pytest.mark.ip_vs
 class TestLinuxIpvs(IpvsContract):
     """On the real kernel, with ipvsadm as a second opinion."""
 
     @pytest.fixture
     def kernel(self, linux: LinuxKernel) -> Kernel:
-        require("ip_vs")
         return linux
 
     @pytest.fixture

@@ -36,7 +36,8 @@ from routemesh.nodeplan import (
     namespace,
 )
 from tests.kernel.private import private_netns
-from tests.support import require
+
+pytestmark = pytest.mark.ip_vs
 
 FRONT, SANDBOX_ADDRESS = IPv4Address("172.18.0.2"), IPv4Address("10.0.0.2")
 POOL = IPv4Network("10.0.0.0/24")
@@ -158,7 +159,6 @@ def _shut(server: socket.socket) -> None:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    require("ip_vs")
     with private_netns(with_tables=False) as space, space.enter(), closing(LinuxKernel(tmp_path)) as kernel, ExitStack() as stack:
         stack.callback(lambda: kernel.apply([Delete(HOST, Netns(name)) for name in plan().namespaces if name != HOST]))
         yield Node(kernel, stack)

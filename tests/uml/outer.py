@@ -1,6 +1,7 @@
 """The outer run's part: one machine for the whole run, and for each test inside an item that tells what became of it.
 
-The items are collected here as pytest collects any test, so -k, -m and node ids choose among them. All that were chosen run in
+Inside run all tests below `inside` or marked `uml`, and those marked `ip_vs` if this machine's own kernel has no IPVS. The items
+are collected here as pytest collects any test, so -k, -m and node ids choose among them. All that were chosen run in
 one pytest inside, in their order, and begin when the outer run begins, beside its other tests. Reports come back as pytest's own,
 so they count, look and are summed up like those of the tests outside.
 """
@@ -34,20 +35,26 @@ class Outer:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
+        self._inside: set[str] = set()
         self._run: Run | None = None
 
-    @pytest.hookimpl(trylast=True)
+    @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Tests inside have their deadline there; where there can be no machine, they are skipped."""
-        ours = [item for item in items if _is_ours(item)]
-        missing = lacking("root", "uml") if ours else ""
-        for item in ours:
-            item.add_marker(pytest.mark.skip(f"needs {missing}") if missing else pytest.mark.timeout(0))
+        """Say which tests run inside: there is their deadline. Where there can be no machine, they are skipped."""
+        for item in items:
+            if item.path.is_relative_to(TESTS):
+                item.add_marker("uml")
+            if item.get_closest_marker("uml") or (item.get_closest_marker("ip_vs") and lacking("ip_vs")):
+                if missing := lacking("root", "uml"):
+                    item.add_marker(pytest.mark.skip(f"needs {missing}"))
+                else:
+                    item.add_marker(pytest.mark.timeout(0))
+                    self._inside.add(item.nodeid)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """The machine's time; trylast: before its end, coverage is not summed up yet."""
-        chosen = [item.nodeid for item in session.items if _is_ours(item) and item.get_closest_marker("skip") is None]
+        chosen = [item.nodeid for item in session.items if item.nodeid in self._inside]
         if not chosen or session.config.option.collectonly:
             return (yield)
         self._run = Run(chosen, measured=self._config.pluginmanager.hasplugin("_cov"))
@@ -61,7 +68,7 @@ class Outer:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
         """Instead of running a test, tell what became of it inside."""
-        if self._run is None or item.nodeid not in self._run.chosen:
+        if self._run is None or item.nodeid not in self._inside:
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for data in self._run.reports(item.nodeid):
@@ -80,7 +87,6 @@ class Run:
     """A pytest in a machine of its own, that runs the chosen tests."""
 
     def __init__(self, chosen: list[str], *, measured: bool) -> None:
-        self.chosen = frozenset(chosen)
         self.failure = ""
         """Why the test of which `reports` told last did not end, if it did not."""
         self._measured = measured
@@ -131,7 +137,3 @@ class Run:
             nodeid, report = json.loads(line)
             self._reports[nodeid].append(report)
         return newline != b""
-
-
-def _is_ours(item: pytest.Item) -> bool:
-    return item.path.is_relative_to(TESTS)
