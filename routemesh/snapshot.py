@@ -82,13 +82,23 @@ class Socket:
 # --- a node ------------------------------------------------------------------------------------------------------
 
 
+Part = Literal[
+    "all", "links", "routes", "rules", "neighbours", "fdb", "settings", "filters", "balancing", "connections", "sockets", "timers"
+]  # fmt: skip
+"""What of a namespace was not read. `filters`: nftables and iptables, `balancing`: IPVS, `timers`: what decides about no way."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Something that could not be read: `what` (a file or a command), why, and what can't be told without it."""
+    """Something that could not be read: `what` (a file or a command), why, and what can't be told without it.
+
+    Whoever needs that `part` of the namespace can't answer.
+    """
 
     what: str
     reason: str
     loses: str
+    part: Part = "all"
 
     def __str__(self) -> str:
         return f"{self.what} can't be read ({self.reason}); without it {self.loses} can't be told"

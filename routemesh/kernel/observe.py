@@ -20,7 +20,7 @@ from routemesh.kernel.listeners import Processes, Waiting, sockets
 from routemesh.kernel.netlink import Message, Requests, as_u32, attribute, parse, u32
 from routemesh.model import Protocol
 from routemesh.nodeplan import HOST, Item, Link, LinkKind, Peer, Sysctl
-from routemesh.snapshot import LINK_SYSCTLS, SYSCTLS, ConntrackEntry, NamespaceSnapshot, Socket, Unread
+from routemesh.snapshot import LINK_SYSCTLS, SYSCTLS, ConntrackEntry, NamespaceSnapshot, Part, Socket, Unread
 
 _GET_NSID = 90
 _NSID, _NETNS_FILE = 1, 3
@@ -52,13 +52,13 @@ class _Space:
     limit: int | None = None
     waiting: list[Waiting] | None = None
 
-    def attempt(self, what: str, loses: str, read: Callable[[], T]) -> T | None:
+    def attempt(self, what: str, loses: str, part: Part, read: Callable[[], T]) -> T | None:
         """What `read` gives; None, and a note of it, where it fails."""
         try:
             return read()
         except (OSError, RoutemeshError) as refusal:
             reason = refusal.strerror if isinstance(refusal, OSError) else str(refusal)
-            self.unread.append(Unread(what, str(reason), loses))
+            self.unread.append(Unread(what, str(reason), loses, part))
             return None
 
 
@@ -113,22 +113,23 @@ def _socket(waiting: Waiting, pid: int, name: str) -> Socket:
 
 def _read(space: _Space, ports: Ports | None) -> None:
     """Everything of the namespace that the calling thread is in, without the names of peers."""
-    space.attempt("ip -details link show", "which way a packet takes", lambda: _read_links(space))
+    space.attempt("ip -details link show", "which way a packet takes", "links", lambda: _read_links(space))
     names = {index: row.name for index, row in space.rows.items()}
-    for what, loses, read in (
-        ("ip address show", "which addresses are local", lambda: _addresses(space, names)),
-        ("ip route show table all", "which way a packet takes", lambda: _routes(space, names)),
-        ("ip rule show", "which routing table is asked", lambda: _rules(space)),
-        ("ip neighbour show", "to which MAC a packet is sent", lambda: _neighbours(space, names)),
-        ("bridge fdb show", "behind which port or node a MAC is", lambda: _fdb(space, names)),
-    ):
-        space.items += space.attempt(what, loses, lambda read=read: list(read())) or []  # type: ignore[misc]  # bound now
+    parts: tuple[tuple[str, str, Part, Callable[[], Iterator[Item]]], ...] = (
+        ("ip address show", "which addresses are local", "links", lambda: _addresses(space, names)),
+        ("ip route show table all", "which way a packet takes", "routes", lambda: _routes(space, names)),
+        ("ip rule show", "which routing table is asked", "rules", lambda: _rules(space)),
+        ("ip neighbour show", "to which MAC a packet is sent", "neighbours", lambda: _neighbours(space, names)),
+        ("bridge fdb show", "behind which port or node a MAC is", "fdb", lambda: _fdb(space, names)),
+    )
+    for what, loses, part, read in parts:
+        space.items += space.attempt(what, loses, part, lambda read=read: list(read())) or []  # type: ignore[misc]  # bound now
     space.items += _sysctls(space)
     rules = rulesets.everything()
     space.items += rules.items
     space.unread += rules.unread
     _read_connections(space, ports)
-    space.waiting = space.attempt("ss -lntu", "who listens", sockets)
+    space.waiting = space.attempt("ss -lntu", "who listens", "sockets", sockets)
 
 
 def _read_links(space: _Space) -> None:
@@ -181,13 +182,13 @@ def _read_connections(space: _Space, ports: Ports | None) -> None:
     space.count, space.limit = (_number(f"net/netfilter/nf_conntrack_{which}") for which in ("count", "max"))
     if ports is None and (space.count or 0) > _MOST_CONNECTIONS:
         reason = f"it has {space.count} entries, of which at most {_MOST_CONNECTIONS} are read"
-        space.unread.append(Unread("conntrack -L", reason, "what becomes of connections that there are"))
+        space.unread.append(Unread("conntrack -L", reason, "what becomes of connections that there are", "connections"))
         return
     if space.count == 0:
         space.connections = ()
         return
     loses = "what becomes of connections that there are"
-    space.connections = space.attempt("conntrack -L", loses, lambda: conntrack.entries(ports))
+    space.connections = space.attempt("conntrack -L", loses, "connections", lambda: conntrack.entries(ports))
 
 
 def _number(path: str) -> int | None:

@@ -5,7 +5,7 @@ Source: libnftables(3); iptables-save(8), xtables-nft(8); proc(5) on net/ip_tabl
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from routemesh.kernel.netfilter import ANY_FAMILY, NETDEV, NETFILTER
 from routemesh.kernel.netlink import Requests, as_text, parse
 from routemesh.kernel.nft import chain_device
 from routemesh.nodeplan import Item
-from routemesh.snapshot import Unread
+from routemesh.snapshot import Part, Unread
 
 _SUBSYSTEM = 10 << 8
 _GET_TABLE, _GET_CHAIN = _SUBSYSTEM | 1, _SUBSYSTEM | 4
@@ -37,16 +37,17 @@ class Rules(NamedTuple):
 def everything() -> Rules:
     """Everything that filters, translates or balances. A kernel without nf_tables or ip_vs has nothing of it."""
     found = Rules([], [])
-    for what, loses, read in (
-        ("nft list ruleset", "what filters and translates", _nftables),
-        ("ipvsadm -Ln", "how connections are balanced", _ipvs),
-    ):
+    parts: tuple[tuple[str, str, Part, Callable[[], Iterator[Item]]], ...] = (
+        ("nft list ruleset", "what filters and translates", "filters", _nftables),
+        ("ipvsadm -Ln", "how connections are balanced", "balancing", _ipvs),
+    )
+    for what, loses, part, read in parts:
         try:
             found.items.extend(read())
         except OSError as refusal:
-            found.unread.append(Unread(what, str(refusal.strerror), loses))
+            found.unread.append(Unread(what, str(refusal.strerror), loses, part))
         except RoutemeshError as refusal:
-            found.unread.append(Unread(what, str(refusal), loses))
+            found.unread.append(Unread(what, str(refusal), loses, part))
     return found
 
 
