@@ -1,6 +1,6 @@
 """The `routemesh` command: which subcommand is in which file, what an error looks like, the exit status.
 
-0  done      1  failed      2  wrong usage      3  a difference was found (routemesh diff)      130  interrupted
+0  done      1  failed      2  wrong usage      3  something was found (routemesh diff, doctor)      130  interrupted
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ _COMMANDS = {
     "container": "container",
     "demo": "more",
     "diff": "plan",
+    "doctor": "doctor",
     "lab": "lab",
     "network": "network",
     "node": "node",

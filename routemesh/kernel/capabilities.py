@@ -16,10 +16,9 @@ _SUBSYSTEM = 10
 _NEW_TABLE, _GET_GENERATION = _SUBSYSTEM << 8, _SUBSYSTEM << 8 | 16
 _TABLE_NAME = 1
 _BATCH_BEGINS = Message(16, 0, bytes((0, 0, 0, _SUBSYSTEM)))
-_PROBES = [Message(_NEW_TABLE, CREATE, family + text(_TABLE_NAME, "routemesh-probe")) for family in (IPV4, NETDEV)]
 
 _MODULES = Path("/lib/modules")
-_BUILT_IN, _LOADABLE = "modules.builtin", "modules.dep"
+BUILT_IN, LOADABLE = "modules.builtin", "modules.dep"
 
 
 def has_nf_tables() -> bool:
@@ -27,19 +26,21 @@ def has_nf_tables() -> bool:
 
     A module that is not loaded yet is taken at its word, since asking the kernel loads it.
     """
-    return (not _is_loaded("nf_tables") and _has_file("nf_tables", _LOADABLE)) or _takes_tables()
+    return (not is_loaded("nf_tables") and has_file("nf_tables", LOADABLE)) or takes_tables(IPV4, NETDEV)
 
 
 def has_ip_vs() -> bool:
     """Whether IPVS is there or can be loaded."""
-    return _is_loaded("ip_vs") or _has_file("ip_vs", _BUILT_IN, _LOADABLE) or ipvs.is_loaded()
+    return is_loaded("ip_vs") or has_file("ip_vs", BUILT_IN, LOADABLE) or ipvs.is_loaded()
 
 
-def _is_loaded(name: str) -> bool:
+def is_loaded(name: str) -> bool:
+    """Whether a module is loaded; one that is built in need not show."""
     return Path("/sys/module", name).exists()
 
 
-def _has_file(name: str, *listings: str) -> bool:
+def has_file(name: str, *listings: str) -> bool:
+    """Whether a module is in one of the lists BUILT_IN and LOADABLE that were installed with this kernel."""
     directory = _MODULES / os.uname().release
     return any(f"/{name}.ko" in _text(directory / listing) for listing in listings)
 
@@ -51,11 +52,12 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _takes_tables() -> bool:
+def takes_tables(*families: bytes) -> bool:
     """Try it in a transaction that is never ended, which the kernel takes back; without nf_tables it would not even answer."""
+    tables = [Message(_NEW_TABLE, CREATE, family + text(_TABLE_NAME, "routemesh-probe")) for family in families]
     with closing(Requests(protocol=NETFILTER)) as requests:
         try:
             requests.ask(Message(_GET_GENERATION, 0, ANY_FAMILY))
-            return not any(requests.execute([_BATCH_BEGINS, *_PROBES]))
+            return not any(requests.execute([_BATCH_BEGINS, *tables]))
         except OSError:
             return False

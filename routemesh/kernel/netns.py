@@ -66,6 +66,14 @@ def created(path: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def thrown_away() -> Iterator[None]:
+    """The calling thread is in a new namespace, afterwards where it was; then that is no more. Raises OSError."""
+    with _returning():
+        _check(_libc.unshare(_CLONE_NEWNET))
+        yield
+
+
 def remove(path: Path) -> None:
     """Take the namespace's name away; fine when it is gone.
 
