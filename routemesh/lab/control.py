@@ -13,7 +13,8 @@ from routemesh.kernel.owner import LAB
 from routemesh.lab import daemons, find, processes, removal, topology
 from routemesh.lab.find import Lab
 from routemesh.lab.processes import Namespaces
-from routemesh.nodeplan import HOST, Change, Delete, Link, Netns, NodePlan, Op
+from routemesh.nodeplan import HOST, Capabilities, Change, Delete, Link, Netns, NodePlan, Op
+from routemesh.plan import check_engine
 
 _GOODBYE_S = 2.0
 """How long daemons may take to end by SIGTERM when a lab is taken down."""
@@ -34,8 +35,10 @@ class NodeStatus:
 def up(lab: Lab) -> None:
     """Make a lab and return when all its nodes are ready; what was made is removed again when that fails.
 
-    Raises Conflict for a name in use, Unavailable with the reason when a node does not get ready.
+    Raises UserError for an engine that this kernel can't run, Conflict for a name in use, Unavailable with the reason when a node
+    does not get ready.
     """
+    check_engine(lab.engine, _capabilities(lab))
     try:
         lab.directory.mkdir(mode=0o700, parents=True)
     except FileExistsError:
@@ -139,6 +142,11 @@ def _apply(lab: Lab, ops: Sequence[Op]) -> None:
         failures = kernel.apply(ops)
     if failures:
         raise Unavailable(f"lab {lab.name}: {failures[0]}")
+
+
+def _capabilities(lab: Lab) -> Capabilities:
+    with closing(LinuxKernel(lab.directory, owner=LAB)) as kernel:
+        return kernel.capabilities()
 
 
 def _say_goodbye(lab: Lab, namespaces: Namespaces) -> None:

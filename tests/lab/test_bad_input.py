@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from routemesh.kernel.capabilities import has_ip_vs
 from tests.lab.cluster import Cluster
 from tests.support import require, unique, wait_until
 
@@ -39,6 +40,11 @@ def taken(mesh: Cluster) -> Iterator[str]:
         (["--replicas", "300", "-p", "8301:80"], 1, ["10.0.0.0/24"]),
         (["--label", "routemesh.client-ip=maybe"], 1, ["keep", "snat"]),
         (["--label", "routemesh.unheard=of"], 1, ["routemesh.unheard"]),
+        (["--label", "routemesh.lb=fastest"], 1, ["'fastest'", "rr, wrr", "maglev"]),
+        (["--label", "routemesh.affinity=cookie"], 1, ["'cookie'", "client-ip;timeout=3h"]),
+        (["--label", "routemesh.weight=1,node1=65536"], 1, ["'65536'", "0-65535"]),
+        (["--label", "routemesh.locality=near"], 1, ["'near'", "prefer-local"]),
+        (["--label", "routemesh.lb=sed", "-p", "8301:80"], 1, ["nftables", "'sed'", "use one of: "]),
         (["--stop-signal", "SIGNOTHING"], 1, ["SIGNOTHING"]),
         (["--env", "NOVALUE="], 0, []),
     ],
@@ -89,9 +95,24 @@ def test_a_lab_with_an_mtu_too_small(mesh: Cluster) -> None:
     assert "MTU" in mesh.refused("lab", "up", "--name", unique("small"), "--mtu", "600").replace("mtu", "MTU")
 
 
-def test_an_engine_that_this_kernel_lacks(mesh: Cluster) -> None:
-    line = mesh.refused("lab", "up", "--name", unique("ipvs"), "--engine", "ipvs")
-    assert "ipvs" in line and "nftables" in line
+REFUSAL = "engine 'ipvs' needs the ip_vs module, which kernel {} does not have; use --engine nftables"
+needs_a_kernel_without_ip_vs = pytest.mark.skipif(has_ip_vs(), reason="this kernel has IPVS")
+
+
+@needs_a_kernel_without_ip_vs
+def test_a_lab_with_an_engine_that_this_kernel_lacks_is_refused_before_it_is_begun(mesh: Cluster) -> None:
+    name = unique("ipvs")
+    assert mesh.refused("lab", "up", "--name", name, "--engine", "ipvs") == f"routemesh: {REFUSAL.format(os.uname().release)}"
+    assert not [entry for entry in mesh.directory.parent.iterdir() if name in entry.name]
+
+
+@needs_a_kernel_without_ip_vs
+def test_a_daemon_with_an_engine_that_this_kernel_lacks_makes_nothing(tmp_path: Path) -> None:
+    require("root", "netns")
+    store = tmp_path / "cluster.db"
+    line = _one_line(_node(tmp_path / "run", "--engine", "ipvs", "--store", f"sqlite:{store}"))
+    assert line == f"routemesh: {REFUSAL.format(os.uname().release)}"
+    assert not store.exists() and not (tmp_path / "run" / "netns").exists()
 
 
 ADDRESS = "192.0.2.1"

@@ -1,0 +1,19 @@
+"""What a lab's making asks before it begins."""
+
+import pytest
+
+from routemesh.errors import UserError
+from routemesh.lab import control
+from routemesh.lab.find import Lab
+from routemesh.nodeplan import Capabilities
+
+WITHOUT_IP_VS = Capabilities(nf_tables=True, ip_vs=False, kernel="6.18.0", iptables="nft")
+
+
+def test_an_engine_that_the_kernel_can_not_run_is_refused_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab(name="never-made", nodes=1, managers=1, engine="ipvs", mtu_bytes=1500)
+    monkeypatch.setattr(control, "_capabilities", lambda _: WITHOUT_IP_VS)
+    monkeypatch.setattr(control, "_apply", lambda *_: pytest.fail("something was made"))
+    monkeypatch.setattr(Lab, "directory", property(lambda _: pytest.fail("the lab's directory was asked for")))
+    with pytest.raises(UserError, match=r"needs the ip_vs module, which kernel 6\.18\.0 does not have; use --engine nftables"):
+        control.up(lab)
