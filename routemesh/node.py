@@ -10,10 +10,12 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Collection, Coroutine, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from routemesh import names
 from routemesh.agent.agent import Agent
@@ -24,12 +26,14 @@ from routemesh.api.server import serve
 from routemesh.decide import admit
 from routemesh.errors import Conflict, Unavailable, UserError
 from routemesh.kernel.linux import LinuxKernel
+from routemesh.kernel.observe import observe_node
 from routemesh.manager import Manager
-from routemesh.model import INGRESS_VNI, VXLAN_OVERHEAD_BYTES, VXLAN_PORT, Node, NodeId
+from routemesh.model import INGRESS_VNI, VXLAN_OVERHEAD_BYTES, VXLAN_PORT, Node, NodeId, Protocol
 from routemesh.nodeplan import HOST, Capabilities, Link, NodePlan, Vxlan, namespace
 from routemesh.options import NodeOptions
 from routemesh.plan import check_engine
 from routemesh.runtime.process import ProcessRuntime
+from routemesh.snapshot import NodeSnapshot
 from routemesh.store.sqlite import SqliteStore
 
 log = logging.getLogger(__name__)
@@ -93,6 +97,7 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
     dataplane = Dataplane(kernel, caps)
     runtime = ProcessRuntime(options.run_dir, options.data_dir / "logs")
     ports = PortHolder()
+    reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
     try:
         node = _node(options, caps, engine)
         await store.update(
@@ -112,6 +117,7 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
             plan=dataplane.plan,
             diff=dataplane.diff,
             logs=runtime.logs,
+            observe=partial(_observe, reader, options, caps),
             netns_path=dataplane.netns_path,
         )
         await _until_signal(
@@ -120,9 +126,19 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
             serve(context, options.socket),
         )
     finally:
+        reader.shutdown(wait=True, cancel_futures=True)
         ports.close()
         dataplane.close()
         await store.close()
+
+
+async def _observe(
+    reader: Executor, options: NodeOptions, caps: Capabilities, node: Node, ports: Collection[tuple[Protocol, int]] | None
+) -> NodeSnapshot:
+    """Read this node's kernel in the thread of `reader`: that goes from namespace to namespace."""
+    engine: Literal["nftables", "ipvs"] = "ipvs" if node.engine == "ipvs" else "nftables"
+    read = partial(observe_node, node.name, engine, (node.address,), options.run_dir / "netns", caps, ports)
+    return await asyncio.get_running_loop().run_in_executor(reader, read)
 
 
 def _node(options: NodeOptions, caps: Capabilities, engine: str) -> Node:

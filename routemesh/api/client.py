@@ -3,15 +3,17 @@
 import errno
 import http.client
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from routemesh.api import wire
+from routemesh.api.plain import restored
 from routemesh.errors import RoutemeshError, Unavailable, UserError
-from routemesh.model import ServiceSpec
+from routemesh.model import Protocol, ServiceSpec
+from routemesh.snapshot import ClusterSnapshot
 
 ANSWER_TIMEOUT_S = 30.0
 """The longest that a daemon may be silent; more than any wait of its own."""
@@ -86,6 +88,11 @@ class Client:
     def diff(self, ref: str) -> wire.DiffInfo:
         """What a node would change in its kernel now."""
         return self._get(f"/nodes/{_quoted(ref)}/diff", wire.DiffInfo)
+
+    def snapshot(self, ports: Iterable[tuple[Protocol, int]] = ()) -> ClusterSnapshot:
+        """Everything in the kernels of all nodes; with `ports` only connections that asked for one of these."""
+        query = urlencode([("port", f"{number}/{protocol}") for protocol, number in ports])
+        return restored(ClusterSnapshot, self._ask("GET", f"/snapshot?{query}", dict[str, Any]))
 
     def networks(self) -> list[Network]:
         """The networks as the asked node has them, in Docker's shape."""

@@ -1,6 +1,6 @@
 """What the API needs of the daemon that it is part of."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,9 +8,11 @@ from aiohttp import web
 
 from routemesh.errors import NotFound
 from routemesh.model import Node, NodeId, ServiceSpec, State, TaskId
+from routemesh.model import Protocol as L4
 from routemesh.nodeplan import NodePlan, Op
 from routemesh.plan.view import NodeView
 from routemesh.render.commands import PathOf, default_path
+from routemesh.snapshot import NodeSnapshot
 from routemesh.store import Store
 
 
@@ -19,6 +21,14 @@ class Logs(Protocol):
 
     def __call__(self, task_id: TaskId, *, follow: bool, tail: int | None) -> AsyncIterator[bytes]:
         """Yield the lines."""
+        ...
+
+
+class Observe(Protocol):
+    """Reads this node's kernel, everything in it; of connections only those that asked for `ports`, if given."""
+
+    def __call__(self, node: Node, ports: Collection[tuple[L4, int]] | None) -> Awaitable[NodeSnapshot]:
+        """Read."""
         ...
 
 
@@ -36,6 +46,7 @@ class Context:
     plan: Callable[[NodeView], NodePlan]
     diff: Callable[[NodeView], Awaitable[tuple[Op, ...]]]
     logs: Logs
+    observe: Observe
     netns_path: PathOf = default_path
 
     def this_node(self, state: State) -> Node:

@@ -3,12 +3,12 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import Field, asdict, fields, is_dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from typing import Any
+from dataclasses import asdict
+from ipaddress import IPv4Address
 
 from routemesh import names
 from routemesh.api import wire
+from routemesh.api.plain import plain
 from routemesh.decide.liveness import lease_name
 from routemesh.decide.progress import Progress
 from routemesh.manager import LEADER
@@ -147,22 +147,6 @@ def diff_info(node: Node, ops: Iterable[Op], path_of: PathOf) -> wire.DiffInfo:
             for op in ops
         ),
     )
-
-
-def plain(value: object) -> Any:
-    """A value of nodeplan as JSON has it: objects carry the name of their class as `item`; what no plan sets is left out."""
-    if is_dataclass(value) and not isinstance(value, type):
-        found = {field.name: getattr(value, field.name) for field in fields(value) if not _is_unset(value, field)}
-        return {"item": type(value).__name__} | {name: plain(content) for name, content in found.items()}
-    if isinstance(value, tuple):
-        return [plain(each) for each in value]
-    if isinstance(value, IPv4Address | IPv4Interface | IPv4Network):
-        return str(value)
-    return value
-
-
-def _is_unset(value: object, field: Field[Any]) -> bool:
-    return "theirs" in field.metadata and getattr(value, field.name) == field.default
 
 
 def _text(address: IPv4Address | None) -> str | None:

@@ -30,9 +30,9 @@ def is_here(request: web.Request, context: Context, node: Node) -> bool:
     return False
 
 
-async def get(node: Node, path: str, kind: type[T]) -> T:
+async def get(node: Node, path: str, kind: type[T], *, within_s: float = ANSWER_TIMEOUT_S) -> T:
     """The JSON answer of another node's daemon."""
-    async with _answer(node, path, ANSWER_TIMEOUT_S) as answer:
+    async with _answer(node, path, within_s) as answer:
         return wire.decode(kind, await answer.read())
 
 

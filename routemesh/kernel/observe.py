@@ -7,11 +7,13 @@ Source: rtnetlink(7), namespaces(7); the kernel's net_namespace.c (RTM_GETNSID),
 """
 
 import os
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from routemesh.errors import RoutemeshError
 from routemesh.kernel import conntrack, entries, entryreader, links, netns, rulesets, sysctl
@@ -19,8 +21,8 @@ from routemesh.kernel.links import Row
 from routemesh.kernel.listeners import Processes, Waiting, sockets
 from routemesh.kernel.netlink import Message, Requests, as_u32, attribute, parse, u32
 from routemesh.model import Protocol
-from routemesh.nodeplan import HOST, Item, Link, LinkKind, Peer, Sysctl
-from routemesh.snapshot import LINK_SYSCTLS, SYSCTLS, ConntrackEntry, NamespaceSnapshot, Part, Socket, Unread
+from routemesh.nodeplan import HOST, Address, Capabilities, Item, Link, LinkKind, Peer, Sysctl
+from routemesh.snapshot import LINK_SYSCTLS, SYSCTLS, ConntrackEntry, NamespaceSnapshot, NodeSnapshot, Part, Socket, Unread
 
 _GET_NSID = 90
 _NSID, _NETNS_FILE = 1, 3
@@ -241,6 +243,28 @@ def _links(space: _Space, peers: _Peers) -> Iterator[Link]:
         yield replace(link, up=row.on, carrier=row.carrier)
 
 
-def own_path() -> Path:
-    """The file of the calling process's own network namespace."""
-    return Path(f"/proc/{os.getpid()}/ns/net")
+def observe_node(
+    name: str,
+    engine: Literal["nftables", "ipvs"],
+    addresses: tuple[IPv4Address, ...],
+    directory: Path,
+    caps: Capabilities,
+    ports: Ports | None = None,
+) -> NodeSnapshot:
+    """The node whose own namespace is the process's, and whose others are files in `directory`. Of its `addresses` on the
+    underlay the advertised one is the first."""
+    paths = {HOST: Path(f"/proc/{os.getpid()}/ns/net")}
+    paths |= {found: directory / found for found in sorted(netns.identities(directory))}
+    namespaces = observe(paths, ports)
+    devices = (item.link for item in namespaces[HOST].of(Address) if item.address.ip in addresses)
+    return NodeSnapshot(
+        name=name,
+        kind="routemesh",
+        engine=engine,
+        addresses=addresses,
+        device=next(devices, ""),
+        namespaces=namespaces,
+        kernel=caps.kernel,
+        iptables=caps.iptables,
+        at=time.time(),
+    )

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from ipaddress import IPv4Address
@@ -24,10 +24,11 @@ from routemesh.cli.main import main
 from routemesh.decide import admit, step
 from routemesh.decide.liveness import lease_name
 from routemesh.errors import NotFound, UserError
-from routemesh.model import Node, NodeId, ServiceSpec, State, TaskId, TaskState, TaskStatus
-from routemesh.nodeplan import Capabilities, Op
+from routemesh.model import Node, NodeId, Protocol, ServiceSpec, State, TaskId, TaskState, TaskStatus
+from routemesh.nodeplan import Capabilities, Op, Sysctl
 from routemesh.plan import plan
 from routemesh.plan.view import NodeView
+from routemesh.snapshot import NamespaceSnapshot, NodeSnapshot
 from routemesh.store.memory import MemoryStore
 
 T = TypeVar("T")
@@ -89,6 +90,13 @@ class Daemon:
             plan=lambda seen: plan(seen, Capabilities(nf_tables=True, ip_vs=True, kernel="6.1", iptables="nft")),
             diff=self._diff,
             logs=self._logs,
+            observe=self._observe,
+        )
+
+    async def _observe(self, node: Node, ports: Collection[tuple[Protocol, int]] | None) -> NodeSnapshot:
+        own = NamespaceSnapshot(path="", items=(Sysctl("net/ipv4/ip_forward", "1"),))
+        return NodeSnapshot(
+            name=node.name, kind="routemesh", engine="nftables", addresses=(node.address,), device="eth0", namespaces={"": own}
         )
 
     async def _diff(self, _: NodeView) -> tuple[Op, ...]:

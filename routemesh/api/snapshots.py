@@ -1,0 +1,150 @@
+"""Snapshots of nodes, and what the manager calls what is in them.
+
+A node's own daemon reads its kernel; the others are asked by whichever daemon was. What another daemon answered is passed on
+unread: it may be large.
+"""
+
+import asyncio
+from collections.abc import Mapping
+
+import msgspec
+from aiohttp import web
+
+from routemesh import names
+from routemesh.api import peer, wire
+from routemesh.api.context import CONTEXT, Context
+from routemesh.api.plain import plain
+from routemesh.api.reply import json_reply
+from routemesh.decide import admit
+from routemesh.errors import RoutemeshError, UserError
+from routemesh.model import ClientIp, Node, NodeState, Protocol, Service, State, Task
+from routemesh.snapshot import NamedNetwork, NamedNode, NamedPort, NamedService, NamedTask, Names
+
+PATH = f"{wire.PREFIX}/snapshot"
+ANSWER_WITHIN_S = 5.0
+
+Ports = frozenset[tuple[Protocol, int]]
+
+
+async def _node_snapshot(request: web.Request) -> web.Response:
+    context = request.app[CONTEXT]
+    state = await context.store.snapshot()
+    node = admit.find_node(state, request.match_info["ref"])
+    if not peer.is_here(request, context, node):
+        return json_reply(await _asked(node, request.query_string))
+    return json_reply(await _here(context, node, _ports(request)))
+
+
+async def _cluster_snapshot(request: web.Request) -> web.Response:
+    """All nodes at once. One that can't be read is told by its name, with the reason."""
+    context, ports = request.app[CONTEXT], _ports(request)
+    state = await context.store.snapshot()
+    nodes = sorted(state.nodes.values(), key=lambda node: node.name)
+
+    async def read(node: Node) -> object:
+        try:
+            return await (_here(context, node, ports) if node.id == context.node_id else _asked(node, request.query_string))
+        except RoutemeshError as error:
+            return error
+
+    found = dict(zip((node.name for node in nodes), await asyncio.gather(*map(read, nodes)), strict=True))
+    absent = {name: str(outcome) for name, outcome in found.items() if isinstance(outcome, RoutemeshError)}
+    read_ones = {name: outcome for name, outcome in found.items() if name not in absent}
+    return json_reply({"item": "ClusterSnapshot", "nodes": read_ones, "names": plain(named(state, absent), compact=True)})
+
+
+async def _here(context: Context, node: Node, ports: Ports | None) -> object:
+    return plain(await context.observe(node, ports), compact=True)
+
+
+async def _asked(node: Node, query: str) -> msgspec.Raw:
+    return await peer.get(node, f"/nodes/{node.id}/snapshot?{query}", msgspec.Raw, within_s=ANSWER_WITHIN_S)
+
+
+def _ports(request: web.Request) -> Ports | None:
+    """`port=8080/tcp`, any number of times: only connections that asked for one of these are told."""
+    texts = request.query.getall("port", [])
+    return frozenset(map(_port, texts)) if texts else None
+
+
+def _port(text: str) -> tuple[Protocol, int]:
+    number, _, protocol = text.partition("/")
+    try:
+        return Protocol(protocol), int(number)
+    except ValueError:
+        raise UserError(f"port={text} in the query is none: 8080/tcp is one") from None
+
+
+# --- names -------------------------------------------------------------------------------------------------------
+
+
+def named(state: State, absent: Mapping[str, str]) -> Names:
+    """What a manager knows of nodes, services, tasks and networks. `absent`: why nodes were not read."""
+    cluster = state.cluster
+    if cluster is None:
+        return Names()
+    ingress = NamedNetwork(
+        name="ingress",
+        id=cluster.ingress_id,
+        subnet=cluster.ingress_subnet,
+        vni=cluster.vni,
+        netns=names.overlay_netns(cluster.ingress_id),
+    )
+    return Names(
+        nodes=tuple(_named_node(node, absent.get(node.name, "")) for node in state.nodes.values()),
+        services=tuple(_named_service(service, cluster.ingress_id) for service in state.services.values()),
+        tasks=tuple(_named_task(state, task, cluster.ingress_id) for task in state.tasks.values() if not task.status.state.ended),
+        networks=(ingress, NamedNetwork(name=names.GWBRIDGE, subnet=cluster.gwbridge_subnet)),
+    )
+
+
+def _named_node(node: Node, absent: str) -> NamedNode:
+    ready = node.state is NodeState.READY
+    why = f"it is down; {absent}" if absent and not ready else absent
+    return NamedNode(
+        name=node.name, id=node.id, address=node.address, ingress_address=node.ingress_address, ready=ready, absent=why
+    )
+
+
+def _named_service(service: Service, network: str) -> NamedService:
+    spec = service.spec
+    return NamedService(
+        name=spec.name,
+        id=service.id,
+        vips={} if service.vip is None else {network: service.vip},
+        ports=tuple(NamedPort(protocol=port.protocol, published=port.published, target=port.target) for port in spec.publish),
+        marks={} if service.fwmark is None else {"": service.fwmark},
+        scheduler=spec.balancing.scheduler,
+        keeps_client=spec.client_ip is ClientIp.KEEP,
+    )
+
+
+def _named_task(state: State, task: Task, network: str) -> NamedTask:
+    node = None if task.node_id is None else state.nodes.get(task.node_id)
+    service = state.services.get(task.service_id)
+    return NamedTask(
+        name=names.task_name(task.spec.name, task.slot, "" if node is None else node.name),
+        id=task.id,
+        service=task.spec.name if service is None else service.spec.name,
+        node="" if node is None else node.name,
+        netns="" if node is None else names.container_id(task.id),
+        addresses={} if task.address is None else {network: task.address},
+        gateway_address=task.gateway_address,
+        state=task.status.state.name.lower(),
+        serving=task.serving,
+        note=_why_not(task),
+    )
+
+
+def _why_not(task: Task) -> str:
+    if task.serving:
+        return ""
+    if not task.status.healthy:
+        return "it is unhealthy"
+    return task.status.error or task.status.message or f"it is {task.status.state.name.lower()}"
+
+
+ROUTES = (
+    web.get(PATH, _cluster_snapshot),
+    web.get(f"{wire.PREFIX}/nodes/{{ref}}/snapshot", _node_snapshot),
+)

@@ -1,0 +1,59 @@
+"""Snapshots over the API: every node's from any node, with the names that a manager has."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from routemesh import names
+from routemesh.errors import UserError
+from routemesh.model import Protocol, Publish, ServiceSpec
+from routemesh.nodeplan import Sysctl
+from tests.unit.daemon import Daemon, cluster
+from tests.unit.test_api import raw
+
+WEB = ServiceSpec(name="web", replicas=2, publish=(Publish(published=8080, target=80),))
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[list[Daemon]]:
+    with cluster(tmp_path, ("node1", "node2")) as daemons:
+        yield daemons
+
+
+def test_a_cluster_is_read_from_any_node(nodes: list[Daemon]) -> None:
+    for asked in nodes:
+        found = asked.client.snapshot()
+        assert found.nodes.keys() == {"node1", "node2"}
+        assert found.nodes["node2"].name == "node2"
+        assert found.nodes["node2"].host.items == (Sysctl("net/ipv4/ip_forward", "1"),)
+
+
+def test_a_snapshot_has_the_managers_names(nodes: list[Daemon]) -> None:
+    nodes[0].client.create_service(WEB)
+    nodes[0].settle()
+    known = nodes[1].client.snapshot().names
+    (service,) = known.services
+    assert (service.name, service.mark_on("node1"), len(service.vips)) == ("web", 0x100, 1)
+    assert [(port.protocol, port.published, port.target) for port in service.ports] == [(Protocol.TCP, 8080, 80)]
+    tasks = sorted(known.tasks, key=lambda task: task.name)
+    assert [(task.name, task.serving, task.note) for task in tasks] == [("web.1", True, ""), ("web.2", True, "")]
+    assert {task.netns for task in tasks} == {names.container_id(task) for task in nodes[0].state.tasks}
+    assert [network.name for network in known.networks] == ["ingress", "docker_gwbridge"]
+
+
+def test_a_node_that_does_not_answer_is_named_with_the_reason(nodes: list[Daemon]) -> None:
+    nodes[1].socket.unlink()
+    found = nodes[0].client.snapshot()
+    assert found.nodes.keys() == {"node1"}
+    absent = {node.name: node.absent for node in found.names.nodes}
+    assert absent["node1"] == ""
+    assert absent["node2"].startswith("node node2's daemon can't be asked at unix://")
+
+
+def test_a_port_that_is_none_is_refused(nodes: list[Daemon]) -> None:
+    status, _, body = raw(nodes[0], "GET", "/routemesh/v1/snapshot?port=80/carrots")
+    assert (status, body["message"]) == (400, "port=80/carrots in the query is none: 8080/tcp is one")
+    with pytest.raises(UserError):
+        nodes[0].client.plan("no-such-node")
+    assert nodes[0].client.snapshot([(Protocol.UDP, 53)]).nodes.keys() == {"node1", "node2"}
