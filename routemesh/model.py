@@ -16,6 +16,7 @@ from typing import NewType
 ServiceId = NewType("ServiceId", str)
 NodeId = NewType("NodeId", str)
 TaskId = NewType("TaskId", str)
+SecretId = NewType("SecretId", str)
 
 FIRST_FWMARK, LAST_FWMARK = 0x100, 0x7FFF
 """A service has one mark; above them are the marks of ports that differ in their tasks for a while (plan.pools)."""
@@ -446,6 +447,17 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """Something that the cluster keeps for its services, under a name: a certificate with its key, in PEM. `data` is secret."""
+
+    id: SecretId
+    name: str
+    created_at: float
+    data: bytes = field(repr=False)
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """A claim that lapses unless renewed: `node/<id>` (value: the revision it has applied), `leader`."""
 
@@ -464,3 +476,4 @@ class State:
     nodes: Mapping[NodeId, Node] = field(default_factory=dict)
     services: Mapping[ServiceId, Service] = field(default_factory=dict)
     tasks: Mapping[TaskId, Task] = field(default_factory=dict)
+    secrets: Mapping[SecretId, Secret] = field(default_factory=dict)

@@ -25,6 +25,7 @@ from routemesh.api.context import Context
 from routemesh.api.server import serve
 from routemesh.decide import admit
 from routemesh.errors import Conflict, Unavailable, UserError
+from routemesh.gateway.loop import GatewayLoop
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.kernel.observe import observe_node
 from routemesh.manager import Manager
@@ -120,8 +121,12 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
             observe=partial(_observe, reader, options, caps),
             netns_path=dataplane.netns_path,
         )
+        gateway = GatewayLoop(node.id, store, runtime, options.run_dir)
+        agent = Agent(node.id, store, dataplane, runtime, ports.hold, proxied=gateway.acknowledged)
+        gateway.on_acknowledge(agent.proxies_moved)
         await _until_signal(
-            Agent(node.id, store, dataplane, runtime, ports.hold).run(),
+            agent.run(),
+            gateway.run(),
             Manager(node.id, store).run(),
             serve(context, options.socket),
         )

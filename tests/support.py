@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import pytest
 
 T = TypeVar("T")
-Need = Literal["root", "netns", "nf_tables", "ip_vs", "conntrack", "tcpdump", "uml"]
+Need = Literal["root", "netns", "nf_tables", "ip_vs", "conntrack", "tcpdump", "uml", "haproxy", "nginx"]
 
 _POLL_S = 0.01
 _counter = itertools.count()
@@ -22,6 +22,8 @@ _PROBES: dict[Need, tuple[str, Callable[[], bool]]] = {
     "root": ("root", lambda: os.geteuid() == 0),
     "netns": ("network namespaces", lambda: _succeeds("unshare", "--net", "true")),
     "conntrack": ("conntrack(8), of Debian's package conntrack", lambda: shutil.which("conntrack") is not None),
+    "haproxy": ("haproxy(1), of Debian's package haproxy", lambda: shutil.which("haproxy") is not None),
+    "nginx": ("nginx(8), of Debian's package nginx", lambda: shutil.which("nginx") is not None),
     "tcpdump": ("tcpdump(8), of Debian's package tcpdump", lambda: shutil.which("tcpdump") is not None),
     "nf_tables": ("nf_tables in the kernel", lambda: _succeeds("unshare", "--net", "nft", "add", "table", "ip", "probe")),
     "ip_vs": ("IPVS in the kernel", lambda: Path("/proc/net/ip_vs").exists() or _succeeds("modprobe", "ip_vs")),

@@ -43,8 +43,9 @@ class Agent:
         runtime: Runtime,
         hold_ports: Callable[[Set[Port]], tuple[Port, ...]],
         now: Callable[[], float] = time.time,
+        proxied: Callable[[], int | None] = lambda: None,
     ) -> None:
-        """`hold_ports`: see ports.PortHolder.hold."""
+        """`hold_ports`: see ports.PortHolder.hold. `proxied`: the revision that this node's proxies do, None if it has none."""
         self.runtime = runtime
         self.now = now
         self._node_id = node_id
@@ -52,6 +53,7 @@ class Agent:
         self._dataplane = dataplane
         self._reporter = Reporter(store)
         self._hold = hold_ports
+        self._proxied = proxied
         self._wake = asyncio.Event()
         self._moved = asyncio.Condition()
         self._applied = 0
@@ -132,7 +134,14 @@ class Agent:
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _renew(self) -> None:
-        await self._store.renew(lease_name(self._node_id), self._node_id, LEASE_TTL_S, self._applied)
+        proxied = self._proxied()
+        acknowledged = self._applied if proxied is None else min(self._applied, proxied)
+        await self._store.renew(lease_name(self._node_id), self._node_id, LEASE_TTL_S, acknowledged)
+
+    async def proxies_moved(self) -> None:
+        """Tell the cluster that `proxied` has changed."""
+        await self._renew()
+        await self._notify()
 
     # One pass.
 

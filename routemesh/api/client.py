@@ -63,6 +63,24 @@ class Client:
         query = {"follow": str(int(follow))} | ({} if tail is None else {"tail": str(tail)})
         return self._lines(f"/services/{_quoted(ref)}/logs", query)
 
+    # The gateway and secrets.
+
+    def gateway(self) -> wire.GatewayInfo:
+        """The gateway. Raises NotFound when there is none."""
+        return self._get("/gateway", wire.GatewayInfo)
+
+    def secrets(self) -> list[wire.SecretInfo]:
+        """All secrets, by name."""
+        return self._get("/secrets", list[wire.SecretInfo])
+
+    def create_secret(self, name: str, data: bytes) -> wire.SecretInfo:
+        """Keep a secret."""
+        return self._ask("POST", "/secrets", wire.SecretInfo, wire.SecretCreate(name=name, data=data))
+
+    def remove_secret(self, name: str) -> None:
+        """Forget a secret that nothing uses."""
+        self._ask("DELETE", f"/secrets/{_quoted(name)}", wire.SecretInfo)
+
     # Nodes and networks.
 
     def nodes(self) -> list[wire.NodeInfo]:

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from routemesh.errors import Conflict, NotFound, RoutemeshError, Unavailable, UserError
-from routemesh.model import Availability, Listener, Mode, Role, ServiceSpec
+from routemesh.model import Availability, GatewayDriver, Listener, Mode, Role, ServiceSpec
+from routemesh.store.codec import from_text, to_text
 
 PREFIX = "/routemesh/v1"
 
@@ -148,6 +149,59 @@ class NodeUpdate(msgspec.Struct, frozen=True, kw_only=True):
     labels_remove: tuple[str, ...] = ()
 
 
+class SecretInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A secret, without what it holds. `not_after` is set for a certificate with its key."""
+
+    id: str
+    name: str
+    created_at: float
+    size_bytes: int
+    services: tuple[str, ...]
+    certificate_for: tuple[str, ...]
+    not_after: float | None
+
+
+class SecretCreate(msgspec.Struct, frozen=True, kw_only=True):
+    """A new secret; `data` in base64."""
+
+    name: str
+    data: bytes
+
+
+class ProxyInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A task of the gateway."""
+
+    node: str
+    task: str
+    state: str
+    serving: bool
+    address: str | None
+    error: str
+
+
+class RouteInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A route through the gateway. `tls` and `sticky` as in the labels; `servers` are the tasks that serve now."""
+
+    host: str
+    path: str
+    service: str
+    tls: str
+    sticky: str
+    servers: tuple[str, ...]
+
+
+class GatewayInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The gateway. `warnings` are about certificates."""
+
+    service: str
+    driver: GatewayDriver
+    http_port: int
+    https_port: int
+    proxies: tuple[ProxyInfo, ...]
+    routes: tuple[RouteInfo, ...]
+    warnings: tuple[str, ...]
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """What an error says; the whole body of every answer that is none."""
 
@@ -156,13 +210,13 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 def encode(value: object) -> bytes:
     """The JSON text of a shape."""
-    return msgspec.json.encode(value)
+    return msgspec.json.encode(value, enc_hook=to_text)
 
 
 def decode(kind: type[T], body: bytes) -> T:
     """What a peer of this version answered. Raises RoutemeshError for what is no such answer."""
     try:
-        return msgspec.json.decode(body, type=kind)
+        return msgspec.json.decode(body, type=kind, dec_hook=from_text)
     except msgspec.MsgspecError as exc:
         raise RoutemeshError(f"the daemon's answer is not understood ({exc}): are both of one version?") from exc
 
@@ -170,8 +224,8 @@ def decode(kind: type[T], body: bytes) -> T:
 def parse(kind: type[T], body: bytes) -> T:
     """What a client asks for. Raises UserError, also for a field that does not exist."""
     try:
-        understood = msgspec.json.decode(body, type=kind)
-        unknown = _unknown(msgspec.json.decode(body), msgspec.to_builtins(understood))
+        understood = msgspec.json.decode(body, type=kind, dec_hook=from_text)
+        unknown = _unknown(msgspec.json.decode(body), msgspec.to_builtins(understood, enc_hook=to_text))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise UserError(f"the request's body is not what this path takes: {exc}") from exc
     if unknown:

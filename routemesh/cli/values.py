@@ -199,6 +199,16 @@ def subnet(text: str) -> IPv4Network:
         raise ValueError(f"{text!r} is no IPv4 network: {exc}") from exc
 
 
+def gateway_ports(text: str) -> tuple[int, int]:
+    """HTTP or HTTP,HTTPS: 80,443; 0 for no TLS. Raises ValueError."""
+    parts = text.split(",")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and 1 <= int(part[:6]) <= 65535 for part in parts):
+        raise ValueError(f"{text!r} is not of the form HTTP or HTTP,HTTPS with ports of 1-65535, such as 80,443")
+    if len(set(map(int, parts))) != len(parts):
+        raise ValueError(f"{text!r} has the same port twice; HTTP and HTTPS need a port each")
+    return int(parts[0]), int(parts[1]) if len(parts) == 2 else 0
+
+
 DURATION = Parsed("duration", duration_s)
 PUBLISH = Parsed("port", publish)
 TARGET = Parsed("target port", target)
@@ -209,3 +219,4 @@ LINES = Parsed("lines", lines)
 WORDS = Parsed("words", words)
 ADDRESS = Parsed("address", address)
 SUBNET = Parsed("subnet", subnet)
+GATEWAY_PORTS = Parsed("ports", gateway_ports)

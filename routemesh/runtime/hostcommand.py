@@ -65,13 +65,14 @@ def signal_number(name: str) -> int:
     return number
 
 
-def environment(spec: ServiceSpec, task_name: str, hostname: str) -> dict[str, str]:
+def environment(spec: ServiceSpec, task_name: str, hostname: str, run_dir: Path) -> dict[str, str]:
     """The whole environment of a task; what the spec says wins over what routemesh sets."""
     ours = {
         "PATH": TASK_PATH,
         "HOSTNAME": hostname,
         "ROUTEMESH_TASK": task_name,
         "ROUTEMESH_SERVICE": spec.name,
+        "ROUTEMESH_RUN_DIR": str(run_dir),
     }
     return ours | dict(entry.split("=", 1) for entry in spec.environment)
 

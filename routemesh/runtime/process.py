@@ -88,7 +88,7 @@ class ProcessRuntime:
         cancelled the task may run; `tasks` tells.
         """
         hostcommand.check(spec)
-        variables = hostcommand.environment(spec, name, hostname)
+        variables = hostcommand.environment(spec, name, hostname, self._tasks.parent)
         hostcommand.check_on_node(spec, variables["PATH"])
         if self._init(task_id) is not None:
             raise Conflict(f"task {task_id} was started on this node before; remove it first")

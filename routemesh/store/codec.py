@@ -34,19 +34,21 @@ def decode(kind: str, body: bytes) -> Object:
         raise CodecError(str(exc)) from exc
 
 
-def _to_text(value: object) -> str:
+def to_text(value: object) -> str:
+    """How msgspec is to write what it does not know: addresses as people do."""
     if isinstance(value, IPv4Address | IPv4Network):
         return str(value)
     raise TypeError(f"no JSON form for {value!r}")
 
 
-def _from_text(wanted: type[Any], text: object) -> Any:
+def from_text(wanted: type[Any], text: object) -> Any:
+    """How msgspec is to read it again."""
     if wanted in {IPv4Address, IPv4Network} and isinstance(text, str):
         return wanted(text)
     raise ValueError(f"expected {wanted.__name__}, got {text!r}")
 
 
-_ENCODER = msgspec.json.Encoder(enc_hook=_to_text)
+_ENCODER = msgspec.json.Encoder(enc_hook=to_text)
 _DECODERS: dict[str, msgspec.json.Decoder[Object]] = {
-    kind: msgspec.json.Decoder(model, dec_hook=_from_text) for kind, model in KINDS.items()
+    kind: msgspec.json.Decoder(model, dec_hook=from_text) for kind, model in KINDS.items()
 }

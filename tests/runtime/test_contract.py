@@ -153,6 +153,7 @@ class RuntimeContract:
             del os.environ["LEAKED_FROM_THE_DAEMON"]
         found = dict(line.split("=", 1) for line in text.splitlines())
         assert found.pop("PATH")
+        assert Path(found.pop("ROUTEMESH_RUN_DIR")).is_dir()
         assert found == {
             "GREETING": 'it\'s "$HOME"',
             "EMPTY": "",

@@ -1,6 +1,7 @@
 import signal
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -72,11 +73,12 @@ def test_what_is_no_signal_is_an_error(name: str) -> None:
 
 def test_the_environment_is_ours_and_the_specs_where_they_differ() -> None:
     spec = replace(SPEC, environment=("A=b=c", "HOSTNAME=mine"))
-    assert hostcommand.environment(spec, "web.1", "c0ffee") == {
+    assert hostcommand.environment(spec, "web.1", "c0ffee", Path("/run/routemesh")) == {
         "PATH": hostcommand.TASK_PATH,
         "HOSTNAME": "mine",
         "ROUTEMESH_TASK": "web.1",
         "ROUTEMESH_SERVICE": "web",
+        "ROUTEMESH_RUN_DIR": "/run/routemesh",
         "A": "b=c",
     }
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 
+from routemesh.decide.admit.secrets import find_secret
 from routemesh.decide.http import PREFIX, PROXY_PROTOCOL, TLS
 from routemesh.errors import Conflict, UserError
 from routemesh.model import Gateway, GatewayDriver, HttpBalance, Mode, Protocol, Service, ServiceSpec, State
+from routemesh.proxy.certificates import read
 
 
 def check_routes(state: State, service: Service) -> None:
@@ -21,6 +23,7 @@ def check_routes(state: State, service: Service) -> None:
                 f"(id {other.id}); choose another host or path, or remove that service"
             )
     _check_passthrough(state, service)
+    _check_certificate(state, service)
     gateway = find_gateway(state)
     if gateway is not None and gateway.spec.gateway is not None:
         _check_driver(gateway.spec.gateway, service.spec)
@@ -65,6 +68,18 @@ def _check_passthrough(state: State, service: Service) -> None:
                 f"service {service.spec.name}: TLS of host {common[0]} is either the gateway's or a task's, and service "
                 f"{other.spec.name} has it otherwise (label {TLS}=passthrough); choose another host"
             )
+
+
+def _check_certificate(state: State, service: Service) -> None:
+    """An expired one is taken: the old one may be all that there is. `certificates.warnings` tells."""
+    assert service.spec.http is not None
+    name = service.spec.http.certificate
+    if not name:
+        return
+    try:
+        read(find_secret(state, name).data)
+    except UserError as exc:
+        raise type(exc)(f"service {service.spec.name}: label {TLS}={name}: {exc}") from None
 
 
 def _check_driver(gateway: Gateway, spec: ServiceSpec) -> None:

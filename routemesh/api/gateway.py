@@ -1,0 +1,82 @@
+"""What is asked and told about the gateway: its proxies and its routes."""
+
+from collections.abc import Iterator
+
+from aiohttp import web
+
+from routemesh.api import wire
+from routemesh.api.context import CONTEXT
+from routemesh.api.reply import json_reply
+from routemesh.decide.admit.routes import find_gateway
+from routemesh.errors import NotFound
+from routemesh.model import Http, Service, State
+from routemesh.proxy.certificates import warnings
+from routemesh.proxy.routes import table
+
+_BASE = f"{wire.PREFIX}/gateway"
+
+
+async def _get(request: web.Request) -> web.Response:
+    context = request.app[CONTEXT]
+    state = await context.store.snapshot()
+    service = find_gateway(state)
+    if service is None:
+        raise NotFound("the gateway is not enabled; routemesh gateway enable runs it")
+    return json_reply(gateway_info(state, service, context.now()))
+
+
+def gateway_info(state: State, service: Service, now: float) -> wire.GatewayInfo:
+    """The gateway as it is now."""
+    gateway = service.spec.gateway
+    assert gateway is not None
+    return wire.GatewayInfo(
+        service=service.spec.name,
+        driver=gateway.driver,
+        http_port=gateway.http_port,
+        https_port=gateway.https_port,
+        proxies=tuple(sorted(_proxies(state, service), key=lambda proxy: (proxy.node, proxy.task))),
+        routes=tuple(_routes(state)),
+        warnings=tuple(warnings(state, now)),
+    )
+
+
+def _proxies(state: State, service: Service) -> Iterator[wire.ProxyInfo]:
+    for task in state.tasks.values():
+        if task.service_id != service.id or task.status.state.ended:
+            continue
+        node = None if task.node_id is None else state.nodes.get(task.node_id)
+        yield wire.ProxyInfo(
+            node=node.name if node else "",
+            task=task.id,
+            state=task.status.state.name.lower(),
+            serving=task.serving,
+            address=None if task.address is None else str(task.address),
+            error=task.status.error,
+        )
+
+
+def _routes(state: State) -> Iterator[wire.RouteInfo]:
+    routes = table(state)
+    backends = {backend.name: backend for backend in routes.backends}
+    for route in routes.routes:
+        backend = backends[route.backend]
+        yield wire.RouteInfo(
+            host=route.host,
+            path=route.path,
+            service=route.backend,
+            tls=_tls(backend.http),
+            sticky=_sticky(backend.http),
+            servers=tuple(f"{server.task} {server.address}:{server.port}" for server in backend.servers),
+        )
+
+
+def _tls(http: Http) -> str:
+    """As in the label."""
+    return "passthrough" if http.passthrough else ",".join(filter(None, (http.certificate, "redirect" if http.redirect else "")))
+
+
+def _sticky(http: Http) -> str:
+    return "" if http.sticky is None else ":".join(filter(None, (http.sticky, http.sticky_header)))
+
+
+ROUTES = (web.get(_BASE, _get),)

@@ -1,0 +1,126 @@
+"""`routemesh gateway …`: the proxies in front of services, by host name and path."""
+
+import sys
+from ipaddress import IPv4Network
+
+import click
+
+from routemesh.api import wire
+from routemesh.api.client import Client
+from routemesh.cli.host import Host
+from routemesh.cli.output import format_flag, print_json, print_table, short
+from routemesh.cli.progress import Waiting, wait_flags
+from routemesh.cli.values import GATEWAY_PORTS, SUBNET, OneOf
+from routemesh.model import Gateway, GatewayDriver, ServiceSpec
+
+
+@click.group("gateway")
+def gateway() -> None:
+    """HAProxy or nginx in front of services; they join by labels routemesh.http.…"""
+
+
+@gateway.command("enable")
+@click.option("--driver", type=OneOf(GatewayDriver), default=GatewayDriver.HAPROXY, help="haproxy (default) or nginx.")
+@click.option("--publish", "ports", type=GATEWAY_PORTS, default="80,443", help="HTTP, or HTTP,HTTPS (default 80,443).")
+@click.option("--constraint", "constraints", multiple=True, help="Where proxies may run (default: on every node).")
+@click.option("--accept-proxy", type=SUBNET, multiple=True, help="Load balancers that speak the PROXY protocol to the gateway.")
+@wait_flags
+@click.pass_obj
+def enable(
+    host: Host,
+    /,
+    driver: GatewayDriver,
+    ports: tuple[int, int],
+    constraints: tuple[str, ...],
+    accept_proxy: tuple[IPv4Network, ...],
+    waiting: Waiting,
+) -> None:
+    """Run a proxy on every node, or change how they run; without a break, one after the other."""
+    from routemesh.proxy import service
+
+    client = host.client()
+    http_port, https_port = ports
+    made = Gateway(driver=driver, http_port=http_port, https_port=https_port, accept_proxy=accept_proxy)
+    if https_port:
+        _ensure_certificate(client)
+    enabled = _enabled(client, service.spec(made, constraints))
+    click.echo(enabled.id)
+    waiting.wait(client, enabled)
+
+
+def _ensure_certificate(client: Client) -> None:
+    """Clients that ask for a name without a certificate get one of our own."""
+    from routemesh.gateway import selfsigned
+    from routemesh.proxy.certificates import DEFAULT_CERTIFICATE
+
+    if not any(secret.name == DEFAULT_CERTIFICATE for secret in client.secrets()):
+        client.create_secret(DEFAULT_CERTIFICATE, selfsigned.make(("routemesh.invalid",)))
+
+
+def _enabled(client: Client, spec: ServiceSpec) -> wire.ServiceInfo:
+    present = next((info for info in client.services() if info.spec.gateway is not None), None)
+    if present is None:
+        return client.create_service(spec)
+    return client.update_service(present.id, wire.ServiceUpdate(version=present.version, spec=spec))
+
+
+@gateway.command("disable")
+@click.pass_obj
+def disable(host: Host) -> None:
+    """Remove the proxies; services behind them go on."""
+    client = host.client()
+    found = client.gateway()
+    client.remove_service(found.service)
+    click.echo(found.service)
+
+
+@gateway.command("ls")
+@format_flag
+@click.pass_obj
+def ls(host: Host, format_: str) -> None:
+    """List routes in the order in which they count: of a host's, the longest path first."""
+    found = host.client().gateway()
+    if format_ == "json":
+        print_json(found.routes)
+        return
+    rows = (
+        (route.host, route.path, route.service, route.tls, route.sticky, ", ".join(route.servers) or "none: answers 503")
+        for route in found.routes
+    )
+    print_table(("HOST", "PATH", "SERVICE", "TLS", "STICKY", "TASKS"), rows)
+
+
+@gateway.command("status")
+@format_flag
+@click.pass_obj
+def status(host: Host, format_: str) -> None:
+    """Show the proxies, and what is wrong with them or with certificates."""
+    found = host.client().gateway()
+    if format_ == "json":
+        print_json(found)
+        return
+    tls = f", {found.https_port} (HTTPS)" if found.https_port else ""
+    click.echo(f"driver {found.driver}, ports {found.http_port} (HTTP){tls}, {len(found.routes)} routes")
+    rows = (
+        (
+            proxy.node,
+            short(proxy.task),
+            proxy.state.capitalize(),
+            proxy.address or "",
+            "yes" if proxy.serving else "no",
+            proxy.error,
+        )
+        for proxy in found.proxies
+    )
+    print_table(("NODE", "TASK", "STATE", "ADDRESS", "SERVES", "ERROR"), rows)
+    for warning in found.warnings:
+        click.echo(f"warning: {warning}")
+
+
+@gateway.command("proxy", hidden=True)
+@click.argument("driver", type=click.Choice([driver.value for driver in GatewayDriver]))
+def proxy(driver: str) -> None:
+    """What the gateway's tasks run: keep one proxy running."""
+    from routemesh.gateway.supervise import main
+
+    sys.exit(main(driver))

@@ -1,0 +1,63 @@
+"""A proxy's directory: configurations are written whole, readable by root alone, and taken into use by one rename."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from routemesh.proxy.rendered import Rendered
+
+_CANDIDATE = "candidate."
+_SUFFIXES = frozenset({".map", ".list", ".pem"})
+"""Of the files besides the main one; sockets and the like have others."""
+
+
+class Directory:
+    """The files of one proxy."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def holds(self, rendered: Rendered) -> bool:
+        """Whether that configuration is in use."""
+        return self._read(rendered.main) == rendered.files[rendered.main]
+
+    def propose(self, rendered: Rendered) -> Path:
+        """Write everything but leave the present configuration in use; the file that a check is to read."""
+        for name, text in rendered.files.items():
+            if name != rendered.main and self._read(name) != text:
+                self._write(name, text)
+        return self._write(_CANDIDATE + rendered.main, rendered.files[rendered.main])
+
+    def accept(self, rendered: Rendered) -> None:
+        """Take what was proposed into use."""
+        (self.path / (_CANDIDATE + rendered.main)).rename(self.path / rendered.main)
+
+    def tidy(self, rendered: Rendered) -> None:
+        """Remove files of former configurations."""
+        for path in self.path.iterdir():
+            if path.suffix in _SUFFIXES and path.name not in rendered.files:
+                path.unlink(missing_ok=True)
+
+    def _read(self, name: str) -> str | None:
+        try:
+            return (self.path / name).read_text()
+        except FileNotFoundError:
+            return None
+
+    def _write(self, name: str, text: str) -> Path:
+        path = self.path / name
+        draft = path.with_name(f".{name}.new")
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
+        draft.rename(path)
+        return path
+
+
+def remove_others(root: Path, kept: Mapping[str, object]) -> None:
+    """Remove the directories of proxies that are no more."""
+    for path in root.iterdir() if root.exists() else ():
+        if path.name not in kept and path.is_dir():
+            for file in path.iterdir():
+                file.unlink(missing_ok=True)
+            path.rmdir()

@@ -1,0 +1,130 @@
+"""Brings one running HAProxy to a configuration: servers by its runtime API, everything else by a reload that breaks nothing.
+
+What runs is asked, not remembered (rule 4): the generation is in `show info`, the servers in `show servers state`. Both are asked
+by one connection, and an answer of the wrong generation counts for nothing: around a reload the old process may answer still.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from routemesh.errors import Unavailable
+from routemesh.gateway.files import Directory
+from routemesh.gateway.proxies import Execute, NotYet, Refused
+from routemesh.proxy import haproxy, servers
+from routemesh.proxy.rendered import HAPROXY_MASTER_SOCKET, Rendered
+from routemesh.proxy.routes import Table
+
+ANSWER_TIMEOUT_S = 5.0
+CHECK_TIMEOUT_S = 20.0
+RELOAD_TIMEOUT_S = 20.0
+_POLL_S = 0.02
+_ROUNDS = 5
+_REQUEST_BYTES = 8000
+"""HAProxy reads a line of commands into one buffer (tune.bufsize, 16,384)."""
+
+
+class Haproxy:
+    """One HAProxy in its task."""
+
+    def __init__(self, directory: Directory, execute: Execute) -> None:
+        self._directory = directory
+        self._execute = execute
+
+    async def apply(self, rendered: Rendered, table: Table) -> bool:
+        """Return when the process does what was rendered from `table`; False while servers that went still have connections.
+
+        Raises Refused where HAProxy does not take the configuration (the present one stays in use), NotYet where none answers.
+        """
+        if not self._directory.holds(rendered):
+            candidate = self._directory.propose(rendered)
+            if await self._generation() != rendered.generation:
+                await self._check(candidate)
+            self._directory.accept(rendered)
+        await self._load(rendered.generation)
+        for _ in range(_ROUNDS):
+            present = await self._servers(rendered.generation)
+            steps = servers.steps(present, table)
+            if not steps.urgent:
+                return await self._tidy(steps.late)
+            said = await self._tell(steps.urgent)
+        raise Unavailable(f"HAProxy does not take its servers: {said}")
+
+    async def _check(self, candidate: Path) -> None:
+        code, output = await self._execute(("haproxy", "-c", "-q", "-f", str(candidate)), CHECK_TIMEOUT_S)
+        if code != 0:
+            alerts = [line.partition(" : ")[2] for line in output.splitlines() if line.startswith("[ALERT]")]
+            raise Refused(f"HAProxy refuses the configuration: {alerts[0] if alerts else output.strip()[-200:]}")
+
+    async def _load(self, generation: str) -> None:
+        """Have the process run `generation`, by a reload unless it does."""
+        running = await self._generation()
+        if running is None:
+            raise NotYet("HAProxy does not answer")
+        if running == generation:
+            return
+        await self._ask(HAPROXY_MASTER_SOCKET, ["reload"])
+        try:
+            async with asyncio.timeout(RELOAD_TIMEOUT_S):
+                while await self._generation() != generation:
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            raise Refused(f"HAProxy did not take up its new configuration within {RELOAD_TIMEOUT_S:.0f} s") from None
+
+    async def _generation(self) -> str | None:
+        """Which generation the process that answers runs; None when none answers."""
+        try:
+            return _generation(await self._ask(haproxy.ADMIN_SOCKET, ["show info"]))
+        except NotYet:
+            return None
+
+    async def _servers(self, generation: str) -> Mapping[servers.Key, servers.Present]:
+        async with asyncio.timeout(RELOAD_TIMEOUT_S):
+            while True:
+                info, _, state = (await self._ask(haproxy.ADMIN_SOCKET, ["show info", "show servers state"])).partition("\n\n")
+                if _generation(info) == generation:
+                    return servers.parse(state)
+                await asyncio.sleep(_POLL_S)
+
+    async def _tell(self, commands: Iterable[str]) -> str:
+        """What it answered that is not empty, in one line."""
+        said = [await self._ask(haproxy.ADMIN_SOCKET, batch) for batch in _batches(commands)]
+        return " ".join(" ".join(said).split())[-200:]
+
+    async def _tidy(self, late: tuple[str, ...]) -> bool:
+        if late:
+            await self._tell(late)
+        return not late
+
+    async def _ask(self, socket: str, commands: Iterable[str]) -> str:
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                reader, writer = await asyncio.open_unix_connection(self._directory.path / socket)
+                try:
+                    writer.write(f"{';'.join(commands)}\n".encode())
+                    return (await reader.read()).decode(errors="replace")
+                finally:
+                    writer.close()
+        except TimeoutError:
+            raise NotYet(f"HAProxy gave no answer within {ANSWER_TIMEOUT_S:.0f} s") from None
+        except OSError as exc:
+            raise NotYet(f"HAProxy does not answer: {exc.strerror}") from exc
+
+
+def _generation(info: str) -> str:
+    for line in info.splitlines():
+        key, _, value = line.partition(": ")
+        if key.lower() == "description":
+            return value.strip().removeprefix(haproxy.GENERATION)
+    return ""
+
+
+def _batches(commands: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for command in commands:
+        if batch and sum(map(len, batch)) + len(batch) + len(command) > _REQUEST_BYTES:
+            yield batch
+            batch = []
+        batch.append(command)
+    if batch:
+        yield batch

@@ -1,0 +1,173 @@
+"""The gateway's loop on one node: wait for the newest state → render → bring this node's proxies to it → acknowledge.
+
+A revision counts as acknowledged when every proxy here does what it says (rule 10): the agent tells the cluster the lower of the
+kernel's revision and this one. A proxy that does not run or takes no configuration for a while holds nothing up any more: it
+serves nobody, and comes back with the newest configuration.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from routemesh import names
+from routemesh.decide import admit
+from routemesh.errors import RoutemeshError
+from routemesh.gateway.files import Directory, remove_others
+from routemesh.gateway.haproxy import Haproxy
+from routemesh.gateway.proxies import Execute, NotYet, Proxy
+from routemesh.gateway.supervise import DIRECTORY
+from routemesh.model import Gateway, GatewayDriver, NodeId, State, Task, TaskId, TaskState
+from routemesh.proxy import haproxy
+from routemesh.proxy.certificates import DEFAULT_CERTIFICATE
+from routemesh.proxy.rendered import Rendered
+from routemesh.proxy.routes import Table, table
+from routemesh.runtime import Runtime
+from routemesh.store import Store
+
+log = logging.getLogger(__name__)
+
+RESYNC_S = 10.0
+PATIENCE_S = 5.0
+"""So long a proxy that can't be brought to a revision keeps it from being acknowledged."""
+_FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.05, 2.0
+_TIDY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """A program that a gateway can be made of: how its configuration is written, how it is carried out."""
+
+    render: Callable[[Table, Gateway, str, Mapping[str, str], str], Rendered]
+    proxy: Callable[[Directory, Execute], Proxy]
+
+
+DRIVERS: Mapping[GatewayDriver, Driver] = {GatewayDriver.HAPROXY: Driver(haproxy.render, Haproxy)}
+
+
+class GatewayLoop:
+    """One node's part of the gateway; `run` until cancelled. Proxies go on without it."""
+
+    def __init__(self, node_id: NodeId, store: Store, runtime: Runtime, run_dir: Path) -> None:
+        self._node_id = node_id
+        self._store = store
+        self._runtime = runtime
+        self._root = run_dir / DIRECTORY
+        self._wake = asyncio.Event()
+        self._applied = 0
+        self._active = False
+        self._told: dict[TaskId, str] = {}
+        self._listeners: list[Callable[[], Awaitable[None]]] = []
+
+    def acknowledged(self) -> int | None:
+        """The revision that all proxies of this node do; None while there are none."""
+        return self._applied if self._active else None
+
+    def on_acknowledge(self, listener: Callable[[], Awaitable[None]]) -> None:
+        """Call `listener` whenever `acknowledged` has changed."""
+        self._listeners.append(listener)
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch())
+            group.create_task(self._loop())
+
+    async def _watch(self) -> None:
+        async for _ in self._store.watch():
+            self._wake.set()
+
+    async def _loop(self) -> None:
+        backoff_s, failing_since = _FIRST_BACKOFF_S, None
+        now = asyncio.get_running_loop().time
+        while True:
+            self._wake.clear()
+            pause_s, errors = await self._try_pass()
+            failing_since = (failing_since or now()) if errors else None
+            if not errors:
+                backoff_s = _FIRST_BACKOFF_S
+                await self._tell({})
+            else:
+                if failing_since is not None and now() - failing_since > PATIENCE_S:
+                    await self._tell(errors)
+                    await self._set_applied((await self._store.snapshot()).revision)
+                pause_s, backoff_s = backoff_s, min(backoff_s * 2, _LAST_BACKOFF_S)
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _try_pass(self) -> tuple[float, Mapping[TaskId, str]]:
+        """How long to wait until the next pass if nothing happens, and what went wrong with which proxy."""
+        try:
+            return await self._pass()
+        except (RoutemeshError, OSError) as exc:
+            log.error("gateway: pass failed: %s", exc)
+            return _LAST_BACKOFF_S, {}
+
+    async def _pass(self) -> tuple[float, Mapping[TaskId, str]]:
+        """Bring all proxies to the newest state; sooner again when there is something left to tidy up."""
+        state = await self._store.snapshot()
+        proxies = {names.container_id(task.id): task for task in own_proxies(state, self._node_id)}
+        self._active = bool(proxies)
+        remove_others(self._root, proxies)
+        routes = table(state)
+        tidy, errors = True, dict[TaskId, str]()
+        for hostname, task in proxies.items():
+            try:
+                tidy &= await self._apply(state, routes, hostname, task)
+            except (RoutemeshError, OSError, TimeoutError) as exc:
+                log.log(logging.DEBUG if isinstance(exc, NotYet) else logging.WARNING, "gateway: %s", exc)
+                errors[task.id] = str(exc) or "the proxy gave no answer in time"
+        if not errors:
+            await self._set_applied(state.revision)
+        return RESYNC_S if tidy else _TIDY_S, errors
+
+    async def _apply(self, state: State, routes: Table, hostname: str, task: Task) -> bool:
+        gateway = task.spec.gateway
+        assert gateway is not None
+        driver = DRIVERS[gateway.driver]
+        directory = Directory(self._root / hostname)
+        secrets = {secret.name: secret.data.decode("ascii", "replace") for secret in state.secrets.values()}
+        rendered = driver.render(routes, gateway, str(directory.path), secrets, secrets.get(DEFAULT_CERTIFICATE, ""))
+        proxy = driver.proxy(directory, partial(self._execute, task))
+        tidy = await proxy.apply(rendered, routes)
+        directory.tidy(rendered)
+        return tidy
+
+    async def _execute(self, task: Task, command: tuple[str, ...], timeout_s: float) -> tuple[int, str]:
+        return await self._runtime.execute(task.id, command, timeout_s)
+
+    async def _set_applied(self, revision: int) -> None:
+        if revision != self._applied:
+            self._applied = revision
+            for listener in self._listeners:
+                await listener()
+
+    async def _tell(self, errors: Mapping[TaskId, str]) -> None:
+        """Note what is wrong with a proxy at its task, where `service ps` and `gateway status` show it."""
+        if errors == self._told:
+            return
+
+        def change(state: State) -> State:
+            for task_id in {*errors, *self._told} & state.tasks.keys():
+                status = replace(state.tasks[task_id].status, error=errors.get(task_id, ""))
+                state = admit.task_report(state, task_id, status)
+            return state
+
+        await self._store.update(change)
+        self._told = dict(errors)
+
+
+def own_proxies(state: State, node_id: NodeId) -> tuple[Task, ...]:
+    """The gateway's tasks whose process runs on a node."""
+    return tuple(
+        task
+        for task in sorted(state.tasks.values(), key=lambda task: task.id)
+        if task.node_id == node_id
+        and task.spec.gateway is not None
+        and TaskState.STARTING <= task.status.state <= TaskState.RUNNING
+    )

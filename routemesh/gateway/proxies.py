@@ -1,0 +1,29 @@
+"""What the loop needs of a proxy, whichever program it is."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from routemesh.errors import RoutemeshError, UserError
+from routemesh.proxy.rendered import Rendered
+from routemesh.proxy.routes import Table
+
+Execute = Callable[[Sequence[str], float], Awaitable[tuple[int, str]]]
+"""Run a command in the proxy's task within so many seconds: its exit code and the end of its output."""
+
+
+class Refused(UserError):
+    """The program does not take a configuration; the one that it has stays in use."""
+
+
+class NotYet(RoutemeshError):
+    """The program does not run at the moment; it is started again by its task, with the newest configuration."""
+
+    status = 503
+
+
+class Proxy(Protocol):
+    """One running proxy."""
+
+    async def apply(self, rendered: Rendered, table: Table) -> bool:
+        """Bring it to what was rendered from `table`; False when something is left to tidy up. Raises Refused and NotYet."""
+        ...

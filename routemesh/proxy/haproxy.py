@@ -1,0 +1,292 @@
+"""A table of routes as HAProxy's configuration. PURE.
+
+Written for HAProxy 2.6 (Debian 12) and newer. Whatever comes from labels has passed decide.http, whose grammars have no room for
+what is more than a word here. Servers are the only part that changes without a reload (proxy.servers): each server line is
+complete by itself, because a server that is added at run time takes nothing from `default-server`.
+
+Source: HAProxy's configuration.txt (2.6) and management.txt (`add server`).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Network
+
+from routemesh.model import Gateway, Header, Http, HttpBalance, HttpProtocol, Sticky
+from routemesh.proxy.rendered import HAPROXY_MAIN, Rendered, digest
+from routemesh.proxy.routes import Backend, Route, Server, Table
+
+ADMIN_SOCKET = "admin.sock"
+GENERATION = "routemesh-"
+"""`show info` answers with it as the description: which generation a process runs."""
+INTERNAL = "routemesh:"
+"""How names begin that are no service's; a service's name has no colon."""
+COOKIE = "ROUTEMESH"
+
+_NOBODY = f"{INTERNAL}nobody"
+_TO_TLS = f"{INTERNAL}https"
+_TERMINATE = f"{INTERNAL}tls"
+_INNER = "abns@routemesh-tls"
+_DESCRIPTORS = 50_000
+"""Two per connection, fewer where the machine allows fewer. Without a bound HAProxy makes room for as many as it allows."""
+_LEAST_CLIENT_TIMEOUT_S = 60.0
+_TUNNEL_TIMEOUT = "1h"
+_CHECK = "check inter 2s fall 3 rise 1"
+
+
+def render(table: Table, gateway: Gateway, directory: str, certificates: Mapping[str, str], default_certificate: str) -> Rendered:
+    """The configuration of one proxy whose files are in `directory`. `certificates`: PEM (chain and key) by secret's name."""
+    files: dict[str, str] = {}
+
+    def keep(stem: str, ending: str, text: str) -> str:
+        name = f"{stem}-{digest(text)}.{ending}"
+        files[name] = text
+        return f"{directory}/{name}"
+
+    tls = gateway.https_port if default_certificate else 0
+    bind = ""
+    if tls:
+        own = {name: keep(f"cert-{name}", "pem", certificates[name]) for name in sorted(_named(table)) if name in certificates}
+        default = keep("cert-default", "pem", default_certificate)
+        bind = f"ssl crt-list {keep('certificates', 'list', _certificate_list(table, default, own))} alpn h2,http/1.1"
+    passed = _passed(table)
+    entries = ((route, _TO_TLS if route in passed else route.backend) for route in table.routes)
+    routes = keep("routes", "map", "".join(f"{route.host}{_prefix(route.path)} {to}\n" for route, to in entries))
+    names = keep("passthrough", "map", "".join(f"{route.host} {route.backend}\n" for route in passed)) if passed else ""
+    skeleton = [
+        *_defaults(table, directory),
+        *_frontend("http", f":{gateway.http_port}", gateway, routes, "http"),
+        *(_tls_frontends(gateway, routes, bind, names) if tls else ()),
+        *_internal(tls),
+    ]
+    backends = {backend.name: tuple(_backend(backend, gateway)) for backend in table.backends}
+    generation = digest(*skeleton, *(line for lines in backends.values() for line in (*lines, "")))
+    lines = [line.replace(f"{GENERATION}?", GENERATION + generation) for line in skeleton]
+    for backend in table.backends:
+        lines += backends[backend.name]
+        lines += (f"  server {server.name} {server_options(backend.http, server)}" for server in backend.servers)
+    files[HAPROXY_MAIN] = "\n".join(lines) + "\n"
+    return Rendered(HAPROXY_MAIN, generation, files)
+
+
+def server_options(http: Http, server: Server) -> str:
+    """What follows a server's name, in the file and in `add server`."""
+    words = [f"{server.address}:{server.port}", "id", str(server.number)]
+    if http.health:
+        words.append(_CHECK)
+    if http.maxconn:
+        words += ("maxconn", str(http.maxconn))
+    if http.protocol is HttpProtocol.GRPC:
+        words += ("proto", "h2")
+    if http.proxy_protocol:
+        words.append("send-proxy-v2" if http.proxy_protocol == 2 else "send-proxy")
+    return " ".join(words)
+
+
+# --- the parts of the file -----------------------------------------------------------------------------------------------
+
+
+def _defaults(table: Table, directory: str) -> Iterator[str]:
+    patience_s = max((backend.http.timeout_s for backend in table.backends), default=0.0)
+    yield "# Written by routemesh; it writes it anew with the next change."
+    yield "global"
+    yield f"  description {GENERATION}?"
+    yield f"  stats socket {directory}/{ADMIN_SOCKET} mode 600 level admin expose-fd listeners"
+    yield "  log stdout format raw daemon"
+    yield "  user haproxy"
+    yield "  group haproxy"
+    yield f"  fd-hard-limit {_DESCRIPTORS}"
+    yield "  hard-stop-after 12h"
+    yield "  ssl-default-bind-options ssl-min-ver TLSv1.2"
+    yield "  tune.ssl.default-dh-param 2048"
+    yield "defaults"
+    yield "  mode http"
+    yield "  log global"
+    yield "  option httplog"
+    yield "  option dontlognull"
+    yield "  option redispatch 1"
+    yield "  retry-on conn-failure empty-response"
+    yield "  timeout connect 3s"
+    yield "  timeout http-request 10s"
+    yield "  timeout http-keep-alive 60s"
+    yield "  timeout queue 30s"
+    yield f"  timeout client {_ms(max(patience_s, _LEAST_CLIENT_TIMEOUT_S))}"
+    yield "  timeout server 60s"
+    yield f"  timeout tunnel {_TUNNEL_TIMEOUT}"
+
+
+def _frontend(name: str, bind: str, gateway: Gateway, routes: str, scheme: str, inner: bool = False) -> Iterator[str]:
+    yield f"frontend {name}"
+    yield f"  bind {bind}"
+    if not inner:
+        yield from _proxied(gateway)
+    yield "  http-request capture req.hdr(host) len 64"
+    yield "  http-request set-var(txn.host) req.hdr(host),field(1,:),lower"
+    yield "  http-request set-var(txn.domain) var(txn.host),regsub(^[^.]*,*)"
+    yield "  http-request set-var(txn.every) str(*)"
+    yield "  http-request set-var(txn.path) path"
+    for host in ("host", "domain", "every"):
+        unless = "" if host == "host" else " unless { var(txn.route) -m found }"
+        yield f"  http-request set-var(txn.route) var(txn.{host}),concat(,txn.path,/),map_beg({routes}){unless}"
+    yield "  http-request set-header X-Forwarded-For %[src]"
+    yield "  http-request set-header X-Real-IP %[src]"
+    yield f"  http-request set-header X-Forwarded-Proto {scheme}"
+    yield "  http-request set-header X-Forwarded-Host %[req.hdr(host)]"
+    yield f"  http-request set-header X-Forwarded-Port {gateway.https_port if scheme == 'https' else gateway.http_port}"
+    yield "  use_backend %[var(txn.route)] if { var(txn.route) -m found }"
+    yield f"  default_backend {_NOBODY}"
+
+
+def _proxied(gateway: Gateway) -> Iterator[str]:
+    if gateway.accept_proxy:
+        yield f"  tcp-request connection expect-proxy layer4 if {{ src {_words(gateway.accept_proxy)} }}"
+
+
+def _tls_frontends(gateway: Gateway, routes: str, bind: str, names: str) -> Iterator[str]:
+    """TLS ends here, or, as soon as any service wants it unopened, behind a frontend that looks only at the name."""
+    if not names:
+        yield from _frontend("https", f":{gateway.https_port} {bind}", gateway, routes, "https")
+        return
+    yield "frontend tls"
+    yield "  mode tcp"
+    yield "  option tcplog"
+    yield f"  bind :{gateway.https_port}"
+    yield from _proxied(gateway)
+    yield "  tcp-request inspect-delay 5s"
+    yield "  tcp-request content accept if { req.ssl_hello_type 1 }"
+    for name in ("req.ssl_sni,lower", "req.ssl_sni,lower,regsub(^[^.]*,*)"):
+        yield f"  use_backend %[{name},map_str({names})] if {{ {name},map_str({names}) -m found }}"
+    yield f"  default_backend {_TERMINATE}"
+    yield f"backend {_TERMINATE}"
+    yield "  mode tcp"
+    yield f"  server inner {_INNER} send-proxy-v2"
+    yield from _frontend("https", f"{_INNER} accept-proxy {bind}", gateway, routes, "https", inner=True)
+
+
+def _internal(https_port: int) -> Iterator[str]:
+    yield f"backend {_NOBODY}"
+    yield _answer("return", 404, "no service behind the gateway has host %[var(txn.host)] and path %[path]")
+    if https_port:
+        yield f"backend {_TO_TLS}"
+        yield f"  {_redirect(https_port)}"
+
+
+def _backend(backend: Backend, gateway: Gateway) -> Iterator[str]:
+    http = backend.http
+    yield f"backend {backend.name}"
+    if http.passthrough:
+        yield "  mode tcp"
+    yield from _balance(http)
+    yield f"  timeout server {_ms(http.timeout_s)}"
+    yield f"  retries {http.retries}"
+    if not http.passthrough:
+        yield from _http_rules(backend, gateway)
+    elif http.allow:
+        yield f"  tcp-request content reject unless {{ src {_words(http.allow)} }}"
+
+
+def _balance(http: Http) -> Iterator[str]:
+    match http.sticky:
+        case Sticky.SOURCE:
+            yield "  balance source"
+        case Sticky.HEADER:
+            yield f"  balance hdr({http.sticky_header})"
+        case _:
+            yield f"  balance {http.balance.value if http.balance is not HttpBalance.RANDOM else 'random(2)'}"
+            return
+    yield "  hash-type consistent sdbm avalanche"
+
+
+def _http_rules(backend: Backend, gateway: Gateway) -> Iterator[str]:
+    http, name = backend.http, backend.name
+    if http.allow:
+        why = f"service {name} does not answer %[src]"
+        yield f"{_answer('deny', 403, why)} unless {{ src {_words(http.allow)} }}"
+    if http.redirect and gateway.https_port:
+        yield f"  {_redirect(gateway.https_port)} unless {{ ssl_fc }}"
+    yield "  http-request disable-l7-retry unless { method GET HEAD OPTIONS }"
+    yield from (_header(header) for header in http.headers)
+    if http.sticky is Sticky.COOKIE:
+        yield from _cookie(name)
+    if http.compress:
+        yield "  compression algo gzip"
+        yield "  compression type text/html text/plain text/css text/xml application/json application/javascript image/svg+xml"
+    if http.health:
+        yield "  option httpchk"
+        yield f"  http-check send meth GET uri {http.health} ver HTTP/1.1 hdr Host {_host_for_check(http)}"
+        yield "  http-check expect status 200-399"
+    yield _page(502, f"the task of service {name} that was asked gave no proper answer")
+    yield _page(503, f"no task of service {name} can answer (%[nbsrv({name})] are up)")
+    yield _page(504, f"the task of service {name} that was asked did not answer within {http.timeout_s:g} s")
+
+
+def _cookie(name: str) -> Iterator[str]:
+    """As `cookie … insert indirect nocache` would, which HAProxy 2.6 has not for servers that are added at run time.
+
+    The cookie holds a server's name. One that names none, or one that is in maintenance, counts for nothing.
+    """
+    cookie = f"{COOKIE}-{name}"
+    sent, other = "{ var(txn.sticky) -m found }", "{ var(txn.sticky),strcmp(txn.server) eq 0 }"
+    yield f"  http-request set-var(txn.sticky) req.cook({cookie})"
+    yield rf"  http-request replace-header Cookie ^(.*?)(?:;\s*)?{cookie}=[^;]*(.*)$ \1\2 if {sent}"
+    yield rf"  http-request replace-header Cookie ^;\s*(.*)$ \1 if {sent}"
+    yield "  http-request del-header Cookie if { req.hdr(Cookie) -m len 0 }"
+    yield f"  use-server %[var(txn.sticky)] if {sent}"
+    yield "  http-response set-var(txn.server) srv_name"
+    yield f'  http-response add-header Set-Cookie "{cookie}=%[var(txn.server)]; Path=/; HttpOnly; SameSite=Lax" unless {other}'
+    yield f"  http-response set-header Cache-Control private unless {other}"
+
+
+# --- small pieces ----------------------------------------------------------------------------------------------------------
+
+
+def _header(header: Header) -> str:
+    side = "response" if header.to_response else "request"
+    return f'  http-{side} add-header {header.name} "{header.value}"'
+
+
+def _redirect(port: int) -> str:
+    where = "https://%[var(txn.host)]" + ("" if port == 443 else f":{port}")
+    return f"http-request redirect prefix {where} code 308"
+
+
+def _answer(action: str, status: int, text: str) -> str:
+    option = "deny_status" if action == "deny" else "status"
+    return f'  http-request {action} {option} {status} content-type text/plain lf-string "{status}: {text}\\n"'
+
+
+def _page(status: int, text: str) -> str:
+    return f'  http-error status {status} content-type text/plain lf-string "{status}: {text}\\n"'
+
+
+def _prefix(path: str) -> str:
+    return path if path.endswith("/") else f"{path}/"
+
+
+def _passed(table: Table) -> tuple[Route, ...]:
+    """The routes whose TLS is left to the tasks."""
+    names = {backend.name for backend in table.backends if backend.http.passthrough}
+    return tuple(route for route in table.routes if route.backend in names)
+
+
+def _named(table: Table) -> set[str]:
+    return {backend.http.certificate for backend in table.backends if backend.http.certificate}
+
+
+def _certificate_list(table: Table, default: str, own: Mapping[str, str]) -> str:
+    """The default first; each certificate with the names for which it was asked."""
+    lines = [default]
+    for name, path in own.items():
+        hosts = [host for backend in table.backends if backend.http.certificate == name for host in backend.http.hosts]
+        lines.append(" ".join((path, *(host for host in hosts if host != "*"))))
+    return "\n".join(lines) + "\n"
+
+
+def _host_for_check(http: Http) -> str:
+    return next((host for host in http.hosts if "*" not in host), "localhost")
+
+
+def _words(networks: Iterable[IPv4Network]) -> str:
+    return " ".join(map(str, networks))
+
+
+def _ms(seconds: float) -> str:
+    return f"{round(seconds * 1000)}ms"

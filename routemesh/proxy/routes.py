@@ -1,0 +1,133 @@
+"""Which host and path leads to which service behind the gateway, and to which of its tasks. PURE.
+
+A request belongs to the route whose host is the most specific one (the name itself, then `*.` and the rest of the name, then `*`)
+that has a path which covers the request's; among its paths the longest. Both drivers' configurations, `route_of` and
+`gateway explain` follow this one table.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from routemesh.decide.http import EVERY_HOST
+from routemesh.model import Http, NodeState, Service, ServiceId, State, Task
+from routemesh.names import task_name
+
+_NAME_LENGTH = 12
+"""Of an id, as `service ps` shows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A task that requests may go to. `name` is the beginning of its id, `task` web.1.
+
+    `number` is the place of its address in the overlay's pool: the same for all proxies, so that their hashes agree.
+    """
+
+    name: str
+    task: str
+    number: int
+    address: IPv4Address
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A service behind the gateway, under its name, with the tasks that serve now, in slot order."""
+
+    name: str
+    service: ServiceId
+    http: Http
+    servers: tuple[Server, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Requests for a host (a name, `*.` and a domain, or `*`) whose path is `path` or below it go to a backend."""
+
+    host: str
+    path: str
+    backend: str
+
+    def covers(self, path: str) -> bool:
+        """Whether a request's path is this one or below it."""
+        return self.path == "/" or f"{path}/".startswith(f"{self.path}/")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All routes, those of a host together, longest path first; all backends, by name."""
+
+    routes: tuple[Route, ...]
+    backends: tuple[Backend, ...]
+
+    def backend(self, name: str) -> Backend:
+        """The backend of that name. Raises KeyError."""
+        return {backend.name: backend for backend in self.backends}[name]
+
+
+def table(state: State) -> Table:
+    """What every proxy of the cluster should do, whichever node it is on."""
+    behind = sorted((service for service in state.services.values() if service.spec.http is not None), key=_name)
+    routes = (Route(host, http.path, _name(service)) for service in behind if (http := service.spec.http) for host in http.hosts)
+    return Table(
+        routes=tuple(sorted(routes, key=lambda route: (_host_order(route.host), -len(route.path), route.path))),
+        backends=tuple(
+            Backend(_name(service), service.id, http, tuple(_servers(state, service)))
+            for service in behind
+            if (http := service.spec.http) is not None
+        ),
+    )
+
+
+def route_of(routes: Table, host: str, path: str) -> Route | None:
+    """Where a request belongs; `host` as in the request's header, with or without a port."""
+    for candidate in candidates(host):
+        for route in routes.routes:
+            if route.host == candidate and route.covers(path):
+                return route
+    return None
+
+
+def candidates(host: str) -> tuple[str, str, str]:
+    """The hosts of routes that a request's host may match, the most specific first."""
+    name = host.partition(":")[0].lower()
+    return (name, f"*{name[name.find('.') :]}" if "." in name else name, EVERY_HOST)
+
+
+def effective(routes: Table, host: str) -> tuple[Route, ...]:
+    """Every route that counts for requests whose most specific host is `host`: its own, and less specific ones that add paths."""
+    found: dict[str, Route] = {}
+    for candidate in dict.fromkeys((host, *candidates(host)[1:])):
+        own = (route for route in routes.routes if route.host == candidate)
+        added = [route for route in own if not any(before.covers(route.path) for before in found.values())]
+        found |= {route.path: route for route in added}
+    return tuple(sorted(found.values(), key=lambda route: (-len(route.path), route.path)))
+
+
+def _name(service: Service) -> str:
+    return service.spec.name
+
+
+def _host_order(host: str) -> tuple[int, str]:
+    return (2 if host == EVERY_HOST else 1 if host.startswith("*.") else 0, host)
+
+
+def _servers(state: State, service: Service) -> Iterator[Server]:
+    serving = (task for task in state.tasks.values() if task.service_id == service.id and _serves(state, task))
+    for task in sorted(serving, key=lambda task: (task.slot, task.id)):
+        assert task.address is not None and task.spec.http is not None and task.node_id is not None and state.cluster is not None
+        yield Server(
+            name=task.id[:_NAME_LENGTH],
+            task=task_name(task.spec.name, task.slot, state.nodes[task.node_id].name),
+            number=int(task.address) - int(state.cluster.ingress_subnet.network_address),
+            address=task.address,
+            port=task.spec.http.port,
+        )
+
+
+def _serves(state: State, task: Task) -> bool:
+    if not task.serving or task.address is None or task.spec.http is None or task.node_id is None:
+        return False
+    node = state.nodes.get(task.node_id)
+    return node is not None and node.state is NodeState.READY

@@ -1,0 +1,388 @@
+"""The gateway in the lab, with real proxies: where requests go, what survives what, and who is kept with which task."""
+
+import http.client
+import os
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.cluster import ADDRESSES, CLIENT, Answer, Cluster, parse
+from tests.lab.load import load
+from tests.support import require, unique, wait_until
+
+HTTP, HTTPS = 80, 443
+NODE1, NODE2, NODE3 = ADDRESSES.values()
+COOKIE = re.compile(r"(ROUTEMESH[^=;]*)=([^;]*)")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer through the gateway."""
+
+    status: int
+    body: str
+    headers: dict[str, str]
+
+    @property
+    def answer(self) -> Answer:
+        """What whoami said."""
+        assert self.status == 200, self
+        return parse(self.body)
+
+    @property
+    def cookie(self) -> str:
+        """The gateway's cookie, NAME=VALUE; "" if it set none."""
+        found = COOKIE.search(self.headers.get("set-cookie", ""))
+        return found[0] if found else ""
+
+
+@pytest.fixture(scope="module")
+def gate() -> Iterator[Cluster]:
+    """A lab with the gateway on every node."""
+    require("root", "netns", "nf_tables", "haproxy")
+    cluster = Cluster(unique("gate"))
+    cluster.lab("up")
+    cluster.cli("gateway", "enable")
+    yield cluster
+    cluster.lab("down")
+
+
+def labels(host: str, **others: str) -> tuple[str, ...]:
+    """Flags that put whoami behind the gateway."""
+    ours = {"host": host, "port": "80"} | {name.replace("_", "-"): value for name, value in others.items()}
+    flags = [f"routemesh.http.{key}={value}" for key, value in ours.items()]
+    return tuple(word for flag in (*flags, "routemesh.health.tcp=80") for word in ("--label", flag))
+
+
+def get(cluster: Cluster, host: str, path: str = "/", address: str = NODE1, **headers: str) -> Reply:
+    """Ask for http://HOST/PATH at a node, by a new connection."""
+
+    def ask() -> Reply:
+        connection = http.client.HTTPConnection(address, HTTP, timeout=5)
+        try:
+            given = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request("GET", path, headers={"Host": host} | given)
+            answer = connection.getresponse()
+            found = {name.lower(): value for name, value in answer.getheaders()}
+            return Reply(answer.status, answer.read().decode(), found)
+        finally:
+            connection.close()
+
+    return cluster.at("client", ask)
+
+
+def curl(cluster: Cluster, *arguments: str) -> str:
+    """What curl prints on the client."""
+    return cluster.inside("client", "curl", "--silent", "--show-error", "--max-time", "5", *arguments)
+
+
+def proxy_pid(cluster: Cluster, node: str, program: str = "haproxy") -> int:
+    """The proxy's master on a node: the child of the one program in the task."""
+    task = next(task for task in cluster.serving("gateway") if task["node"] == node)
+    pids: list[int] = [task["pid"]]
+    for pid in pids:
+        if Path(f"/proc/{pid}/comm").read_text().strip() == program:
+            return pid
+        pids += children(pid)
+    raise AssertionError(f"no {program} on {node}")
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, by their pids."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _daemon(cluster: Cluster, name: str) -> dict[str, Any]:
+    return next(node for node in cluster.json("lab", "status", "--name", cluster.name) if node["name"] == name)
+
+
+# --- where requests go -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def routes(cluster: Cluster, **wanted: tuple[str, str]) -> Iterator[dict[str, str]]:
+    """A service for each host and path, under these names; the container of each one's task."""
+    create = ("service", "create", "--quiet")
+    for name, (host, path) in wanted.items():
+        cluster.cli(*create, "--name", name, *labels(host, path=path), "host", "routemesh", "whoami")
+    try:
+        yield {name: cluster.serving(name)[0]["container"] for name in wanted}
+    finally:
+        cluster.cli("service", "rm", *wanted)
+
+
+def test_the_most_specific_host_and_then_the_longest_path_wins(gate: Cluster) -> None:
+    with routes(
+        gate,
+        exact=("a.example", "/"),
+        api=("a.example", "/api"),
+        apitwo=("a.example", "/api/v2"),
+        wild=("*.example", "/wild"),
+        every=("*", "/every"),
+    ) as containers:
+        expected = {
+            ("a.example", "/"): "exact",
+            ("A.Example:80", "/x"): "exact",
+            ("a.example", "/api"): "api",
+            ("a.example", "/api/"): "api",
+            ("a.example", "/api?x=1"): "api",
+            ("a.example", "/apix"): "exact",
+            ("a.example", "/api/v2/x"): "apitwo",
+            ("a.example", "/api/v20"): "api",
+            ("b.example", "/wild/x"): "wild",
+            ("b.example", "/"): None,
+            ("a.b.example", "/wild"): None,
+            ("b.example", "/every"): "every",
+            ("elsewhere.test", "/every/x"): "every",
+            ("elsewhere.test", "/"): None,
+        }
+        for (host, path), name in expected.items():
+            reply = get(gate, host, path, NODE2)
+            if name is None:
+                assert reply.status == 404, (host, path)
+                assert f"404: no service behind the gateway has host {host} and path {path}" in reply.body
+            else:
+                assert reply.answer.hostname == containers[name], (host, path)
+
+
+def test_a_task_and_the_log_know_the_client(gate: Cluster) -> None:
+    with routes(gate, seen=("seen.example", "/")):
+        reply = get(gate, "seen.example", address=NODE3, X_Forwarded_For="203.0.113.9")
+        assert re.findall(r"(?i)^x-forwarded-for: (.*)$", reply.body, re.MULTILINE) == [CLIENT]
+        for header in ("x-forwarded-proto: http", "x-forwarded-host: seen.example", "x-forwarded-port: 80"):
+            assert header in reply.body
+        line = f"{CLIENT}:"
+        wait_until(
+            lambda: any(line in said and "seen/" in said for said in gate.cli("service", "logs", "gateway").splitlines()),
+            what="the client's address in the log",
+        )
+
+
+def test_a_service_without_tasks_says_so(gate: Cluster) -> None:
+    with gate.service("none", "--replicas", "0", *labels("none.example")):
+        reply = get(gate, "none.example")
+        assert (reply.status, reply.body) == (503, "503: no task of service none can answer (0 are up)\n")
+
+
+def test_who_is_not_allowed_is_told_so(gate: Cluster) -> None:
+    with gate.service("closed", *labels("closed.example", allow="203.0.113.0/24")):
+        reply = get(gate, "closed.example")
+        assert (reply.status, reply.body) == (403, f"403: service closed does not answer {CLIENT}\n")
+
+
+def test_headers_are_added_and_text_is_compressed(gate: Cluster) -> None:
+    added = "X-Env=lab one;response:X-Frame-Options=DENY"
+    with gate.service("dressed", *labels("dressed.example", header_add=added, compress="on")):
+        reply = get(gate, "dressed.example")
+        assert "x-env: lab one" in reply.body.lower()
+        assert reply.headers["x-frame-options"] == "DENY"
+        assert get(gate, "dressed.example", Accept_Encoding="identity").headers.get("content-encoding") is None
+        assert "content-encoding: gzip" in curl(
+            gate, "-I", "-X", "GET", "-H", "Host: dressed.example", "-H", "Accept-Encoding: gzip", f"http://{NODE1}/"
+        )
+
+
+# --- what survives what ------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_lost_in_an_update_nor_when_services_come_and_go(gate: Cluster) -> None:
+    with gate.service("rolling", "--replicas", "3", *labels("*")), load(gate, HTTP) as witness:
+        before = {task["id"] for task in gate.serving("rolling")}
+        gate.cli("service", "update", "--env-add", "NEW=1", "rolling")
+        assert not before & {task["id"] for task in gate.serving("rolling")}
+        gate.cli("service", "update", "--update-order", "start-first", "--env-add", "NEW=2", "rolling")
+        gate.cli("service", "scale", "rolling=5")
+        gate.cli("service", "scale", "rolling=2")
+        with routes(gate, guest=("guest.example", "/")):
+            assert get(gate, "guest.example").status == 200
+        assert witness.total > 100
+    assert witness.failures == []
+
+
+def test_a_task_coming_or_going_reloads_nothing(gate: Cluster) -> None:
+    with gate.service("calm", *labels("calm.example")):
+        get(gate, "calm.example")
+        workers = {node: children(proxy_pid(gate, node)) for node in ADDRESSES}
+        gate.cli("service", "scale", "calm=3")
+        seen = {get(gate, "calm.example").answer.hostname for _ in range(6)}
+        assert seen == {task["container"] for task in gate.serving("calm")}
+        for node, before in workers.items():
+            assert children(proxy_pid(gate, node)) == before
+
+
+def test_a_killed_proxy_is_back_within_a_second_and_other_nodes_are_unaffected(gate: Cluster) -> None:
+    with gate.service("steady", "--replicas", "2", *labels("*")):
+        get(gate, "x")
+        others_failed: list[str] = []
+        os.kill(proxy_pid(gate, "node1"), signal.SIGKILL)
+        started = time.monotonic()
+        while True:
+            for address in (NODE2, NODE3):
+                if get(gate, "x", address=address).status != 200:
+                    others_failed.append(address)
+            try:
+                if get(gate, "x").status == 200:
+                    break
+            except OSError:
+                assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 1.0
+        assert not others_failed
+
+
+def test_a_restarted_daemon_leaves_proxies_alone(gate: Cluster) -> None:
+    with gate.service("kept", *labels("kept.example")):
+        before = proxy_pid(gate, "node2")
+        kept = gate.at("client", lambda: http.client.HTTPConnection(NODE2, HTTP, timeout=5))
+        gate.at("client", lambda: kept.request("GET", "/", headers={"Host": "kept.example"}))
+        kept.getresponse().read()
+        os.kill(_daemon(gate, "node2")["pid"], signal.SIGKILL)
+        gate.lab("start", "node2")
+        wait_until(lambda: _daemon(gate, "node2")["ready"], 10, "the daemon")
+        kept.request("GET", "/", headers={"Host": "kept.example"})
+        assert kept.getresponse().status == 200
+        kept.close()
+        assert proxy_pid(gate, "node2") == before
+
+
+# --- who is kept with which task ---------------------------------------------------------------------------------------------
+
+
+def test_a_cookie_keeps_each_client_with_its_task_whatever_node_it_asks(gate: Cluster) -> None:
+    with gate.service("shop", "--replicas", "3", *labels("shop.example", sticky="cookie")):
+        first = get(gate, "shop.example")
+        name, _, value = first.cookie.partition("=")
+        assert name == "ROUTEMESH-shop"
+        assert first.headers["cache-control"] == "private"
+        for address in ADDRESSES.values():
+            again = get(gate, "shop.example", address=address, Cookie=f"a=1; {name}={value}; b=2")
+            assert again.answer.hostname == first.answer.hostname
+            assert again.cookie == ""
+            assert "cookie: a=1; b=2" in again.body.lower()
+
+
+def test_only_clients_of_a_task_that_is_gone_move(gate: Cluster) -> None:
+    with gate.service("crowd", "--replicas", "3", *labels("crowd.example", sticky="cookie")):
+        clients = [get(gate, "crowd.example") for _ in range(300)]
+        homes = {reply.cookie: reply.answer.hostname for reply in clients}
+        assert Counter(reply.answer.hostname for reply in clients) == Counter(dict.fromkeys(homes.values(), 100))
+        gate.cli("service", "scale", "crowd=5")
+        for cookie, home in homes.items():
+            assert get(gate, "crowd.example", address=NODE2, Cookie=cookie).answer.hostname == home
+        gate.cli("service", "scale", "crowd=2")
+        left = {task["container"] for task in gate.serving("crowd")}
+        for cookie, home in homes.items():
+            moved = get(gate, "crowd.example", address=NODE3, Cookie=cookie)
+            assert (moved.answer.hostname == home) == (home in left)
+            assert bool(moved.cookie) == (home not in left)
+
+
+@pytest.mark.parametrize("sticky", ["header:X-User", "source"])
+def test_hashes_agree_on_all_nodes_and_move_few_when_a_task_comes(gate: Cluster, sticky: str) -> None:
+    users = [f"user{number}" for number in range(60)]
+    with gate.service("hashed", "--replicas", "3", *labels("hashed.example", sticky=sticky)):
+
+        def homes() -> list[tuple[str, ...]]:
+            return [
+                tuple(get(gate, "hashed.example", address=at, X_User=user).answer.hostname for at in ADDRESSES.values())
+                for user in users
+            ]
+
+        before = homes()
+        assert all(len(set(home)) == 1 for home in before)
+        gate.cli("service", "scale", "hashed=4")
+        after = homes()
+        added = {task["container"] for task in gate.serving("hashed")} - {home[0] for home in before}
+        moved = [new[0] for old, new in zip(before, after, strict=True) if old != new]
+        assert set(moved) <= added
+        assert len(moved) < len(users) * 0.6 or sticky == "source"
+
+
+# --- TLS and protocols -------------------------------------------------------------------------------------------------------
+
+
+def at(host: str, port: int = HTTPS, address: str = NODE1) -> tuple[str, ...]:
+    """curl's flag that leads a name to a node."""
+    return ("--connect-to", f"{host}:{port}:{address}:{port}")
+
+
+@pytest.fixture(scope="module")
+def certificate(gate: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for tls.example, kept as the secret tls-example."""
+    from routemesh.gateway import selfsigned
+
+    pem = tmp_path_factory.mktemp("tls") / "tls.pem"
+    pem.write_bytes(selfsigned.make(("tls.example", "*.tls.example")))
+    gate.cli("secret", "create", "tls-example", str(pem))
+    return pem
+
+
+def test_tls_by_name_with_http2_and_a_redirect_from_http(gate: Cluster, certificate: Path) -> None:
+    with gate.service("secure", *labels("tls.example", tls="tls-example,redirect")):
+        said = curl(gate, "--cacert", str(certificate), *at("tls.example"), "-i", "https://tls.example/")
+        assert said.startswith("HTTP/2 200")
+        assert "x-forwarded-proto: https" in said
+        assert (reply := get(gate, "tls.example", "/a?b=c")).status == 308
+        assert reply.headers["location"] == "https://tls.example/a?b=c"
+        other = gate.inside(
+            "client", "sh", "-c", f"openssl s_client -connect {NODE1}:443 -servername other.example </dev/null 2>&1"
+        )
+        assert "CN = routemesh.invalid" in other
+        row = next(secret for secret in gate.json("secret", "ls") if secret["name"] == "tls-example")
+        assert row["services"] == ["secure"]
+        assert "in use by service secure" in gate.refused("secret", "rm", "tls-example")
+
+
+def test_a_new_certificate_breaks_no_connection(gate: Cluster, certificate: Path, tmp_path: Path) -> None:
+    from routemesh.gateway import selfsigned
+
+    renewed = tmp_path / "renewed.pem"
+    renewed.write_bytes(selfsigned.make(("renew.example",)))
+    gate.cli("secret", "create", "renewed", str(renewed))
+    with (
+        gate.service("renew", *labels("renew.example", tls="tls-example")),
+        load(gate, HTTP) as witness,
+        gate.service("any", *labels("*")),
+    ):
+        wait_until(lambda: witness.total > 20, what="the load")
+        witness.failures.clear()
+        tasks = [task["id"] for task in gate.serving("renew")]
+        gate.cli("service", "update", "--label-add", "routemesh.http.tls=renewed", "renew")
+        assert curl(gate, "--cacert", str(renewed), *at("renew.example"), "https://renew.example/").startswith("Hostname")
+        assert [task["id"] for task in gate.serving("renew")] == tasks
+        assert witness.failures == []
+    gate.cli("secret", "rm", "renewed")
+
+
+def test_what_can_go_wrong_with_certificates_is_told(gate: Cluster, tmp_path: Path) -> None:
+    from routemesh.gateway import selfsigned
+
+    create = ("service", "create", "--name", "wrong")
+    refusal = gate.refused(*create, *labels("w.example", tls="missing"), "host", "true")
+    assert "label routemesh.http.tls=missing: there is no secret missing; secrets are: " in refusal
+    (junk := tmp_path / "junk").write_text("no certificate")
+    gate.cli("secret", "create", "junk", str(junk))
+    assert "it is not a certificate in PEM" in gate.refused(*create, *labels("w.example", tls="junk"), "host", "true")
+    (old := tmp_path / "old").write_bytes(selfsigned.make(("old.example",), days=-1))
+    gate.cli("secret", "create", "old", str(old))
+    with gate.service("old", *labels("old.example", tls="old")):
+        assert "warning: service old: certificate old has expired on " in gate.cli("gateway", "status")
+    gate.cli("secret", "rm", "junk", "old")
+
+
+def test_keys_are_nobodys_to_read_and_in_no_log(gate: Cluster, certificate: Path) -> None:
+    with gate.service("keys", *labels("tls.example", tls="tls-example")):
+        found = list(gate.directory.glob("node*/gateway/*/cert-*.pem"))
+        assert len(found) >= 3
+        assert {path.stat().st_mode & 0o777 for path in found} == {0o600}
+        assert {path.parent.stat().st_mode & 0o777 for path in found} == {0o700}
+        key = certificate.read_text().rpartition("-----BEGIN PRIVATE KEY-----\n")[2][:40]
+        for log in gate.directory.glob("disk/*/daemon.log"):
+            assert key not in log.read_text()
