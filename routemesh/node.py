@@ -26,10 +26,11 @@ from routemesh.api.server import serve
 from routemesh.decide import admit
 from routemesh.errors import Conflict, Unavailable, UserError
 from routemesh.gateway.loop import GatewayLoop
+from routemesh.gateway.loop import check as check_gateway
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.kernel.observe import observe_node
 from routemesh.manager import Manager
-from routemesh.model import INGRESS_VNI, VXLAN_OVERHEAD_BYTES, VXLAN_PORT, Node, NodeId, Protocol
+from routemesh.model import INGRESS_VNI, VXLAN_OVERHEAD_BYTES, VXLAN_PORT, Node, NodeId, Protocol, ServiceSpec
 from routemesh.nodeplan import HOST, Capabilities, Link, NodePlan, Vxlan, namespace
 from routemesh.options import NodeOptions
 from routemesh.plan import check_engine
@@ -114,7 +115,7 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
             node_id=node.id,
             store=store,
             now=time.time,
-            check=runtime.check,
+            check=partial(_check_spec, runtime),
             plan=dataplane.plan,
             diff=dataplane.diff,
             logs=runtime.logs,
@@ -144,6 +145,11 @@ async def _observe(
     engine: Literal["nftables", "ipvs"] = "ipvs" if node.engine == "ipvs" else "nftables"
     read = partial(observe_node, node.name, engine, (node.address,), options.run_dir / "netns", caps, ports)
     return await asyncio.get_running_loop().run_in_executor(reader, read)
+
+
+def _check_spec(runtime: ProcessRuntime, spec: ServiceSpec) -> None:
+    runtime.check(spec)
+    check_gateway(spec)
 
 
 def _node(options: NodeOptions, caps: Capabilities, engine: str) -> Node:

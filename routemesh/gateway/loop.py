@@ -7,6 +7,7 @@ serves nobody, and comes back with the newest configuration.
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,17 +15,18 @@ from pathlib import Path
 
 from routemesh import names
 from routemesh.decide import admit
-from routemesh.errors import RoutemeshError
+from routemesh.errors import RoutemeshError, UserError
 from routemesh.gateway.files import Directory, remove_others
 from routemesh.gateway.haproxy import Haproxy
 from routemesh.gateway.proxies import Execute, NotYet, Proxy
 from routemesh.gateway.supervise import DIRECTORY
-from routemesh.model import Gateway, GatewayDriver, NodeId, State, Task, TaskId, TaskState
+from routemesh.model import Gateway, GatewayDriver, NodeId, ServiceSpec, State, Task, TaskId, TaskState
 from routemesh.proxy import haproxy
 from routemesh.proxy.certificates import DEFAULT_CERTIFICATE
 from routemesh.proxy.rendered import Rendered
 from routemesh.proxy.routes import Table, table
 from routemesh.runtime import Runtime
+from routemesh.runtime.hostcommand import DEFAULT_PATH
 from routemesh.store import Store
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,17 @@ class Driver:
 
 
 DRIVERS: Mapping[GatewayDriver, Driver] = {GatewayDriver.HAPROXY: Driver(haproxy.render, Haproxy)}
+
+
+def check(spec: ServiceSpec) -> None:
+    """Raises UserError when this node lacks the program that a gateway is to be made of."""
+    driver = spec.gateway.driver if spec.gateway is not None else None
+    if driver is None:
+        return
+    if driver not in DRIVERS:
+        raise UserError(f"service {spec.name}: driver {driver} is not available; use --driver {', '.join(DRIVERS)}")
+    if shutil.which(driver, path=DEFAULT_PATH) is None:
+        raise UserError(f"service {spec.name}: no program '{driver}' on this node; install Debian's package {driver} on all")
 
 
 class GatewayLoop:
