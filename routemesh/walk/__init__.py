@@ -1,11 +1,11 @@
-"""What happens to one packet and to its reply, in the plans of all nodes. PURE.
+"""What happens to one packet and to its reply, in the kernels of all nodes, as planned or as observed. PURE.
 
 Tests use this as oracle and people as `explain` (rule 11). It knows the kernel's rules and the vocabulary of nodeplan, not how
 `plan` uses them. What it does not know it reports as UnknownRule.
 
     nouns      packets, places, hops, outcomes         journey     to a process and back
-    network    all nodes' plans → stack                layer3      a namespace's IP layer: in, on, out, arrived
-    stack      one namespace's plan, for look-up       layer2      from a device to the next IP layer: ARP, bridges, tunnels
+    network    all nodes, planned or seen → stack      layer3      a namespace's IP layer: in, on, out, arrived
+    stack      one namespace; routing: its routes      layer2      from a device to the next IP layer: ARP, bridges, tunnels
     flight     a packet under way                      netfilter   what is met at a hook; hooks: in which order
     lots       its choices                             conntrack   connections, NAT; ipvs, balancer: IPVS's
     chains     both tools' chains in one form          rules       what they do; fields: what they can read
@@ -21,7 +21,7 @@ from routemesh.snapshot import Endpoint
 from routemesh.walk.flight import Trip
 from routemesh.walk.journey import there_and_back
 from routemesh.walk.lots import Lots
-from routemesh.walk.network import Host, Network
+from routemesh.walk.network import Host, Network, observed
 from routemesh.walk.nouns import (
     OUTSIDE,
     Branch,
@@ -35,6 +35,7 @@ from routemesh.walk.nouns import (
     Refused,
     ReplyArrives,
     ReplyLost,
+    Unclear,
     UnknownRule,
     Walk,
 )
@@ -55,8 +56,11 @@ __all__ = [
     "Refused",
     "ReplyArrives",
     "ReplyLost",
+    "Unclear",
     "UnknownRule",
     "Walk",
+    "every_way",
+    "observed",
     "walk",
 ]
 
@@ -67,6 +71,16 @@ def walk(network: Network, packet: Packet, start: Place = OUTSIDE) -> Walk:
     `start`: OUTSIDE for a client on the underlay that is no node, or the namespace whose process sends it.
     Raises UnknownRule at anything that can't be evaluated, NotFound when `start` does not exist.
     """
+    branches = every_way(network, packet, start)
+    for branch in branches:
+        outcome = branch.outcome.reply if isinstance(branch.outcome, Delivered) else branch.outcome
+        if isinstance(outcome, Unclear):
+            raise UnknownRule(outcome.place, outcome.what)
+    return branches
+
+
+def every_way(network: Network, packet: Packet, start: Place = OUTSIDE) -> Walk:
+    """The same for people: a branch, or a reply, that leads to what can't be evaluated ends there, as Unclear."""
     if packet.protocol is Protocol.TCP:
         packet = replace(packet, flags=frozenset({"syn"}))
     return tuple(_branches(network, packet, start))

@@ -3,9 +3,10 @@
 Source: the kernel's ip_vs_conn.c (ip_vs_conn_in_get, ip_vs_conn_out_get).
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from routemesh.snapshot import Endpoint, Flow
+from routemesh.snapshot import ConntrackEntry, Endpoint, Flow
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,19 @@ class Balanced:
     tracked: bool
 
 
-@dataclass(slots=True)
 class Balancer:
-    """They are found by what the client sends and, where that is translated, by what the server sends."""
+    """They are found by what the client sends and, where that is translated, by what the server sends.
 
-    requests: dict[Flow, Balanced] = field(default_factory=dict)
-    answers: dict[Flow, Balanced] = field(default_factory=dict)
+    `existing`: the tracked connections that there are already. What comes back from another end than was asked, although NAT
+    did nothing to it, IPVS has masqueraded.
+    """
+
+    def __init__(self, existing: Iterable[ConntrackEntry] = ()) -> None:
+        self.requests: dict[Flow, Balanced] = {}
+        self.answers: dict[Flow, Balanced] = {}
+        for entry in existing:
+            if "dnat" not in entry.status and entry.reply.source != entry.original.destination:
+                self.add(Balanced(entry.original, entry.reply.source, translated=True, tracked=True))
 
     def add(self, connection: Balanced) -> None:
         """Remember a connection."""

@@ -7,8 +7,9 @@ Source: iptables(8); include/uapi/linux/netfilter_ipv4.h (nf_ip_hook_priorities)
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
+from routemesh.names import TABLE
 from routemesh.nodeplan import BUILT_IN, Chain, Family, Hook, Item, Rule, XtChain, XtRule, XtTable
 
 _HOOKS: Mapping[str, Literal["prerouting", "input", "forward", "output", "postrouting"]] = {
@@ -20,32 +21,52 @@ _HOOKS: Mapping[str, Literal["prerouting", "input", "forward", "output", "postro
 }
 _PRIORITIES: Mapping[XtTable, int] = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
 _SOURCE_NAT = 100
+_OF_IPV4 = frozenset({"ip", "inet"})
+
+Space = str
+"""Within which jumps and maps are: iptables' table, or nftables' family and, if it is not ours, the table's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleChain:
     """A chain, each rule with the item that a hop names as having decided.
 
-    `space`: nftables' family or iptables' table, within which its jumps and its maps are. `item` is what the chain itself is;
-    None for a chain that is none of ours as such. `drops`: its policy.
+    `item` is what the chain itself is; None for a chain that is none of ours as such. `drops`: its policy. `family` None: it is
+    iptables'.
     """
 
-    space: Family | XtTable
+    space: Space
     name: str
     rules: tuple[tuple[Rule, Item], ...]
     item: Item | None
+    family: Family | None
     hook: Hook | None = None
     drops: bool = False
 
     @property
     def iptables(self) -> bool:
         """Whether iptables made it."""
-        return self.space in get_args(XtTable)
+        return self.family is None
+
+    def meets(self, hook: str, device: str | None) -> bool:
+        """Whether IPv4 packets at a hook (of a device) meet it."""
+        if self.hook is None or self.hook.hook != hook:
+            return False
+        if device is None:
+            return self.hook.device is None and (self.family is None or self.family in _OF_IPV4)
+        return self.hook.device is not None and device in self.hook.device.split(",")
+
+
+def space_of(family: Family, table: str) -> Space:
+    """The space of an nftables table."""
+    return family if table == TABLE else f"{family} {table}"
 
 
 def of_nftables(chain: Chain) -> RuleChain:
     """An nftables chain."""
-    return RuleChain(chain.family, chain.name, tuple((rule, chain) for rule in chain.rules), chain, chain.hook)
+    rules = tuple((rule, chain) for rule in chain.rules)
+    space = space_of(chain.family, chain.table)
+    return RuleChain(space, chain.name, rules, chain, chain.family, chain.hook, chain.policy == "drop")
 
 
 def of_iptables(items: Iterable[Item]) -> Iterator[RuleChain]:
@@ -66,7 +87,8 @@ def _combined(table: XtTable, name: str, chain: XtChain | None, loose: list[XtRu
     rules: list[tuple[Rule, Item]] = [(item.rule, item) for item in reversed(loose) if item.head]
     rules += [(rule, chain) for rule in chain.rules] if chain is not None else []
     rules += [(item.rule, item) for item in loose if not item.head]
-    return RuleChain(table, name, tuple(rules), chain, _hook(table, name), chain is not None and chain.policy == "DROP")
+    drops = chain is not None and chain.policy == "DROP"
+    return RuleChain(table, name, tuple(rules), chain, None, _hook(table, name), drops)
 
 
 def _hook(table: XtTable, name: str) -> Hook | None:

@@ -3,11 +3,11 @@
 Source: the kernel's nf_conntrack_core.c, nf_nat_core.c (nf_nat_setup_info, nf_nat_packet).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from routemesh.snapshot import Endpoint, Flow
+from routemesh.snapshot import ConntrackEntry, Endpoint, Flow
 from routemesh.walk.nouns import Packet
 
 End = Literal["source", "destination"]
@@ -15,7 +15,12 @@ _STATUS: Mapping[End, str] = {"source": "snat", "destination": "dnat"}
 _OPPOSITE: Mapping[End, End] = {"source": "destination", "destination": "source"}
 
 
-@dataclass(slots=True)
+_GOING = frozenset({"dying"})
+_OVER = ("TIME_WAIT", "CLOSE")
+"""The states of TCP in which a connection that opens with the same ends is another one (nf_conntrack_tcp_packet)."""
+
+
+@dataclass(slots=True, eq=False)
 class Connection:
     """What a namespace knows of a connection: how its packets come in, in both directions.
 
@@ -26,6 +31,7 @@ class Connection:
 
     original: Flow
     reply: Flow
+    zone: int = 0
     mark: int = 0
     answered: bool = False
     confirmed: bool = False
@@ -40,21 +46,37 @@ class Connection:
 
 
 class Conntrack:
-    """All connections of one namespace."""
+    """All connections of one namespace. `existing`: those that it has already."""
 
-    def __init__(self) -> None:
-        self._known: dict[Flow, Connection] = {}
+    def __init__(self, existing: Iterable[ConntrackEntry] = ()) -> None:
+        self._originals: dict[tuple[Flow, int], Connection] = {}
+        self._replies: dict[Flow, Connection] = {}
+        for entry in existing:
+            if not _GOING & entry.status and entry.state not in _OVER:
+                self._add(_known(entry))
 
-    def look_up(self, packet: Packet) -> tuple[Connection, bool]:
-        """The packet's connection, made if need be, and whether the packet belongs to its reply direction."""
+    def look_up(self, packet: Packet, zone: int = 0) -> tuple[Connection, bool] | None:
+        """The packet's connection and whether the packet belongs to its reply direction; None for one that is new."""
         flow = flow_of(packet)
-        connection = self._known.get(flow)
+        connection = self._originals.get((flow, zone))
+        if connection is not None:
+            return connection, False
+        connection = self._replies.get(flow)
         if connection is None:
-            connection = self._known[flow] = Connection(flow, flow.reversed())
-            self._known.setdefault(connection.reply, connection)
-        replies = connection.reply == flow and connection.original != flow
-        connection.answered |= replies and not packet.error
-        return connection, replies
+            return None
+        connection.answered |= not packet.error
+        return connection, True
+
+    def new(self, packet: Packet, zone: int = 0) -> Connection:
+        """A connection that begins with this packet. Its zone is that of this direction alone."""
+        flow = flow_of(packet)
+        connection = Connection(flow, flow.reversed(), zone)
+        self._add(connection)
+        return connection
+
+    def _add(self, connection: Connection) -> None:
+        self._originals[connection.original, connection.zone] = connection
+        self._replies.setdefault(connection.reply, connection)
 
     def translate(self, connection: Connection, end: End, to: Endpoint) -> bool:
         """Settle what one end of the connection becomes; False where another connection has such ends already."""
@@ -68,13 +90,28 @@ class Conntrack:
 
     def expect(self, connection: Connection, reply: Flow) -> bool:
         """Let the connection's replies come in as `reply`; False where those of another one do already."""
-        if self._known.get(reply, connection) is not connection:
+        others = (self._replies.get(reply), self._originals.get((reply, connection.zone)))
+        if any(other not in (None, connection) for other in others):
             return False
-        if self._known.get(connection.reply) is connection:
-            del self._known[connection.reply]
-        self._known[reply] = connection
+        if self._replies.get(connection.reply) is connection:
+            del self._replies[connection.reply]
+        self._replies[reply] = connection
         connection.reply = reply
         return True
+
+
+def _known(entry: ConntrackEntry) -> Connection:
+    translated = frozenset(end for end, status in _STATUS.items() if status in entry.status)
+    return Connection(
+        entry.original,
+        entry.reply,
+        entry.zone,
+        entry.mark,
+        answered=entry.replied,
+        confirmed=True,
+        decided=frozenset(_STATUS),
+        translated=translated,
+    )
 
 
 def flow_of(packet: Packet) -> Flow:

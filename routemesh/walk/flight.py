@@ -41,12 +41,14 @@ class Trip:
     def conntrack(self, place: Place) -> Conntrack:
         """The connections of a namespace."""
         if place not in self.conntracks:
-            self.conntracks[place] = Conntrack()
+            self.conntracks[place] = Conntrack(self.network.connections(place))
         return self.conntracks[place]
 
     def balancer(self, place: Place) -> Balancer:
         """The connections that a namespace has balanced."""
-        return self.balancers.setdefault(place, Balancer())
+        if place not in self.balancers:
+            self.balancers[place] = Balancer(self.network.connections(place))
+        return self.balancers[place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,8 @@ Step = Sending | AtDevice | AtStack | Arrived
 class Flight:
     """The packet in one namespace. `incoming` is "" for a packet of its own, `outgoing` until it is routed.
 
-    `untracked`: connection tracking leaves it alone. `balanced`: IPVS has dealt with it; `taken`: and sends it itself.
+    `zone`: the one of connection tracking. `untracked`: that leaves the packet alone. `balanced`: IPVS has dealt with it;
+    `taken`: and sends it itself.
     """
 
     trip: Trip
@@ -105,6 +108,7 @@ class Flight:
     next_hop: IPv4Address | None = None
     connection: Connection | None = None
     replies: bool = False
+    zone: int = 0
     untracked: bool = False
     balanced: bool = False
     taken: bool = False
@@ -132,9 +136,13 @@ class Flight:
         if self.stack.is_local(destination):
             self.outgoing, self.next_hop = LOOPBACK, destination
             return
-        hop = self.stack.route(destination, mark)
+        hop = self.stack.route(destination, mark, self.packet.source.address, self.incoming)
         if hop is None:
             self.refuse(f"there is no route to {destination}")
+        if hop.kind == "blackhole":
+            self.drop(f"the route to {destination} is a black hole", hop.item)
+        if hop.kind != "unicast":
+            self.refuse(f"the route to {destination} says {hop.kind}", hop.item)
         self.outgoing, self.next_hop = hop.link, hop.address
         self.note(f"route {hop}", hop.item)
 

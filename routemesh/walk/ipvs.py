@@ -34,6 +34,8 @@ def schedule(flight: Flight, hook: str) -> None:
         if connection is None:
             return
         balancer.add(connection)
+    elif not any(connection.server.address == server.address for each in flight.stack.servers.values() for server in each):
+        flight.drop(f"ipvs leads its connection to {connection.server}, which is no server any more")
     _transmit(flight, hook, connection)
 
 

@@ -5,7 +5,7 @@ from routemesh.model import Protocol
 from routemesh.walk import layer2, layer3
 from routemesh.walk.conntrack import flow_of
 from routemesh.walk.flight import Arrived, AtDevice, AtStack, Ended, Sending, Step, Trip, refusal_of
-from routemesh.walk.network import Network
+from routemesh.walk.network import Listener, Network
 from routemesh.walk.nouns import (
     OUTSIDE,
     Delivered,
@@ -16,6 +16,8 @@ from routemesh.walk.nouns import (
     Refused,
     ReplyArrives,
     ReplyLost,
+    Unclear,
+    UnknownRule,
 )
 from routemesh.walk.stack import Stack
 
@@ -26,37 +28,52 @@ _MOST_STEPS = 200
 def there_and_back(trip: Trip, packet: Packet, client: Place) -> tuple[Outcome, int]:
     """The outcome, and how many of the trip's hops belong to the way there."""
     try:
-        arrived = _served(trip, packet, client)
+        arrived, listener = _served(trip, packet, client)
     except Ended as end:
         turn = len(trip.hops)
         return _as_heard(trip, end, packet, client), turn
+    except UnknownRule as error:
+        return error.unclear, len(trip.hops)
     turn, got = len(trip.hops), arrived.packet
-    reply = _brought_back(trip, _answer(trip.network, arrived), packet, client)
-    port = got.destination.port
-    return Delivered(place=arrived.place, protocol=got.protocol, port=port, peer=got.source, reply=reply), turn
+    reply: ReplyArrives | ReplyLost | Unclear
+    try:
+        reply = _brought_back(trip, _answer(trip.network, arrived, listener), packet, client)
+    except UnknownRule as error:
+        reply = error.unclear
+    return (
+        Delivered(
+            place=arrived.place,
+            protocol=got.protocol,
+            port=got.destination.port,
+            peer=got.source,
+            reply=reply,
+            process=listener.process,
+        ),
+        turn,
+    )
 
 
 # --- there --------------------------------------------------------------------------------------------------------
 
 
-def _served(trip: Trip, packet: Packet, client: Place) -> Arrived:
+def _served(trip: Trip, packet: Packet, client: Place) -> tuple[Arrived, Listener]:
     """The packet with a process that listens; raises Ended where it gets to none."""
-    arrived = _travel(trip, _first_step(trip.network, packet, client))
+    arrived = _travel(trip, _first_step(trip, packet, client))
     place, got = arrived.place, arrived.packet
     if place == OUTSIDE:
         raise Ended(Dropped(place, f"{got.destination.address} belongs to no node"))
     protocol, port = got.protocol, got.destination.port
-    if (protocol, port) not in trip.network.listening.get(place, ()):
+    listener = trip.network.listener(place, protocol, got.destination)
+    if listener is None:
         refusal = Sending(_stack(trip.network, place), refusal_of(got, reset=protocol is Protocol.TCP))
         raise Ended(Refused(place, f"nothing listens on {protocol}/{port}"), refusal)
-    return arrived
+    return arrived, listener
 
 
-def _first_step(network: Network, packet: Packet, client: Place) -> Step:
+def _first_step(trip: Trip, packet: Packet, client: Place) -> Step:
     if client == OUTSIDE:
-        owner = network.owner(packet.destination.address)
-        return Arrived(OUTSIDE, packet) if owner is None else AtStack(owner, owner.underlay, packet)
-    stack, source = _stack(network, client), packet.source.address
+        return layer2.on_the_wire(trip, packet)
+    stack, source = _stack(trip.network, client), packet.source.address
     if not stack.is_local(source):
         raise Ended(Refused(client, f"{source} is not an address of this namespace"))
     return Sending(stack, packet)
@@ -72,11 +89,15 @@ def _stack(network: Network, place: Place) -> Stack:
 # --- and back -----------------------------------------------------------------------------------------------------
 
 
-def _answer(network: Network, got: Arrived) -> Sending:
+def _answer(network: Network, got: Arrived, listener: Listener) -> Sending:
     stack, packet = _stack(network, got.place), got.packet
     source, tcp = packet.destination, packet.protocol is Protocol.TCP
-    if network.wildcard_udp and not tcp:
-        source = source._replace(address=stack.preferred_source(packet.source.address) or source.address)
+    if listener.answers_from != "asked":
+        preferred = source._replace(address=stack.preferred_source(packet.source.address) or source.address)
+        if listener.answers_from == "unknown" and preferred != source:
+            what = f"the answer from {source}, which a process on all addresses may send from {preferred.address} instead"
+            raise UnknownRule(got.place, what)
+        source = preferred
     flags = frozenset({"syn", "ack"}) if tcp else frozenset()
     return Sending(stack, Packet(protocol=packet.protocol, source=source, destination=packet.source, flags=flags))
 

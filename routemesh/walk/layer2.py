@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 
 from routemesh.model import Protocol
 from routemesh.nodeplan import HOST, FdbEntry, Item, Link, Neighbour
-from routemesh.snapshot import Endpoint
+from routemesh.snapshot import ANY_ADDRESS, Endpoint
 from routemesh.walk import rules
 from routemesh.walk.chains import RuleChain
 from routemesh.walk.flight import Arrived, AtDevice, AtStack, Flight, Sending, Step, Trip
@@ -20,6 +20,7 @@ from routemesh.walk.nouns import OUTSIDE, Encapsulated, Packet, Place, UnknownRu
 from routemesh.walk.stack import Stack
 
 _ANY_MAC = "00:00:00:00:00:00"
+_FORGOTTEN = ("failed", "incomplete")
 _TUNNEL_SOURCE_PORT = 49152
 """The kernel derives one from the inner packet (udp_flow_src_port); nothing here depends on it."""
 
@@ -27,37 +28,62 @@ _TUNNEL_SOURCE_PORT = 49152
 def transmit(flight: Flight) -> Step:
     """Send a routed packet out of `flight.outgoing` to `flight.next_hop`."""
     stack, packet = flight.stack, flight.packet
-    if flight.outgoing == stack.underlay:
-        owner = flight.trip.network.owner(packet.destination.address)
-        received = replace(packet, mark=0)
-        return Arrived(OUTSIDE, received) if owner is None else AtStack(owner, owner.underlay, received)
-    link = stack.links[flight.outgoing]
+    link = stack.links.get(flight.outgoing)
+    if flight.outgoing == stack.underlay or (link is not None and link.kind == "other"):
+        _check_carries(flight, link)
+        _pass_device(flight, "egress", flight.outgoing)
+        return on_the_wire(flight.trip, replace(flight.packet, mark=0))
+    assert link is not None
     flight.packet = replace(packet, source_mac=stack.mac(link), destination_mac=_resolve(flight, link))
     return _send(flight, link)
+
+
+def on_the_wire(trip: Trip, packet: Packet) -> Step:
+    """Take a packet from the underlay to the node that has its address. Raises UnknownRule for a node that was not seen."""
+    address = packet.destination.address
+    owner = trip.network.owner(address)
+    if owner is None:
+        if address in trip.network.unseen:
+            raise UnknownRule(OUTSIDE, f"{address}: that is {trip.network.unseen[address]}")
+        return Arrived(OUTSIDE, packet)
+    flight = Flight(trip, owner, packet, incoming=owner.underlay)
+    _check_carries(flight, owner.links.get(owner.underlay))
+    _pass_device(flight, "ingress", owner.underlay)
+    return AtStack(owner, owner.underlay, flight.packet)
 
 
 def arrive(trip: Trip, at: AtDevice) -> Step:
     """Take a frame from a device: into its bridge, or up to the IP layer."""
     link = at.link
     flight = Flight(trip, at.stack, at.packet, incoming=link.name)
+    _pass_device(flight, "ingress", link.name)
     if link.master is not None:
         bridge = at.stack.link(link.master)
         if bridge is None:
             flight.drop(f"{link.master}, the bridge of {link.name}, is down or not there", link)
         return _bridged(flight, bridge, link)
-    if at.packet.destination_mac != at.stack.mac(link):
-        flight.drop(f"it is for {at.packet.destination_mac}, not for {link.name}", link)
-    return AtStack(at.stack, link.name, at.packet)
+    if flight.packet.destination_mac != at.stack.mac(link):
+        flight.drop(f"it is for {flight.packet.destination_mac}, not for {link.name}", link)
+    return AtStack(at.stack, link.name, flight.packet)
 
 
 # --- devices -----------------------------------------------------------------------------------------------------
 
 
-def _send(flight: Flight, link: Link) -> Step:
-    flight.outgoing = link.name
-    for turn in flight.stack.turns("egress", link.name):
+def _check_carries(flight: Flight, link: Link | None) -> None:
+    if link is not None and not (link.up and link.carrier):
+        flight.drop(f"{link.name} is down" if not link.up else f"{link.name} has no carrier", link)
+
+
+def _pass_device(flight: Flight, hook: str, device: str) -> None:
+    for turn in flight.stack.turns(hook, device):
         if isinstance(turn, RuleChain):
             rules.traverse(flight, turn)
+
+
+def _send(flight: Flight, link: Link) -> Step:
+    flight.outgoing = link.name
+    _pass_device(flight, "egress", link.name)
     if link.kind == "bridge":
         return _bridged(flight, link, None)
     return _into_tunnel(flight, link) if link.kind == "vxlan" else _through_veth(flight, link)
@@ -65,6 +91,8 @@ def _send(flight: Flight, link: Link) -> Step:
 
 def _through_veth(flight: Flight, link: Link) -> Step:
     end = _other_end(flight.trip, flight.stack, link)
+    if link.peer is None:
+        raise UnknownRule(flight.stack.place, f"{link.name}, whose other end is in a namespace that was not seen")
     if end is None:
         flight.drop(f"the other end of {link.name} is down or not there", link)
     stack, other = end
@@ -82,15 +110,16 @@ def _other_end(trip: Trip, stack: Stack, link: Link) -> tuple[Stack, Link] | Non
 
 def _into_tunnel(flight: Flight, link: Link) -> Step:
     stack, packet, tunnel = flight.stack, flight.packet, link.vxlan
-    entry = stack.fdb.get((link.name, packet.destination_mac)) or stack.fdb.get((link.name, _ANY_MAC))
+    entry = _tunnel_entry(stack, link, packet.destination_mac)
     if entry is None or entry.dst is None or tunnel is None:
         flight.drop(f"{link.name} does not know which node has {packet.destination_mac}", link)
     node = flight.trip.network.stack(Place(stack.place.node, HOST))
-    if node is None or not node.is_local(tunnel.local):
-        flight.drop(f"{tunnel.local}, from which {link.name} sends, is not an address of the node", link)
+    local = tunnel.local if node is None or tunnel.local != ANY_ADDRESS else node.preferred_source(entry.dst)
+    if node is None or local is None or not node.is_local(local):
+        flight.drop(f"{local or tunnel.local}, from which {link.name} sends, is not an address of the node", link)
     outer = Packet(
         protocol=Protocol.UDP,
-        source=Endpoint(tunnel.local, _TUNNEL_SOURCE_PORT),
+        source=Endpoint(local, _TUNNEL_SOURCE_PORT),
         destination=Endpoint(entry.dst, tunnel.port),
         inner=Encapsulated(tunnel.vni, replace(packet, mark=0)),
     )
@@ -98,12 +127,18 @@ def _into_tunnel(flight: Flight, link: Link) -> Step:
     return Sending(node, outer)
 
 
+def _tunnel_entry(stack: Stack, link: Link, mac: str) -> FdbEntry | None:
+    return stack.tunnel_entries.get((link.name, mac)) or stack.tunnel_entries.get((link.name, _ANY_MAC))
+
+
 # --- bridges -----------------------------------------------------------------------------------------------------
 
 
 def _bridged(flight: Flight, bridge: Link, came_by: Link | None) -> Step:
     """Forward a frame to the one port that has, or may have, its MAC. `came_by` None: the bridge itself sends it."""
-    stack, ports = flight.stack, [port for port in flight.stack.ports[bridge.name] if port.up]
+    stack, ports = flight.stack, flight.stack.bridge_ports(bridge)
+    if (unknown := stack.rules_of("bridge")) is not None:
+        raise UnknownRule(stack.place, f"{unknown}, whose rules are for frames")
     filtered = came_by is not None and stack.filters_bridges()
     leaves = filtered and _leaves_bridge(flight, bridge)
     mac = flight.packet.destination_mac
@@ -159,8 +194,8 @@ def _apart(port: Link, other: Link | None) -> bool:
 
 
 def _static_entry(stack: Stack, port: Link, mac: str) -> FdbEntry | None:
-    entry = stack.fdb.get((port.name, mac))
-    return entry if entry is not None and entry.dst is None else None
+    entry = stack.port_entries.get((port.name, mac))
+    return entry if entry is not None and entry.kind != "local" else None
 
 
 def _flooded(flight: Flight, ports: list[Link]) -> Link:
@@ -171,12 +206,21 @@ def _flooded(flight: Flight, ports: list[Link]) -> Link:
     taking = [port for port in ports if _may_take(flight, port)]
     if len(taking) > 1:
         raise UnknownRule(flight.stack.place, f"a frame to {mac}, of which several ports get a copy")
-    return (taking or ports)[0]
+    hidden = [port for port in ports if _is_hidden(port)]
+    return (taking or hidden or ports)[0]
 
 
 def _may_take(flight: Flight, port: Link) -> bool:
+    mac = flight.packet.destination_mac
+    if port.kind == "vxlan":
+        return _tunnel_entry(flight.stack, port, mac) is not None
     end = _other_end(flight.trip, flight.stack, port)
-    return end is None or end[1].master is not None or end[0].mac(end[1]) == flight.packet.destination_mac
+    return end is not None and (end[1].master is not None or end[0].mac(end[1]) == mac)
+
+
+def _is_hidden(link: Link) -> bool:
+    """Whether nobody can see what it leads to."""
+    return link.kind == "other" or (link.kind == "veth" and link.peer is None)
 
 
 # --- neighbours --------------------------------------------------------------------------------------------------
@@ -185,11 +229,13 @@ def _may_take(flight: Flight, port: Link) -> bool:
 def _resolve(flight: Flight, link: Link) -> str:
     stack, address = flight.stack, flight.next_hop
     assert address is not None
-    permanent = stack.neighbours.get((link.name, address))
-    if permanent is not None:
-        flight.note(f"neighbour {address} is {permanent.mac}", permanent)
-        return permanent.mac
+    known = stack.neighbours.get((link.name, address))
+    if known is not None and known.state not in _FORGOTTEN:
+        flight.note(f"neighbour {address} is {known.mac}" + ("" if known.state == "permanent" else f", {known.state}"), known)
+        return known.mac
     answers = dict(_answers(flight.trip, stack, link, address))
+    if not answers and any(map(_is_hidden, (link, *stack.ports[link.name]))):
+        raise UnknownRule(stack.place, f"ARP for {address}, which only namespaces may answer that were not seen")
     if not answers:
         flight.drop(f"nobody on {link.name} answers ARP for {address}", link)
     if len(answers) > 1:
@@ -201,24 +247,27 @@ def _resolve(flight: Flight, link: Link) -> str:
 
 def _answers(trip: Trip, stack: Stack, link: Link, address: IPv4Address) -> Iterator[tuple[str, Neighbour | Link]]:
     """The MACs that answer an ARP request that leaves by `link`, each with what makes it answer."""
-    if link.kind == "vxlan":
+    if link.vxlan is not None:
         known = stack.neighbours.get((link.name, address))
-        if known is not None:
+        if not link.vxlan.proxy:
+            raise UnknownRule(stack.place, f"ARP for {address} through {link.name}, which does not answer it itself")
+        if known is not None and known.state not in _FORGOTTEN:
             yield known.mac, known
     elif link.kind == "bridge":
-        for port in stack.ports[link.name]:
-            if port.up:
-                yield from _answers(trip, stack, port, address)
+        for port in stack.bridge_ports(link):
+            yield from _answers(trip, stack, port, address)
     elif (end := _other_end(trip, stack, link)) is not None:
         yield from _answers_behind(trip, *end, address)
 
 
 def _answers_behind(trip: Trip, stack: Stack, link: Link, address: IPv4Address) -> Iterator[tuple[str, Neighbour | Link]]:
-    """The same for a request that comes in by `link`. Any interface answers for any address of its namespace (arp_ignore 0)."""
+    """The same for a request that comes in by `link`."""
     bridge = stack.link(link.master) if link.master else link
-    if bridge is not None and stack.is_local(address):
+    if bridge is not None and stack.answers_arp(bridge.name, address):
+        if (unknown := stack.rules_of("arp")) is not None:
+            raise UnknownRule(stack.place, f"{unknown}, whose rules are for ARP")
         yield stack.mac(bridge), bridge
     if bridge is not None and link.master:
-        for port in stack.ports[bridge.name]:
-            if port.up and port != link and not _apart(port, link):
+        for port in stack.bridge_ports(bridge):
+            if port != link and not _apart(port, link):
                 yield from _answers(trip, stack, port, address)

@@ -38,6 +38,8 @@ def send(trip: Trip, sending: Sending) -> Step:
     pass_hook(flight, "output")
     if flight.taken:
         return _sent_on(flight)
+    if flight.outgoing == LOOPBACK and (lo := flight.stack.links.get(LOOPBACK)) is not None and not lo.up:
+        flight.drop("lo is down", lo)
     if flight.packet.source.address.is_loopback and flight.outgoing != LOOPBACK:
         _check_loopback_may_leave(flight)
     pass_hook(flight, "postrouting")

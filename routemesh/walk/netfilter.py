@@ -46,8 +46,14 @@ def _pass_chain(flight: Flight, chain: RuleChain) -> None:
 
 
 def _track(flight: Flight) -> None:
-    if flight.connection is None and not flight.untracked:
-        flight.connection, flight.replies = flight.trip.conntrack(flight.stack.place).look_up(flight.packet)
+    if flight.connection is not None or flight.untracked:
+        return
+    place, network = flight.stack.place, flight.trip.network
+    conntrack = flight.trip.conntrack(place)
+    known = conntrack.look_up(flight.packet, flight.zone)
+    if known is None and (fill := network.full(place)):
+        flight.drop(f"the table of connections is full ({fill}), and this is a new one")
+    flight.connection, flight.replies = known or (conntrack.new(flight.packet, flight.zone), False)
 
 
 def _translate(flight: Flight, hook: str, chains: tuple[RuleChain, ...]) -> None:

@@ -1,37 +1,53 @@
-"""All nodes' plans together, and what no plan contains. PURE."""
+"""All nodes together, as planned or as observed, and what is in no kernel. PURE."""
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from typing import Literal
 
 from routemesh.model import Protocol
 from routemesh.nodeplan import HOST, Link, NodePlan
-from routemesh.walk.nouns import Place
+from routemesh.snapshot import ANY_ADDRESS, ClusterSnapshot, ConntrackEntry, Endpoint, NamespaceSnapshot, NodeSnapshot
+from routemesh.walk.nouns import Place, UnknownRule
 from routemesh.walk.stack import Stack
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A node as others see it: what its kernel has, and its underlay addresses, all on the device `link`."""
+    """A node by its plan: what its kernel should have, and its underlay addresses, all on the device `link`."""
 
     plan: NodePlan
     addresses: tuple[IPv4Address, ...]
     link: str = "eth0"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Network:
-    """Everything but the packet. Hosts go by node name; every address that none of them has is outside.
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who gets what comes to a port. `answers_from` the address that was asked, or the one that the route to the client prefers.
 
-    `listening`: the ports that have a process which answers, by place. `sysctls`: what a namespace has where its plan is silent;
-    what is in neither is 0. `wildcard_udp`: UDP programs answer from the address that the route to the client prefers, as those
-    do that are bound to 0.0.0.0 and do not use IP_PKTINFO; otherwise from the address that was asked.
+    A UDP program that is bound to no address does the latter unless it cares (IP_PKTINFO), which can't be seen.
     """
 
-    hosts: Mapping[str, Host]
+    process: str = ""
+    answers_from: Literal["asked", "preferred", "unknown"] = "asked"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """Everything but the packet. Nodes go by name; every address that none of them has is outside.
+
+    `hosts`: the nodes that are planned. `listening`: the ports that have a process which answers, by place. `sysctls`: what a
+    namespace has where its plan is silent; what is in neither is 0. `wildcard_udp`: UDP programs answer from the address that the
+    route to the client prefers, otherwise from the one that was asked.
+    `seen`: the nodes that are observed. `unseen`: those of which there is no snapshot, by address.
+    """
+
+    hosts: Mapping[str, Host] = field(default_factory=dict)
     listening: Mapping[tuple[str, str], Set[tuple[Protocol, int]]] = field(default_factory=dict)
     sysctls: Mapping[str, str] = field(default_factory=dict)
     wildcard_udp: bool = False
+    seen: Mapping[str, NodeSnapshot] = field(default_factory=dict)
+    unseen: Mapping[IPv4Address, str] = field(default_factory=dict)
     _stacks: dict[Place, Stack] = field(default_factory=dict, init=False, repr=False)
 
     def stack(self, place: Place) -> Stack | None:
@@ -42,13 +58,15 @@ class Network:
 
     def owner(self, address: IPv4Address) -> Stack | None:
         """The own namespace of the node that has an underlay address."""
-        name = next((name for name, host in self.hosts.items() if address in host.addresses), None)
+        every = [*((name, host.addresses) for name, host in self.hosts.items())]
+        every += [*((name, node.addresses) for name, node in self.seen.items())]
+        name = next((name for name, addresses in every if address in addresses), None)
         return None if name is None else self.stack(Place(name, HOST))
 
     def tunnels(self, node: str, port: int, vni: int) -> list[tuple[Stack, Link]]:
         """A node's VXLAN devices with that UDP port and VNI, in whatever namespace (their sockets are in the node's own)."""
         found = []
-        for netns in self.hosts[node].plan.namespaces:
+        for netns in self._namespaces(node):
             stack = self.stack(Place(node, netns))
             for link in stack.links.values() if stack else ():
                 if link.up and link.vxlan is not None and (link.vxlan.port, link.vxlan.vni) == (port, vni):
@@ -56,12 +74,65 @@ class Network:
                     found.append((stack, link))
         return found
 
+    def listener(self, place: Place, protocol: Protocol, asked: Endpoint) -> Listener | None:
+        """Who gets what comes to a port of a namespace. Raises UnknownRule where that was not read."""
+        seen = self._space(place)
+        if seen is None:
+            wildcard = self.wildcard_udp and protocol is Protocol.UDP
+            listens = (protocol, asked.port) in self.listening.get(place, ())
+            return Listener(answers_from="preferred" if wildcard else "asked") if listens else None
+        if seen.sockets is None:
+            raise UnknownRule(place, f"{protocol}/{asked.port}: what listens there was not read")
+        bound = [socket for socket in seen.sockets if (socket.protocol, socket.port) == (protocol, asked.port)]
+        for address in (asked.address, ANY_ADDRESS):
+            for socket in bound:
+                if socket.address == address:
+                    cares = protocol is Protocol.TCP or address != ANY_ADDRESS
+                    return Listener(socket.process, "asked" if cares else "unknown")
+        return None
+
+    def connections(self, place: Place) -> tuple[ConntrackEntry, ...]:
+        """The connections that a namespace has already."""
+        seen = self._space(place)
+        return () if seen is None else seen.conntrack or ()
+
+    def full(self, place: Place) -> str:
+        """How full the table of a namespace's connections is, "" where it takes another one."""
+        seen = self._space(place)
+        if seen is None or seen.conntrack_count is None or not seen.conntrack_max:
+            return ""
+        full = seen.conntrack_count >= seen.conntrack_max
+        return f"{seen.conntrack_count} of {seen.conntrack_max}" if full else ""
+
+    def _space(self, place: Place) -> NamespaceSnapshot | None:
+        return self.seen[place.node].namespaces.get(place.netns) if place.node in self.seen else None
+
+    def _namespaces(self, node: str) -> list[str]:
+        """The names of a node's namespaces that are there."""
+        if node in self.seen:
+            return list(self.seen[node].namespaces)
+        plan = self.hosts[node].plan
+        own = plan.namespaces.get(HOST, {})
+        return [HOST, *(netns for netns in plan.namespaces if ("Netns", netns) in own)]
+
     def _arrange(self, place: Place) -> Stack | None:
-        host = self.hosts.get(place.node)
-        if host is None:
+        node, netns = place
+        if node not in (*self.seen, *self.hosts) or netns not in self._namespaces(node):
             return None
-        items = host.plan.namespaces.get(place.netns)
-        if place.netns == HOST:
-            return Stack(place, items or {}, self.sysctls, host.link, host.addresses)
-        exists = ("Netns", place.netns) in host.plan.namespaces.get(HOST, {})
-        return Stack(place, items or {}, self.sysctls) if exists else None
+        if (space := self._space(place)) is not None:
+            return Stack(place, space.items, {}, self.seen[node].device if netns == HOST else "", observed=True)
+        host = self.hosts[node]
+        items = host.plan.namespaces.get(netns, {}).values()
+        if netns == HOST:
+            return Stack(place, items, self.sysctls, host.link, host.addresses)
+        return Stack(place, items, self.sysctls)
+
+
+def observed(cluster: ClusterSnapshot) -> Network:
+    """The network that was seen."""
+    unseen = {
+        node.address: f"{node.name}, {node.absent or 'of which nothing was read'}"
+        for node in cluster.names.nodes
+        if node.address is not None and node.name not in cluster.nodes
+    }
+    return Network(seen=cluster.nodes, unseen=unseen)

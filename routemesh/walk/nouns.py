@@ -81,13 +81,14 @@ class ReplyLost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
-    """A process gets the packet and answers. `peer` is the source that it sees."""
+    """A process gets the packet and answers. `peer` is the source that it sees; `process` its own name, "" where not known."""
 
     place: Place
     protocol: Protocol
     port: int
     peer: Endpoint
-    reply: ReplyArrives | ReplyLost
+    reply: "ReplyArrives | ReplyLost | Unclear"
+    process: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,15 @@ class Dropped:
     why: str
 
 
-Outcome = Delivered | Refused | Dropped
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """What happens next can't be told, for it depends on `what`."""
+
+    place: Place
+    what: str
+
+
+Outcome = Delivered | Refused | Dropped | Unclear
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +138,8 @@ Walk = tuple[Branch, ...]
 
 
 class UnknownRule(RoutemeshError):
-    """Something in the plan that the walker can't evaluate; it never guesses (rule 11)."""
+    """Something in the kernel that the walker can't evaluate; it never guesses (rule 11)."""
 
     def __init__(self, place: Place, what: str) -> None:
         super().__init__(f"{place}: can't tell what happens at {what}")
+        self.unclear = Unclear(place, what)

@@ -148,7 +148,8 @@ class Evaluation:
         shown = f"{value:#x}" if isinstance(value, int) else str(value)
         what = f"{statement.field} set {shown}"
         if statement.field == "ct original zone":
-            self.note(what, item)  # keeps equal connections apart; one packet's way is the same in every zone
+            self.flight.zone = value
+            self.note(what, item)
         elif statement.field == "ct mark":
             if self.flight.connection is None:
                 return Then.RULE
@@ -240,7 +241,7 @@ class Evaluation:
 
     def reading(self, field: Field) -> Reading:
         reading = FIELDS.get(field)
-        if reading is None or (self.at.space == "netdev" and field.startswith(_NOT_IN_NETDEV)):
+        if reading is None or (self.at.family == "netdev" and field.startswith(_NOT_IN_NETDEV)):
             raise self.unknown(f"'{field}'")
         return reading
 

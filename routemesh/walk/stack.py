@@ -1,14 +1,12 @@
-"""One namespace's plan, arranged for the questions that a packet puts to it. PURE.
+"""One namespace, arranged for the questions that a packet puts to it: planned or observed. PURE.
 
-Answers as the kernel would: an address or a route counts only while its link is there and up, and a route only while its next
-hop is on one of the link's subnets (fib_check_nh) and its source address is here (fib_valid_prefsrc).
-Source: ip-route(8), ip-rule(8); the kernel's ip-sysctl.rst, fib_frontend.c, fib_semantics.c.
+Answers as the kernel would: an address counts only while its link is there and up.
+Source: ip-address(8); the kernel's ip-sysctl.rst, devinet.c, fib_frontend.c.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address, IPv4Interface
 
 from routemesh.nodeplan import (
     Address,
@@ -21,67 +19,59 @@ from routemesh.nodeplan import (
     Item,
     Link,
     Map,
-    Namespace,
     Neighbour,
-    Route,
-    RoutingRule,
     Sysctl,
-    XtTable,
+    Table,
 )
-from routemesh.walk.chains import RuleChain, of_iptables, of_nftables
+from routemesh.walk.chains import RuleChain, Space, of_iptables, of_nftables, space_of
 from routemesh.walk.hooks import Turn, in_order
-from routemesh.walk.nouns import Place
+from routemesh.walk.nouns import Place, UnknownRule
+from routemesh.walk.routing import NextHop, Routing
 
-MAIN_TABLE = 254
 LOOPBACK = "lo"
-_MAIN_RULE = RoutingRule(priority=32766, fwmark=0, mask=0, table=MAIN_TABLE)
-_EVERYWHERE = IPv4Network("0.0.0.0/0")
-_ON_LINK = IPv4Address("0.0.0.0")
-_HOST_PREFIX = 32
-
-
-@dataclass(frozen=True, slots=True)
-class NextHop:
-    """Where a route leads. `item` is the route, or the address that brought it; None for what no plan contains."""
-
-    link: str
-    address: IPv4Address
-    item: Item | None
-    source: IPv4Address | None = None
-
-    def __str__(self) -> str:
-        return f"via {self.address} dev {self.link}" if isinstance(self.item, Route) else f"dev {self.link}"
+_ALWAYS_THERE = ("net/ipv4/conf/", "net/ipv4/ip_forward")
+"""Settings that every namespace has, so that one which was not read is not known."""
 
 
 class Stack:
-    """A namespace, ready to be asked. `underlay` is the device to the other nodes, in a node's own namespace only."""
+    """A namespace, ready to be asked. `underlay` is the device to the other nodes, in a node's own namespace only.
+
+    `observed`: the items are all that there is. Otherwise they are planned, and what no plan contains is made up: lo, the routes
+    that come with addresses, the table that is asked by default, `underlay_addresses` on the underlay and a route there.
+    """
 
     def __init__(
         self,
         place: Place,
-        items: Namespace,
+        items: Iterable[Item],
         sysctls: Mapping[str, str],
         underlay: str = "",
         underlay_addresses: tuple[IPv4Address, ...] = (),
+        *,
+        observed: bool = False,
     ) -> None:
         self.place = place
         self.underlay = underlay
+        self.underlay_addresses = underlay_addresses
         self.links: dict[str, Link] = {}
         self.ports: dict[str, list[Link]] = defaultdict(list)
         self.addresses: dict[str, list[Address]] = defaultdict(list)
         self.neighbours: dict[tuple[str, IPv4Address], Neighbour] = {}
-        self.fdb: dict[tuple[str, str], FdbEntry] = {}
-        self.maps: dict[tuple[Family | XtTable, str], Map] = {}
-        self.elements: dict[tuple[Family | XtTable, str, tuple[object, ...]], Element] = {}
-        self.chains: dict[tuple[Family | XtTable, str], RuleChain] = {}
+        self.tunnel_entries: dict[tuple[str, str], FdbEntry] = {}
+        self.port_entries: dict[tuple[str, str], FdbEntry] = {}
+        self.maps: dict[tuple[Space, str], Map] = {}
+        self.elements: dict[tuple[Space, str, tuple[object, ...]], Element] = {}
+        self.chains: dict[tuple[Space, str], RuleChain] = {}
         self.services: dict[int, IpvsService] = {}
         self.servers: dict[int, list[IpvsDestination]] = defaultdict(list)
-        self.underlay_addresses = underlay_addresses
+        self._observed = observed
+        self._dormant: set[Space] = set()
         self._turns: dict[tuple[str, str | None], tuple[Turn, ...]] = {}
         self._sysctls = dict(sysctls)
-        self._rules = [_MAIN_RULE]
-        self._routes: dict[int, list[tuple[IPv4Network, NextHop]]] = defaultdict(list)
-        self._place(items)
+        self._local = set(underlay_addresses)
+        every = tuple(items)
+        self._arrange(every)
+        self._routing = Routing(self, every, observed=observed)
 
     # --- what is here ---
 
@@ -94,13 +84,17 @@ class Stack:
         link = self.links.get(name)
         return link if link is not None and link.up else None
 
+    def bridge_ports(self, bridge: Link) -> list[Link]:
+        """Those ports of a bridge that carry anything."""
+        return [port for port in self.ports[bridge.name] if port.up and port.carrier]
+
     def mac(self, link: Link) -> str:
         """A link's MAC; a name for it where the plan leaves the MAC to the kernel."""
         return link.mac or f"<{self.place} {link.name}>"
 
     def addresses_on(self, link: str) -> list[IPv4Interface]:
         """A link's addresses, the primary one first."""
-        if link == self.underlay:
+        if link == self.underlay and not self._observed:
             return [IPv4Interface(address) for address in self.underlay_addresses]
         return [item.address for item in self.addresses[link]] if self.link(link) else []
 
@@ -118,46 +112,53 @@ class Stack:
     def turns(self, hook: str, device: str | None = None) -> tuple[Turn, ...]:
         """What meets a packet at a hook (of a device), in order."""
         if (hook, device) not in self._turns:
-            here = [
-                chain for chain in self.chains.values() if chain.hook and (chain.hook.hook, chain.hook.device) == (hook, device)
-            ]
+            here = [chain for chain in self.chains.values() if chain.meets(hook, device) and chain.space not in self._dormant]
             self._turns[hook, device] = tuple(in_order(hook, here, balances=bool(self.services)))
         return self._turns[hook, device]
 
+    def rules_of(self, family: Family) -> str | None:
+        """A base chain with rules, or a policy, of a family whose packets are not walked; None where there is none."""
+        for chain in self.chains.values():
+            if chain.family == family and chain.hook and (chain.rules or chain.drops) and chain.space not in self._dormant:
+                return f"chain {chain.space} {chain.name}"
+        return None
+
     # --- routing ---
 
-    def route(self, destination: IPv4Address, mark: int) -> NextHop | None:
-        """The next hop to an address that is not local; None where there is no route."""
-        for rule in self._rules:
-            if mark & rule.mask != rule.fwmark:
-                continue
-            for network, hop in self._routes[rule.table]:
-                if destination in network:
-                    return hop if hop.address != _ON_LINK else NextHop(hop.link, destination, hop.item)
-        return None
+    def route(self, destination: IPv4Address, mark: int, source: IPv4Address | None = None, incoming: str = "") -> NextHop | None:
+        """The next hop to an address that is not local, of what came in by `incoming` ("": its own); None without a route."""
+        return self._routing.look_up(destination, mark, source, incoming)
 
     def preferred_source(self, destination: IPv4Address) -> IPv4Address | None:
         """The source address that the kernel gives a packet of the namespace's own whose sender has not chosen one."""
         if self.is_local(destination):
             return destination
         hop = self.route(destination, 0)
-        return None if hop is None else hop.source or self.source_on(hop.link, hop.address)
+        return None if hop is None or not hop.link else hop.source or self.source_on(hop.link, hop.address)
 
     def tracks_balanced(self) -> bool:
         """Whether connection tracking sees what IPVS sends, rather than leaving it alone."""
-        return self._sysctl("net/ipv4/vs/conntrack") != 0
+        return self.setting("net/ipv4/vs/conntrack") != 0
 
     def reroutes_answers(self) -> bool:
         """Whether IPVS looks for a route anew once an answer has the source that the client asked."""
-        return self._sysctl("net/ipv4/vs/snat_reroute", 1) != 0
+        return self.setting("net/ipv4/vs/snat_reroute", 1) != 0
 
     def filters_bridges(self) -> bool:
         """Whether bridged IP packets meet the hooks of the IP layer too (br_netfilter)."""
-        return self._sysctl("net/bridge/bridge-nf-call-iptables") != 0
+        return self.setting("net/bridge/bridge-nf-call-iptables") != 0
+
+    def answers_arp(self, link: str, address: IPv4Address) -> bool:
+        """Whether an ARP request for `address` that comes in through `link` is answered. Source: arp_ignore in ip-sysctl.rst."""
+        strictness = self._most("arp_ignore", link)
+        if strictness > 1:
+            raise UnknownRule(self.place, f"ARP on {link}, whose arp_ignore is {strictness}")
+        return self.is_local(address) and (not strictness or any(address == own.ip for own in self.addresses_on(link)))
 
     def forwards(self, link: str) -> bool:
         """Whether packets that come in through `link` may go on."""
-        return self._sysctl(f"net/ipv4/conf/{link}/forwarding", self._sysctl("net/ipv4/ip_forward")) != 0
+        own = f"net/ipv4/conf/{link}/forwarding"
+        return self.setting(own if own in self._sysctls else "net/ipv4/ip_forward") != 0
 
     def objection(self, link: str, source: IPv4Address, destination: IPv4Address) -> str | None:
         """Why a packet that came in through `link` is thrown away for its addresses; None when it is not.
@@ -170,44 +171,44 @@ class Stack:
             return f"a loopback address on the wire, and route_localnet is off on {link}"
         if source in self._local and not self._either("accept_local", link):
             return f"its source {source} is this namespace's own address"
-        return self._reverse_path_objection(link, source)
+        return self._reverse_path_objection(link, source, destination)
 
     def routes_loopback(self, link: str) -> bool:
         """Whether loopback addresses may be on the wire of `link`."""
         return self._either("route_localnet", link)
 
-    def _reverse_path_objection(self, link: str, source: IPv4Address) -> str | None:
-        strictness = max(self._sysctl(f"net/ipv4/conf/{name}/rp_filter") for name in ("all", link))
+    def _reverse_path_objection(self, link: str, source: IPv4Address, destination: IPv4Address) -> str | None:
+        strictness = self._most("rp_filter", link)
         if strictness == 0 or source in self._local:
             return None
-        back = self.route(source, 0)
+        back = self.route(source, 0, destination, link)
         if back is None or (strictness == 1 and back.link != link):
             return f"the route back to {source} does not lead through {link}, and rp_filter is {strictness}"
         return None
 
     def _either(self, setting: str, link: str) -> bool:
-        return any(self._sysctl(f"net/ipv4/conf/{name}/{setting}") for name in ("all", link))
+        return self._most(setting, link) != 0
 
-    def _sysctl(self, path: str, default: int = 0) -> int:
+    def _most(self, setting: str, link: str) -> int:
+        return max(self.setting(f"net/ipv4/conf/{name}/{setting}") for name in ("all", link))
+
+    def setting(self, path: str, default: int = 0) -> int:
+        """A kernel setting's value, `default` where the kernel has it not; raises UnknownRule for one that was not read."""
+        if self._observed and path not in self._sysctls and path.startswith(_ALWAYS_THERE):
+            raise UnknownRule(self.place, f"{path}, which was not read")
         return int(self._sysctls.get(path, default))
 
     # --- arranging ---
 
-    def _place(self, items: Namespace) -> None:
-        for item in items.values():
+    def _arrange(self, items: tuple[Item, ...]) -> None:
+        for item in items:
             self._place_one(item)
-        for chain in of_iptables(items.values()):
+        for chain in of_iptables(items):
             self.chains[chain.space, chain.name] = chain
-        for name, link in self.links.items():
+        for link in self.links.values():
             if link.master is not None:
-                self.ports[link.master].append(self.links[name])
-        self._local = set(self.underlay_addresses)
+                self.ports[link.master].append(link)
         self._local.update(item.address.ip for name, found in self.addresses.items() if self.link(name) for item in found)
-        self._rules.sort(key=lambda rule: rule.priority)
-        for table, network, hop in self._all_routes(items):
-            self._routes[table].append((network, hop))
-        for routes in self._routes.values():
-            routes.sort(key=lambda route: -route[0].prefixlen)
 
     def _place_one(self, item: Item) -> None:
         match item:
@@ -217,12 +218,11 @@ class Stack:
                 self._sysctls[item.path] = item.value
             case Address():
                 self.addresses[item.link].append(item)
-            case RoutingRule():
-                self._rules.append(item)
             case Neighbour():
                 self.neighbours[item.link, item.ip] = item
             case FdbEntry():
-                self.fdb[item.link, item.mac] = item
+                entries = self.port_entries if item.dst is None else self.tunnel_entries
+                entries[item.link, item.mac] = item
             case IpvsService():
                 self.services[item.mark] = item
             case IpvsDestination():
@@ -232,26 +232,11 @@ class Stack:
 
     def _place_nftables(self, item: Item) -> None:
         match item:
+            case Table():
+                self._dormant |= {space_of(item.family, item.name)} if item.dormant else set()
             case Map():
-                self.maps[item.family, item.name] = item
+                self.maps[space_of(item.family, item.table), item.name] = item
             case Chain():
-                self.chains[item.family, item.name] = of_nftables(item)
+                self.chains[space_of(item.family, item.table), item.name] = of_nftables(item)
             case Element():
-                self.elements[item.family, item.map, item.key] = item
-
-    def _all_routes(self, items: Namespace) -> Iterator[tuple[int, IPv4Network, NextHop]]:
-        """Tables, destinations and next hops: those of the plan, those that addresses bring, the underlay for all else."""
-        for name, found in self.addresses.items():
-            for item in found if self.link(name) else ():
-                if item.address.network.prefixlen == _HOST_PREFIX:
-                    continue  # brings no route (fib_add_ifaddr)
-                yield MAIN_TABLE, item.address.network, NextHop(name, _ON_LINK, item)
-        for route in items.values():
-            if isinstance(route, Route) and self._usable(route):
-                yield route.table, route.destination, NextHop(route.link, route.via or _ON_LINK, route, route.source)
-        if self.underlay:
-            yield MAIN_TABLE, _EVERYWHERE, NextHop(self.underlay, _ON_LINK, None)
-
-    def _usable(self, route: Route) -> bool:
-        near = route.via is None or any(route.via in address.network for address in self.addresses_on(route.link))
-        return near and (route.source is None or route.source in self._local)
+                self.elements[space_of(item.family, item.table), item.map, item.key] = item

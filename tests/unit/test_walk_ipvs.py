@@ -128,6 +128,7 @@ def ends(branches: Iterable[Branch]) -> set[str]:
         elif isinstance(outcome, Delivered):
             found.add(f"{outcome.place} answers")
         else:
+            assert isinstance(outcome, Refused | Dropped)
             found.add(f"{type(outcome).__name__} {outcome.place}: {outcome.why}")
     return found
 

@@ -346,13 +346,13 @@ def test_a_verdict_that_is_none_is_an_error() -> None:
 def test_a_connection_that_the_netdev_family_can_not_see_is_an_error() -> None:
     rule: Rule = (Match("ct state", "new"), DROP)
     with pytest.raises(UnknownRule, match="ct state"):
-        branches(chain(rule, family="netdev"))
+        branches(chain(rule, family="netdev", hook=Hook("filter", "ingress", 0, "eth0")))
 
 
 def test_two_connections_can_not_be_translated_to_the_same_ends() -> None:
     conntrack, server = Conntrack(), Endpoint(IPv4Address("203.0.113.9"), 80)
     one, other = (
-        conntrack.look_up(Packet(protocol=Protocol.TCP, source=CLIENT, destination=Endpoint(NODE, port)))[0] for port in (80, 81)
+        conntrack.new(Packet(protocol=Protocol.TCP, source=CLIENT, destination=Endpoint(NODE, port))) for port in (80, 81)
     )
     assert conntrack.translate(one, "destination", server)
     assert not conntrack.translate(other, "destination", server)
