@@ -86,7 +86,7 @@ def check_all(state: State, net: Network, entry: Node, attempt: Attempt) -> None
 
 @ENGINES
 @given(st.data(), st.booleans())
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_an_outside_client_reaches_the_healthy_tasks_of_a_port_through_every_node(
     engines: tuple[str, ...], data: st.DataObject, wildcard_udp: bool
 ) -> None:
@@ -99,7 +99,7 @@ def test_an_outside_client_reaches_the_healthy_tasks_of_a_port_through_every_nod
 
 @ENGINES
 @given(st.data(), st.booleans(), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_so_do_the_nodes_themselves_and_their_tasks(
     engines: tuple[str, ...], data: st.DataObject, wildcard_udp: bool, filters_bridges: bool
 ) -> None:
@@ -113,7 +113,7 @@ def test_so_do_the_nodes_themselves_and_their_tasks(
 
 @ENGINES
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_so_it_is_while_an_update_changes_whom_tasks_take_for_their_client(engines: tuple[str, ...], data: st.DataObject) -> None:
     other = states(engines=engines, old_client_ip=lambda new: ClientIp.SNAT if new is ClientIp.KEEP else ClientIp.KEEP)
     state = data.draw(other)
