@@ -3,7 +3,7 @@
     read       a directory of the disk → its texts              docker     the shapes of Docker's engine
     node       a node's texts → NodeSnapshot                    engine     what one node's engine knows
     namespace  one namespace's texts → NamespaceSnapshot        naming     all engines together → Names
-    links, routes, entries, tables, connections: the formats of ip, bridge, ipvsadm, sysctl, conntrack, ss
+    links, routes, entries, tables, connections, nftables: the formats of ip, bridge, ipvsadm, sysctl, conntrack, ss, nft
     source     a file, and what was not understood of it
 
 All but `read` is PURE. A line that is not understood is told with its file and number (snapshot.Unread), never passed over.

@@ -31,7 +31,7 @@ class Device:
     """A network device. `kind` is iproute2's, "" for one that needs no kind (lo, a network card).
 
     `peer`: the ifindex of a veth's other end, in the namespace that this one knows as `peer_netns` (None: in this one).
-    `carrier` False: up, but nothing at the other end. `flood` and `isolated` are a bridge port's.
+    `carrier`: there is something at the other end, and it is up. `flood` and `isolated` are a bridge port's.
     """
 
     index: int
@@ -96,7 +96,7 @@ def _from_json(entry: Mapping[str, Any]) -> Device:
         mtu=entry["mtu"],
         mac=entry.get("address", ""),
         up="UP" in flags,
-        carrier="NO-CARRIER" not in flags,
+        carrier="LOWER_UP" in flags,
         master=entry.get("master", ""),
         alias=entry.get("ifalias", ""),
         peer=entry.get("link_index") if kind == "veth" else None,
@@ -158,7 +158,7 @@ def _from_head(head: re.Match[str]) -> dict[str, Any]:
         "mtu": int(head["mtu"]),
         "mac": "",
         "up": "UP" in flags,
-        "carrier": "NO-CARRIER" not in flags,
+        "carrier": "LOWER_UP" in flags,
         "master": _after(words, "master") or "",
         "peer": int(elsewhere[1]) if elsewhere else None,
     }

@@ -4,14 +4,13 @@ A file that is missing or broken is an Unread; what it would have told is absent
 absent in the kernel.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from routemesh.kernel import xtsave
 from routemesh.nodeplan import Address, Item, Link, LinkKind, Peer, Sysctl, Vxlan, XtChain
-from routemesh.recording import connections, entries, links, routes, tables
+from routemesh.recording import connections, entries, links, nftables, routes, tables
 from routemesh.recording.source import Source
 from routemesh.snapshot import ConntrackEntry, NamespaceSnapshot, Socket, Unread
 
@@ -25,6 +24,7 @@ LOSES: Mapping[str, str] = {
     "ip-neigh.txt": "which MAC a packet is sent to",
     "bridge-fdb.txt": "which port or tunnel end a bridge sends a frame to",
     "iptables-save.txt": "what iptables does to a packet",
+    "nft-ruleset.json": "what nftables does to a packet",
     "nft-ruleset.txt": "what nftables does to a packet",
     "ipvsadm-Ln.txt": "which tasks IPVS balances over",
     "ipvsadm-timeouts.txt": "when IPVS forgets a connection",
@@ -34,7 +34,7 @@ LOSES: Mapping[str, str] = {
 }
 """What can't be told without a file."""
 
-_MAY_LACK = frozenset({"ip-addr.txt", "ipvsadm-timeouts.txt", "nft-ruleset.txt"})
+_MAY_LACK = frozenset({"ip-addr.txt", "ipvsadm-timeouts.txt", "nft-ruleset.json", "nft-ruleset.txt"})
 _COUNT, _MAX = "net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max"
 _NO_NAMESPACE = ("nsenter:", "setting the network namespace")
 """What nsenter and ip-netns print when a namespace can't be entered; it ends up in the files of older recordings."""
@@ -93,8 +93,9 @@ def snapshot(files: Files, path: str, devices: Sequence[links.Device], peers: Ma
         items += entries.read_fdb(source)
     if (source := files.source("iptables-save.txt")) is not None:
         items += _chains(source)
-    if (source := files.source("nft-ruleset.txt")) is not None:
-        _check_nft(source)
+    items += nftables.read(
+        files.source("nft-ruleset.json"), files.source("nft-ruleset.txt"), nftables.kept_by_iptables(files.texts)
+    )
     if (source := files.source("ipvsadm-Ln.txt")) is not None:
         items += tables.read_ipvs(source)
     if (source := files.source("ipvsadm-timeouts.txt")) is not None:
@@ -131,8 +132,9 @@ def _of_device(device: links.Device, peer: Peer | None) -> Iterator[Item]:
         vxlan=None if tunnel is None else Vxlan(tunnel.vni, tunnel.local or ANY, tunnel.port, tunnel.learning, tunnel.proxy),
         flood=device.flood,
         isolated=device.isolated,
-        up=device.up and device.carrier,
+        up=device.up,
         learning=device.learning and bool(device.master),
+        carrier=device.carrier,
     )
     for address in device.addresses:
         yield Address(device.name, address)
@@ -144,20 +146,6 @@ def _chains(source: Source) -> tuple[XtChain, ...]:
     except ValueError as error:
         source.broken(str(error))
         return ()
-
-
-_NFT_TABLE = re.compile(r"table (?P<family>\w+) (?P<name>\S+) \{")
-_KEPT_BY_IPTABLES = re.compile(r"# Warning: table (?P<family>\w+) (?P<name>\S+) is managed by iptables-nft, do not touch!")
-_NOT_IPV4 = frozenset({"ip6", "arp"})
-
-
-def _check_nft(source: Source) -> None:
-    """Tables that iptables keeps are known from iptables-save; any other's rules can't be read from this text."""
-    kept = {(found["family"], found["name"]) for _, line in source.lines() if (found := _KEPT_BY_IPTABLES.match(line))}
-    for number, line in source.lines():
-        found = _NFT_TABLE.fullmatch(line)
-        if found is not None and found["family"] not in _NOT_IPV4 and (found["family"], found["name"]) not in kept:
-            source.odd(number, line)
 
 
 def _conntrack(files: Files) -> tuple[ConntrackEntry, ...] | None:

@@ -42,7 +42,7 @@ def read_routes(source: Source) -> Iterator[Route]:
 
 def _route(kind: str, words: list[str], several: bool) -> Route | None:
     told = _told(words[1:])
-    if told is None or (words[0] != "default" and _IPV4.fullmatch(words[0]) is None):
+    if told is None or not words or (words[0] != "default" and _IPV4.fullmatch(words[0]) is None):
         return None
     try:
         return Route(
