@@ -27,6 +27,7 @@ _COMMANDS = {
     "node": "node",
     "plan": "plan",
     "secret": "secret",
+    "record": "record",
     "service": "service",
     "version": "more",
     "whoami": "more",

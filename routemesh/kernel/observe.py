@@ -9,7 +9,7 @@ Source: rtnetlink(7), namespaces(7); the kernel's net_namespace.c (RTM_GETNSID),
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -227,11 +227,27 @@ class _Peers:
         return self._known.get((space.name, number))
 
     def _number(self, space: _Space, other: _Space) -> int:
-        try:
-            (reply,) = space.requests.ask(Message(_GET_NSID, 0, _HEADER + u32(_NETNS_FILE, other.file)))
-        except OSError:
-            return _UNKNOWN
-        return as_u32(parse(reply.body, len(_HEADER)).get(_NSID, attribute(0, b"")))
+        return _number_of(space.requests, other.file)
+
+
+def _number_of(requests: Requests, file: int) -> int:
+    """By which number the namespace of `requests` knows the one that `file` is of."""
+    try:
+        (reply,) = requests.ask(Message(_GET_NSID, 0, _HEADER + u32(_NETNS_FILE, file)))
+    except OSError:
+        return _UNKNOWN
+    return as_u32(parse(reply.body, len(_HEADER)).get(_NSID, attribute(0, b"")))
+
+
+def numbers(paths: Mapping[str, Path]) -> Mapping[int, str]:
+    """By which numbers the namespace that the calling thread is in knows those at `paths`; as `ip netns list-id` tells it."""
+    found: dict[int, str] = {}
+    with closing(Requests()) as requests:
+        for name, path in paths.items():
+            with suppress(OSError), netns.opened(path) as file:
+                found[_number_of(requests, file)] = name
+    found.pop(_UNKNOWN, None)
+    return found
 
 
 def _links(space: _Space, peers: _Peers) -> Iterator[Link]:

@@ -7,7 +7,7 @@ Source: iproute2's ip/ipaddress.c, ip/iplink_vxlan.c, ip/iplink_bridge_slave.c.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
@@ -227,19 +227,34 @@ def _with_peers_in_place(found: list[Device], links: Mapping[str, str]) -> tuple
 
 # --- which ends belong together ----------------------------------------------------------------------------------
 
+_NUMBER = re.compile(r"nsid (?P<number>\d+)(?: current-nsid \d+)?(?: \(iproute2 netns name: (?P<name>\S+)\))?")
+
+
+def read_numbers(source: Source) -> Iterator[tuple[int, str]]:
+    """`ip netns list-id`: the numbers by which a namespace knows others, with their names; those without are passed over."""
+    for number, line in source.lines():
+        found = _NUMBER.fullmatch(line.strip())
+        if found is None:
+            source.odd(number, line)
+        elif found["name"]:
+            yield int(found["number"]), found["name"]
+
+
 End = tuple[str, str]
 """A device: its namespace and its name."""
 
 
-def ends(namespaces: Mapping[str, Iterable[Device]]) -> Mapping[End, End]:
+def ends(namespaces: Mapping[str, Iterable[Device]], numbers: Mapping[str, Mapping[int, str]]) -> Mapping[End, End]:
     """The other end of each veth, from the devices of all namespaces of one node; only what is certain.
 
-    A veth tells its peer's ifindex and by which number its namespace knows the peer's. ifindexes repeat from namespace to
-    namespace; but one number is one namespace, so a pair that is certain makes others so.
+    A veth tells its peer's ifindex and by which number its namespace knows the peer's. `numbers` says which those are, for the
+    namespaces where that was recorded. Elsewhere: ifindexes repeat from namespace to namespace, but one number is one namespace,
+    so a pair that is certain makes others so.
     """
     devices = {(netns, device.index): device for netns, found in namespaces.items() for device in found if device.kind == "veth"}
     options = {
-        here: {there for there, other in devices.items() if _fit(here, device, there, other)} for here, device in devices.items()
+        here: {there for there, other in devices.items() if _fit(here, device, there, other, numbers)}
+        for here, device in devices.items()
     }
     known: dict[tuple[str, int], str] = {}
     while True:
@@ -265,10 +280,16 @@ def ends(namespaces: Mapping[str, Iterable[Device]]) -> Mapping[End, End]:
 _Numbered = tuple[str, int]
 
 
-def _fit(here: _Numbered, device: Device, there: _Numbered, other: Device) -> bool:
+def _fit(here: _Numbered, device: Device, there: _Numbered, other: Device, numbers: Mapping[str, Mapping[int, str]]) -> bool:
     if here == there or device.peer != other.index or other.peer != device.index:
         return False
-    return (here[0] == there[0]) == (device.peer_netns is None) == (other.peer_netns is None)
+    if device.peer_netns is None or other.peer_netns is None:
+        return device.peer_netns is other.peer_netns and here[0] == there[0]
+    return (
+        here[0] != there[0]
+        and (here[0] not in numbers or numbers[here[0]].get(device.peer_netns) == there[0])
+        and (there[0] not in numbers or numbers[there[0]].get(other.peer_netns) == here[0])
+    )
 
 
 def _agrees(

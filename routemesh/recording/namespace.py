@@ -9,16 +9,18 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from routemesh.kernel import xtsave
-from routemesh.nodeplan import Address, Item, Link, LinkKind, Peer, Sysctl, Vxlan, XtChain
+from routemesh.nodeplan import HOST, Address, Item, Link, LinkKind, Peer, Sysctl, Vxlan, XtChain
 from routemesh.recording import connections, entries, links, nftables, routes, tables
 from routemesh.recording.source import Source
 from routemesh.snapshot import ConntrackEntry, NamespaceSnapshot, Socket, Unread
 
+HOST_DIRECTORY = "host"
 ANY = IPv4Address("0.0.0.0")
 
 LOSES: Mapping[str, str] = {
     "ip-addr.json": "which devices and addresses there are",
     "ip-addr.txt": "which devices and addresses there are",
+    "netns-ids.txt": "which namespace the other end of a veth is in",
     "ip-route.txt": "which way packets are routed",
     "ip-rule.txt": "which routing table is asked",
     "ip-neigh.txt": "which MAC a packet is sent to",
@@ -34,7 +36,8 @@ LOSES: Mapping[str, str] = {
 }
 """What can't be told without a file."""
 
-_MAY_LACK = frozenset({"ip-addr.txt", "ipvsadm-timeouts.txt", "nft-ruleset.json", "nft-ruleset.txt"})
+NUMBERS = "netns-ids.txt"
+_MAY_LACK = frozenset({NUMBERS, "ip-addr.txt", "ipvsadm-timeouts.txt", "nft-ruleset.json", "nft-ruleset.txt"})
 _COUNT, _MAX = "net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max"
 _NO_NAMESPACE = ("nsenter:", "setting the network namespace")
 """What nsenter and ip-netns print when a namespace can't be entered; it ends up in the files of older recordings."""
@@ -72,6 +75,12 @@ class Files:
             return ()
         self.unread += spoilt
         return found
+
+    def numbers(self) -> Mapping[int, str]:
+        """By which numbers this namespace knows others, as far as that was recorded."""
+        source = self.source(NUMBERS)
+        found = () if source is None else links.read_numbers(source)
+        return {number: HOST if name == HOST_DIRECTORY else name for number, name in found}
 
 
 def why_closed(texts: Mapping[str, str]) -> str:

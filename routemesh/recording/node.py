@@ -16,13 +16,13 @@ from datetime import datetime
 from ipaddress import IPv4Address
 from typing import Any, Literal, TypeVar
 
-from routemesh.nodeplan import HOST, Peer, XtChain
+from routemesh.nodeplan import HOST, Address, Link, Peer, XtChain
 from routemesh.recording import links
-from routemesh.recording.namespace import Files, snapshot, why_closed
+from routemesh.recording.namespace import HOST_DIRECTORY, NUMBERS, Files, snapshot, why_closed
 from routemesh.recording.source import Source
 from routemesh.snapshot import NamespaceSnapshot, NodeSnapshot, Unread
 
-HOST_DIRECTORY, NETNS_DIRECTORY = "host", "netns"
+NETNS_DIRECTORY = "netns"
 DOCKER_NETNS = "/var/run/docker/netns"
 ABOUT = "recording.json"
 VERSION = 1
@@ -57,12 +57,13 @@ def read_node(place: str, texts: Texts) -> NodeSnapshot:
     if HOST not in found:
         unread.append(Unread(f"{place}/{HOST_DIRECTORY}", "missing", "what the node's own namespace does to a packet"))
     devices = {name: files.devices() for name, files in found.items()}
-    ends = links.ends(devices)
+    numbers = {name: files.numbers() for name, files in found.items() if NUMBERS in files.texts}
+    ends = links.ends(devices, numbers)
     namespaces: dict[str, NamespaceSnapshot] = {}
     for name, files in found.items():
         peers = {here[1]: Peer(*there) for here, there in ends.items() if here[0] == name}
         namespaces[name] = snapshot(files, f"{about.netns}/{name}" if name else "", devices[name], peers)
-    device, addresses = _underlay(devices.get(HOST, ()), about.address)
+    device, addresses = underlay(namespaces.get(HOST, NamespaceSnapshot(path="")), about.address)
     return NodeSnapshot(
         name=about.name,
         kind=about.kind,
@@ -142,15 +143,15 @@ def _about(told: Mapping[str, Any]) -> About:
     )
 
 
-def _underlay(devices: tuple[links.Device, ...], wanted: IPv4Address | None) -> tuple[str, tuple[IPv4Address, ...]]:
-    """The device that the node is known by and its addresses, the advertised one first.
+def underlay(own: NamespaceSnapshot, wanted: IPv4Address | None) -> tuple[str, tuple[IPv4Address, ...]]:
+    """The device that a node is known by and its addresses, the advertised one first.
 
     Where nobody says which address that is: the first device with an address that is no bridge and not lo.
     """
-    for device in devices:
-        own = [address.ip for address in device.addresses]
-        if wanted in own or (wanted is None and own and device.kind != "bridge" and device.name != "lo"):
-            return device.name, tuple(sorted(own, key=lambda address: address != wanted))
+    for link in own.of(Link):
+        found = [address.address.ip for address in own.of(Address) if address.link == link.name]
+        if wanted in found or (wanted is None and found and link.kind not in ("bridge", "loopback")):
+            return link.name, tuple(sorted(found, key=lambda address: address != wanted))
     return "", () if wanted is None else (wanted,)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from routemesh.errors import UserError
 from routemesh.recording import cluster
-from routemesh.recording.node import HOST_DIRECTORY
+from routemesh.recording.namespace import HOST_DIRECTORY
 from routemesh.snapshot import ClusterSnapshot
 
 _MAX_BYTES = 64 << 20

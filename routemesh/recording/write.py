@@ -1,0 +1,154 @@
+"""Making a recording: the commands are run in every namespace of a node, their outputs written as they are. Nothing is changed.
+
+A command that is not installed or fails is told; its file is then missing, which readers know from an empty one. No module is
+loaded into the kernel: where IPVS or nf_tables is not in use, there is nothing of it to record.
+
+Source: ip(8), bridge(8), ss(8), conntrack(8), ipvsadm(8), iptables-save(8), nft(8), setns(2).
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from routemesh.errors import UserError
+from routemesh.kernel import ipvs, netns, sysctl
+from routemesh.kernel.capabilities import has_nf_tables
+from routemesh.kernel.observe import numbers
+from routemesh.nodeplan import HOST
+from routemesh.recording.namespace import HOST_DIRECTORY, NUMBERS
+from routemesh.recording.node import ABOUT, NETNS_DIRECTORY, VERSION, About
+from routemesh.snapshot import LINK_SYSCTLS, SYSCTLS
+
+_TIMEOUT_S = 30.0
+_ALWAYS: Mapping[str, tuple[str, ...]] = {
+    "ip-addr.json": ("ip", "-details", "-json", "address", "show"),
+    "ip-addr.txt": ("ip", "-details", "address", "show"),
+    "ip-route.txt": ("ip", "-4", "route", "show", "table", "all"),
+    "ip-rule.txt": ("ip", "-4", "rule", "show"),
+    "ip-neigh.txt": ("ip", "-4", "neighbour", "show", "nud", "all"),
+    "bridge-fdb.txt": ("bridge", "fdb", "show"),
+    "ss-listen.txt": ("ss", "-Hlntup"),
+    "conntrack.txt": ("conntrack", "-L", "-f", "ipv4"),
+}
+_NFTABLES: Mapping[str, tuple[str, ...]] = {
+    "nft-ruleset.txt": ("nft", "--stateless", "list", "ruleset"),
+    "nft-ruleset.json": ("nft", "--stateless", "--numeric-protocol", "--json", "list", "ruleset"),
+}
+_IPVS: Mapping[str, tuple[str, ...]] = {
+    "ipvsadm-Ln.txt": ("ipvsadm", "-Ln"),
+    "ipvsadm-timeouts.txt": ("ipvsadm", "-L", "--timeout"),
+}
+_IPTABLES = (("iptables-nft-save", "-c"), ("iptables-legacy-save", "-c"))
+_PACKAGES = {"ip": "iproute2", "bridge": "iproute2", "ss": "iproute2", "nft": "nftables"}
+_IPVS_SYSCTLS = Path("/proc/sys/net/ipv4/vs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What to record: whose it is, the files of its namespaces by name (HOST its own), and files that are written besides."""
+
+    about: About
+    namespaces: Mapping[str, Path]
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Report:
+    """What was written, and what was not, each with its reason."""
+
+    files: int = 0
+    missing: dict[str, list[str]] = field(default_factory=dict)
+
+    def lacks(self, reason: str, file: str) -> None:
+        """Take down that a file could not be written."""
+        self.missing.setdefault(reason, []).append(file)
+
+
+def record(directory: Path, target: Target) -> Report:
+    """Write everything below `directory`, which is made. Raises UserError where it can't be, or holds something already."""
+    if os.geteuid() != 0:
+        raise UserError("a recording needs root: it enters network namespaces")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise UserError(f"{directory} is not empty; name a new directory for the recording")
+    except OSError as error:
+        raise UserError(f"{directory} can't be made: {error.strerror}") from error
+    report = Report()
+    about = {**asdict(target.about), "address": str(target.about.address or ""), "version": VERSION}
+    for name, text in {ABOUT: json.dumps(about, indent=1) + "\n", **target.files}.items():
+        _write(directory / name, text, report)
+    for name, path in target.namespaces.items():
+        place = Path(HOST_DIRECTORY) if name == HOST else Path(NETNS_DIRECTORY, name)
+        try:
+            with netns.entered(path):
+                for file, text in ((NUMBERS, _numbers(target)), *_outputs(place, report)):
+                    _write(directory / place / file, text, report)
+        except OSError as error:
+            report.lacks(f"{path} can't be entered: {error.strerror}", str(place))
+    return report
+
+
+def _write(path: Path, text: str, report: Report) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        raise UserError(f"{path} can't be written: {error.strerror}") from error
+    report.files += 1
+
+
+def _numbers(target: Target) -> str:
+    """As `ip netns list-id` prints it, which knows only namespaces that `ip netns` made."""
+    found = sorted(numbers(target.namespaces).items())
+    return "".join(f"nsid {number} (iproute2 netns name: {name or HOST_DIRECTORY})\n" for number, name in found)
+
+
+# --- one namespace, which the calling thread is in ---------------------------------------------------------------
+
+
+def _outputs(place: Path, report: Report) -> Iterator[tuple[str, str]]:
+    commands = {**_ALWAYS, **(_NFTABLES if has_nf_tables() else {}), **(_IPVS if ipvs.is_loaded() else {})}
+    for file, argv in commands.items():
+        output, reason = _run(argv)
+        if reason:
+            report.lacks(reason, str(place / file))
+        else:
+            yield file, output
+    if not ipvs.is_loaded():
+        yield "ipvsadm-Ln.txt", ""
+    saved, reasons = zip(*map(_run, _IPTABLES), strict=True)
+    if all(reasons):
+        report.lacks(reasons[0], str(place / "iptables-save.txt"))
+    else:
+        yield "iptables-save.txt", "".join(saved)
+    yield "sysctl.txt", "".join(_settings())
+
+
+def _run(argv: Sequence[str]) -> tuple[str, str]:
+    """A command's output, or why there is none."""
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=_TIMEOUT_S, env={**os.environ, "LC_ALL": "C"})
+    except FileNotFoundError:
+        package = _PACKAGES.get(argv[0], "iptables" if argv[0].startswith("iptables") else argv[0])
+        return "", f"{argv[0]} is not installed (Debian package {package})"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return "", f"{' '.join(argv)}: {error}"
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        return "", f"{' '.join(argv)}: {said[0] if said else f'exit status {done.returncode}'}"
+    return done.stdout.decode(errors="replace"), ""
+
+
+def _settings() -> Iterator[str]:
+    devices = sorted(os.listdir("/proc/sys/net/ipv4/conf"))
+    paths = [*SYSCTLS, *(f"net/ipv4/conf/{device}/{name}" for device in devices for name in LINK_SYSCTLS)]
+    if _IPVS_SYSCTLS.exists():
+        paths += [f"net/ipv4/vs/{name}" for name in sorted(os.listdir(_IPVS_SYSCTLS))]
+    for path in dict.fromkeys(paths):
+        value = sysctl.read(path)
+        if value is not None:
+            yield f"{path.translate({ord('/'): '.', ord('.'): '/'})} = {value}\n"
