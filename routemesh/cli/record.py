@@ -13,9 +13,13 @@ import click
 
 from routemesh.cli.host import Host
 from routemesh.errors import Unavailable
+from routemesh.model import Protocol
 
 if TYPE_CHECKING:
     from routemesh.recording.write import Report, Target
+
+_NO_PORT = (Protocol.TCP, 0)
+"""Of connections we want none here."""
 
 _CREDENTIALS = struct.Struct("3i")
 
@@ -51,11 +55,12 @@ def _complain(report: "Report") -> None:
 def _of_routemesh(host: Host) -> "Target":
     """The node whose daemon is asked. Its namespaces are beside its socket; its own is the one that the daemon is in."""
     from routemesh.nodeplan import HOST
+    from routemesh.recording import known
     from routemesh.recording.node import About
     from routemesh.recording.write import Target
 
-    path = host.socket()
-    node = next((node for node in host.client().nodes() if node.asked), None)
+    path, client = host.socket(), host.client()
+    node = next((node for node in client.nodes() if node.asked), None)
     if node is None:
         raise Unavailable(f"the daemon on {path} has not joined a cluster yet")
     directory = path.parent / "netns"
@@ -69,7 +74,9 @@ def _of_routemesh(host: Host) -> "Target":
         at=time.time(),
     )
     own = Path(f"/proc/{_daemon(path)}/ns/net")
-    return Target(about=about, namespaces={HOST: own, **{entry.name: entry for entry in sorted(directory.iterdir())}})
+    spaces = {HOST: own, **{entry.name: entry for entry in sorted(directory.iterdir())}}
+    names = client.snapshot([_NO_PORT]).names
+    return Target(about=about, namespaces=spaces, files={known.FILE: known.write(names)})
 
 
 def _daemon(path: Path) -> int:

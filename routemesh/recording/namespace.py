@@ -4,40 +4,50 @@ A file that is missing or broken is an Unread; what it would have told is absent
 absent in the kernel.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from typing import NamedTuple
 
 from routemesh.kernel import xtsave
 from routemesh.nodeplan import HOST, Address, Item, Link, LinkKind, Peer, Sysctl, Vxlan, XtChain
 from routemesh.recording import connections, entries, links, nftables, routes, tables
 from routemesh.recording.source import Source
-from routemesh.snapshot import ConntrackEntry, NamespaceSnapshot, Socket, Unread
+from routemesh.snapshot import ConntrackEntry, NamespaceSnapshot, Part, Socket, Unread
 
 HOST_DIRECTORY = "host"
 ANY = IPv4Address("0.0.0.0")
 
-LOSES: Mapping[str, str] = {
-    "ip-addr.json": "which devices and addresses there are",
-    "ip-addr.txt": "which devices and addresses there are",
-    "netns-ids.txt": "which namespace the other end of a veth is in",
-    "ip-route.txt": "which way packets are routed",
-    "ip-rule.txt": "which routing table is asked",
-    "ip-neigh.txt": "which MAC a packet is sent to",
-    "bridge-fdb.txt": "which port or tunnel end a bridge sends a frame to",
-    "iptables-save.txt": "what iptables does to a packet",
-    "nft-ruleset.json": "what nftables does to a packet",
-    "nft-ruleset.txt": "what nftables does to a packet",
-    "ipvsadm-Ln.txt": "which tasks IPVS balances over",
-    "ipvsadm-timeouts.txt": "when IPVS forgets a connection",
-    "sysctl.txt": "forwarding, the reverse path filter and IPVS's settings",
-    "ss-listen.txt": "whether anybody listens",
-    "conntrack.txt": "which connections are under way",
-}
-"""What can't be told without a file."""
+
+class Kind(NamedTuple):
+    """What can't be told without a file, and which part of a namespace that is."""
+
+    loses: str
+    part: Part
+
 
 NUMBERS = "netns-ids.txt"
-_MAY_LACK = frozenset({NUMBERS, "ip-addr.txt", "ipvsadm-timeouts.txt", "nft-ruleset.json", "nft-ruleset.txt"})
+KINDS: Mapping[str, Kind] = {
+    "ip-addr.json": Kind("which devices and addresses there are", "links"),
+    "ip-addr.txt": Kind("which devices and addresses there are", "links"),
+    NUMBERS: Kind("which namespace the other end of a veth is in", "links"),
+    "ip-route.txt": Kind("which way packets are routed", "routes"),
+    "ip-rule.txt": Kind("which routing table is asked", "rules"),
+    "ip-neigh.txt": Kind("which MAC a packet is sent to", "neighbours"),
+    "bridge-fdb.txt": Kind("which port or tunnel end a bridge sends a frame to", "fdb"),
+    "iptables-save.txt": Kind("what iptables does to a packet", "filters"),
+    "nft-ruleset.json": Kind("what nftables does to a packet", "filters"),
+    "nft-ruleset.txt": Kind("what nftables does to a packet", "filters"),
+    "ipvsadm-Ln.txt": Kind("which tasks IPVS balances over", "balancing"),
+    "ipvsadm-timeouts.txt": Kind("when IPVS forgets a connection", "timers"),
+    "sysctl.txt": Kind("forwarding, the reverse path filter and IPVS's settings", "settings"),
+    "ss-listen.txt": Kind("whether anybody listens", "sockets"),
+    "conntrack.txt": Kind("which connections are under way", "connections"),
+}
+LEFT_OUT_WHEN_EMPTY = frozenset({"ip-neigh.txt", "nft-ruleset.txt"})
+"""By scripts that people record with, as the one whose recordings tests read; `routemesh record` does not."""
+
+_OPTIONAL = frozenset({NUMBERS, "ip-addr.txt", "ipvsadm-timeouts.txt"})
 _COUNT, _MAX = "net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max"
 _NO_NAMESPACE = ("nsenter:", "setting the network namespace")
 """What nsenter and ip-netns print when a namespace can't be entered; it ends up in the files of older recordings."""
@@ -45,31 +55,39 @@ _NO_NAMESPACE = ("nsenter:", "setting the network namespace")
 
 @dataclass(slots=True)
 class Files:
-    """The files of one namespace by name. `place` is the directory as people know it: node1/netns/ingress_sbox."""
+    """The files of one namespace by name. `place` is the directory as people know it: node1/netns/ingress_sbox.
+
+    `empty`: files that are empty when they are missing. `ours`: `routemesh record` made them.
+    """
 
     place: str
     texts: Mapping[str, str]
+    empty: Set[str] = frozenset()
+    ours: bool = True
     unread: list[Unread] = field(default_factory=list)
 
     def source(self, name: str) -> Source | None:
         """A file, or None for one that is missing; whatever is odd about it gets into `unread`."""
-        text = self.texts.get(name)
+        text = self.texts.get(name, "" if name in self.empty else None)
         if text is None:
-            if name not in _MAY_LACK:
-                self.unread.append(Unread(f"{self.place}/{name}", "missing", LOSES[name]))
+            if name not in _OPTIONAL:
+                self.unread.append(Unread(f"{self.place}/{name}", "missing", *KINDS[name]))
             return None
-        return Source(f"{self.place}/{name}", text, LOSES[name], self.unread)
+        return self._read(name, text, self.unread)
+
+    def _read(self, name: str, text: str, unread: list[Unread]) -> Source:
+        return Source(f"{self.place}/{name}", text, KINDS[name].loses, unread, KINDS[name].part)
 
     def devices(self) -> tuple[links.Device, ...]:
         """The devices, from whichever of the two files is whole."""
         as_json, as_text = self.texts.get("ip-addr.json"), self.texts.get("ip-addr.txt")
         spoilt: list[Unread] = []
         if as_json is not None:
-            found = links.read_json(Source(f"{self.place}/ip-addr.json", as_json, LOSES["ip-addr.json"], spoilt))
+            found = links.read_json(self._read("ip-addr.json", as_json, spoilt))
             if not spoilt:
                 return found
         if as_text is not None:
-            found = links.read_text(Source(f"{self.place}/ip-addr.txt", as_text, LOSES["ip-addr.txt"], spoilt))
+            found = links.read_text(self._read("ip-addr.txt", as_text, spoilt))
         elif as_json is None:
             self.source("ip-addr.json")
             return ()
@@ -102,9 +120,8 @@ def snapshot(files: Files, path: str, devices: Sequence[links.Device], peers: Ma
         items += entries.read_fdb(source)
     if (source := files.source("iptables-save.txt")) is not None:
         items += _chains(source)
-    items += nftables.read(
-        files.source("nft-ruleset.json"), files.source("nft-ruleset.txt"), nftables.kept_by_iptables(files.texts)
-    )
+    rulesets = files.source("nft-ruleset.json") if files.ours else None, files.source("nft-ruleset.txt")
+    items += nftables.read(*rulesets, nftables.kept_by_iptables(files.texts))
     if (source := files.source("ipvsadm-Ln.txt")) is not None:
         items += tables.read_ipvs(source)
     if (source := files.source("ipvsadm-timeouts.txt")) is not None:

@@ -36,6 +36,8 @@ def read(as_json: Source | None, as_text: Source | None, kept: Set[Table]) -> tu
         if as_text is not None:
             _tell_tables(as_text, kept)
         return ()
+    if not as_json.text.strip():
+        return ()
     try:
         document = json.loads(as_json.text)
         entries = [entry for entry in document["nftables"] if not _is_kept(entry, kept)]

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 
 from routemesh.nodeplan import HOST, Address, Link, Peer, XtChain
 from routemesh.recording import links
-from routemesh.recording.namespace import HOST_DIRECTORY, NUMBERS, Files, snapshot, why_closed
+from routemesh.recording.namespace import HOST_DIRECTORY, LEFT_OUT_WHEN_EMPTY, NUMBERS, Files, snapshot, why_closed
 from routemesh.recording.source import Source
 from routemesh.snapshot import NamespaceSnapshot, NodeSnapshot, Unread
 
@@ -49,7 +49,9 @@ def read_node(place: str, texts: Texts) -> NodeSnapshot:
     """The node whose directory is called `place`; what could not be read is in the snapshot's `unread`."""
     unread: list[Unread] = []
     about = read_about(place, texts, unread)
-    found = {name: Files(f"{place}/{directory}", files) for name, directory, files in _namespaces(texts)}
+    ours = ABOUT in texts
+    empty = frozenset[str]() if ours else LEFT_OUT_WHEN_EMPTY & {path.rsplit("/", 1)[-1] for path in texts}
+    found = {name: Files(f"{place}/{directory}", files, empty, ours) for name, directory, files in _namespaces(texts)}
     for name in list(found):
         if name != HOST and (why := why_closed(found[name].texts)):
             unread.append(Unread(found[name].place, why, f"what is in namespace {name}"))

@@ -5,6 +5,7 @@ Source: Docker Engine API v1.41; libnetwork's osl/namespace_linux.go for the dir
 
 import http.client
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from routemesh.errors import Unavailable, UserError
-from routemesh.kernel.observe import observe, own_path
+from routemesh.kernel.observe import observe
 from routemesh.names import GWBRIDGE
 from routemesh.nodeplan import HOST
 from routemesh.recording.engine import read_engine
@@ -75,7 +76,7 @@ def _namespaces() -> dict[str, Path]:
         found = {entry.name: entry for entry in sorted(Path(DOCKER_NETNS).iterdir()) if entry.name != _OWN_NAMESPACE}
     except OSError as error:
         raise Unavailable(f"the namespaces in {DOCKER_NETNS} can't be listed: {error.strerror}") from error
-    return {HOST: own_path(), **found}
+    return {HOST: Path(f"/proc/{os.getpid()}/ns/net"), **found}
 
 
 def _about(engine: _Connection, path: Path) -> About:

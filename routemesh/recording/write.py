@@ -111,15 +111,15 @@ def _numbers(target: Target) -> str:
 
 
 def _outputs(place: Path, report: Report) -> Iterator[tuple[str, str]]:
-    commands = {**_ALWAYS, **(_NFTABLES if has_nf_tables() else {}), **(_IPVS if ipvs.is_loaded() else {})}
+    unused = [*([] if has_nf_tables() else _NFTABLES), *([] if ipvs.is_loaded() else _IPVS)]
+    yield from ((file, "") for file in unused)
+    commands = {file: argv for file, argv in {**_ALWAYS, **_NFTABLES, **_IPVS}.items() if file not in unused}
     for file, argv in commands.items():
         output, reason = _run(argv)
         if reason:
             report.lacks(reason, str(place / file))
         else:
             yield file, output
-    if not ipvs.is_loaded():
-        yield "ipvsadm-Ln.txt", ""
     saved, reasons = zip(*map(_run, _IPTABLES), strict=True)
     if all(reasons):
         report.lacks(reasons[0], str(place / "iptables-save.txt"))
