@@ -9,9 +9,11 @@ so they count, look and are summed up like those of the tests outside.
 import json
 import os
 import shutil
+import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +91,6 @@ class Run:
     def __init__(self, chosen: list[str], *, measured: bool) -> None:
         self.failure = ""
         """Why the test of which `reports` told last did not end, if it did not."""
-        self._measured = measured
         self._reports: dict[str, list[Any]] = defaultdict(list)
         order = json.dumps({"tests": chosen, "measured": measured})
         self._machine = Machine(("python", "-m", "tests.uml.inner"), {ORDER: order, WORDS: ""})
@@ -98,6 +99,9 @@ class Run:
 
     def reports(self, nodeid: str) -> Iterator[Any]:
         """A test's reports in serializable form, as they come; ends with the test or, with a `failure`, with the machine."""
+        if self.failure:
+            self.failure = "not run: User-Mode Linux had ended in a test before this one"
+            return
         end = time.monotonic() + _SILENCE_S
         told = self._reports[nodeid]
         while not self.failure:
@@ -114,11 +118,13 @@ class Run:
             elif time.monotonic() > end:
                 self.failure = f"nothing was heard for {_SILENCE_S:.0f} s; the last words:\n{self._machine.last_words()}"
                 self._machine.close()
-            time.sleep(_POLL_S)
+            else:
+                time.sleep(_POLL_S)
 
     def finish(self, target: Path) -> None:
-        """Let the machine end by itself, and take over what it measured."""
-        self._machine.wait(_GOODBYE_S)
+        """Let the machine end by itself, and take over what it measured, if it manages to."""
+        with suppress(subprocess.TimeoutExpired):
+            self._machine.wait(_GOODBYE_S)
         found = self._machine.directory / COVERAGE
         if found.exists():
             shutil.copy(found, target / f".coverage.uml-{os.getpid()}")
