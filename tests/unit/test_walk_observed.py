@@ -1,0 +1,462 @@
+"""What was seen of a node's kernel, with everything that others put there: one fact each."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+import pytest
+
+from routemesh.model import Protocol
+from routemesh.nodeplan import (
+    HOST,
+    Address,
+    Assign,
+    Chain,
+    FdbEntry,
+    Hook,
+    IpvsDestination,
+    IpvsService,
+    Item,
+    Link,
+    Neighbour,
+    NeighbourState,
+    Peer,
+    Route,
+    RouteKind,
+    RoutingRule,
+    Rule,
+    Sysctl,
+    Table,
+    Verdict,
+    Vxlan,
+    XtChain,
+)
+from routemesh.snapshot import (
+    LINK_SYSCTLS,
+    ClusterSnapshot,
+    ConntrackEntry,
+    Endpoint,
+    Flow,
+    NamedNode,
+    Names,
+    NamespaceSnapshot,
+    NodeSnapshot,
+    Socket,
+)
+from routemesh.walk import (
+    OUTSIDE,
+    Branch,
+    Delivered,
+    Packet,
+    Place,
+    ReplyArrives,
+    ReplyLost,
+    Unclear,
+    UnknownRule,
+    every_way,
+    observed,
+    walk,
+)
+
+NODE, SECOND, CLIENT = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2"), IPv4Address("198.51.100.7")
+ROUTER = IPv4Address("192.0.2.254")
+GATEWAY, INSIDE = IPv4Address("172.18.0.1"), IPv4Address("172.18.0.2")
+MAC_1, MAC_2 = "02:42:ac:12:00:01", "02:42:ac:12:00:02"
+HERE, BOX = Place("node1", HOST), Place("node1", "box")
+EVERYWHERE = IPv4Network("0.0.0.0/0")
+TCP, UDP = Protocol.TCP, Protocol.UDP
+DROP: Rule = (Verdict("drop"),)
+
+RULES = tuple(
+    RoutingRule(priority=priority, fwmark=0, mask=0, table=table) for priority, table in ((0, 255), (32766, 254), (32767, 253))
+)
+LOOPBACK = Link(name="lo", kind="loopback", mac="00:00:00:00:00:00")
+CARD = Link(name="eth0", kind="other", mac="52:54:00:00:00:01")
+BRIDGE = Link(name="br0", kind="bridge", mac=MAC_1)
+PORT = Link(name="veth0", kind="veth", master="br0", peer=Peer("box", "eth1"), learning=True)
+LEARNED = FdbEntry("veth0", MAC_2, kind="learned")
+DEFAULT = Route(destination=EVERYWHERE, via=ROUTER, link="eth0", protocol=4)
+
+
+def on_link(network: str, link: str) -> Route:
+    """A route that came with an address."""
+    return Route(destination=IPv4Network(network), via=None, link=link, protocol=2)
+
+
+def settings(*links: str, **others: str) -> tuple[Sysctl, ...]:
+    """As a kernel has them, all off, but that it forwards."""
+    own = [Sysctl(f"net/ipv4/conf/{link}/{name}", "0") for link in ("all", "lo", *links) for name in LINK_SYSCTLS]
+    known = {item.path: item.value for item in own} | {"net/ipv4/ip_forward": "1"}
+    known |= {f"net/ipv4/conf/{link}/forwarding": "1" for link in ("all", *links)}
+    known |= {path.replace("__", "/"): value for path, value in others.items()}
+    return tuple(Sysctl(path, value) for path, value in known.items())
+
+
+HOST_ITEMS: tuple[Item, ...] = (
+    *RULES, LOOPBACK, CARD, BRIDGE, PORT, LEARNED,
+    Address("lo", IPv4Interface("127.0.0.1/8")), Address("eth0", IPv4Interface("192.0.2.1/24")),
+    Address("br0", IPv4Interface("172.18.0.1/16")),
+    on_link("192.0.2.0/24", "eth0"), on_link("172.18.0.0/16", "br0"), DEFAULT,
+    *settings("eth0", "br0"),
+)  # fmt: skip
+END = Link(name="eth1", kind="veth", mac=MAC_2, peer=Peer(HOST, "veth0"))
+WAY_OUT = Route(destination=EVERYWHERE, via=GATEWAY, link="eth1", protocol=3)
+BOX_ITEMS: tuple[Item, ...] = (
+    *RULES, LOOPBACK, END, Address("eth1", IPv4Interface("172.18.0.2/16")), on_link("172.18.0.0/16", "eth1"), WAY_OUT,
+    *settings("eth1"),
+)  # fmt: skip
+
+
+def anywhere(*ports: int, protocol: Protocol = TCP) -> tuple[Socket, ...]:
+    return tuple(Socket(protocol=protocol, address=IPv4Address("0.0.0.0"), port=port, process="server") for port in ports)
+
+
+HOST_SPACE = NamespaceSnapshot(path="", items=HOST_ITEMS, sockets=anywhere(22))
+BOX_SPACE = NamespaceSnapshot(path="/box", items=BOX_ITEMS, sockets=(*anywhere(80), *anywhere(53, protocol=UDP)))
+
+
+def cluster(
+    host: Iterable[Item] = HOST_ITEMS,
+    box: Iterable[Item] = BOX_ITEMS,
+    *,
+    host_space: NamespaceSnapshot = HOST_SPACE,
+    box_space: NamespaceSnapshot = BOX_SPACE,
+) -> ClusterSnapshot:
+    """node1 with a namespace behind its bridge; node2 is known by name alone."""
+    spaces = {HOST: replace(host_space, items=tuple(host)), "box": replace(box_space, items=tuple(box))}
+    node = NodeSnapshot(name="node1", kind="swarm", engine="ipvs", addresses=(NODE,), device="eth0", namespaces=spaces)
+    named = (NamedNode(name="node1", address=NODE), NamedNode(name="node2", address=SECOND, absent="its daemon does not answer"))
+    return ClusterSnapshot(nodes={"node1": node}, names=Names(nodes=named))
+
+
+def sent(
+    seen: ClusterSnapshot,
+    destination: IPv4Address = INSIDE,
+    port: int = 80,
+    *,
+    source: IPv4Address = CLIENT,
+    start: Place = HERE,
+    protocol: Protocol = TCP,
+) -> Branch:
+    """A packet that the node itself sends, unless it is from elsewhere; by default to the box."""
+    own = GATEWAY if start == HERE and source == CLIENT else source
+    packet = Packet(protocol=protocol, source=Endpoint(own, 40000), destination=Endpoint(destination, port))
+    (branch,) = every_way(observed(seen), packet, start)
+    return branch
+
+
+def end(branch: Branch) -> str:
+    """How it ends, in words."""
+    match branch.outcome:
+        case Delivered(place=place, process=process, reply=ReplyArrives()):
+            return f"{process} at {place}"
+        case Delivered(reply=ReplyLost(place, why)):
+            return f"answer lost at {place}: {why}"
+        case Delivered(reply=Unclear(place, what)) | Unclear(place, what):
+            return f"unclear at {place}: {what}"
+        case Delivered() as outcome:
+            return str(outcome)
+        case other:
+            return f"{type(other).__name__} {other.place}: {other.why}"
+
+
+def instead(items: tuple[Item, ...], old: Item, *new: Item) -> tuple[Item, ...]:
+    assert old in items
+    at = items.index(old)
+    return (*items[:at], *new, *items[at + 1 :])
+
+
+# --- ways ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_namespace_is_reached_and_the_process_is_named() -> None:
+    assert end(sent(cluster())) == "server at node1/box"
+    assert end(sent(cluster(), NODE, 22, start=OUTSIDE)) == "server at node1"
+
+
+def test_nothing_is_made_up() -> None:
+    no_way_back = instead(HOST_ITEMS, DEFAULT)
+    assert end(sent(cluster(no_way_back), NODE, 22, start=OUTSIDE)) == (f"answer lost at node1: there is no route to {CLIENT}")
+    without_rule = instead(HOST_ITEMS, RULES[1])
+    assert end(sent(cluster(without_rule))) == "Refused node1: there is no route to 172.18.0.2"
+    no_subnet = instead(HOST_ITEMS, on_link("172.18.0.0/16", "br0"))
+    assert end(sent(cluster(no_subnet))) == "Dropped outside: 172.18.0.2 belongs to no node"
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ("unicast", "server at node1/box"),
+        ("blackhole", "Dropped node1: the route to 172.18.0.2 is a black hole"),
+        ("unreachable", "Refused node1: the route to 172.18.0.2 says unreachable"),
+        ("prohibit", "Refused node1: the route to 172.18.0.2 says prohibit"),
+        ("throw", "Refused node1: there is no route to 172.18.0.2"),
+        ("broadcast", "server at node1/box"),
+        ("unknown", "unclear at node1: the route to 172.18.0.2/32, which is unknown"),
+    ],
+)
+def test_routes_lead_away_to_nowhere_or_to_what_is_not_known(kind: RouteKind, found: str) -> None:
+    special = Route(destination=IPv4Network("172.18.0.2/32"), via=None, link="br0" if kind == "unicast" else "", kind=kind)
+    assert end(sent(cluster((*HOST_ITEMS, special)))) == found
+
+
+def test_of_two_equal_routes_the_one_with_the_lower_metric_is_taken() -> None:
+    nowhere = Route(destination=IPv4Network("172.18.0.0/16"), via=None, link="", kind="blackhole", metric=1)
+    assert end(sent(cluster((*HOST_ITEMS, nowhere)))) == "server at node1/box"
+    cheaper = replace(on_link("172.18.0.0/16", "br0"), metric=2)
+    costly = instead((*HOST_ITEMS, nowhere), on_link("172.18.0.0/16", "br0"), cheaper)
+    assert "black hole" in end(sent(cluster(costly)))
+
+
+SPECIAL = RoutingRule(priority=10, fwmark=0, mask=0, table=0, action="blackhole")
+
+
+@pytest.mark.parametrize(
+    ("rule", "applies"),
+    [
+        (SPECIAL, True),
+        (replace(SPECIAL, priority=40000), False),
+        (replace(SPECIAL, fwmark=1, mask=1), False),
+        (replace(SPECIAL, source=IPv4Network("172.18.0.1/32")), True),
+        (replace(SPECIAL, source=IPv4Network("10.0.0.0/8")), False),
+        (replace(SPECIAL, destination=IPv4Network("172.18.0.2/32")), True),
+        (replace(SPECIAL, destination=IPv4Network("10.0.0.0/8")), False),
+        (replace(SPECIAL, destination=IPv4Network("10.0.0.0/8"), negate=True), True),
+        (replace(SPECIAL, iif="lo"), True),
+        (replace(SPECIAL, iif="eth0"), False),
+    ],
+)
+def test_a_routing_rule_is_for_the_packets_that_it_says(rule: RoutingRule, applies: bool) -> None:
+    found = "Dropped node1: the route to 172.18.0.2 is a black hole" if applies else "server at node1/box"
+    assert end(sent(cluster((*HOST_ITEMS, rule)))) == found
+
+
+def test_a_routing_rule_that_is_not_understood_matters_only_where_it_may_apply() -> None:
+    odd = replace(SPECIAL, unknown=(17,))
+    assert end(sent(cluster((*HOST_ITEMS, odd)))) == "unclear at node1: routing rule 10, which has conditions (17,)"
+    elsewhere = replace(odd, destination=IPv4Network("10.0.0.0/8"))
+    assert end(sent(cluster((*HOST_ITEMS, elsewhere)))) == "server at node1/box"
+    assert end(sent(cluster((*HOST_ITEMS, replace(SPECIAL, action="unknown"))))) == "unclear at node1: routing rule 10"
+
+
+def test_a_setting_that_was_not_read_is_not_taken_for_off() -> None:
+    unread = tuple(item for item in BOX_ITEMS if not (isinstance(item, Sysctl) and item.path.endswith("eth1/rp_filter")))
+    assert end(sent(cluster(box=unread))) == "unclear at node1/box: net/ipv4/conf/eth1/rp_filter, which was not read"
+
+
+@pytest.mark.parametrize(
+    ("link", "found"),
+    [
+        (replace(CARD, up=False), "Dropped node1: eth0 is down"),
+        (replace(CARD, carrier=False), "Dropped node1: eth0 has no carrier"),
+        (CARD, "server at node1"),
+    ],
+)
+def test_nothing_comes_in_by_a_card_that_is_off(link: Link, found: str) -> None:
+    address_stays = instead(HOST_ITEMS, CARD, link)
+    assert end(sent(cluster(address_stays), NODE, 22, start=OUTSIDE)) == found
+
+
+def test_a_bridge_port_without_carrier_carries_nothing() -> None:
+    off = instead(HOST_ITEMS, PORT, replace(PORT, carrier=False))
+    assert end(sent(cluster(off))) == "Dropped node1: nobody on br0 answers ARP for 172.18.0.2"
+
+
+def test_lo_may_be_down() -> None:
+    off = instead(HOST_ITEMS, LOOPBACK, replace(LOOPBACK, up=False))
+    assert end(sent(cluster(off), NODE, 22, source=NODE)) == "Dropped node1: lo is down"
+
+
+# --- other nodes, hidden namespaces -----------------------------------------------------------------------------------
+
+
+def test_a_node_that_was_not_seen_is_not_the_outside() -> None:
+    assert end(sent(cluster(), SECOND, source=NODE)) == "unclear at outside: 192.0.2.2: that is node2, its daemon does not answer"
+    assert end(sent(cluster(), CLIENT, source=NODE)) == f"Dropped outside: {CLIENT} belongs to no node"
+    with pytest.raises(UnknownRule, match=r"192\.0\.2\.2: that is node2"):
+        packet = Packet(protocol=TCP, source=Endpoint(NODE, 40000), destination=Endpoint(SECOND, 80))
+        walk(observed(cluster()), packet, HERE)
+
+
+HIDDEN = Link(name="veth9", kind="veth", master="br0")
+
+
+def test_a_namespace_that_was_not_seen_may_answer_or_not() -> None:
+    assert end(sent(cluster((*HOST_ITEMS, HIDDEN)))) == "server at node1/box"
+    other = IPv4Address("172.18.0.9")
+    assert end(sent(cluster(), other)) == "Dropped node1: nobody on br0 answers ARP for 172.18.0.9"
+    assert end(sent(cluster((*HOST_ITEMS, HIDDEN)), other)) == (
+        "unclear at node1: ARP for 172.18.0.9, which only namespaces may answer that were not seen"
+    )
+    known = (*HOST_ITEMS, HIDDEN, Neighbour("br0", other, "02:00:00:00:00:09"), FdbEntry("veth9", "02:00:00:00:00:09"))
+    assert end(sent(cluster(known), other)) == "unclear at node1: veth9, whose other end is in a namespace that was not seen"
+
+
+# --- neighbours and bridges --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["reachable", "stale", "delay", "probe", "noarp", "permanent"])
+def test_what_the_arp_table_has_is_used_as_long_as_it_has_it(state: NeighbourState) -> None:
+    wrong = Neighbour("br0", INSIDE, "02:00:00:00:00:09", state)
+    assert end(sent(cluster((*HOST_ITEMS, wrong)))).startswith("Dropped node1")
+
+
+@pytest.mark.parametrize("state", ["failed", "incomplete"])
+def test_what_was_not_found_is_asked_for_again(state: NeighbourState) -> None:
+    assert end(sent(cluster((*HOST_ITEMS, Neighbour("br0", INSIDE, "", state))))) == "server at node1/box"
+
+
+@pytest.mark.parametrize(("ignore", "found"), [("0", True), ("1", False)])
+def test_a_strict_interface_answers_arp_for_its_own_addresses_only(ignore: str, found: bool) -> None:
+    """As in direct routing, where the virtual address is on lo of every real server."""
+    vip = IPv4Address("172.18.0.80")
+    strict = (*instead(BOX_ITEMS, LOOPBACK, LOOPBACK, Address("lo", IPv4Interface(f"{vip}/32"))),)
+    strict = (*strict, Sysctl("net/ipv4/conf/eth1/arp_ignore", ignore))
+    assert (end(sent(cluster(box=strict), vip)) == "server at node1/box") is found
+    assert end(sent(cluster(box=strict))) == "server at node1/box"
+
+
+def test_other_ways_of_answering_arp_are_not_known() -> None:
+    odd = (*BOX_ITEMS, Sysctl("net/ipv4/conf/eth1/arp_ignore", "2"))
+    assert end(sent(cluster(box=odd))) == "unclear at node1/box: ARP on eth1, whose arp_ignore is 2"
+
+
+def test_a_frame_to_a_mac_that_no_port_has_is_flooded() -> None:
+    assert end(sent(cluster(instead(HOST_ITEMS, LEARNED)))) == "server at node1/box"
+    own = instead(HOST_ITEMS, LEARNED, FdbEntry("veth0", MAC_2, kind="local"))
+    assert end(sent(cluster(own))) == "server at node1/box"
+    tunnel = Link(name="vxlan0", kind="vxlan", master="br0", vxlan=Vxlan(4096, NODE, 4789))
+    assert end(sent(cluster((*instead(HOST_ITEMS, LEARNED), tunnel)))) == "server at node1/box"
+
+
+def test_a_tunnel_that_does_not_answer_arp_itself_is_not_known() -> None:
+    asking = Link(name="vxlan0", kind="vxlan", master="br0", vxlan=Vxlan(4096, NODE, 4789, proxy=False))
+    assert end(sent(cluster((*HOST_ITEMS, asking)))) == (
+        "unclear at node1: ARP for 172.18.0.2 through vxlan0, which does not answer it itself"
+    )
+
+
+# --- rules of others ----------------------------------------------------------------------------------------------------
+
+FENCE = Chain("inet", "output", Hook("filter", "output", 0), (DROP,), table="theirs")
+
+
+@pytest.mark.parametrize(
+    ("items", "passes"),
+    [
+        ((FENCE,), False),
+        ((replace(FENCE, family="ip"),), False),
+        ((replace(FENCE, family="ip6"),), True),
+        ((replace(FENCE, rules=()),), True),
+        ((replace(FENCE, rules=(), policy="drop"),), False),
+        ((FENCE, Table("inet", "theirs", dormant=True)), True),
+        ((FENCE, Table("inet", "another", dormant=True)), False),
+        ((XtChain("security", "OUTPUT", (DROP,), "ACCEPT"),), False),
+        ((replace(FENCE, hook=Hook("filter", "egress", 0, "br0"), family="netdev"),), False),
+        ((replace(FENCE, hook=Hook("filter", "egress", 0, "eth7,br0"), family="netdev"),), False),
+        ((replace(FENCE, hook=Hook("filter", "egress", 0, "eth7"), family="netdev"),), True),
+    ],
+)
+def test_everybodys_chains_are_met(items: tuple[Item, ...], passes: bool) -> None:
+    assert (end(sent(cluster((*HOST_ITEMS, *items)))) == "server at node1/box") is passes
+
+
+def test_chains_of_one_name_in_several_tables_are_several() -> None:
+    jump: Rule = (Verdict("jump", "inner"),)
+    items = [
+        Chain("ip", "output", Hook("filter", "output", 0), (jump,), table="one"),
+        Chain("ip", "inner", None, (), table="one"),
+        Chain("ip", "inner", None, (DROP,), table="two"),
+    ]
+    assert end(sent(cluster((*HOST_ITEMS, *items)))) == "server at node1/box"
+    items[0] = replace(items[0], table="two")
+    assert end(sent(cluster((*HOST_ITEMS, *items)))) == "Dropped node1: filter inner drops it"
+
+
+def test_what_comes_in_by_a_device_may_meet_rules_there() -> None:
+    ingress = Chain("netdev", "in", Hook("filter", "ingress", 0, "eth1"), (DROP,), table="theirs")
+    assert end(sent(cluster(box=(*BOX_ITEMS, ingress)))) == "Dropped node1/box: filter in drops it"
+    on_card = replace(ingress, hook=Hook("filter", "ingress", 0, "eth0"))
+    assert end(sent(cluster((*HOST_ITEMS, on_card)), NODE, 22, start=OUTSIDE)) == "Dropped node1: filter in drops it"
+
+
+def test_rules_for_frames_and_for_arp_are_not_known() -> None:
+    frames = replace(FENCE, family="bridge", hook=Hook("filter", "forward", 0))
+    assert end(sent(cluster((*HOST_ITEMS, frames)))) == "unclear at node1: chain bridge theirs output, whose rules are for frames"
+    asks = replace(FENCE, family="arp", hook=Hook("filter", "input", 0))
+    assert end(sent(cluster(box=(*BOX_ITEMS, asks)))) == "unclear at node1/box: chain arp theirs output, whose rules are for ARP"
+
+
+# --- sockets ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_socket_gets_what_is_for_its_address() -> None:
+    local = replace(BOX_SPACE, sockets=(Socket(protocol=TCP, address=IPv4Address("127.0.0.1"), port=80),))
+    assert end(sent(cluster(box_space=local))) == "Refused node1/box: nothing listens on tcp/80"
+    both = (*anywhere(80), Socket(protocol=TCP, address=INSIDE, port=80, process="own"))
+    assert end(sent(cluster(box_space=replace(BOX_SPACE, sockets=both)))) == "own at node1/box"
+    unread = replace(BOX_SPACE, sockets=None)
+    assert end(sent(cluster(box_space=unread))) == "unclear at node1/box: tcp/80: what listens there was not read"
+
+
+def test_whence_a_process_on_all_addresses_answers_is_known_only_where_there_is_no_choice() -> None:
+    assert end(sent(cluster(), port=53, protocol=UDP)) == "server at node1/box"
+    second = IPv4Address("172.18.0.9")
+    two = (*BOX_ITEMS, Address("eth1", IPv4Interface(f"{second}/16")))
+    assert end(sent(cluster(box=two), second, 53, protocol=UDP)) == (
+        "unclear at node1/box: the answer from 172.18.0.9:53, which a process on all addresses may send from 172.18.0.2 instead"
+    )
+    bound = replace(BOX_SPACE, sockets=(Socket(protocol=UDP, address=second, port=53, process="own"),))
+    assert end(sent(cluster(box=two, box_space=bound), second, 53, protocol=UDP)) == "own at node1/box"
+
+
+# --- connections that there are already ----------------------------------------------------------------------------------
+
+ASKED = Flow(UDP, Endpoint(CLIENT, 40000), Endpoint(NODE, 5353))
+GONE = IPv4Address("172.18.0.77")
+
+
+def entry(server: IPv4Address, *status: str, zone: int = 0, state: str = "", port: int = 53) -> ConntrackEntry:
+    """The client's connection to the node, led on to a server."""
+    reply = Flow(UDP, Endpoint(server, port), ASKED.source)
+    return ConntrackEntry(original=ASKED, reply=reply, zone=zone, status=frozenset(status), state=state)
+
+
+def again(*entries: ConntrackEntry, host: tuple[Item, ...] = HOST_ITEMS, count: int | None = None) -> str:
+    """What becomes of another packet from the client's port."""
+    space = replace(HOST_SPACE, conntrack=entries, conntrack_count=count, conntrack_max=4)
+    return end(sent(cluster(host, host_space=space), NODE, 5353, start=OUTSIDE, protocol=UDP))
+
+
+def test_a_packet_goes_where_its_connection_went_before() -> None:
+    assert again() == "Refused node1: nothing listens on udp/5353"
+    assert again(entry(INSIDE, "dnat", "seen-reply")) == "server at node1/box"
+    assert again(entry(GONE, "dnat")) == f"Dropped node1: nobody on br0 answers ARP for {GONE}"
+
+
+@pytest.mark.parametrize(
+    "over", [entry(GONE, "dnat", "dying"), entry(GONE, "dnat", state="TIME_WAIT"), entry(GONE, "dnat", zone=7)]
+)
+def test_one_that_is_over_or_in_another_zone_does_not_matter(over: ConntrackEntry) -> None:
+    assert again(over) == "Refused node1: nothing listens on udp/5353"
+
+
+def test_a_rule_puts_a_packet_in_a_zone() -> None:
+    zoned = Chain("ip", "raw", Hook("filter", "prerouting", -300), ((Assign("ct original zone", 7),),))
+    assert again(entry(INSIDE, "dnat", zone=7), host=(*HOST_ITEMS, zoned)) == "server at node1/box"
+    assert again(entry(INSIDE, "dnat"), host=(*HOST_ITEMS, zoned)) == "Refused node1: nothing listens on udp/5353"
+
+
+def test_in_a_full_table_there_is_no_room_for_a_new_connection() -> None:
+    assert again(count=4) == "Dropped node1: the table of connections is full (4 of 4), and this is a new one"
+    assert again(entry(INSIDE, "dnat"), count=4) == "server at node1/box"
+    assert again(count=3) == "Refused node1: nothing listens on udp/5353"
+
+
+BALANCER = (Sysctl("net/ipv4/vs/conntrack", "1"), IpvsService(mark=256, scheduler="rr"))
+
+
+def test_ipvs_leads_a_connection_on_to_its_server() -> None:
+    kept = (*HOST_ITEMS, *BALANCER, IpvsDestination(mark=256, address=INSIDE, weight=0))
+    assert again(entry(INSIDE), host=kept) == "server at node1/box"
+    assert again(entry(GONE), host=kept) == f"Dropped node1: ipvs leads its connection to {GONE}:53, which is no server any more"
