@@ -12,11 +12,12 @@ All but `read`, `write` and `swarm` is PURE. A line that is not understood is to
 never passed over.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from routemesh.recording import known
 from routemesh.recording.docker import LOSES
-from routemesh.recording.engine import read_engine
+from routemesh.recording.engine import Engine, read_engine
 from routemesh.recording.naming import names
 from routemesh.recording.node import read_node
 from routemesh.recording.source import Source
@@ -29,20 +30,30 @@ def cluster(recorded: Mapping[str, Mapping[str, str]]) -> ClusterSnapshot:
     """The cluster whose nodes were recorded: the name of each node's directory → its files by path below it."""
     unread: list[Unread] = []
     nodes = {place: read_node(place, texts) for place, texts in recorded.items()}
-    snapshots = {node.name: node for node in nodes.values()}
-    return ClusterSnapshot(nodes=snapshots, names=_names(recorded, nodes, unread), unread=tuple(unread))
-
-
-def _names(recorded: Mapping[str, Mapping[str, str]], nodes: Mapping[str, NodeSnapshot], unread: list[Unread]) -> Names:
-    """Of a routemesh cluster each recording has them all; the latest counts."""
-    snapshots = {node.name: node for node in nodes.values()}
-    written = sorted((nodes[place].at, place) for place, texts in recorded.items() if known.FILE in texts)
-    for _, place in reversed(written):
-        found = known.read(Source(f"{place}/{known.FILE}", recorded[place][known.FILE], LOSES, unread))
-        if found is not None:
-            return known.among(found, snapshots)
     if all(node.kind == "routemesh" for node in nodes.values()):
-        unread.extend(Unread(f"{place}/{known.FILE}", "missing", LOSES) for place in recorded if not written)
-        return Names()
-    engines = {nodes[place].name: read_engine(place, texts, unread) for place, texts in recorded.items()}
-    return names(engines, snapshots, unread)
+        snapshots = {node.name: node for node in nodes.values()}
+        found = _latest(recorded, nodes, unread)
+    else:
+        engines = {place: read_engine(place, texts, unread) for place, texts in recorded.items()}
+        called = {place: _name(node, place, engines.values()) for place, node in nodes.items()}
+        snapshots = {called[place]: replace(node, name=called[place]) for place, node in nodes.items()}
+        found = names({called[place]: engine for place, engine in engines.items()}, snapshots, unread)
+    return ClusterSnapshot(nodes=snapshots, names=found, unread=tuple(unread))
+
+
+def _latest(recorded: Mapping[str, Mapping[str, str]], nodes: Mapping[str, NodeSnapshot], unread: list[Unread]) -> Names:
+    """The names of a routemesh cluster: each recording has them all, the latest counts."""
+    for place in sorted(recorded, key=lambda place: nodes[place].at, reverse=True):
+        if (text := recorded[place].get(known.FILE)) is None:
+            unread.append(Unread(f"{place}/{known.FILE}", "missing", LOSES))
+        elif (found := known.read(Source(f"{place}/{known.FILE}", text, LOSES, unread))) is not None:
+            return known.among(found, {node.name for node in nodes.values()})
+    return Names()
+
+
+def _name(node: NodeSnapshot, place: str, engines: Iterable[Engine]) -> str:
+    """A node that no file of its own tells the name of is called as a manager calls the node with its address."""
+    if node.name != place:
+        return node.name
+    listed = (each for engine in engines if engine.known is not None for each in engine.known.nodes)
+    return next((each.name for each in listed if each.address in node.addresses), place)

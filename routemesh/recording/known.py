@@ -1,5 +1,6 @@
 """names.json: what routemesh's manager knows of its cluster, as a recording holds it. PURE."""
 
+from collections.abc import Set
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
@@ -8,7 +9,7 @@ import msgspec
 
 from routemesh.recording.naming import NOT_RECORDED
 from routemesh.recording.source import Source
-from routemesh.snapshot import Names, NodeSnapshot
+from routemesh.snapshot import Names
 
 FILE = "names.json"
 
@@ -27,8 +28,8 @@ def read(source: Source) -> Names | None:
         return None
 
 
-def among(names: Names, nodes: dict[str, NodeSnapshot]) -> Names:
-    """The names with it said which of the nodes were recorded."""
+def among(names: Names, nodes: Set[str]) -> Names:
+    """The names with it said which of the nodes, by name, were recorded."""
     return replace(names, nodes=tuple(replace(node, absent="" if node.name in nodes else NOT_RECORDED) for node in names.nodes))
 
 

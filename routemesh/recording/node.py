@@ -112,7 +112,7 @@ def read_about(place: str, texts: Texts, unread: list[Unread]) -> About:
             source.broken(f"not understood ({type(error).__name__}: {error})")
     info = texts.get(_INFO_FILE)
     if info is None and text is None:
-        unread.append(Unread(f"{place}/{_INFO_FILE}", "missing", "the node's name and address"))
+        unread.append(Unread(f"{place}/{_INFO_FILE}", "missing", "the node's name and address", "timers"))
     source = Source(f"{place}/{_INFO_FILE}", info or "", "the node's name and address", unread)
     told = {found["name"]: found["value"].strip() for _, line in source.lines() if (found := _INFO.fullmatch(line))}
     return About(

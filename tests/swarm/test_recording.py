@@ -320,11 +320,14 @@ def test_what_a_script_leaves_out_when_it_is_empty_is_empty() -> None:
 
 
 def test_a_node_that_nothing_tells_about_is_called_as_its_directory() -> None:
-    files = {path: text for path, text in texts("2-service", "node1").items() if path != "docker/info.txt"}
-    found = cluster({"here": files})
-    (node,) = found.nodes.values()
-    assert (node.name, node.addresses) == ("here", (IPv4Address("192.168.77.1"),))
+    worker, manager = (
+        {path: text for path, text in texts("2-service", name).items() if path != "docker/info.txt"}
+        for name in ("node2", "node1")
+    )
+    (node,) = cluster({"here": worker}).nodes.values()
+    assert (node.name, node.addresses) == ("here", (IPv4Address("192.168.77.2"),))
     assert [unread.what for unread in node.unread] == ["here/docker/info.txt"]
+    assert set(cluster({"here": worker, "there": manager}).nodes) == {"swarm1", "swarm2"}
 
 
 def test_rules_that_nftables_alone_has_are_told() -> None:

@@ -134,14 +134,14 @@ def only_local(fault: str) -> dict[str, str]:
     return halves(fault, f"who in {WEB[1]} sees 10.0.0.2")
 
 
-DROPPED = "node2: filter INPUT drops it"
-FENCED = f"lost at node2/{WEB[0]}: filter INPUT drops it"
+DROPPED = "swarm2: filter INPUT drops it"
+FENCED = f"lost at swarm2/{WEB[0]}: filter INPUT drops it"
 FAULTS = {
     # dockerd listens on the port and never accepts: what a client sees is a server that hangs.
     "01-dnat-deleted": {(TCP, "node1"): {"dockerd in the node sees 192.168.77.254": "1"}},
     "08-ipvs-dest-deleted": {(TCP, "node1"): {f"who in {WEB[1]} sees 10.0.0.2": "1"}},
     "12-fdb-deleted": {
-        (TCP, "node1"): only_local("lost at node1/1-po75a2uo3p: vxlan0 does not know which node has 02:42:0a:00:00:05")
+        (TCP, "node1"): only_local("lost at swarm1/1-po75a2uo3p: vxlan0 does not know which node has 02:42:0a:00:00:05")
     },
     "16-vxlan-port-dropped-input-node2": {
         (TCP, "node1"): only_local(f"lost at {DROPPED}"),

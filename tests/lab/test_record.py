@@ -1,0 +1,55 @@
+"""A recording of a lab tells the way that its packets take."""
+
+from fractions import Fraction
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from routemesh.model import Protocol
+from routemesh.recording.read import read
+from routemesh.snapshot import ClusterSnapshot, Endpoint
+from routemesh.walk import Delivered, Packet, ReplyArrives, every_way, observed
+from tests.lab.cluster import ADDRESSES, CLIENT, Cluster
+
+
+def recorded(mesh: Cluster, directory: Path) -> ClusterSnapshot:
+    for node in ADDRESSES:
+        mesh.cli("record", str(directory / node), host=node)
+    return read([directory])
+
+
+def reached(cluster: ClusterSnapshot, node: str, port: int, protocol: Protocol) -> dict[tuple[str, str], Fraction]:
+    """The tasks that a client's connection may reach: node and namespace, with the share of each."""
+    ends = Endpoint(IPv4Address(CLIENT), 40000), Endpoint(IPv4Address(ADDRESSES[node]), port)
+    packet = Packet(protocol=protocol, source=ends[0], destination=ends[1])
+    found: dict[tuple[str, str], Fraction] = {}
+    for branch in every_way(observed(cluster), packet):
+        match branch.outcome:
+            case Delivered(place=place, peer=Endpoint(address), reply=ReplyArrives()) if str(address) == CLIENT:
+                found[place] = found.get(place, Fraction(0)) + branch.share
+            case other:
+                raise AssertionError(other)
+    return found
+
+
+def test_a_recording_of_all_nodes_leads_to_the_tasks_and_back(mesh: Cluster, tmp_path: Path) -> None:
+    with mesh.service("web", "--replicas", "2", "-p", "8080:80"), mesh.service("dns", "--replicas", "2", "-p", "5353:80/udp"):
+        cluster = recorded(mesh, tmp_path)
+        for service, port, protocol in (("web", 8080, Protocol.TCP), ("dns", 5353, Protocol.UDP)):
+            tasks = {(task["node"], task["container"]): Fraction(1, 2) for task in mesh.serving(service)}
+            assert {(task.node, task.netns) for task in cluster.names.tasks if task.service == service} == set(tasks)
+            for node in ADDRESSES:
+                assert reached(cluster, node, port, protocol) == tasks
+    assert cluster.unread == ()
+    assert [unread for node in cluster.nodes.values() for space in node.namespaces.values() for unread in space.unread] == []
+
+
+def test_a_node_that_was_not_recorded_is_named(mesh: Cluster, tmp_path: Path) -> None:
+    mesh.cli("record", str(tmp_path / "node2"), host="node2")
+    cluster = read([tmp_path / "node2"])
+    assert set(cluster.nodes) == {"node2"}
+    assert {node.name for node in cluster.names.nodes if node.absent} == {"node1", "node3"}
+
+
+def test_a_directory_that_holds_something_is_refused(mesh: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("")
+    assert "is not empty" in mesh.refused("record", str(tmp_path))
