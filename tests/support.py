@@ -13,7 +13,9 @@ from typing import Literal, TypeVar
 import pytest
 
 T = TypeVar("T")
-Need = Literal["root", "netns", "nf_tables", "ip_vs", "conntrack", "tcpdump", "uml", "haproxy", "nginx"]
+Need = Literal[
+    "root", "netns", "nf_tables", "ip_vs", "iptables-nft", "iptables-legacy", "conntrack", "tcpdump", "uml", "haproxy", "nginx"
+]  # fmt: skip
 
 _POLL_S = 0.01
 _counter = itertools.count()
@@ -27,6 +29,8 @@ _PROBES: dict[Need, tuple[str, Callable[[], bool]]] = {
     "tcpdump": ("tcpdump(8), of Debian's package tcpdump", lambda: shutil.which("tcpdump") is not None),
     "nf_tables": ("nf_tables in the kernel", lambda: _succeeds("unshare", "--net", "nft", "add", "table", "ip", "probe")),
     "ip_vs": ("IPVS in the kernel", lambda: Path("/proc/net/ip_vs").exists() or _succeeds("modprobe", "ip_vs")),
+    "iptables-nft": ("iptables-nft, and nf_tables for IPv4", lambda: _lists_rules("iptables-nft")),
+    "iptables-legacy": ("iptables-legacy, and a kernel that has it", lambda: _lists_rules("iptables-legacy")),
     "uml": ("User-Mode Linux (Debian's user-mode-linux)", lambda: shutil.which("linux.uml") is not None),
 }
 
@@ -61,6 +65,10 @@ def wait_until(condition: Callable[[], T], deadline_s: float = 10.0, what: str =
 @cache
 def _has(need: Need) -> bool:
     return _PROBES[need][1]()
+
+
+def _lists_rules(program: str) -> bool:
+    return _succeeds("unshare", "--net", program, "-t", "nat", "-S")
 
 
 def _succeeds(*command: str) -> bool:

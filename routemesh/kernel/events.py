@@ -106,14 +106,14 @@ def nftables_events() -> EventSocket:
     return EventSocket(NETFILTER, [_NFTABLES_GROUP])
 
 
-def transaction_is_ours(message: Reply, writer: int) -> bool:
-    """Whether this process made an nftables transaction, as far as can be told; `writer` is the id of its writing thread.
+def transaction_is_ours(message: Reply, writes: Callable[[int], bool]) -> bool:
+    """Whether we made an nftables transaction, as far as can be told; `writes` knows the ids of our threads and processes.
 
     The kernel names the thread by its id in the outermost pid namespace and the socket by its port, which is the process id as
     long as that is free: one of the two fits.
     """
     thread = parse(message.body, _NFNETLINK_HEADER_BYTES).get(_GENERATION_THREAD, b"")
-    return message.port == os.getpid() or int.from_bytes(thread, "big") == writer
+    return message.port == os.getpid() or writes(message.port) or writes(int.from_bytes(thread, "big"))
 
 
 class Watcher:

@@ -12,6 +12,7 @@ from routemesh.kernel.fakestate import Items, Refused, State
 from routemesh.model import Listener
 from routemesh.model import Protocol as L4
 from routemesh.nodeplan import (
+    HOST,
     Capabilities,
     Chain,
     Delete,
@@ -19,10 +20,13 @@ from routemesh.nodeplan import (
     Failure,
     IpvsTimeouts,
     Map,
+    Namespace,
     NodePlan,
     Op,
     Sysctl,
     Table,
+    XtChain,
+    XtRule,
     item_of,
     key,
 )
@@ -62,7 +66,7 @@ class FakeKernel:
                     shown[key(item)] = items.get(key(item), Sysctl(item.path, _INITIAL_SETTING))
                 elif isinstance(item, IpvsTimeouts):
                     shown[key(item)] = items.get(key(item), _INITIAL_TIMEOUTS)
-            found[netns] = shown
+            found[netns] = _claimed(shown, want.namespaces.get(netns, {})) if netns == HOST else shown
         return NodePlan({netns: items for netns, items in found.items() if items})
 
     def apply(self, ops: Sequence[Op]) -> tuple[Failure, ...]:
@@ -112,7 +116,7 @@ class FakeKernel:
         self._state.strangers.add((netns, name))
 
     def _apply(self, ops: Sequence[Op]) -> Iterator[Failure]:
-        for is_nftables, run in groupby(ops, _is_nftables):
+        for in_transactions, run in groupby(ops, _is_rule):
             willing = []
             for op in run:
                 reason = self.refuse(op)
@@ -120,7 +124,7 @@ class FakeKernel:
                     willing.append(op)
                 else:
                     yield self._failure(op, reason)
-            for op, reason in self._transactions(willing) if is_nftables else self._one_by_one(willing):
+            for op, reason in self._transactions(willing) if in_transactions else self._one_by_one(willing):
                 yield self._failure(op, reason)
 
     def _one_by_one(self, ops: Sequence[Op]) -> Iterator[tuple[Op, str]]:
@@ -138,8 +142,18 @@ class FakeKernel:
             yield from self._state.transact(netns, [op for op in ops if op.netns == netns])
 
     def _failure(self, op: Op, reason: str) -> Failure:
-        return Failure(op, command(op, self.netns_path), reason)
+        try:
+            return Failure(op, command(op, self.netns_path), reason)
+        except ValueError:
+            return Failure(op, "no command", reason)
 
 
-def _is_nftables(op: Op) -> bool:
-    return isinstance(item_of(op), Table | Map | Chain | Element)
+def _is_rule(op: Op) -> bool:
+    return isinstance(item_of(op), Table | Map | Chain | Element | XtChain | XtRule)
+
+
+def _claimed(items: Items, want: Namespace) -> Items:
+    """A node's iptables: a rule stands where it is wanted; without one of ours, a chain of our name is ours only if wanted."""
+    among_rules = any(isinstance(item, XtRule) for item in items.values())
+    kept = {name: item for name, item in items.items() if among_rules or not isinstance(item, XtChain) or name in want}
+    return {name: want.get(name, item) if isinstance(item, XtRule) and item.copies == 1 else item for name, item in kept.items()}

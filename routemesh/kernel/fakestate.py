@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from itertools import chain
+from typing import TypeGuard
 
+from routemesh.kernel.xtsave import is_open
 from routemesh.nodeplan import (
     HOST,
     Address,
@@ -36,9 +38,12 @@ from routemesh.nodeplan import (
     Table,
     Verdict,
     VerdictLookup,
+    XtChain,
+    XtRule,
     item_of,
     key,
 )
+from routemesh.render import xtables
 
 Items = dict[ItemKey, Item]
 
@@ -73,7 +78,7 @@ class State:
     # --- one by one --------------------------------------------------------------------------------------------------
 
     def put(self, netns: str, item: Item) -> None:
-        """Create or change anything but nftables. Raises Refused."""
+        """Create or change anything but rules. Raises Refused."""
         items = self.items(netns)
         match item:
             case Netns(name):
@@ -95,7 +100,7 @@ class State:
         items[key(item)] = item
 
     def delete(self, netns: str, item: Item) -> None:
-        """Delete anything but nftables, with what hangs on it; what is gone is gone."""
+        """Delete anything but rules, with what hangs on it; what is gone is gone."""
         items = self.namespaces.get(netns, {})
         present = items.get(key(item))
         match present:
@@ -197,7 +202,7 @@ class State:
     # --- transactions ------------------------------------------------------------------------------------------------
 
     def transact(self, netns: str, ops: Sequence[Op]) -> list[tuple[Op, str]]:
-        """Carry out operations on nftables, all at once but for those at fault; these, with the reason."""
+        """Carry out operations on rules, all at once but for those at fault; these, with the reason."""
         if netns not in self.namespaces:
             return [(op, f"there is no namespace {netns}") for op in ops if not isinstance(op, Delete)]
         at_fault: list[tuple[Op, str]] = []
@@ -215,10 +220,11 @@ class State:
 
 
 def _carry_out(items: Items, op: Op) -> None:
-    if not isinstance(op, Delete):
-        items[key(item_of(op))] = item_of(op)
+    item = item_of(op)
+    if not isinstance(op, Delete) and not (isinstance(item, XtChain) and is_open(item)):
+        items[key(item)] = item
         return
-    gone = items.pop(key(op.item), None)
+    gone = items.pop(key(item), None)
     for name, item in list(items.items()):
         in_table = isinstance(gone, Table) and getattr(item, "family", None) == gone.family
         in_map = isinstance(gone, Map) and isinstance(item, Element) and (item.family, item.map) == (gone.family, gone.name)
@@ -228,6 +234,11 @@ def _carry_out(items: Items, op: Op) -> None:
 
 def _culprit(items: Items, ops: Sequence[Op]) -> tuple[Op, str] | None:
     """An operation that leaves a reference to nothing: by its item, or by having deleted what another item needs."""
+    for op in ops:
+        try:
+            xtables.transaction([op])
+        except ValueError as exc:
+            return op, str(exc)
     for item in items.values():
         for missing in (name for name in _needs(item) if name not in items):
             for op in ops:
@@ -249,6 +260,14 @@ def _needs(item: Item) -> Iterator[ItemKey]:
         case Element(family, name, _, value):
             yield ("Map", family, name)
             yield from _named(family, value)
+        case XtChain(table, rules=rules):
+            yield from (("XtChain", table, part.chain) for part in chain.from_iterable(rules) if _jumps(part))
+        case XtRule(table, rule=rule):
+            yield from (("XtChain", table, part.chain) for part in rule if _jumps(part))
+
+
+def _jumps(part: object) -> TypeGuard[Verdict]:
+    return isinstance(part, Verdict) and part.chain != ""
 
 
 def _named(family: str, part: object) -> Iterator[ItemKey]:

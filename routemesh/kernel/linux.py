@@ -75,7 +75,13 @@ class LinuxKernel:
         """Probed anew; the MTU is 0 where no link has the underlay's address, 1500 where none was given."""
         with self._turn, _refusals_as_kernel_errors("ip address show"), self._spaces.home.enter():
             mtu_bytes = self._underlay_mtu()
-            return Capabilities(nf_tables=has_nf_tables(), ip_vs=has_ip_vs(), kernel=os.uname().release, mtu_bytes=mtu_bytes)
+            return Capabilities(
+                nf_tables=has_nf_tables(),
+                ip_vs=has_ip_vs(),
+                kernel=os.uname().release,
+                mtu_bytes=mtu_bytes,
+                iptables=self._spaces.tools.probe() or "",
+            )
 
     def read(self, want: NodePlan) -> NodePlan:
         """See Kernel.read; a veth whose peer is in a namespace of others has no peer here. Raises KernelError."""
@@ -158,7 +164,7 @@ class LinuxKernel:
                 found[key(link)] = link
         for table in memory.hanging([row.index for row in ours]):
             found.update(table)
-        items = [*_balancing(space, want), *self._settings(space, want), *(space.nft.read() if self._has_tables else ())]
+        items = [*_balancing(space, want), *self._settings(space, want), *self._rules(space, want)]
         if space.name == HOST:
             items += (Netns(other.name) for other in self._spaces if other.name != HOST)
         found.update((key(item), item) for item in items)
@@ -170,6 +176,12 @@ class LinuxKernel:
             return []
         with space.enter():
             return [Sysctl(path, value) for path in paths if (value := sysctl.read(path)) is not None]
+
+    def _rules(self, space: Space, want: Namespace) -> Iterator[Item]:
+        if self._has_tables:
+            yield from space.nft.read()
+        if self._owner.has_tables:
+            yield from space.xtables.read(want)
 
     def _underlay_mtu(self) -> int:
         if self._underlay is None:
@@ -248,9 +260,13 @@ class LinuxKernel:
     def _see_transactions(self, tables: EventSocket) -> bool:
         events, lost = tables.pending()
         return lost or any(
-            self._spaces.numbered(nsid) is not None and not transaction_is_ours(message, self._writing_thread)
+            self._spaces.numbered(nsid) is not None and not transaction_is_ours(message, self._is_writing)
             for nsid, message in events
         )
+
+    def _is_writing(self, number: int) -> bool:
+        """Whether it is the id of the thread that writes, or of an iptables that it started."""
+        return number == self._writing_thread or self._spaces.tools.is_ours(number)
 
 
 def _balancing(space: Space, want: Namespace) -> Iterator[Item]:

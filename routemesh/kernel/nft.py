@@ -22,7 +22,8 @@ from routemesh.errors import KernelError, Unavailable
 from routemesh.kernel import nftjson
 from routemesh.kernel.netfilter import ANY_FAMILY, IPV4, NETDEV, NETFILTER
 from routemesh.kernel.netlink import Message, Reply, Requests, as_text, parse
-from routemesh.nodeplan import Change, Create, Delete, Element, Failure, Family, Item, ItemKey, Map, Op, Table, item_of, key
+from routemesh.kernel.transactions import Search, fold
+from routemesh.nodeplan import Failure, Family, Item, ItemKey, Op, key
 from routemesh.render import command, transaction
 from routemesh.render.commands import PathOf, default_path, inside
 
@@ -37,8 +38,6 @@ _FAMILIES: Mapping[Family, bytes] = {"ip": IPV4, "netdev": NETDEV}
 
 _READ_ATTEMPTS = 5
 _APPLY_ATTEMPTS = 3
-_ATTEMPTS_AT_MOST = 200
-"""How many smaller transactions are tried to find the operations at fault in one that was refused."""
 
 
 class Attestation(NamedTuple):
@@ -80,7 +79,7 @@ class Nft:
         for _ in range(_APPLY_ATTEMPTS):
             self._renew()
             after = dict(self._items)
-            needed = [op for wanted in ops if (op := _fold(after, wanted)) is not None]
+            needed = [op for wanted in ops if (op := fold(after, wanted)) is not None]
             if not needed:
                 return ()
             if self._execute(needed) is None:
@@ -88,7 +87,7 @@ class Nft:
                 return ()
             if self._attest() == self._attestation:
                 break  # it was nobody's change meanwhile that made it fail
-        return tuple(_Search(self._execute, self._failure).apply(needed))
+        return tuple(Search(self._execute, self._failure).apply(needed))
 
     def forget(self) -> None:
         """Read everything anew next time, whatever the kernel attests."""
@@ -180,60 +179,6 @@ def _library() -> Nftables:
         return Nftables()
     except OSError as exc:
         raise Unavailable(f"nftables can't be used: {exc}; install Debian's libnftables1") from exc
-
-
-class _Search:
-    """Carries out what can be carried out of a refused transaction, halving it until the operations at fault stand alone."""
-
-    def __init__(self, execute: Callable[[Sequence[Op]], str | None], failure: Callable[[Op, str], Failure]) -> None:
-        self._execute = execute
-        self._failure = failure
-        self._attempts = 0
-
-    def apply(self, ops: Sequence[Op]) -> list[Failure]:
-        """The failures among `ops`; once there were too many attempts, whole parts fail together."""
-        self._attempts += 1
-        reason = self._execute(ops)
-        if reason is None:
-            return []
-        if len(ops) == 1 or self._attempts > _ATTEMPTS_AT_MOST:
-            return [self._failure(op, reason) for op in ops]
-        middle = len(ops) // 2
-        return self.apply(ops[:middle]) + self.apply(ops[middle:])
-
-
-def _fold(items: dict[ItemKey, Item], op: Op) -> Op | None:
-    """Carry out `op` on `items`. The operation that a kernel with these items needs for it; None if there is nothing to do."""
-    wanted = item_of(op)
-    name = key(wanted)
-    present = items.get(name)
-    if isinstance(op, Delete):
-        if present is None:
-            return None
-        _remove(items, name, present)
-        return Delete(op.netns, present)
-    if present == wanted:
-        return None
-    items[name] = wanted
-    return Create(op.netns, wanted) if present is None else Change(op.netns, present, wanted)
-
-
-def _remove(items: dict[ItemKey, Item], name: ItemKey, item: Item) -> None:
-    """A table goes with all that is in it, a map with its elements."""
-    del items[name]
-    match item:
-        case Table(family):
-            gone = [other for other, inside in items.items() if getattr(inside, "family", None) == family]
-        case Map(family, map_name):
-            gone = [
-                other
-                for other, inside in items.items()
-                if isinstance(inside, Element) and (inside.family, inside.map) == (family, map_name)
-            ]
-        case _:
-            gone = []
-    for other in gone:
-        del items[other]
 
 
 def chain_device(chain: bytes) -> list[tuple[tuple[str, str], str]]:

@@ -18,6 +18,8 @@ from routemesh.kernel.links import Row
 from routemesh.kernel.memory import Memory
 from routemesh.kernel.netlink import Message, Requests, as_u32, attribute, parse, u32
 from routemesh.kernel.nft import Nft
+from routemesh.kernel.xtables import Xtables
+from routemesh.kernel.xttools import Tools
 from routemesh.nodeplan import HOST, Peer
 
 _NEW_NSID, _GET_NSID = 88, 90
@@ -44,6 +46,11 @@ class Space:
     def nft(self) -> Nft:
         """Its nftables, opened when first asked for."""
         return Nft(self.name, self.enter, self._spaces.path)
+
+    @cached_property
+    def xtables(self) -> Xtables:
+        """Its iptables, of which nothing is opened before something is to be known."""
+        return Xtables(self.name, self.enter, self._spaces.tools, self._spaces.path)
 
     @cached_property
     def ipvs(self) -> Ipvs:
@@ -89,6 +96,8 @@ class Space:
         self.requests.close()
         if "nft" in self.__dict__:
             self.nft.close()
+        if "xtables" in self.__dict__:
+            self.xtables.close()
         if "ipvs" in self.__dict__:
             self.ipvs.close()
 
@@ -103,6 +112,7 @@ class Spaces:
         self._directory = directory
         self._port = port
         self.protocol = protocol
+        self.tools = Tools()
         self._home_file = netns.open_current()
         self.home = Space(self, HOST, Requests(port), None)
         self._home_nsid = self._number(self.home.path)

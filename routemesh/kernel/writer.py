@@ -2,7 +2,7 @@
 
 A run is a stretch of neighbouring operations that go well together: addresses, routes, neighbours and FDB entries of a namespace
 travel in one datagram, so do IPVS's, links of a namespace are deleted together, nftables operations become one transaction per
-namespace.
+namespace, and so do those of iptables.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,13 +29,16 @@ from routemesh.nodeplan import (
     Op,
     Sysctl,
     Table,
+    XtChain,
+    XtRule,
     item_of,
 )
 from routemesh.render import command
 
 Run = Sequence[Op]
 
-_NAMESPACES, _DOOMED_NAMESPACES, _LINKS, _DOOMED_LINKS, _SETTINGS, _ENTRIES, _IPVS, _NFTABLES = range(8)
+_NAMESPACES, _DOOMED_NAMESPACES, _LINKS, _DOOMED_LINKS, _SETTINGS, _ENTRIES, _IPVS, _NFTABLES, _IPTABLES = range(9)
+_BY_NAMESPACE = (_NFTABLES, _IPTABLES)
 
 
 class Writer:
@@ -54,6 +57,7 @@ class Writer:
             _ENTRIES: self._write_entries,
             _IPVS: self._balance,
             _NFTABLES: self._apply_nftables,
+            _IPTABLES: self._apply_iptables,
         }
 
     def carry_out(self, ops: Run) -> Iterator[Failure]:
@@ -123,6 +127,9 @@ class Writer:
     def _apply_nftables(self, space: Space, run: Run) -> Iterable[Failure]:
         return space.nft.apply(run)
 
+    def _apply_iptables(self, space: Space, run: Run) -> Iterable[Failure]:
+        return space.xtables.apply(run)
+
     def _failures(self, run: Iterable[Op], refusal: Exception) -> Iterator[Failure]:
         return (self._failure(op, refusal) for op in run)
 
@@ -132,9 +139,9 @@ class Writer:
 
 
 def _runs(ops: Run) -> Iterator[tuple[int, Run]]:
-    """Operations in their order; but a stretch of nftables operations, which may go to and fro, is sorted by namespace."""
+    """Operations in their order; but a stretch of operations on rules, which may go to and fro, is sorted by namespace."""
     for (kind, _), run in groupby(ops, _run_of):
-        if kind != _NFTABLES:
+        if kind not in _BY_NAMESPACE:
             yield kind, list(run)
             continue
         transactions: dict[str, list[Op]] = {}
@@ -154,6 +161,8 @@ def _run_of(op: Op) -> tuple[int, str]:
             return _IPVS, op.netns
         case Table() | Map() | Chain() | Element():
             return _NFTABLES, ""
+        case XtChain() | XtRule():
+            return _IPTABLES, ""
         case Netns():
             return (_DOOMED_NAMESPACES if isinstance(op, Delete) else _NAMESPACES), ""
         case _:

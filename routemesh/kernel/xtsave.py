@@ -4,13 +4,13 @@ Nothing is passed over: every chain of every table is there, and what a rule say
 `Unknown` with iptables' own words, so that it differs from anything planned. Both variants (nft, legacy; 1.8.9 was tried) print
 alike: addresses, interfaces and protocol first, then matches in the order in which they were given, the target last.
 
-Source: iptables-save(8); iptables/iptables-save.c, nft.c (nft_is_table_compatible).
+Source: iptables-save(8); iptables/iptables-save.c, xtables-save.c.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, cast
 
 from routemesh import names
@@ -19,7 +19,7 @@ from routemesh.nodeplan import BUILT_IN, Item, Rule, Unknown, XtChain, XtRule, X
 
 _RULE = re.compile(r"(?:\[(\d+):(\d+)\] )?-A (\S+) ?(.*)")
 _CHAIN = re.compile(r":(\S+) (ACCEPT|DROP|-) \[(\d+):(\d+)\]")
-_INCOMPATIBLE = re.compile(r"# Table `(\w+)' is incompatible, use 'nft' tool\.")
+_BEYOND = re.compile(r"# Table `(\w+)' (?:is incompatible|contains incompatible base-chains), use 'nft' tool")
 _OUR_CHAINS = (("nat", names.INGRESS_CHAIN), ("filter", names.INGRESS_CHAIN))
 
 
@@ -42,31 +42,35 @@ class SavedRule:
 
 @dataclass(frozen=True, slots=True)
 class SavedChain:
-    """A chain of anybody. Policy and its counters are a built-in chain's."""
+    """A chain of anybody. Policy and its counters are a built-in chain's.
+
+    `beyond`: at its hook there are rules in that table that iptables can't show; its words.
+    """
 
     table: XtTable
     name: str
     policy: Literal["ACCEPT", "DROP"] | None
     counters: Counters
     rules: tuple[SavedRule, ...]
+    beyond: str = ""
 
     def item(self) -> XtChain:
-        """The chain without counters and comments."""
+        """The chain without counters and comments, as far as iptables shows it."""
         return XtChain(self.table, self.name, tuple(saved.rule for saved in self.rules), self.policy)
 
 
 def parse(text: str) -> tuple[SavedChain, ...]:
     """Every chain of every table, in the order of the text, which may be the outputs of several calls.
 
-    A table that only `nft` can show has one Unknown rule in each of its built-in chains. Raises ValueError for what is not
-    iptables-save's output, or not all of it, with the line.
+    Raises ValueError for what is not iptables-save's output, or not all of it, with the line.
     """
     found: list[SavedChain] = []
+    beyond: dict[XtTable, str] = {}
     table = ""
     lines: list[tuple[int, str]] = []
     for place, line in enumerate(text.splitlines(), 1):
-        if incompatible := _INCOMPATIBLE.match(line):
-            found += _hidden(_table(place, incompatible[1]), line)
+        if hidden := _BEYOND.match(line):
+            beyond[_table(place, hidden[1])] = line
         elif not line or line.startswith("#"):
             continue
         elif line.startswith("*") and not table:
@@ -80,18 +84,22 @@ def parse(text: str) -> tuple[SavedChain, ...]:
             raise _not_understood(place, line)
     if table:
         raise ValueError(f"the output of iptables-save ends within the table {table}")
-    return tuple(found)
+    return tuple(_with_what_is_beyond(found, beyond))
 
 
 def every_chain(saved: Sequence[SavedChain]) -> tuple[XtChain, ...]:
-    """All that a packet may meet, ours and others'."""
-    return tuple(chain.item() for chain in saved)
+    """All that a packet may meet, ours and others'; what iptables can't show is an Unknown rule at the head of the chain."""
+    return tuple(
+        replace(item, rules=((Unknown(chain.beyond),), *item.rules)) if chain.beyond else item
+        for chain in saved
+        for item in [chain.item()]
+    )
 
 
 def ours_on_a_node(saved: Sequence[SavedChain]) -> tuple[Item, ...]:
     """What is ours in a node's own namespace: chains by their names, rules in built-in chains by their comment.
 
-    Where our rule stands among those of others is not ours to say: `head` is True for all.
+    Where our rule stands among those of others is not looked at: `head` is True for all.
     """
     found: list[Item] = []
     for chain in saved:
@@ -105,7 +113,12 @@ def ours_on_a_node(saved: Sequence[SavedChain]) -> tuple[Item, ...]:
 
 def ours_in_a_namespace_of_ours(saved: Sequence[SavedChain]) -> tuple[XtChain, ...]:
     """Every chain, but for built-in ones that let everything pass."""
-    return tuple(chain.item() for chain in saved if chain.rules or chain.policy != "ACCEPT")
+    return tuple(item for chain in saved if not is_open(item := chain.item()))
+
+
+def is_open(chain: XtChain) -> bool:
+    """Whether it is a built-in chain that lets everything pass, which is as good as none."""
+    return chain.policy == "ACCEPT" and not chain.rules
 
 
 def _table(place: int, name: str) -> XtTable:
@@ -118,9 +131,14 @@ def _not_understood(place: int, line: str) -> ValueError:
     return ValueError(f"line {place} is none of iptables-save's: {line[:80]}")
 
 
-def _hidden(table: XtTable, line: str) -> Iterator[SavedChain]:
-    rules = (SavedRule((Unknown(line),), "", "", None),)
-    return (SavedChain(table, name, "ACCEPT", Counters(0, 0), rules) for name in BUILT_IN[table])
+def _with_what_is_beyond(found: Sequence[SavedChain], beyond: Mapping[XtTable, str]) -> Iterator[SavedChain]:
+    """Any built-in chain's hook may have such rules, whether iptables shows a chain there or not."""
+    for chain in found:
+        yield replace(chain, beyond=beyond.get(chain.table, "")) if chain.policy is not None else chain
+    shown = {(chain.table, chain.name) for chain in found}
+    for table, line in beyond.items():
+        missing = (name for name in BUILT_IN[table] if (table, name) not in shown)
+        yield from (SavedChain(table, name, "ACCEPT", Counters(0, 0), (), line) for name in missing)
 
 
 def _chains(table: XtTable, lines: Sequence[tuple[int, str]]) -> Iterator[SavedChain]:

@@ -134,7 +134,13 @@ def _listed(known: Sequence[str], text: str) -> str:
 
 
 def _address(option: str) -> Callable[[str, str], str]:
-    return lambda value, negated: f"{negated}{option} {IPv4Network(value)}"
+    def text(value: str, negated: str) -> str:
+        network = IPv4Network(value)
+        if network.prefixlen == 0:
+            raise ValueError("iptables forgets a condition that every address meets")
+        return f"{negated}{option} {network}"
+
+    return text
 
 
 def _link(option: str) -> Callable[[str, str], str]:

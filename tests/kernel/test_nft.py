@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from routemesh.diff import diff
 from routemesh.errors import KernelError, Unavailable
 from routemesh.kernel import nft as nft_module
-from routemesh.kernel import nftjson
+from routemesh.kernel import nftjson, transactions
 from routemesh.kernel.nft import Nft
 from routemesh.nodeplan import (
     HOST,
@@ -480,7 +480,7 @@ def test_the_command_of_a_failure_repeats_it(space: Private, nft: Nft) -> None:
 
 
 def test_a_search_gives_up_in_the_end(nft: Nft, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nft_module, "_ATTEMPTS_AT_MOST", 5)
+    monkeypatch.setattr(transactions, "_ATTEMPTS_AT_MOST", 5)
     ops = [Create(HOST, Element("ip", "nowhere", (number,), 2)) for number in range(100)]
     failures = nft.apply(ops)
     assert [failure.op for failure in failures] == ops

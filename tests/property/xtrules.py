@@ -28,7 +28,7 @@ from routemesh.nodeplan import (
 ports = st.integers(0, 0xFFFF)
 marks = st.integers(0, 0xFFFFFFFF)
 addresses = st.integers(0, 0xFFFFFFFF).map(IPv4Address)
-networks = st.tuples(addresses, st.integers(0, 32)).map(lambda drawn: str(IPv4Network(drawn, strict=False)).removesuffix("/32"))
+networks = st.tuples(addresses, st.integers(1, 32)).map(lambda drawn: str(IPv4Network(drawn, strict=False)).removesuffix("/32"))
 links = st.from_regex(r"[a-zA-Z0-9_.-]{1,14}\*?", fullmatch=True)
 macs = st.binary(min_size=6, max_size=6).map(lambda octets: octets.hex(":"))
 NAMES = ("A", "DOCKER-INGRESS", "a.b_c/d")
@@ -83,7 +83,7 @@ TARGETS: tuple[st.SearchStrategy[Statement], ...] = (
     st.just(Masquerade()),
     st.builds(Redirect, ports),
     st.builds(Reject, st.sampled_from(["tcp reset", "icmp port-unreachable"])),
-    st.builds(ClampMss, ports),
+    st.builds(ClampMss, st.integers(0, 65515)),
 )
 
 

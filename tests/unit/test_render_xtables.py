@@ -90,6 +90,7 @@ def test_a_comment_stands_before_the_target() -> None:
         (Match("meta l4proto", "icmp"), Match("th dport", "80")),
         (Match("meta l4proto", "udp"), Match("tcp flags", "syn")),
         (TCP, Match("tcp flags", "fin,syn")),
+        (Match("ip saddr", "0.0.0.0/0"),),
         (TCP, Match("tcp flags", "ecn")),
         (Match("ct status", "dnat,assured"),),
         (Match("ct direction", "reply", True),),

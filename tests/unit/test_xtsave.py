@@ -232,8 +232,22 @@ def test_in_a_namespace_of_ours_every_chain_that_does_something_is_ours() -> Non
     ]
 
 
-def test_a_table_that_iptables_cannot_show_hides_what_its_hooks_do() -> None:
-    line = "# Table `filter' is incompatible, use 'nft' tool."
+@pytest.mark.parametrize(
+    "why", ["is incompatible, use 'nft' tool.", "contains incompatible base-chains, use 'nft' tool to list them."]
+)
+def test_a_table_that_iptables_cannot_show_hides_what_its_hooks_do(why: str) -> None:
+    line = f"# Table `filter' {why}"
+    shown = parse(f"{line}\n*filter\n:FORWARD DROP [0:0]\n:X - [0:0]\n-A FORWARD -j X\nCOMMIT\n")
+    assert every_chain(shown) == (
+        XtChain("filter", "FORWARD", ((Unknown(line),), (Verdict("jump", "X"),)), "DROP"),
+        XtChain("filter", "X"),
+        XtChain("filter", "INPUT", ((Unknown(line),),), "ACCEPT"),
+        XtChain("filter", "OUTPUT", ((Unknown(line),),), "ACCEPT"),
+    )
+    assert ours_in_a_namespace_of_ours(shown) == (
+        XtChain("filter", "FORWARD", ((Verdict("jump", "X"),),), "DROP"),
+        XtChain("filter", "X"),
+    )
     assert every_chain(parse(line)) == tuple(
         XtChain("filter", name, ((Unknown(line),),), "ACCEPT") for name in BUILT_IN["filter"]
     )

@@ -1,0 +1,171 @@
+"""What the kernel itself says of a namespace's iptables, without a process: which tables there are, and whether they changed.
+
+READ BACK (rule 4) without reading, as for nftables (docs/adr/0003). The nft variant's tables are attested by the ruleset's
+generation. The legacy tables have no such number: there the rules themselves are compared, as the kernel holds them, with the
+counters blanked; 200 published ports are 0.2 MB.
+
+Source: include/uapi/linux/netfilter_ipv4/ip_tables.h, net/ipv4/netfilter/ip_tables.c (do_ipt_get_ctl),
+net/netfilter/x_tables.c (ip_tables_names); include/uapi/linux/netfilter/nf_tables.h.
+"""
+
+import ctypes
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
+from errno import EAGAIN
+from typing import NamedTuple
+
+from routemesh import names
+from routemesh.kernel.netfilter import ANY_FAMILY, IPV4, NETFILTER
+from routemesh.kernel.netlink import Message, Requests, as_text, parse, text
+from routemesh.nodeplan import BUILT_IN
+
+_SUBSYSTEM = 10 << 8
+_GET_TABLE, _GET_RULE, _GET_GENERATION = _SUBSYSTEM | 1, _SUBSYSTEM | 7, _SUBSYSTEM | 16
+_TABLE_NAME, _RULE_TABLE, _GENERATION_ID = 1, 1, 1
+_GENERIC_HEADER_BYTES = 4
+
+_LEGACY_TABLES = "/proc/thread-self/net/ip_tables_names"
+_GET_INFO, _GET_ENTRIES = 64, 65
+_INFO = struct.Struct("=32s13I")
+"""struct ipt_getinfo: the name, valid hooks, entry points, underflows, number of entries, their bytes."""
+_ENTRIES = struct.Struct("=32sI")
+_ENTRIES_AT = -(-_ENTRIES.size // ctypes.alignment(ctypes.c_uint64)) * ctypes.alignment(ctypes.c_uint64)
+_NEXT_ENTRY = struct.Struct("=H")
+_NEXT_ENTRY_AT, _COUNTERS_AT, _COUNTERS_BYTES = 90, 96, 16
+"""In struct ipt_entry."""
+_ATTEMPTS = 5
+_NAMES_BYTES = 4096
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+NftEvidence = tuple[int, frozenset[str]]
+LegacyEvidence = tuple[tuple[str, bytes], ...]
+
+
+class Evidence(NamedTuple):
+    """Equal evidence means unchanged rules. Of a variant that has no tables it is empty, whatever else happens."""
+
+    nft: NftEvidence | tuple[()]
+    legacy: LegacyEvidence
+
+
+NOTHING = Evidence((), ())
+
+
+class Witness:
+    """Asks the kernel about the namespace to which `enter` switches the calling thread. Its methods raise OSError."""
+
+    def __init__(self, enter: Callable[[], AbstractContextManager[None]]) -> None:
+        self._enter = enter
+        self._netlink: Requests | None = None
+        self._names_file: int | None = None
+        self._socket: socket.socket | None = None
+        self._has_nftables = True
+        self._tables: NftEvidence = (-1, frozenset())
+
+    def testify(self) -> Evidence:
+        """How things are now."""
+        return Evidence(self._nft(), self._legacy())
+
+    def has_marks_of_ours(self, evidence: Evidence) -> bool:
+        """Whether any rule may bear our comment, by a look at its bytes."""
+        mark = names.ALIAS.encode()
+        return any(mark in blob for _, blob in evidence.legacy) or any(mark in rule for rule in self._nft_rules(evidence))
+
+    def close(self) -> None:
+        """Close what keeps the namespace alive."""
+        if self._netlink is not None:
+            self._netlink.close()
+        if self._socket is not None:
+            self._socket.close()
+        if self._names_file is not None:
+            os.close(self._names_file)
+        self._netlink = self._socket = self._names_file = None
+
+    # --- the nft variant ---------------------------------------------------------------------------------------------
+
+    def _nft(self) -> NftEvidence | tuple[()]:
+        if not self._has_nftables:
+            return ()
+        try:
+            generation = self._generation()
+            if generation != self._tables[0]:
+                self._tables = generation, self._table_names()
+        except OSError:  # a kernel without nf_tables
+            self._has_nftables = False
+            return ()
+        return self._tables if self._tables[1] else ()
+
+    def _requests(self) -> Requests:
+        if self._netlink is None:
+            with self._enter():
+                self._netlink = Requests(protocol=NETFILTER)
+        return self._netlink
+
+    def _generation(self) -> int:
+        (reply,) = self._requests().ask(Message(_GET_GENERATION, 0, ANY_FAMILY))
+        return int.from_bytes(parse(reply.body, _GENERIC_HEADER_BYTES)[_GENERATION_ID], "big")
+
+    def _table_names(self) -> frozenset[str]:
+        tables = self._requests().dump(_GET_TABLE, IPV4)
+        return frozenset(as_text(parse(table.body, _GENERIC_HEADER_BYTES)[_TABLE_NAME]) for table in tables) & BUILT_IN.keys()
+
+    def _nft_rules(self, evidence: Evidence) -> Iterator[bytes]:
+        for table in evidence.nft[1] if evidence.nft else ():
+            for rule in self._requests().dump(_GET_RULE, IPV4 + text(_RULE_TABLE, table)):
+                yield rule.body
+
+    # --- legacy ------------------------------------------------------------------------------------------------------
+
+    def _legacy(self) -> LegacyEvidence:
+        tables = self._legacy_tables()
+        if not tables:
+            return ()
+        if self._socket is None:
+            with self._enter():
+                self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        return tuple((table, _without_counters(_entries(self._socket, table))) for table in tables)
+
+    def _legacy_tables(self) -> list[str]:
+        """The file is there once a kernel has legacy iptables; it tells of the namespace in which it was opened."""
+        if self._names_file is None:
+            with suppress(FileNotFoundError), self._enter():
+                self._names_file = os.open(_LEGACY_TABLES, os.O_RDONLY | os.O_CLOEXEC)
+        if self._names_file is None:
+            return []
+        return sorted(os.pread(self._names_file, _NAMES_BYTES, 0).decode().split())
+
+
+def _entries(asked: socket.socket, table: str) -> bytes:
+    """All rules of a table, as struct ipt_entry. It may grow between two questions."""
+    for _ in range(_ATTEMPTS):
+        *_, size = _INFO.unpack(_get(asked, _GET_INFO, _INFO.pack(table.encode(), *(0,) * 13)))
+        question = _ENTRIES.pack(table.encode(), size).ljust(_ENTRIES_AT + size, b"\0")
+        with suppress(BlockingIOError):
+            return _get(asked, _GET_ENTRIES, question)[_ENTRIES_AT:]
+    raise OSError(EAGAIN, f"the table {table} never rests")
+
+
+def _get(asked: socket.socket, option: int, question: bytes) -> bytes:
+    """getsockopt(2) with an argument, which Python's own has not."""
+    buffer = ctypes.create_string_buffer(question, len(question))
+    length = ctypes.c_uint32(len(question))
+    if _libc.getsockopt(asked.fileno(), socket.IPPROTO_IP, option, buffer, ctypes.byref(length)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return buffer.raw
+
+
+def _without_counters(entries: bytes) -> bytes:
+    blanked = bytearray(entries)
+    at = 0
+    while at + _COUNTERS_AT + _COUNTERS_BYTES <= len(blanked):
+        blanked[at + _COUNTERS_AT : at + _COUNTERS_AT + _COUNTERS_BYTES] = bytes(_COUNTERS_BYTES)
+        (length,) = _NEXT_ENTRY.unpack_from(blanked, at + _NEXT_ENTRY_AT)
+        if length == 0:
+            break
+        at += length
+    return bytes(blanked)
