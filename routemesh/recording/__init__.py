@@ -6,7 +6,7 @@
     write      this machine → a directory of the disk           known      the Names of a routemesh cluster, in a file
     swarm      this Docker Swarm node, as it is
     links, routes, entries, tables, connections, nftables: formats of ip, bridge, ipvsadm, sysctl, conntrack, ss, nft
-    source     a file, and what was not understood of it
+    source     a file, and what was not understood of it         state, expected  what a Swarm should have by its names
 
 All but `read`, `write` and `swarm` is PURE. A line that is not understood is told with its file and number (snapshot.Unread), and
 never passed over.

@@ -3,26 +3,13 @@
 import functools
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 from routemesh import names
 from routemesh.model import (
     ClientIp,
-    Cluster,
-    Node,
-    NodeId,
-    NodeState,
-    Publish,
-    Service,
-    ServiceId,
-    ServiceSpec,
-    State,
-    Task,
     TaskId,
-    TaskState,
-    TaskStatus,
 )
 from routemesh.nodeplan import (
     HOST,
@@ -46,7 +33,8 @@ from routemesh.nodeplan import (
 from routemesh.plan import plan
 from routemesh.plan.view import view
 from routemesh.recording.read import read
-from routemesh.snapshot import ClusterSnapshot, NamedService, NamedTask, NodeSnapshot
+from routemesh.recording.state import state
+from routemesh.snapshot import ClusterSnapshot
 
 DATA = Path(__file__).parent.parent / "data" / "swarm"
 KERNELS_OWN = 2
@@ -57,73 +45,6 @@ KERNELS_RULES = (0, 32766, 32767)
 def recording(step: str) -> ClusterSnapshot:
     """The cluster of one directory of tests/data/swarm."""
     return read([DATA / step])
-
-
-# --- what was recorded, as routemesh's state ---------------------------------------------------------------------
-
-
-def state(cluster: ClusterSnapshot, node: str, client_ip: ClientIp) -> State:
-    """Nodes, services and tasks as recorded, with the marks that one node gave: in a Swarm they are each node's own."""
-    ingress = next(network for network in cluster.names.networks if network.name == "ingress")
-    bridge = next(network for network in cluster.names.networks if network.name == names.GWBRIDGE)
-    assert ingress.subnet is not None and bridge.subnet is not None
-    nodes = {
-        NodeId(each.id): Node(
-            id=NodeId(each.id),
-            name=each.name,
-            address=each.address or IPv4Address(0),
-            state=NodeState.READY if each.ready else NodeState.DOWN,
-            engine="ipvs",
-            mtu_bytes=_underlay_mtu(cluster.nodes[node]),
-            ingress_address=each.ingress_address,
-        )
-        for each in cluster.names.nodes
-    }
-    services = {each.name: _service(each, ingress.id, node, client_ip) for each in cluster.names.services if each.ports}
-    ids = {each.name: each.id for each in nodes.values()}
-    tasks = (_task(each, services[each.service], ingress.id, ids) for each in cluster.names.tasks if each.service in services)
-    return State(
-        cluster=Cluster(
-            id="swarm", ingress_id=ingress.id, created_at=0, ingress_subnet=ingress.subnet, gwbridge_subnet=bridge.subnet
-        ),
-        nodes=nodes,
-        services={service.id: service for service in services.values()},
-        tasks={task.id: task for task in tasks},
-    )
-
-
-def _underlay_mtu(snapshot: NodeSnapshot) -> int:
-    return next(link.mtu for link in snapshot.host.of(Link) if link.name == snapshot.device)
-
-
-def _service(service: NamedService, ingress: str, node: str, client_ip: ClientIp) -> Service:
-    publish = tuple(Publish(published=port.published, target=port.target, protocol=port.protocol) for port in service.ports)
-    return Service(
-        id=ServiceId(service.id),
-        spec=ServiceSpec(name=service.name, publish=publish, client_ip=client_ip),
-        version=1,
-        created_at=0,
-        updated_at=0,
-        vip=service.vips[ingress],
-        fwmark=service.mark_on(node),
-        mark_port=(publish[0].protocol, publish[0].published),
-    )
-
-
-def _task(task: NamedTask, service: Service, ingress: str, ids: Mapping[str, NodeId]) -> Task:
-    return Task(
-        id=TaskId(task.id),
-        service_id=service.id,
-        service_version=1,
-        spec=service.spec,
-        slot=int(task.name.rpartition(".")[2]),
-        desired=TaskState.RUNNING,
-        status=TaskStatus(state=TaskState.RUNNING, at=0),
-        created_at=0,
-        node_id=ids[task.node],
-        address=task.addresses[ingress],
-        gateway_address=task.gateway_address,
-    )
 
 
 # --- facts -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,222 @@
+"""What a Docker Swarm should have in its nodes' kernels, by what its manager knows, and what of that is not there. PURE.
+
+A Swarm's kernels are those of the ipvs engine, but for the differences of docs/swarm.md; so routemesh's plan of the same services
+and tasks, without what is routemesh's alone, is what a Swarm is held against. Only what is missing or other is told: what is
+there besides may be anybody's.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from routemesh import names
+from routemesh.model import (
+    TaskId,
+)
+from routemesh.nodeplan import (
+    Address,
+    Capabilities,
+    ClampMss,
+    Create,
+    FdbEntry,
+    IpvsDestination,
+    IpvsMatch,
+    IpvsService,
+    Item,
+    Link,
+    Masquerade,
+    Match,
+    Neighbour,
+    Peer,
+    Route,
+    Rule,
+    Snat,
+    Sysctl,
+    XtChain,
+    XtRule,
+    XtTable,
+)
+from routemesh.plan import plan
+from routemesh.plan.view import view
+from routemesh.recording.state import ingress, state
+from routemesh.render import command
+from routemesh.render.commands import inside
+from routemesh.render.xtrule import rule_text
+from routemesh.snapshot import ClusterSnapshot, NamespaceSnapshot, NodeSnapshot, Part
+
+_SETTINGS = ("net/ipv4/ip_forward", f"net/ipv4/conf/{names.GWBRIDGE}/route_localnet", "net/ipv4/vs/conntrack")
+_PARTS: Mapping[type, Part] = {
+    Address: "links", Link: "links", Route: "routes", Neighbour: "neighbours", FdbEntry: "fdb", Sysctl: "settings",
+    IpvsService: "balancing", IpvsDestination: "balancing", XtChain: "filters",
+}  # fmt: skip
+
+
+class Lack(NamedTuple):
+    """Something that a namespace should have and has not: in words, and the command that makes it, to be run on the node."""
+
+    netns: str
+    what: str
+    command: str
+
+
+def lacking(cluster: ClusterSnapshot) -> Mapping[str, Sequence[Lack]]:
+    """What each recorded node of a Swarm lacks. Nodes without names, and parts that were not read, are passed over."""
+    found = {}
+    for node in cluster.nodes.values():
+        if node.kind == "swarm" and any(known.name == node.name for known in cluster.names.nodes) and ingress(cluster):
+            found[node.name] = list(_of_node(cluster, node))
+    return found
+
+
+def _of_node(cluster: ClusterSnapshot, node: NodeSnapshot) -> Iterator[Lack]:
+    at = state(cluster, node.name)
+    me = next(each for each in at.nodes.values() if each.name == node.name)
+    if me.ingress_address is None or at.cluster is None:
+        return
+    made = plan(view(at, me.id), Capabilities(nf_tables=True, ip_vs=True, kernel=node.kernel, iptables="nft"))
+    # On a network of its own a task has another eth0 and eth1.
+    elsewhere = {task.netns for task in cluster.names.tasks if task.addresses.keys() != {at.cluster.ingress_id}}
+    spaces = {names.container_id(TaskId(task.id)): task.netns for task in cluster.names.tasks}
+    for planned, items in made.namespaces.items():
+        netns = spaces.get(planned, planned)
+        space = node.namespaces.get(netns)
+        if space is None:
+            continue
+        closed = {unread.part for unread in space.unread}
+        for item in _as_in_a_swarm(items.values()):
+            of_rules = isinstance(item, XtChain)
+            if not closed & {_PARTS[type(item)], "all"} and (of_rules or netns not in elsewhere):
+                yield from _lacks(space, netns, _renamed(item, spaces))
+
+
+# --- the plan without what is ours alone -------------------------------------------------------------------------
+
+
+def _as_in_a_swarm(items: Iterable[Item]) -> Iterator[Item]:
+    """What a Swarm has too. Chains and rules of built-in chains come as chains."""
+    rules: dict[tuple[XtTable, str], list[Rule]] = {}
+    for item in items:
+        match item:
+            case XtChain(table, chain, chain_rules):
+                rules[table, chain] = [rule for rule in map(_translated, chain_rules) if rule]
+            case XtRule(table, chain, rule, head) if not _is_ours(rule):
+                found = rules.setdefault((table, chain), [])
+                found.insert(0 if head else len(found), rule)
+            case FdbEntry(dst=None):
+                continue
+            case Link() | Neighbour() | FdbEntry() | Address() | Route() | IpvsService() | IpvsDestination():
+                yield item
+            case Sysctl(path) if path in _SETTINGS:
+                yield item
+    yield from (XtChain(table, chain, tuple(dict.fromkeys(found))) for (table, chain), found in rules.items())
+
+
+def _is_ours(rule: Rule) -> bool:
+    """Rules that Swarm has no need of, or makes otherwise."""
+    has = {type(statement) for statement in rule}
+    return ClampMss in has or (Masquerade in has and Match("ct status", "dnat") in rule)
+
+
+def _translated(rule: Rule) -> Rule:
+    """Swarm's one SNAT rule for ours, which go by mark or by client; nothing for what is ours alone."""
+    if _is_ours(rule):
+        return ()
+    if IpvsMatch() in rule:
+        return tuple(part for part in rule if isinstance(part, IpvsMatch | Snat) or getattr(part, "field", "") == "ip daddr")
+    return rule
+
+
+def _renamed(item: Item, spaces: Mapping[str, str]) -> Item:
+    """With the namespaces' own names, where planned ones are mentioned."""
+    if isinstance(item, Link) and item.peer is not None and item.peer.netns in spaces:
+        return replace(item, peer=Peer(spaces[item.peer.netns], item.peer.link))
+    return item
+
+
+# --- what is not there -------------------------------------------------------------------------------------------
+
+
+def _lacks(space: NamespaceSnapshot, netns: str, item: Item) -> Iterator[Lack]:
+    def path(_: str) -> str:
+        return space.path
+
+    match item:
+        case XtChain():
+            for what, text in _missing_rules(space, item):
+                yield Lack(netns, what, inside(netns, text, path))
+        case Link():
+            for what, text in _wrong_link(space, item):
+                yield Lack(netns, what, inside(netns, text, path) if text else "")
+        case _:
+            if what := _wrong(space, item):
+                yield Lack(netns, what, command(Create(netns, item), path))
+
+
+def _wrong(space: NamespaceSnapshot, item: Item) -> str:
+    """What is wrong about something that is there or not, "" if nothing."""
+    match item:
+        case Route(destination=destination, via=via):
+            there = any(
+                (route.destination, route.via, route.table) == (destination, via, item.table) for route in space.of(Route)
+            )
+            return "" if there else f"the route to {destination} via {via} is missing"
+        case IpvsDestination(mark=mark, address=address):
+            same = [each.weight for each in space.of(IpvsDestination) if (each.mark, each.address) == (mark, address)]
+            missing = f"IPVS destination {address} of FWM {mark} is missing"
+            return missing if not same else f"{missing[:-10]}has weight {same[0]}" if same[0] != item.weight else ""
+        case Sysctl(path, value):
+            found = next((setting.value for setting in space.of(Sysctl) if setting.path == path), "not there")
+            return "" if found == value else f"{path} is {found} instead of {value}"
+        case _:
+            return "" if item in space.items else f"{_called(item)} is missing"
+
+
+def _called(item: Item) -> str:
+    match item:
+        case Neighbour(link=link, ip=ip, mac=mac):
+            return f"the permanent neighbour {ip} with {mac} on {link}"
+        case FdbEntry(link=link, mac=mac, dst=dst):
+            return f"the FDB entry of {mac} on {link} for {dst}"
+        case Address(link=link, address=address):
+            return f"address {address} on {link}"
+        case IpvsService(mark=mark, scheduler=scheduler):
+            return f"IPVS service FWM {mark} {scheduler}"
+        case _:
+            return str(item)
+
+
+def _wrong_link(space: NamespaceSnapshot, item: Link) -> Iterator[tuple[str, str]]:
+    """A bridge port has a name of Swarm's own: it is known by what it leads to."""
+    found = next((link for link in space.of(Link) if link.name == item.name), None)
+    if item.master is not None and item.peer is not None:
+        end = item.peer.netns, item.peer.link
+        found = next(
+            (link for link in space.of(Link) if link.peer is not None and (link.peer.netns, link.peer.link) == end), None
+        )
+        if found is None:
+            return  # its other end tells
+    if found is None:
+        yield f"device {item.name} is missing", ""
+        return
+    if not found.up:
+        yield f"device {found.name} is down", f"ip link set {found.name} up"
+    if found.mtu != item.mtu:
+        yield f"device {found.name} has MTU {found.mtu} instead of {item.mtu}", f"ip link set {found.name} mtu {item.mtu}"
+    if found.master != item.master:
+        text = f"ip link set {found.name} master {item.master}" if item.master else ""
+        yield f"device {found.name} is {f'no port of {item.master}' if item.master else 'the port of a bridge'}", text
+
+
+def _missing_rules(space: NamespaceSnapshot, wanted: XtChain) -> Iterator[tuple[str, str]]:
+    """Each goes behind the rule that it follows in a Swarm, so that the order comes out right."""
+    place, name = f"{wanted.table} {wanted.name}", (wanted.table, wanted.name)
+    there = next((list(found.rules) for found in space.of(XtChain) if (found.table, found.name) == name), [])
+    at = 0
+    for rule in wanted.rules:
+        if rule in there:
+            at = there.index(rule) + 1
+            continue
+        there.insert(at, rule)
+        at += 1
+        text = rule_text(rule)
+        yield f"rule '{text}' is missing in {place}", f"iptables -t {wanted.table} -I {wanted.name} {at} {text}"

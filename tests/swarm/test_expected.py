@@ -1,0 +1,152 @@
+"""What a Swarm lacks is named with the command that makes it; a healthy one lacks nothing."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from routemesh.nodeplan import (
+    HOST,
+    Address,
+    FdbEntry,
+    IpvsDestination,
+    IpvsService,
+    Item,
+    Link,
+    Neighbour,
+    Route,
+    Sysctl,
+    XtChain,
+)
+from routemesh.recording.expected import Lack, lacking
+from routemesh.snapshot import ClusterSnapshot, Names, Unread
+from tests.swarm.recorded import DATA, recording
+
+NODE = "swarm1"
+
+
+@pytest.mark.parametrize("step", ["1-no-service", "2-service", "3-node2-killed", "5-overlay", "faults/00-healthy"])
+def test_a_healthy_swarm_lacks_nothing(step: str) -> None:
+    found = lacking(recording(step))
+    assert found.keys() == recording(step).nodes.keys()
+    assert not any(found.values())
+
+
+FAULTS = {
+    "01-dnat-deleted": (HOST, "-I DOCKER-INGRESS 2 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.18.0.2:8080"),
+    "08-ipvs-dest-deleted": ("ingress_sbox", "ipvsadm -a -f 256 -r 10.0.0.5:0 -m -w 1"),
+    "12-fdb-deleted": (
+        "1-po75a2uo3p",
+        "bridge fdb add 02:42:0a:00:00:05 dev vxlan0 dst 192.168.77.2 self permanent",
+    ),
+    "21-task-redirect-deleted": (
+        "9c569e2ad052",
+        "iptables -t nat -I PREROUTING 1 -d 10.0.0.5/32 -p tcp -m tcp --dport 8080 -j REDIRECT --to-ports 80",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_what_is_lacking(fault: str) -> None:
+    told = json.loads((DATA / "faults" / fault / "fault.json").read_text())
+    netns, command = FAULTS[fault]
+    (lack,) = [(node, each) for node, found in lacking(recording(f"faults/{fault}")).items() for each in found]
+    assert (lack[0].replace("swarm", "node"), lack[1].netns or "host") == (told["broken_node"], told["broken_namespace"])
+    assert lack[1].netns == netns
+    assert lack[1].command.endswith(command)
+
+
+# --- each thing taken away ---------------------------------------------------------------------------------------
+
+
+def without(netns: str, item: Item, instead: Item | None = None) -> ClusterSnapshot:
+    cluster = recording("2-service")
+    node = cluster.nodes[NODE]
+    space = node.namespaces[netns]
+    items = tuple(each for each in (instead if other == item else other for other in space.items) if each is not None)
+    spaces = {**node.namespaces, netns: replace(space, items=items)}
+    return replace(cluster, nodes={**cluster.nodes, NODE: replace(node, namespaces=spaces)})
+
+
+def needed() -> Iterator[tuple[str, Item]]:
+    """What the mesh can't do without in each namespace of a node; docker0, the machine's own device and DNS are none of it."""
+    for netns, space in recording("2-service").nodes[NODE].namespaces.items():
+        for item in space.items:
+            match item:
+                case IpvsService() | IpvsDestination() | Neighbour(state="permanent") | FdbEntry(kind="static"):
+                    yield netns, item
+                case Address(link=link) | Route(link=link, protocol=3) if link not in ("lo", "docker0") and (
+                    netns or link != "eth0"
+                ):
+                    yield netns, item
+                case Sysctl("net/ipv4/ip_forward") if netns in (HOST, "ingress_sbox"):
+                    yield netns, item
+
+
+def is_told(cluster: ClusterSnapshot, netns: str) -> list[Lack]:
+    return [lack for lack in lacking(cluster)[NODE] if lack.netns == netns]
+
+
+@pytest.mark.parametrize(("netns", "item"), list(needed()))
+def test_whatever_is_taken_away_is_told(netns: str, item: Item) -> None:
+    (lack,) = is_told(without(netns, item), netns)
+    assert lack.command
+
+
+def rules() -> Iterator[tuple[str, XtChain, int]]:
+    engine = (
+        "DOCKER",
+        "DOCKER_OUTPUT",
+        "DOCKER_POSTROUTING",
+        "DOCKER-USER",
+        "DOCKER-ISOLATION-STAGE-1",
+        "DOCKER-ISOLATION-STAGE-2",
+    )
+    for netns, space in recording("2-service").nodes[NODE].namespaces.items():
+        for chain in space.of(XtChain):
+            for place, rule in enumerate(chain.rules):
+                if chain.name not in engine and not any(name in str(rule) for name in ("docker0", "127.0.0.11", "chain='DOCKER")):
+                    yield netns, chain, place
+
+
+@pytest.mark.parametrize(("netns", "chain", "place"), list(rules()))
+def test_a_rule_that_is_taken_away_is_told(netns: str, chain: XtChain, place: int) -> None:
+    rest = replace(chain, rules=chain.rules[:place] + chain.rules[place + 1 :])
+    (lack,) = is_told(without(netns, chain, rest), netns)
+    assert f"iptables -t {chain.table} -I {chain.name} " in lack.command
+
+
+def links() -> Iterator[tuple[str, Link]]:
+    for netns, space in recording("2-service").nodes[NODE].namespaces.items():
+        yield from (
+            (netns, link) for link in space.of(Link) if link.kind in ("bridge", "veth", "vxlan") and link.name != "docker0"
+        )
+
+
+@pytest.mark.parametrize(("netns", "link"), list(links()))
+def test_a_device_that_is_down_or_too_small_or_no_port_is_told(netns: str, link: Link) -> None:
+    down = is_told(without(netns, link, replace(link, up=False)), netns)
+    small = is_told(without(netns, link, replace(link, mtu=1000)), netns)
+    assert [lack.command.rpartition("ip link set ")[2] for lack in (*down, *small)] == [
+        f"{link.name} up",
+        f"{link.name} mtu {link.mtu}",
+    ]
+    if link.master:
+        (alone,) = is_told(without(netns, link, replace(link, master=None)), netns)
+        assert alone.command.endswith(f"{link.name} master {link.master}")
+
+
+def test_a_weight_is_told() -> None:
+    item = next(each for each in recording("2-service").nodes[NODE].namespaces["ingress_sbox"].of(IpvsDestination))
+    (lack,) = is_told(without("ingress_sbox", item, replace(item, weight=0)), "ingress_sbox")
+    assert lack.what == f"IPVS destination {item.address} of FWM 256 has weight 0"
+
+
+def test_nothing_is_said_of_what_was_not_read_or_of_whom_nobody_knows() -> None:
+    cluster = without("ingress_sbox", IpvsService(mark=256, scheduler="rr"))
+    node = cluster.nodes[NODE]
+    closed = replace(node.namespaces["ingress_sbox"], unread=(Unread("ipvsadm", "gone", "how", "balancing"),))
+    unread = replace(cluster, nodes={NODE: replace(node, namespaces={**node.namespaces, "ingress_sbox": closed})})
+    assert lacking(unread) == {NODE: []}
+    assert lacking(replace(cluster, names=Names())) == {}
