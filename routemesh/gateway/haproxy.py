@@ -10,7 +10,7 @@ from pathlib import Path
 
 from routemesh.errors import Unavailable
 from routemesh.gateway.files import Directory
-from routemesh.gateway.proxies import Execute, NotYet, Refused
+from routemesh.gateway.proxies import Inside, NotYet, Refused
 from routemesh.proxy import haproxy, servers
 from routemesh.proxy.rendered import HAPROXY_MASTER_SOCKET, Rendered
 from routemesh.proxy.routes import Table
@@ -27,9 +27,9 @@ _REQUEST_BYTES = 8000
 class Haproxy:
     """One HAProxy in its task."""
 
-    def __init__(self, directory: Directory, execute: Execute) -> None:
+    def __init__(self, directory: Directory, inside: Inside) -> None:
         self._directory = directory
-        self._execute = execute
+        self._inside = inside
 
     async def apply(self, rendered: Rendered, table: Table) -> bool:
         """Return when the process does what was rendered from `table`; False while servers that went still have connections.
@@ -51,7 +51,7 @@ class Haproxy:
         raise Unavailable(f"HAProxy does not take its servers: {said}")
 
     async def _check(self, candidate: Path) -> None:
-        code, output = await self._execute(("haproxy", "-c", "-q", "-f", str(candidate)), CHECK_TIMEOUT_S)
+        code, output = await self._inside.execute(("haproxy", "-c", "-q", "-f", str(candidate)), CHECK_TIMEOUT_S)
         if code != 0:
             alerts = [line.partition(" : ")[2] for line in output.splitlines() if line.startswith("[ALERT]")]
             raise Refused(f"HAProxy refuses the configuration: {alerts[0] if alerts else output.strip()[-200:]}")

@@ -18,10 +18,11 @@ from routemesh.decide import admit
 from routemesh.errors import RoutemeshError, UserError
 from routemesh.gateway.files import Directory, remove_others
 from routemesh.gateway.haproxy import Haproxy
-from routemesh.gateway.proxies import Execute, NotYet, Proxy
+from routemesh.gateway.nginx import Nginx
+from routemesh.gateway.proxies import Inside, NotYet, Proxy
 from routemesh.gateway.supervise import DIRECTORY
 from routemesh.model import Gateway, GatewayDriver, NodeId, ServiceSpec, State, Task, TaskId, TaskState
-from routemesh.proxy import haproxy
+from routemesh.proxy import haproxy, nginx
 from routemesh.proxy.certificates import DEFAULT_CERTIFICATE
 from routemesh.proxy.rendered import Rendered
 from routemesh.proxy.routes import Table, table
@@ -43,10 +44,13 @@ class Driver:
     """A program that a gateway can be made of: how its configuration is written, how it is carried out."""
 
     render: Callable[[Table, Gateway, str, Mapping[str, str], str], Rendered]
-    proxy: Callable[[Directory, Execute], Proxy]
+    proxy: Callable[[Directory, Inside], Proxy]
 
 
-DRIVERS: Mapping[GatewayDriver, Driver] = {GatewayDriver.HAPROXY: Driver(haproxy.render, Haproxy)}
+DRIVERS: Mapping[GatewayDriver, Driver] = {
+    GatewayDriver.HAPROXY: Driver(haproxy.render, Haproxy),
+    GatewayDriver.NGINX: Driver(nginx.render, Nginx),
+}
 
 
 def check(spec: ServiceSpec) -> None:
@@ -54,8 +58,6 @@ def check(spec: ServiceSpec) -> None:
     driver = spec.gateway.driver if spec.gateway is not None else None
     if driver is None:
         return
-    if driver not in DRIVERS:
-        raise UserError(f"service {spec.name}: driver {driver} is not available; use --driver {', '.join(DRIVERS)}")
     if shutil.which(driver, path=DEFAULT_PATH) is None:
         raise UserError(f"service {spec.name}: no program '{driver}' on this node; install Debian's package {driver} on all")
 
@@ -141,12 +143,12 @@ class GatewayLoop:
 
     async def _apply(self, state: State, routes: Table, hostname: str, task: Task) -> bool:
         gateway = task.spec.gateway
-        assert gateway is not None
+        assert gateway is not None and task.status.pid is not None
         driver = DRIVERS[gateway.driver]
         directory = Directory(self._root / hostname)
         secrets = {secret.name: secret.data.decode("ascii", "replace") for secret in state.secrets.values()}
         rendered = driver.render(routes, gateway, str(directory.path), secrets, secrets.get(DEFAULT_CERTIFICATE, ""))
-        proxy = driver.proxy(directory, partial(self._execute, task))
+        proxy = driver.proxy(directory, Inside(partial(self._execute, task), task.status.pid))
         tidy = await proxy.apply(rendered, routes)
         directory.tidy(rendered)
         return tidy
@@ -182,5 +184,6 @@ def own_proxies(state: State, node_id: NodeId) -> tuple[Task, ...]:
         for task in sorted(state.tasks.values(), key=lambda task: task.id)
         if task.node_id == node_id
         and task.spec.gateway is not None
+        and task.status.pid is not None
         and TaskState.STARTING <= task.status.state <= TaskState.RUNNING
     )

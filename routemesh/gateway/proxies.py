@@ -1,6 +1,7 @@
 """What the loop needs of a proxy, whichever program it is."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from routemesh.errors import RoutemeshError, UserError
@@ -9,6 +10,14 @@ from routemesh.proxy.routes import Table
 
 Execute = Callable[[Sequence[str], float], Awaitable[tuple[int, str]]]
 """Run a command in the proxy's task within so many seconds: its exit code and the end of its output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """The task that a proxy runs in: how to run something in it, its first process as this machine sees it."""
+
+    execute: Execute
+    pid: int
 
 
 class Refused(UserError):

@@ -80,6 +80,8 @@ def main(driver: str) -> int:
 
 def _run(program: Program, directory: Path) -> int | None:
     """How the proxy ended by itself; None when it was asked to."""
+    for socket in directory.glob("*.sock"):
+        socket.unlink()  # nginx would not take the place of one that a dead process left
     # A process group of its own, so that nothing of a dead proxy stays and holds its ports. There are no threads here.
     proxy = subprocess.Popen(program.command(directory), start_new_session=True, preexec_fn=_unblock)  # noqa: PLW1509
     asked = False

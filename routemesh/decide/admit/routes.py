@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from routemesh.decide.admit.secrets import find_secret
 from routemesh.decide.http import PREFIX, PROXY_PROTOCOL, TLS
 from routemesh.errors import Conflict, UserError
-from routemesh.model import Gateway, GatewayDriver, HttpBalance, Mode, Protocol, Service, ServiceSpec, State
+from routemesh.model import Gateway, GatewayDriver, HttpBalance, HttpProtocol, Mode, Protocol, Service, ServiceSpec, State
 from routemesh.proxy.certificates import read
 
 
@@ -104,6 +104,8 @@ def _missing(gateway: Gateway, spec: ServiceSpec) -> Iterator[str]:
         )
     if http.maxconn:
         yield f"label {PREFIX}maxconn: driver nginx would refuse what is over the limit, not queue it; use driver haproxy"
+    if http.protocol is HttpProtocol.GRPC and not gateway.https_port:
+        yield f"label {PREFIX}protocol=grpc: driver nginx takes HTTP/2 only with TLS, and the gateway has no TLS port"
     if http.health:
         yield f"label {PREFIX}health: driver nginx has no active checks; use routemesh.health.http, or driver haproxy"
     if http.sticky is not None and http.balance is not HttpBalance.ROUNDROBIN:
