@@ -12,7 +12,10 @@ def main() -> int:
         print(f"run: this needs {missing}", file=sys.stderr)
         return 1
     with Machine(sys.argv[1:] or ["bash"], on_stdio=True) as machine:
-        status = machine.wait(None)
+        try:
+            status = machine.wait(None)
+        except KeyboardInterrupt:  # before the console is the machine's, or without one
+            return 130
     if status is None:
         print("run: User-Mode Linux has ended before the command", file=sys.stderr)
         return 1

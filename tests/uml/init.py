@@ -118,9 +118,10 @@ def _execute(job: dict[str, Any]) -> None:
 
 
 def _set_up_terminal(console: int, size: list[int] | None) -> None:
-    """Give it its size, in lines and columns; without one nobody types and output goes to a file, as it is."""
+    """Give it its size, in columns and lines; without one nobody types and output goes to a file, as it is."""
     if size is not None:
-        termios.tcsetwinsize(console, (size[0], size[1]))
+        columns, lines = size
+        termios.tcsetwinsize(console, (lines, columns))
     else:
         mode = termios.tcgetattr(console)
         mode[1] &= ~termios.OPOST
