@@ -44,7 +44,8 @@ KINDS: Mapping[str, Kind] = {
     "ss-listen.txt": Kind("whether anybody listens", "sockets"),
     "conntrack.txt": Kind("which connections are under way", "connections"),
 }
-LEFT_OUT_WHEN_EMPTY = frozenset({"ip-neigh.txt", "nft-ruleset.txt"})
+CONNECTIONS, SOCKETS = "conntrack.txt", "ss-listen.txt"
+LEFT_OUT_WHEN_EMPTY = frozenset({"ip-neigh.txt", "nft-ruleset.txt", CONNECTIONS})
 """By scripts that people record with, as the one whose recordings tests read; `routemesh record` does not."""
 
 _OPTIONAL = frozenset({NUMBERS, "ip-addr.txt", "ipvsadm-timeouts.txt"})
@@ -57,12 +58,14 @@ _NO_NAMESPACE = ("nsenter:", "setting the network namespace")
 class Files:
     """The files of one namespace by name. `place` is the directory as people know it: node1/netns/ingress_sbox.
 
-    `empty`: files that are empty when they are missing. `ours`: `routemesh record` made them.
+    `empty`: files that are empty when they are missing; `untold`: those whose lack has been told for the whole node. `ours`:
+    `routemesh record` made them.
     """
 
     place: str
     texts: Mapping[str, str]
     empty: Set[str] = frozenset()
+    untold: Set[str] = frozenset()
     ours: bool = True
     unread: list[Unread] = field(default_factory=list)
 
@@ -70,7 +73,7 @@ class Files:
         """A file, or None for one that is missing; whatever is odd about it gets into `unread`."""
         text = self.texts.get(name, "" if name in self.empty else None)
         if text is None:
-            if name not in _OPTIONAL:
+            if name not in _OPTIONAL | self.untold:
                 self.unread.append(Unread(f"{self.place}/{name}", "missing", *KINDS[name]))
             return None
         return self._read(name, text, self.unread)
@@ -175,12 +178,12 @@ def _chains(source: Source) -> tuple[XtChain, ...]:
 
 
 def _conntrack(files: Files) -> tuple[ConntrackEntry, ...] | None:
-    source = files.source("conntrack.txt")
+    source = files.source(CONNECTIONS)
     return None if source is None else tuple(connections.read_conntrack(source))
 
 
 def _sockets(files: Files) -> tuple[Socket, ...] | None:
-    source = files.source("ss-listen.txt")
+    source = files.source(SOCKETS)
     return None if source is None else tuple(connections.read_sockets(source))
 
 

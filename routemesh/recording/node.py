@@ -18,7 +18,17 @@ from typing import Any, Literal, TypeVar
 
 from routemesh.nodeplan import HOST, Address, Link, Peer, XtChain
 from routemesh.recording import links
-from routemesh.recording.namespace import HOST_DIRECTORY, LEFT_OUT_WHEN_EMPTY, NUMBERS, Files, snapshot, why_closed
+from routemesh.recording.namespace import (
+    CONNECTIONS,
+    HOST_DIRECTORY,
+    KINDS,
+    LEFT_OUT_WHEN_EMPTY,
+    NUMBERS,
+    SOCKETS,
+    Files,
+    snapshot,
+    why_closed,
+)
 from routemesh.recording.source import Source
 from routemesh.snapshot import NamespaceSnapshot, NodeSnapshot, Unread
 
@@ -26,6 +36,8 @@ NETNS_DIRECTORY = "netns"
 DOCKER_NETNS = "/var/run/docker/netns"
 ABOUT = "recording.json"
 VERSION = 1
+_OVERLAY = "1-"
+"""How libnetwork calls the namespaces of bridges and tunnels, in which no process is."""
 
 T = TypeVar("T")
 Texts = Mapping[str, str]
@@ -49,9 +61,9 @@ def read_node(place: str, texts: Texts) -> NodeSnapshot:
     """The node whose directory is called `place`; what could not be read is in the snapshot's `unread`."""
     unread: list[Unread] = []
     about = read_about(place, texts, unread)
-    ours = ABOUT in texts
-    empty = frozenset[str]() if ours else LEFT_OUT_WHEN_EMPTY & {path.rsplit("/", 1)[-1] for path in texts}
-    found = {name: Files(f"{place}/{directory}", files, empty, ours) for name, directory, files in _namespaces(texts)}
+    found = {name: _files(f"{place}/{directory}", name, files, texts) for name, directory, files in _namespaces(texts)}
+    if not any(path.endswith(f"/{CONNECTIONS}") for path in texts):
+        unread.append(Unread(f"{place}/*/{CONNECTIONS}", "missing", *KINDS[CONNECTIONS]))
     for name in list(found):
         if name != HOST and (why := why_closed(found[name].texts)):
             unread.append(Unread(found[name].place, why, f"what is in namespace {name}"))
@@ -90,6 +102,16 @@ def _namespaces(texts: Texts) -> Iterator[tuple[str, str, Texts]]:
             case [directory, name, file] if directory == NETNS_DIRECTORY:
                 of.setdefault((name, f"{directory}/{name}"), {})[file] = text
     return ((name, directory, files) for (name, directory), files in of.items())
+
+
+def _files(place: str, name: str, files: Texts, texts: Texts) -> Files:
+    """What a recording that people made by a script leaves out where it is empty counts as empty there."""
+    recorded = {path.rsplit("/", 1)[-1] for path in texts}
+    untold = frozenset({CONNECTIONS} - recorded)
+    if ABOUT in texts:
+        return Files(place, files, untold=untold)
+    nobody_there = {SOCKETS} if name.startswith(_OVERLAY) else set[str]()
+    return Files(place, files, LEFT_OUT_WHEN_EMPTY & recorded | nobody_there, untold, ours=False)
 
 
 # --- whose it is -------------------------------------------------------------------------------------------------
