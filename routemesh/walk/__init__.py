@@ -3,7 +3,7 @@
 Tests use this as oracle and people as `explain` (rule 11). It knows the kernel's rules and the vocabulary of nodeplan, not how
 `plan` uses them. What it does not know it reports as UnknownRule.
 
-    nouns      packets, places, hops, outcomes         journey     to a process and back
+    nouns      packets, places, hops, outcomes         journey     to a process and back; travel: step by step; sizes: large ones
     network    all nodes, planned or seen → stack      layer3      a namespace's IP layer: in, on, out, arrived
     stack      one namespace; routing: its routes      layer2      from a device to the next IP layer: ARP, bridges, tunnels
     flight     a packet under way                      netfilter   what is met at a hook; hooks: in which order
@@ -79,18 +79,21 @@ def walk(network: Network, packet: Packet, start: Place = OUTSIDE) -> Walk:
     return branches
 
 
-def every_way(network: Network, packet: Packet, start: Place = OUTSIDE) -> Walk:
-    """The same for people: a branch, or a reply, that leads to what can't be evaluated ends there, as Unclear."""
+def every_way(network: Network, packet: Packet, start: Place = OUTSIDE, *, full_size: bool = False) -> Walk:
+    """The same for people: a branch, or a reply, that leads to what can't be evaluated ends there, as Unclear.
+
+    `full_size`: on each connection try packets as large as may be, too.
+    """
     if packet.protocol is Protocol.TCP:
         packet = replace(packet, flags=frozenset({"syn"}))
-    return tuple(_branches(network, packet, start))
+    return tuple(_branches(network, packet, start, full_size))
 
 
-def _branches(network: Network, packet: Packet, start: Place) -> Iterator[Branch]:
+def _branches(network: Network, packet: Packet, start: Place, full_size: bool) -> Iterator[Branch]:
     waiting: list[tuple[int, ...]] = [()]
     while waiting:
         lots = Lots(waiting.pop())
         trip = Trip(network, lots.draw)
-        outcome, turn = there_and_back(trip, packet, start)
+        outcome, turn = there_and_back(trip, packet, start, full_size=full_size)
         yield Branch(lots.share, tuple(trip.hops[:turn]), outcome, tuple(trip.hops[turn:]), lots.estimated)
         waiting += lots.others()

@@ -20,12 +20,16 @@ class Choose(Protocol):
 
 
 class Ended(Exception):
-    """The packet goes no further. `refusal` is what the kernel sends to its sender, if it does."""
+    """The packet goes no further. `refusal` is what the kernel sends to its sender, if it does.
 
-    def __init__(self, outcome: Refused | Dropped, refusal: "Sending | None" = None) -> None:
+    `mtu_bytes`: how large a packet would have got further; the sender may be in this namespace, and then knows without a word.
+    """
+
+    def __init__(self, outcome: Refused | Dropped, refusal: "Sending | AtDevice | None" = None, mtu_bytes: int = 0) -> None:
         super().__init__(outcome.why)
         self.outcome = outcome
         self.refusal = refusal
+        self.mtu_bytes = mtu_bytes
 
 
 @dataclass(slots=True)
@@ -161,6 +165,19 @@ class Flight:
         self.note(f"refused: {why}", item, rule)
         refusal = Sending(self.stack, refusal_of(self.packet, reset)) if self.incoming else None
         raise Ended(Refused(self.stack.place, why), refusal)
+
+    def check_size(self) -> None:
+        """Refuse what is too large for the device by which it is to leave. A tunnel's packets are cut into fragments."""
+        link = self.stack.links.get(self.outgoing)
+        if link is not None and self.packet.inner is None and self.packet.size_bytes > link.mtu:
+            refusal = Sending(self.stack, refusal_of(self.packet, reset=False)) if self.incoming else None
+            self.too_large(link, link.mtu, refusal)
+
+    def too_large(self, link: Link, mtu_bytes: int, refusal: "Sending | AtDevice | None") -> NoReturn:
+        """End here, and tell the sender how large a packet may be."""
+        why = f"its {self.packet.size_bytes} bytes are too many for {link.name}, which takes {mtu_bytes}"
+        self.note(f"refused: {why}", link)
+        raise Ended(Refused(self.stack.place, why), refusal, mtu_bytes)
 
 
 def refusal_of(packet: Packet, reset: bool) -> Packet:

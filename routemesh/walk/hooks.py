@@ -12,7 +12,7 @@ from routemesh.walk.chains import RuleChain
 _TRACKING: Mapping[str, int] = {"prerouting": -200, "output": -200}
 _TRANSLATION: Mapping[str, int] = {"prerouting": -100, "output": -100, "input": 100, "postrouting": 100}
 _ANSWERS: Mapping[str, int] = {"input": 98, "output": -99, "forward": 100}
-_REQUESTS: Mapping[str, int] = {"input": 99, "output": -98}
+_REQUESTS: Mapping[str, int] = {"input": 99, "output": -98, "forward": 99}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,16 @@ _FTP_DATA = 20
 
 
 def schedule(flight: Flight, hook: str) -> None:
-    """Send a packet for a virtual service to its real server; leave one that is for none to the sockets (ip_vs_in_hook)."""
-    if flight.balanced or flight.packet.error:
-        return  # an error that gets here is about a request; one about an answer would go to the server
+    """Send a packet for a virtual service to its real server; leave one that is for none to the sockets (ip_vs_in_hook).
+
+    An error about an answer goes to the server too, also one that would be forwarded (ip_vs_forward_icmp).
+    """
+    if flight.balanced or (hook == "forward" and not flight.packet.error):
+        return
     balancer = flight.trip.balancer(flight.stack.place)
     connection = balancer.requests.get(flow_of(flight.packet))
+    if connection is None and flight.packet.error:
+        return
     if connection is None:
         connection = _new_connection(flight)
         if connection is None:
@@ -139,6 +144,7 @@ def _transmit(flight: Flight, hook: str, connection: Balanced) -> None:
     flight.balanced = True
     if not here:
         flight.route_to(server.address, 0)  # ip_route_output_key of the address alone
+        flight.check_size()
     if connection.translated:
         flight.note(f"ipvs destination {server}", None, after=replace(packet, destination=server))
     _let_track(flight, connection)

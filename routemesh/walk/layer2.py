@@ -9,17 +9,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
 
-from routemesh.model import Protocol
+from routemesh.model import VXLAN_OVERHEAD_BYTES, Protocol
 from routemesh.nodeplan import HOST, FdbEntry, Item, Link, Neighbour
 from routemesh.snapshot import ANY_ADDRESS, Endpoint
 from routemesh.walk import rules
 from routemesh.walk.chains import RuleChain
-from routemesh.walk.flight import Arrived, AtDevice, AtStack, Flight, Sending, Step, Trip
+from routemesh.walk.flight import Arrived, AtDevice, AtStack, Flight, Sending, Step, Trip, refusal_of
 from routemesh.walk.netfilter import pass_hook
 from routemesh.walk.nouns import OUTSIDE, Encapsulated, Packet, Place, UnknownRule
 from routemesh.walk.stack import Stack
 
 _ANY_MAC = "00:00:00:00:00:00"
+_VLAN_BYTES = 4
 _FORGOTTEN = ("failed", "incomplete")
 _TUNNEL_SOURCE_PORT = 49152
 """The kernel derives one from the inner packet (udp_flow_src_port); nothing here depends on it."""
@@ -96,6 +97,7 @@ def _through_veth(flight: Flight, link: Link) -> Step:
     if end is None:
         flight.drop(f"the other end of {link.name} is down or not there", link)
     stack, other = end
+    _check_fits(Flight(flight.trip, stack, flight.packet, incoming=other.name), other)
     crosses = stack.place != flight.stack.place
     return AtDevice(stack, other, replace(flight.packet, mark=0) if crosses else flight.packet)
 
@@ -108,6 +110,12 @@ def _other_end(trip: Trip, stack: Stack, link: Link) -> tuple[Stack, Link] | Non
     return None if other_stack is None or other is None else (other_stack, other)
 
 
+def _check_fits(flight: Flight, link: Link) -> None:
+    """Source: is_skb_forwardable, which leaves room for a VLAN tag."""
+    if flight.packet.size_bytes > link.mtu + _VLAN_BYTES:
+        flight.drop(f"its {flight.packet.size_bytes} bytes are too many for {link.name}, which takes {link.mtu}", link)
+
+
 def _into_tunnel(flight: Flight, link: Link) -> Step:
     stack, packet, tunnel = flight.stack, flight.packet, link.vxlan
     entry = _tunnel_entry(stack, link, packet.destination_mac)
@@ -117,14 +125,25 @@ def _into_tunnel(flight: Flight, link: Link) -> Step:
     local = tunnel.local if node is None or tunnel.local != ANY_ADDRESS else node.preferred_source(entry.dst)
     if node is None or local is None or not node.is_local(local):
         flight.drop(f"{local or tunnel.local}, from which {link.name} sends, is not an address of the node", link)
+    _check_tunnel_fits(flight, link, node, entry.dst)
     outer = Packet(
         protocol=Protocol.UDP,
         source=Endpoint(local, _TUNNEL_SOURCE_PORT),
         destination=Endpoint(entry.dst, tunnel.port),
+        size_bytes=packet.size_bytes and packet.size_bytes + VXLAN_OVERHEAD_BYTES,
         inner=Encapsulated(tunnel.vni, replace(packet, mark=0)),
     )
     flight.note(f"vxlan {tunnel.vni} to {entry.dst}", entry, after=outer)
     return Sending(node, outer)
+
+
+def _check_tunnel_fits(flight: Flight, link: Link, node: Stack, far: IPv4Address) -> None:
+    """What would have to be cut, once it is wrapped, is refused by a frame from the tunnel (skb_tunnel_check_pmtu)."""
+    packet, hop = flight.packet, node.route(far, 0)
+    under = None if hop is None else node.links.get(hop.link)
+    if under is not None and packet.size_bytes > under.mtu - VXLAN_OVERHEAD_BYTES:
+        back = replace(refusal_of(packet, reset=False), source_mac=packet.destination_mac, destination_mac=packet.source_mac)
+        flight.too_large(link, under.mtu - VXLAN_OVERHEAD_BYTES, AtDevice(flight.stack, link, back))
 
 
 def _tunnel_entry(stack: Stack, link: Link, mac: str) -> FdbEntry | None:
@@ -150,6 +169,7 @@ def _bridged(flight: Flight, bridge: Link, came_by: Link | None) -> Step:
         pass_hook(flight, "forward")
         pass_hook(flight, "postrouting")
     flight.outgoing = port.name
+    _check_fits(flight, port)
     flight.note(f"bridge {bridge.name} to port {port.name}", item)
     return _send(flight, port)
 

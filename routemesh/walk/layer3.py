@@ -3,12 +3,16 @@
 Source: the kernel's ip_input.c, ip_forward.c, ip_output.c, route.c.
 """
 
+from dataclasses import replace
+
 from routemesh.nodeplan import HOST
 from routemesh.walk.flight import Arrived, AtDevice, AtStack, Flight, Sending, Step, Trip
 from routemesh.walk.layer2 import transmit
 from routemesh.walk.netfilter import pass_hook
 from routemesh.walk.nouns import UnknownRule
 from routemesh.walk.stack import LOOPBACK
+
+TCP_AND_IP_HEADER_BYTES = 40
 
 
 def receive(trip: Trip, at: AtStack) -> Step:
@@ -26,7 +30,10 @@ def receive(trip: Trip, at: AtStack) -> Step:
     if not stack.forwards(at.link):
         flight.drop("it is not for this namespace, which forwards nothing")
     flight.route()
+    flight.check_size()
     pass_hook(flight, "forward")
+    if flight.taken:
+        return _sent_on(flight)
     pass_hook(flight, "postrouting")
     return transmit(flight)
 
@@ -35,6 +42,8 @@ def send(trip: Trip, sending: Sending) -> Step:
     """Send a packet of the namespace's own."""
     flight = Flight(trip, sending.stack, sending.packet)
     flight.route()
+    if "syn" in flight.packet.flags:
+        flight.packet = replace(flight.packet, mss_bytes=flight.stack.mtu(flight.outgoing) - TCP_AND_IP_HEADER_BYTES)
     pass_hook(flight, "output")
     if flight.taken:
         return _sent_on(flight)
@@ -43,6 +52,7 @@ def send(trip: Trip, sending: Sending) -> Step:
     if flight.packet.source.address.is_loopback and flight.outgoing != LOOPBACK:
         _check_loopback_may_leave(flight)
     pass_hook(flight, "postrouting")
+    flight.check_size()
     if flight.outgoing == LOOPBACK:
         return AtStack(flight.stack, LOOPBACK, flight.packet, flight.connection, flight.replies)
     return transmit(flight)

@@ -34,6 +34,8 @@ class Encapsulated(NamedTuple):
 class Packet:
     """A packet with the headers that decide its way. `flags` are TCP's; `mark` is the kernel's, not on the wire.
 
+    `size_bytes`: with its IP header, 0: small enough for everything; it may not be cut into fragments. `mss_bytes`: how much of
+    TCP's data its sender wants in a packet, which only the two that open a connection say.
     `error`: it is an ICMP error about a packet; protocol and ends are those that an answer to that packet would have.
     """
 
@@ -44,6 +46,8 @@ class Packet:
     destination_mac: str = ""
     mark: int = 0
     flags: frozenset[str] = frozenset()
+    size_bytes: int = 0
+    mss_bytes: int = 0
     inner: Encapsulated | None = None
     error: bool = False
 
@@ -81,7 +85,10 @@ class ReplyLost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
-    """A process gets the packet and answers. `peer` is the source that it sees; `process` its own name, "" where not known."""
+    """A process gets the packet and answers. `peer` is the source that it sees; `process` its own name, "" where not known.
+
+    `full_size`: what becomes of packets as large as client and process then send them; None where that was not asked.
+    """
 
     place: Place
     protocol: Protocol
@@ -89,6 +96,7 @@ class Delivered:
     peer: Endpoint
     reply: "ReplyArrives | ReplyLost | Unclear"
     process: str = ""
+    full_size: "ReplyArrives | ReplyLost | Unclear | None" = None
 
 
 @dataclass(frozen=True, slots=True)

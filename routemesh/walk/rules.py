@@ -160,7 +160,8 @@ class Evaluation:
         return Then.STATEMENT
 
     def clamp(self, statement: ClampMss) -> Then:
-        self.note(f"maxseg at most {statement.bytes}")
+        mss = self.flight.packet.mss_bytes
+        self.note(f"maxseg at most {statement.bytes}", mss_bytes=min(mss, statement.bytes))
         return Then.STATEMENT
 
     def count(self, _: Counter) -> Then:

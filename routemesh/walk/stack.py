@@ -29,6 +29,7 @@ from routemesh.walk.nouns import Place, UnknownRule
 from routemesh.walk.routing import NextHop, Routing
 
 LOOPBACK = "lo"
+USUAL_MTU = 1500
 _ALWAYS_THERE = ("net/ipv4/conf/", "net/ipv4/ip_forward")
 """Settings that every namespace has, so that one which was not read is not known."""
 
@@ -83,6 +84,11 @@ class Stack:
         """The link, if it is there and up."""
         link = self.links.get(name)
         return link if link is not None and link.up else None
+
+    def mtu(self, link: str) -> int:
+        """How large a packet a link takes; of one that is in no plan, what is usual."""
+        found = self.links.get(link)
+        return USUAL_MTU if found is None else found.mtu
 
     def bridge_ports(self, bridge: Link) -> list[Link]:
         """Those ports of a bridge that carry anything."""

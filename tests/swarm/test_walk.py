@@ -1,11 +1,14 @@
 """What real requests did in a recorded Swarm, the walker says of what was recorded of its nodes."""
 
+from dataclasses import replace
 from fractions import Fraction
 from ipaddress import IPv4Address
 
 import pytest
 
 from routemesh.model import Protocol
+from routemesh.nodeplan import Link
+from routemesh.snapshot import ClusterSnapshot
 from routemesh.walk import (
     OUTSIDE,
     Branch,
@@ -176,6 +179,53 @@ def test_what_was_not_read_is_told_as_such() -> None:
     assert outcomes("3-node2-killed", "192.168.77.2", 8080) == {
         "unclear at outside: 192.168.77.2: that is swarm2, there is no recording of it": "1"
     }
+
+
+# --- sizes ----------------------------------------------------------------------------------------------------------
+
+
+def with_mtu(netns: str, link: str, mtu: int) -> ClusterSnapshot:
+    """The one service's Swarm with another MTU of a device of the first node."""
+    seen = recording("2-service")
+    node = seen.nodes["swarm1"]
+    space = node.namespaces[netns]
+    items = tuple(replace(item, mtu=mtu) if isinstance(item, Link) and item.name == link else item for item in space.items)
+    assert any(isinstance(item, Link) and (item.name, item.mtu) == (link, mtu) for item in items)
+    spaces = {**node.namespaces, netns: replace(space, items=items)}
+    return replace(seen, nodes={**seen.nodes, "swarm1": replace(node, namespaces=spaces)})
+
+
+OVERLAY = "1-mwyjqw5o1s"
+
+
+@pytest.mark.parametrize(
+    ("netns", "link", "mtu", "near", "far"),
+    [
+        ("", "eth0", 1500, "", ""),
+        # Who forwards tells the server, through the sandbox's IPVS, that its packets are too large.
+        ("", "eth0", 1400, "", ""),
+        ("", "docker_gwbridge", 1400, "", ""),
+        ("ingress_sbox", "eth0", 1500, "", ""),
+        ("ingress_sbox", "eth0", 1400, "ingress_sbox: eth0, which takes 1400", "ingress_sbox: eth0, which takes 1400"),
+        (OVERLAY, "br0", 1300, "", ""),
+        (OVERLAY, "veth0", 1300, f"{OVERLAY}: veth0, which takes 1300", f"{OVERLAY}: veth0, which takes 1300"),
+        (OVERLAY, "vxlan0", 1300, "", f"{OVERLAY}: vxlan0, which takes 1300"),
+    ],
+)
+def test_a_device_that_takes_less_is_told_where_large_packets_are_lost(
+    netns: str, link: str, mtu: int, near: str, far: str
+) -> None:
+    packet = Packet(
+        protocol=TCP, source=Endpoint(IPv4Address(CLIENT), 40000), destination=Endpoint(IPv4Address("192.168.77.1"), 8080)
+    )
+    found = {}
+    for branch in every_way(observed(with_mtu(netns, link, mtu)), packet, full_size=True):
+        assert isinstance(branch.outcome, Delivered)
+        assert branch.outcome.reply == ReplyArrives()
+        lost = branch.outcome.full_size
+        told = f"{lost.place.netns}: {lost.why.partition('too many for ')[2]}" if isinstance(lost, ReplyLost) else ""
+        found[branch.outcome.place.node] = told
+    assert found == {"swarm1": near, "swarm2": far}
 
 
 # --- a network of its own -----------------------------------------------------------------------------------------

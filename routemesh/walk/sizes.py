@@ -1,0 +1,76 @@
+"""Whether packets as large as both ends send them get through, on the connection that a walk has opened. PURE.
+
+A sender that is told of a smaller MTU on the way sends smaller packets (path MTU discovery, RFC 1191); one that is not told loses
+all large ones, though small ones arrive. (Where only a device's own check loses them, a batch of TCP's segments that travels as
+one packet may still slip through: is_skb_forwardable.)
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from routemesh.model import Protocol
+from routemesh.walk.flight import Ended, Trip
+from routemesh.walk.layer3 import TCP_AND_IP_HEADER_BYTES
+from routemesh.walk.nouns import OUTSIDE, Packet, Place, ReplyArrives, ReplyLost, Unclear, UnknownRule
+from routemesh.walk.stack import USUAL_MTU
+from routemesh.walk.travel import set_out, travel
+
+_MOST_SIZES = 8
+"""More different MTUs than any sensible way has."""
+
+
+class Sender(NamedTuple):
+    """One end of the connection: what it has sent first, and how much of TCP's data the other end wants in a packet."""
+
+    place: Place
+    packet: Packet
+    mss_bytes: int
+
+
+def tried(trip: Trip, client: Sender, server: Sender) -> ReplyArrives | ReplyLost | Unclear:
+    """Send a packet as large as may be each way. Leaves the trip's hops as they are."""
+    hops = len(trip.hops)
+    try:
+        return _lost(trip, client, server.place) or _lost(trip, server, client.place) or ReplyArrives()
+    except UnknownRule as error:
+        return error.unclear
+    finally:
+        del trip.hops[hops:]
+
+
+def _lost(trip: Trip, sender: Sender, to: Place) -> ReplyLost | None:
+    packet = replace(sender.packet, flags=_later(sender.packet), mss_bytes=0, size_bytes=_largest(trip, sender))
+    for _ in range(_MOST_SIZES):
+        try:
+            arrived = travel(trip, set_out(trip, packet, sender.place))
+        except Ended as end:
+            size_bytes = packet.size_bytes
+            if not end.mtu_bytes or end.mtu_bytes >= size_bytes:
+                return ReplyLost(end.outcome.place, end.outcome.why)
+            if end.refusal is not None and not _hears(trip, end, sender.place):
+                return ReplyLost(end.outcome.place, f"{end.outcome.why}, and {sender.place} does not hear of it")
+            packet = replace(packet, size_bytes=end.mtu_bytes)
+        else:
+            return None if arrived.place == to else ReplyLost(arrived.place, f"packets of {packet.size_bytes} bytes go astray")
+    return ReplyLost(sender.place, "its packets become ever smaller")
+
+
+def _later(packet: Packet) -> frozenset[str]:
+    return frozenset({"ack"}) if packet.protocol is Protocol.TCP else frozenset()
+
+
+def _largest(trip: Trip, sender: Sender) -> int:
+    """As much as the other end wants and the sender's own device takes."""
+    mtu, stack, packet = USUAL_MTU, trip.network.stack(sender.place), sender.packet
+    if sender.place != OUTSIDE and stack is not None:
+        hop = stack.route(packet.destination.address, 0, packet.source.address)
+        mtu = USUAL_MTU if hop is None else stack.mtu(hop.link)
+    return mtu if packet.protocol is Protocol.UDP else min(mtu, sender.mss_bytes + TCP_AND_IP_HEADER_BYTES)
+
+
+def _hears(trip: Trip, end: Ended, sender: Place) -> bool:
+    assert end.refusal is not None
+    try:
+        return travel(trip, end.refusal).place == sender
+    except Ended:
+        return False
