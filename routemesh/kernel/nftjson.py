@@ -11,7 +11,7 @@ Source: libnftables-json(5); nftables src/json.c.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from ipaddress import IPv4Address
 from typing import Any, cast, get_args
 
@@ -113,21 +113,25 @@ def parse(document: Json, devices: Devices) -> tuple[Item, ...]:
     return tuple(item for item in _items(ours, devices) if not isinstance(item, Table) or not item.dormant)
 
 
-def parse_everything(document: Json, devices: Devices) -> tuple[Item, ...]:
-    """The items in an answer to `list ruleset`, whoever made them.
+def parse_everything(document: Json, devices: Devices, left_out: Set[tuple[str, str]] = frozenset()) -> tuple[Item, ...]:
+    """The items in an answer to `list ruleset`, whoever made them; but for tables, by family and name, that are told elsewhere.
 
     Maps and sets whose type is none of ours have no elements here; a chain of several devices names them all.
     """
-    return tuple(_items(_entries(document), devices))
+    kept = ((kind, content) for kind, content in _entries(document) if (content["family"], _table(kind, content)) not in left_out)
+    return tuple(_items(kept, devices))
 
 
 def _entries(document: Json) -> Iterator[tuple[str, Json]]:
     return ((kind, content) for entry in document["nftables"] for kind, content in entry.items() if kind in _KINDS)
 
 
+def _table(kind: str, content: Json) -> str | None:
+    return cast(str | None, content.get("name" if kind == "table" else "table"))
+
+
 def _is_ours(kind: str, content: Json) -> bool:
-    table = content.get("name" if kind == "table" else "table")
-    return table == names.TABLE and content.get("family") in OUR_FAMILIES
+    return _table(kind, content) == names.TABLE and content.get("family") in OUR_FAMILIES
 
 
 def _items(entries: Iterable[tuple[str, Json]], devices: Devices) -> Iterator[Item]:

@@ -5,8 +5,9 @@ Source: libnftables(3); iptables-save(8), xtables-nft(8); proc(5) on net/ip_tabl
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from typing import NamedTuple
 
 from nftables import Nftables
@@ -18,7 +19,11 @@ from routemesh.kernel.ipvs import Ipvs, is_loaded
 from routemesh.kernel.netfilter import ANY_FAMILY, NETDEV, NETFILTER
 from routemesh.kernel.netlink import Requests, as_text, parse
 from routemesh.kernel.nft import chain_device
-from routemesh.nodeplan import Item
+from routemesh.kernel.xtables import save
+from routemesh.kernel.xtevidence import Witness
+from routemesh.kernel.xtsave import every_chain, is_open
+from routemesh.kernel.xttools import VARIANTS, Tools, Variant
+from routemesh.nodeplan import Item, ItemKey, Unknown, XtChain, key
 from routemesh.snapshot import Part, Unread
 
 _SUBSYSTEM = 10 << 8
@@ -35,10 +40,12 @@ class Rules(NamedTuple):
 
 
 def everything() -> Rules:
-    """Everything that filters, translates or balances. A kernel without nf_tables or ip_vs has nothing of it."""
+    """Everything that filters, translates or balances. A kernel without nf_tables, iptables or ip_vs has nothing of it."""
     found = Rules([], [])
+    told_by_iptables: set[str] = set()
     parts: tuple[tuple[str, str, Part, Callable[[], Iterator[Item]]], ...] = (
-        ("nft list ruleset", "what filters and translates", "filters", _nftables),
+        ("iptables-save", "what filters and translates", "filters", lambda: _iptables(told_by_iptables)),
+        ("nft list ruleset", "what filters and translates", "filters", lambda: _nftables(told_by_iptables)),
         ("ipvsadm -Ln", "how connections are balanced", "balancing", _ipvs),
     )
     for what, loses, part, read in parts:
@@ -51,7 +58,38 @@ def everything() -> Rules:
     return found
 
 
-def _nftables() -> Iterator[Item]:
+def _iptables(told: set[str]) -> Iterator[Item]:
+    """The chains of both variants; into `told` go the tables of nftables that are told with them.
+
+    Where iptables can't show all that is in such a table, nft tells of it.
+    """
+    with closing(Witness(nullcontext)) as witness:
+        evidence = witness.testify()
+    tools = Tools()
+    found: dict[ItemKey, XtChain] = {}
+    for variant in VARIANTS:
+        if getattr(evidence, variant):
+            chains = save(tools, variant)
+            hidden = {chain.table for chain in chains if chain.beyond}
+            shown = [chain for chain in chains if chain.table not in hidden]
+            if variant == "nft":
+                told.update(chain.table for chain in shown)
+            for chain in every_chain(shown):
+                found[key(chain)] = _beside(found.get(key(chain)), chain, variant)
+    yield from found.values()
+
+
+def _beside(present: XtChain | None, chain: XtChain, variant: Variant) -> XtChain:
+    """A chain that both variants have can't be told as one, unless it does nothing in one of them: packets meet both."""
+    if present is None or is_open(present):
+        return chain
+    if is_open(chain):
+        return present
+    also = Unknown(f"iptables-{variant} has the chain {chain.name} too")
+    return replace(present, rules=((also,), *present.rules))
+
+
+def _nftables(told_by_iptables: Set[str]) -> Iterator[Item]:
     if not has_nf_tables():
         return
     with closing(Requests(protocol=NETFILTER)) as requests:
@@ -59,7 +97,8 @@ def _nftables() -> Iterator[Item]:
             return
         chains = requests.dump(_GET_CHAIN, NETDEV)
         devices = dict(device for chain in chains for device in chain_device(chain.body))
-    yield from nftjson.parse_everything(_ruleset(), devices)
+    left_out = {("ip", table) for table in told_by_iptables}
+    yield from nftjson.parse_everything(_ruleset(), devices, left_out)
 
 
 def _ipvs() -> Iterator[Item]:

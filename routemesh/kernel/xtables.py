@@ -49,6 +49,14 @@ _NONE_WORKS = "neither iptables-nft nor iptables-legacy works here; install Debi
 Items = dict[ItemKey, Item]
 
 
+def save(tools: Tools, variant: Variant) -> tuple[SavedChain, ...]:
+    """Every chain of a variant in the namespace that the calling thread is in, whoever made it. Raises KernelError."""
+    try:
+        return parse(tools.save(variant))
+    except ValueError as exc:
+        raise KernelError(f"iptables-{variant}-save", str(exc)) from exc
+
+
 class Xtables:
     """The rules of ours in the namespace `netns`, to which `enter` switches the calling thread; use from one thread.
 
@@ -128,11 +136,7 @@ class Xtables:
 
     def _save(self, variant: Variant) -> tuple[SavedChain, ...]:
         with self._enter():
-            text = self._tools.save(variant)
-        try:
-            return parse(text)
-        except ValueError as exc:
-            raise KernelError(self._command(f"iptables-{variant}-save"), str(exc)) from exc
+            return save(self._tools, variant)
 
     @contextmanager
     def _as_kernel_errors(self) -> Iterator[None]:

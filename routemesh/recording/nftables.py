@@ -40,16 +40,10 @@ def read(as_json: Source | None, as_text: Source | None, kept: Set[Table]) -> tu
         return ()
     try:
         document = json.loads(as_json.text)
-        entries = [entry for entry in document["nftables"] if not _is_kept(entry, kept)]
-        return nftjson.parse_everything({"nftables": entries}, {} if as_text is None else _devices(as_text))
+        return nftjson.parse_everything(document, {} if as_text is None else _devices(as_text), kept)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         as_json.broken(f"not understood ({type(error).__name__}: {error})")
         return ()
-
-
-def _is_kept(entry: nftjson.Json, kept: Set[Table]) -> bool:
-    (content,) = entry.values()
-    return (content.get("family"), content.get("table", content.get("name"))) in kept
 
 
 def _tell_tables(source: Source, kept: Set[Table]) -> None:

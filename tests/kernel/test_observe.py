@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -28,10 +29,11 @@ from routemesh.nodeplan import (
     Unknown,
     Verdict,
     Vxlan,
+    XtChain,
 )
 from routemesh.snapshot import NamespaceSnapshot
 from tests.kernel.private import Private, private_netns
-from tests.support import wait_until
+from tests.support import require, wait_until
 
 ONE, OTHER = IPv4Address("10.9.0.1"), IPv4Address("10.9.0.2")
 
@@ -135,6 +137,39 @@ def test_tables_of_anybody(outer: Private) -> None:
     assert (chain.hook, chain.policy, chain.table) == (Hook("filter", "input", 0), "drop", "fw")
     assert chain.rules[0] == (Match("iifname", "lo"), Verdict("accept"))
     assert isinstance(chain.rules[1][-2], Unknown)
+
+
+@pytest.mark.parametrize("variant", ["nft", "legacy"])
+def test_iptables_of_anybody(outer: Private, variant: Literal["nft", "legacy"]) -> None:
+    require("iptables-nft" if variant == "nft" else "iptables-legacy")
+    outer.run(f"iptables-{variant}", "-P", "FORWARD", "DROP")
+    outer.run(f"iptables-{variant}", "-A", "FORWARD", "-i", "eth0", "-m", "limit", "--limit", "3/sec", "-j", "ACCEPT")
+    found = seen(outer)[HOST]
+    limited = (Match("iifname", "eth0"), Unknown("-m limit --limit 3/sec"), Verdict("accept"))
+    assert {chain.name: chain for chain in found.of(XtChain)}["FORWARD"] == XtChain("filter", "FORWARD", (limited,), "DROP")
+    assert not [*found.of(Table), *found.of(Chain), *found.unread]
+
+
+def test_iptables_of_both_variants(outer: Private) -> None:
+    require("iptables-nft", "iptables-legacy")
+    outer.run("iptables-nft", "-A", "FORWARD", "-j", "ACCEPT")
+    outer.run("iptables-legacy", "-A", "INPUT", "-j", "DROP")
+    chains = {chain.name: chain for chain in seen(outer)[HOST].of(XtChain)}
+    assert chains["FORWARD"].rules == ((Verdict("accept"),),)
+    assert chains["INPUT"].rules == ((Verdict("drop"),),)
+    outer.run("iptables-legacy", "-P", "FORWARD", "DROP")
+    (chain,) = (chain for chain in seen(outer)[HOST].of(XtChain) if chain.name == "FORWARD")
+    assert chain.rules == ((Unknown("iptables-legacy has the chain FORWARD too"),), (Verdict("accept"),))
+
+
+def test_a_table_that_iptables_can_not_show_is_told_by_nft(outer: Private) -> None:
+    require("iptables-nft")
+    outer.run("iptables-nft", "-t", "nat", "-A", "OUTPUT", "-j", "RETURN")
+    outer.nft("table ip filter { chain INPUT { type filter hook input priority 5; ip daddr 10.0.0.1 drop; }; }")
+    found = seen(outer)[HOST]
+    assert {chain.table for chain in found.of(XtChain)} == {"nat"}
+    (chain,) = found.of(Chain)
+    assert (chain.table, chain.rules) == ("filter", ((Match("ip daddr", "10.0.0.1"), Verdict("drop")),))
 
 
 def test_settings_of_all_links_and_of_each(outer: Private, inner: Private) -> None:
