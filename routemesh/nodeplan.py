@@ -429,7 +429,7 @@ class XtRule:
     chain: str
     rule: Rule
     head: bool = True
-    copies: int = 1
+    copies: int = theirs(1)
 
 
 # --- IPVS --------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from routemesh.nodeplan import (
     Item,
     Link,
     Map,
+    Match,
     Neighbour,
     Netns,
     Op,
@@ -30,7 +31,10 @@ from routemesh.nodeplan import (
     RoutingRule,
     Sysctl,
     Table,
+    Verdict,
     Vxlan,
+    XtChain,
+    XtRule,
     key,
 )
 from routemesh.render import command
@@ -57,6 +61,9 @@ STEPS: tuple[tuple[str, Item], ...] = (
     (INNER, Map("ip", "marks", ("proto", "port"), "mark")),
     (INNER, Chain("ip", "c", Hook("nat", "output", -100), ((Counter(),),))),
     (INNER, Element("ip", "marks", ("tcp", 8080), 256)),
+    (INNER, XtChain("nat", "DOCKER-INGRESS", ((Verdict("return"),),))),
+    (INNER, XtChain("filter", "FORWARD", ((Match("ct state", "established,related"), Verdict("accept")),), "DROP")),
+    (INNER, XtRule("nat", "PREROUTING", (Match("fib daddr type", "local"), Verdict("jump", "DOCKER-INGRESS")))),
 )
 CHANGES: tuple[tuple[str, Item], ...] = (
     (INNER, Link(name="eth1", kind="veth", peer=Peer(HOST, "veth0"), mac="02:42:ac:12:00:03", mtu=1410)),
@@ -67,6 +74,7 @@ CHANGES: tuple[tuple[str, Item], ...] = (
     (INNER, FdbEntry("vxlan0", UNICAST, IPv4Address("192.168.200.12"))),
     (INNER, Chain("ip", "c", Hook("nat", "output", -100), ((Counter(), Counter()),))),
     (INNER, Element("ip", "marks", ("tcp", 8080), 257)),
+    (INNER, XtChain("filter", "FORWARD", ((Match("ct state", "new"), Verdict("accept")),), "DROP")),
 )
 SHOWN = (
     "ip -details link show",
@@ -76,6 +84,7 @@ SHOWN = (
     "ip neighbour show nud permanent",
     "bridge fdb show",
     "nft list ruleset",
+    "iptables-save",
 )
 
 
@@ -110,11 +119,15 @@ def test_everything_can_be_made_changed_and_removed_by_hand(space: Private, dire
         assert part in made
     for part in ("fwmark 0xa000000/0xff000000", "dst 192.168.200.11", f"{UNICAST} dev vxlan0", "tcp . 8080 : 0x00000100"):
         assert part in made
+    for part in (":FORWARD DROP", "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"):
+        assert part in made
+    assert "-A PREROUTING -m addrtype --dst-type LOCAL -m comment --comment routemesh -j DOCKER-INGRESS" in made
     assert "0 dev veth0" not in made
     for netns, new in CHANGES:
         old = next(item for where, item in STEPS if where == netns and key(item) == key(new))
         type_in(space, directory, Change(netns, old, new))
     changed = shown(space, directory)
+    assert "-A FORWARD -m conntrack --ctstate NEW -j ACCEPT" in changed
     for part in ("mtu 1410", "via 10.0.0.3", "fwmark 0xa000000/0xffff0000", "02:42:0a:00:00:0a", "192.168.200.12", "0x00000101"):
         assert part in changed
     latest = {key(item): item for _, item in (*STEPS, *CHANGES)}
