@@ -174,8 +174,10 @@ def _balance(pool: Pool) -> Iterator[Item]:
     yield IpvsService(mark=pool.mark, scheduler=scheduler, persistent_s=pool.balancing.affinity_s, fallback=scheduler in _HASHED)
     for backend in pool.backends:
         yield IpvsDestination(mark=pool.mark, address=backend.address, weight=backend.weight)
-    for address in pool.draining:
-        yield IpvsDestination(mark=pool.mark, address=address, weight=0)
+    # There is no end of a connection to wait for where all is UDP: the clients move to other tasks while this one still runs.
+    if any(protocol is not Protocol.UDP for protocol, _ in pool.ports):
+        for address in pool.draining:
+            yield IpvsDestination(mark=pool.mark, address=address, weight=0)
 
 
 def _reuse_mode(kernel: str) -> str:

@@ -117,6 +117,19 @@ def test_a_draining_task_keeps_its_destination_with_weight_0() -> None:
     assert weights == {second.address: 1, first.address: 0}
 
 
+@pytest.mark.parametrize(
+    ("ports", "kept"),
+    [(DNS.publish, 0), ((*DNS.publish, Publish(published=53, target=5353)), 1)],
+    ids=["udp alone", "udp and tcp"],
+)
+def test_clients_of_udp_alone_leave_a_draining_task_at_once(ports: tuple[Publish, ...], kept: int) -> None:
+    simulation = cluster(replace(WEB, publish=ports))
+    first, second = simulation.tasks()
+    simulation.report(first, TaskState.RUNNING, healthy=False)
+    found = of_kind(IpvsDestination, planned(simulation, names.SANDBOX))
+    assert {item.address: item.weight for item in found} == {second.address: 1, **({first.address: 0} if kept else {})}
+
+
 def test_with_the_last_task_the_service_goes() -> None:
     simulation = cluster(WEB)
     simulation.update(replicas=0)
