@@ -7,6 +7,7 @@ Source: moby daemon/libnetwork/service_linux.go; ipvsadm(8), iptables-extensions
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from routemesh import names
 from routemesh.model import ClientIp, Protocol, Scheduler, Task
@@ -34,7 +35,7 @@ from routemesh.nodeplan import (
     XtRule,
 )
 from routemesh.plan import layout
-from routemesh.plan.pools import Pool, pools
+from routemesh.plan.pools import Pool, mark_of_port, pools
 from routemesh.plan.view import NodeView
 
 SCHEDULERS = frozenset(Scheduler) - {Scheduler.RANDOM}
@@ -84,7 +85,7 @@ def host(view: NodeView) -> Iterator[Item]:
 def sandbox(view: NodeView, caps: Capabilities) -> Iterator[Item]:
     """Mark by published port, balance by mark; translate the client where it is the node itself or the service wants it."""
     assert view.node.ingress_address is not None
-    every = tuple(pools(view))
+    every = tuple(part for pool in pools(view) for part in _by_protocol(pool))
     marking = tuple((*_port(*port), Assign("meta mark", pool.mark)) for pool in every for port in pool.ports)
     served = {pool.service for pool in every}
     oldest_first = sorted(view.services, key=lambda service: service.fwmark or 0)
@@ -154,6 +155,17 @@ def _clamp(view: NodeView) -> Rule:
     return Match("meta l4proto", "tcp"), Match("tcp flags", "syn"), mss
 
 
+def _by_protocol(pool: Pool) -> Iterator[Pool]:
+    """UDP apart from TCP, since they drain differently (`_balance`), unless clients are to have one task for both."""
+    udp = tuple(port for port in pool.ports if port[0] is Protocol.UDP)
+    others = tuple(port for port in pool.ports if port not in udp)
+    if not udp or not others or pool.balancing.affinity_s:
+        yield pool
+        return
+    yield replace(pool, ports=others)
+    yield replace(pool, ports=udp, mark=mark_of_port(pool.mark, *udp[0]))
+
+
 def _translations(view: NodeView, every: tuple[Pool, ...]) -> Iterator[Rule]:
     """Swarm's one SNAT rule, but for the services that ask for it, and for the node and its tasks as clients.
 
@@ -174,7 +186,7 @@ def _balance(pool: Pool) -> Iterator[Item]:
     yield IpvsService(mark=pool.mark, scheduler=scheduler, persistent_s=pool.balancing.affinity_s, fallback=scheduler in _HASHED)
     for backend in pool.backends:
         yield IpvsDestination(mark=pool.mark, address=backend.address, weight=backend.weight)
-    # There is no end of a connection to wait for where all is UDP: the clients move to other tasks while this one still runs.
+    # UDP has no end of a connection to wait for: its clients move to other tasks while this one still runs.
     if any(protocol is not Protocol.UDP for protocol, _ in pool.ports):
         for address in pool.draining:
             yield IpvsDestination(mark=pool.mark, address=address, weight=0)

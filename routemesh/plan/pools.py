@@ -60,6 +60,11 @@ def pools(view: NodeView) -> Iterator[Pool]:
             )
 
 
+def mark_of_port(mark: int, protocol: Protocol, port: int) -> int:
+    """The mark of a pool that is marked with a port, of the same service as the pool that has `mark`."""
+    return mark & LAST_FWMARK | _port_bits(protocol, port)
+
+
 def _port_bits(protocol: Protocol, port: int) -> int:
     return port << _PORT_SHIFT | (_UDP_BIT if protocol is Protocol.UDP else 0)
 

@@ -117,17 +117,43 @@ def test_a_draining_task_keeps_its_destination_with_weight_0() -> None:
     assert weights == {second.address: 1, first.address: 0}
 
 
-@pytest.mark.parametrize(
-    ("ports", "kept"),
-    [(DNS.publish, 0), ((*DNS.publish, Publish(published=53, target=5353)), 1)],
-    ids=["udp alone", "udp and tcp"],
-)
-def test_clients_of_udp_alone_leave_a_draining_task_at_once(ports: tuple[Publish, ...], kept: int) -> None:
-    simulation = cluster(replace(WEB, publish=ports))
-    first, second = simulation.tasks()
+BOTH = replace(DNS, publish=(*DNS.publish, Publish(published=53, target=5353)))
+UDP_MARK = 53 << 16 | 0x8000 | 256
+
+
+def draining(spec: ServiceSpec) -> tuple[Namespace, dict[tuple[int, bool], int]]:
+    """A sandbox while the first of two tasks drains; by mark and whether it drains, a task's weight."""
+    simulation = cluster(replace(spec, replicas=2))
+    first, _ = simulation.tasks("dns")
     simulation.report(first, TaskState.RUNNING, healthy=False)
-    found = of_kind(IpvsDestination, planned(simulation, names.SANDBOX))
-    assert {item.address: item.weight for item in found} == {second.address: 1, **({first.address: 0} if kept else {})}
+    items = planned(simulation, names.SANDBOX)
+    return items, {(item.mark, item.address == first.address): item.weight for item in of_kind(IpvsDestination, items)}
+
+
+def test_clients_of_udp_leave_a_draining_task_at_once() -> None:
+    _, weights = draining(DNS)
+    assert weights == {(256, False): 1}
+
+
+def test_tcp_and_udp_of_a_service_drain_each_in_its_way() -> None:
+    items, weights = draining(BOTH)
+    assert weights == {(256, False): 1, (256, True): 0, (UDP_MARK, False): 1}
+    marks = {rule[:2]: rule[2] for rule in chain(items, "mangle", "PREROUTING")}
+    assert marks == {
+        (Match("meta l4proto", Protocol.TCP), Match("th dport", "53")): Assign("meta mark", 256),
+        (Match("meta l4proto", Protocol.UDP), Match("th dport", "53")): Assign("meta mark", UDP_MARK),
+    }
+
+
+def test_a_client_that_is_to_have_one_task_has_it_for_both() -> None:
+    _, weights = draining(labelled(BOTH, affinity="client-ip"))
+    assert weights == {(256, False): 1, (256, True): 0}
+
+
+def test_both_are_translated_where_the_service_wants_it() -> None:
+    items, _ = draining(labelled(BOTH, client_ip="snat"))
+    rules = chain(items, "nat", "POSTROUTING")
+    assert {part.value for rule in rules for part in rule if isinstance(part, MarkMatch)} == {256, UDP_MARK}
 
 
 def test_with_the_last_task_the_service_goes() -> None:
