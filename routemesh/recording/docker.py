@@ -28,7 +28,8 @@ class Overlay:
     """An overlay network as one node sees it.
 
     `marks`, `vips` and `ports` (published and target): of services by name. `ends`: the nodes' own ends (ingress_sbox, lb_…) by
-    underlay address. `tasks`: those of services, each with its overlay address and its node's underlay address.
+    underlay address. `tasks`: those of services, each with its overlay address and its node's underlay address. `containers`: the
+    node's own, by id, whether a service's or not.
     """
 
     network: NamedNetwork
@@ -38,6 +39,7 @@ class Overlay:
     ports: Mapping[str, tuple[tuple[int, int], ...]]
     ends: Mapping[IPv4Address, IPv4Address]
     tasks: tuple["Attached", ...]
+    containers: Mapping[str, IPv4Address]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,11 @@ def overlay(entry: Json) -> Overlay:
             for name, service in named.items()
             for task in service.get("Tasks", ())
         ),
+        containers={
+            id_: IPv4Interface(end["IPv4Address"]).ip
+            for id_, end in (entry.get("Containers") or {}).items()
+            if end["IPv4Address"]
+        },
     )
 
 

@@ -28,7 +28,7 @@ def names(recorded: Mapping[str, Engine], snapshots: Mapping[str, NodeSnapshot],
     return Names(
         nodes=tuple(_with_ingress_address(node, recorded) for node in found.nodes),
         services=tuple(_with_marks(service, recorded) for service in found.services),
-        tasks=tuple(_with_netns(task, recorded) for task in found.tasks),
+        tasks=(*(_with_netns(task, recorded) for task in found.tasks), *_containers(recorded)),
         networks=tuple(_networks(recorded)),
     )
 
@@ -59,6 +59,26 @@ def _with_netns(task: NamedTask, recorded: Mapping[str, Engine]) -> NamedTask:
     engine = recorded.get(task.node, Engine())
     netns = next((container.netns for container in engine.containers if container.name.endswith(f".{task.id}")), "")
     return replace(task, netns=netns, gateway_address=engine.gateways.get(netns))
+
+
+def _containers(recorded: Mapping[str, Engine]) -> Iterator[NamedTask]:
+    """Containers of no service that people attached to overlays, which may be clients: as tasks that serve nothing."""
+    for name, engine in recorded.items():
+        of_services = {task.name for overlay in engine.overlays.values() for task in overlay.tasks}
+        for container in engine.containers:
+            at = {overlay.network.id: overlay.containers.get(container.id) for overlay in engine.overlays.values()}
+            addresses = {network: address for network, address in at.items() if address is not None}
+            if addresses and container.name not in of_services:
+                yield NamedTask(
+                    name=container.name,
+                    id=container.id,
+                    node=name,
+                    netns=container.netns,
+                    addresses=addresses,
+                    gateway_address=engine.gateways.get(container.netns),
+                    serving=False,
+                    note="a container of no service",
+                )
 
 
 # --- what every node knows ---------------------------------------------------------------------------------------

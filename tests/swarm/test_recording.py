@@ -126,6 +126,15 @@ def test_a_manager_names_everything() -> None:
     assert [(node.name, str(node.ingress_address)) for node in names.nodes] == [("swarm1", "10.0.0.2"), ("swarm2", "10.0.0.3")]
 
 
+def test_a_container_of_no_service_has_a_name_too() -> None:
+    found = {task.name: task for task in recording("5-overlay").names.tasks if not task.service}
+    assert {name: (task.node, task.netns) for name, task in found.items()} == {
+        "cli1": ("swarm1", "4b8a940d11aa"),
+        "cli2": ("swarm2", "3e0e21d2b761"),
+    }
+    assert [str(address) for address in found["cli1"].addresses.values()] == ["10.0.1.11"]
+
+
 def test_a_worker_alone_names_what_it_has() -> None:
     found = cluster({"node2": texts("faults/00-healthy", "node2")})
     assert {service.name: service.ports for service in found.names.services} == {
