@@ -17,9 +17,11 @@ from routemesh.lab.find import Lab
 from routemesh.options import NodeOptions
 from routemesh.runtime.supervision import Init, living
 
-_READY_DEADLINE_S = 15.0
+_READY_DEADLINE_S = 60.0
 _READY_DEADLINE_PER_NODE_S = 1.0
 _POLL_S = 0.01
+_POLL_SHARE = 0.1
+"""How long a pause is, of what was waited until then: asking must not take the processor from those who are asked."""
 _PING_TIMEOUT_S = 1.0
 _PACKAGE_PARENT = Path(routemesh.__file__).parents[1]
 _LAB_VARIABLES = ("ROUTEMESH_HOST", "ROUTEMESH_LAB")
@@ -70,14 +72,16 @@ def is_ready(node: NodeOptions) -> bool:
 def wait_ready(nodes: Iterable[NodeOptions]) -> None:
     """Return when all daemons answer. Raises Unavailable with the reason of the first that ended or took too long."""
     waiting = list(nodes)
-    deadline = time.monotonic() + _READY_DEADLINE_S + _READY_DEADLINE_PER_NODE_S * len(waiting)
+    start = time.monotonic()
+    patience_s = _READY_DEADLINE_S + _READY_DEADLINE_PER_NODE_S * len(waiting)
     while waiting := [node for node in waiting if not is_ready(node)]:
         for node in waiting:
             if daemon_pid(node) is None:
                 raise Unavailable(f"{node.name} did not start: {_last_words(node)}")
-        if time.monotonic() > deadline:
+        waited_s = time.monotonic() - start
+        if waited_s > patience_s:
             raise Unavailable(f"{waiting[0].name} was not ready in time; the last line of its log: {_last_words(waiting[0])}")
-        time.sleep(_POLL_S)
+        time.sleep(max(_POLL_S, _POLL_SHARE * waited_s))
 
 
 def _command(node: NodeOptions) -> tuple[str, ...]:
