@@ -43,14 +43,14 @@ def measure(runs: int) -> Iterator[Measurement]:
         state = _with_node(large_state(round(elements / ELEMENTS_PER_SERVICE)))
         serving, crashed = _plan(state), _plan(_with_a_crash(state))
         count = sum(isinstance(item, Element) for items in serving.namespaces.values() for item in items.values())
-        with _kernel() as kernel:
-            _pass(kernel, serving)
-            _pass(kernel, crashed)
+        with private_kernel() as kernel:
+            one_pass(kernel, serving)
+            one_pass(kernel, crashed)
             entering, leaving = [], []
             for _ in range(runs):
-                entering.append(_pass(kernel, serving))
-                leaving.append(_pass(kernel, crashed))
-            _pass(kernel, NodePlan())
+                entering.append(one_pass(kernel, serving))
+                leaving.append(one_pass(kernel, crashed))
+            one_pass(kernel, NodePlan())
         for what, passes in (("a task enters", entering), ("a task leaves", leaving)):
             total = [sum(one.values()) for one in passes]
             yield Measurement(f"{count:,} map elements: {what}", total, "ms", Limit(BUDGET_MS))
@@ -58,7 +58,7 @@ def measure(runs: int) -> Iterator[Measurement]:
             yield Measurement(f"  of which {part}", [one[part] for one in (*entering, *leaving)], "ms")
 
 
-def _pass(kernel: LinuxKernel, want: NodePlan) -> Mapping[str, float]:
+def one_pass(kernel: LinuxKernel, want: NodePlan) -> Mapping[str, float]:
     """What the agent does with a plan; milliseconds by part."""
     times = [time.perf_counter()]
     have = kernel.read(want)
@@ -90,8 +90,8 @@ def _with_a_crash(state: State) -> State:
 
 
 @contextmanager
-def _kernel() -> Iterator[LinuxKernel]:
-    """A machine with nothing but an underlay link, gone afterwards with all that was made on it."""
+def private_kernel() -> Iterator[LinuxKernel]:
+    """The kernel of a machine with nothing but an underlay link, gone afterwards with all that was made on it."""
     with TemporaryDirectory(prefix="routemesh-bench-") as directory:
         run_dir, machine = Path(directory), Path(directory) / "machine"
         try:

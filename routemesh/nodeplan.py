@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from operator import attrgetter
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from routemesh.names import TABLE
 
@@ -541,6 +541,12 @@ def key(item: Item) -> ItemKey:
 def namespace(items: Iterable[Item]) -> Namespace:
     """Items by key; a later item replaces an earlier one with its key."""
     return {_NAMERS[type(item)](item): item for item in items}
+
+
+def of_kind(items: Namespace, kind: type[_T]) -> list[_T]:
+    """The items of one kind. Told by their keys: a namespace may have ten thousand items, and every pass asks."""
+    wanted = kind.__name__
+    return [cast(_T, item) for name, item in items.items() if name[0] == wanted]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,12 +25,15 @@ class Kernel(Protocol):
 
         Ours: our namespaces (below the run directory); links with our alias; addresses, permanent neighbours and permanent
         FDB entries on them; routes and rules of ROUTE_PROTOCOL; tables named `routemesh`; in the sandbox, IPVS's services by
-        firewall mark. Of sysctls and IPVS's timeouts, just those that `want` names.
+        firewall mark; of iptables, in the node's namespace, rules with the comment `routemesh`, and chains of our names beside
+        them or wanted, in the others everything. Of sysctls and IPVS's timeouts, just those that `want` names. Where iptables is
+        neither wanted nor was found at the first look, it is not looked at again.
         """
         ...
 
     def apply(self, ops: Sequence[Op]) -> tuple[Failure, ...]:
-        """Carry out what `diff` found, in the order given; nftables ops of one namespace are one atomic transaction.
+        """Carry out what `diff` found, in the order given; nftables ops of one namespace are one atomic transaction, and so are
+        those on one table of iptables.
 
         A failed op does not stop the others (rule 9). Idempotent: what is already so is no failure.
         """

@@ -38,6 +38,7 @@ from routemesh.nodeplan import (
     Op,
     Sysctl,
     key,
+    of_kind,
 )
 
 _FIRST_PORT, _PORTS = 1 << 24, 1 << 30
@@ -171,7 +172,7 @@ class LinuxKernel:
         return found
 
     def _settings(self, space: Space, want: Namespace) -> list[Sysctl]:
-        paths = [item.path for item in want.values() if isinstance(item, Sysctl)]
+        paths = [setting.path for setting in of_kind(want, Sysctl)]
         if not paths:
             return []
         with space.enter():

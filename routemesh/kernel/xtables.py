@@ -37,10 +37,12 @@ from routemesh.nodeplan import (
     XtRule,
     item_of,
     key,
+    namespace,
+    of_kind,
 )
 from routemesh.render import command
 from routemesh.render.commands import PathOf, default_path, inside
-from routemesh.render.xtables import XT_ITEMS, transaction
+from routemesh.render.xtables import transaction
 
 _READ_ATTEMPTS = 5
 _APPLY_ATTEMPTS = 3
@@ -77,7 +79,7 @@ class Xtables:
 
     def read(self, want: Namespace) -> tuple[Item, ...]:
         """Everything of ours. `want` tells where a rule among those of others is to stand, and which chain is claimed."""
-        wanted = {name: item for name, item in want.items() if isinstance(item, XT_ITEMS)}
+        wanted = namespace([*of_kind(want, XtChain), *of_kind(want, XtRule)])
         if not wanted and not self._is_concerned():
             return ()
         self._renew()

@@ -47,10 +47,9 @@ _SAMPLE = (
 
 
 class Tools:
-    """iptables as it is installed. `started` counts the processes."""
+    """iptables as it is installed."""
 
     def __init__(self) -> None:
-        self.started = 0
         self._works: Variant | None = None
         self._pids: deque[int] = deque(maxlen=_REMEMBERED_PIDS)
 
@@ -106,7 +105,6 @@ class Tools:
             )
         except OSError as exc:
             raise KernelError(command[0], f"{exc.strerror}; install Debian's iptables", exc.errno or 0) from exc
-        self.started += 1
         self._pids.append(process.pid)
         with process:
             try:

@@ -174,7 +174,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         object="a task's call to its own node",
         swarm="translated by br_netfilter inside of docker_gwbridge",
-        routemesh="nat POSTROUTING `-s 172.18.0.0/16 -o docker_gwbridge -m conntrack --ctstatus DNAT -j MASQUERADE`",
+        routemesh="nat POSTROUTING `-s 172.18.0.0/16 -o docker_gwbridge -m conntrack --ctstate DNAT -j MASQUERADE`",
         why="must also work where br_netfilter is not loaded",
         shows=lambda found: (
             found.swarm is None and _says(found.ours, Match("ct status", "dnat")) and _has(found.ours, Masquerade)
