@@ -69,6 +69,10 @@ class Client:
         """The gateway. Raises NotFound when there is none."""
         return self._get("/gateway", wire.GatewayInfo)
 
+    def gateway_config(self, program: str, to: str) -> str:
+        """A configuration for a proxy outside of the cluster."""
+        return self._get("/gateway/config", wire.Message, **{"for": program, "to": to}).message
+
     def secrets(self) -> list[wire.SecretInfo]:
         """All secrets, by name."""
         return self._get("/secrets", list[wire.SecretInfo])

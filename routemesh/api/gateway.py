@@ -8,8 +8,9 @@ from routemesh.api import wire
 from routemesh.api.context import CONTEXT
 from routemesh.api.reply import json_reply
 from routemesh.decide.admit.routes import find_gateway
-from routemesh.errors import NotFound
+from routemesh.errors import NotFound, UserError
 from routemesh.model import Http, Service, State
+from routemesh.proxy import external
 from routemesh.proxy.certificates import warnings
 from routemesh.proxy.routes import table
 
@@ -79,4 +80,14 @@ def _sticky(http: Http) -> str:
     return "" if http.sticky is None else ":".join(filter(None, (http.sticky, http.sticky_header)))
 
 
-ROUTES = (web.get(_BASE, _get),)
+async def _config(request: web.Request) -> web.Response:
+    """A configuration for a proxy outside of the cluster, as text."""
+    program = request.query.get("for", "")
+    to = next((known for known in external.TO if known == request.query.get("to", "nodes")), None)
+    if program not in external.FOR or to is None:
+        programs = ", ".join(external.FOR)
+        raise UserError(f"{request.query_string!r} is no such query: for is one of {programs}; to is {' or '.join(external.TO)}")
+    return json_reply(wire.Message(message=external.FOR[program](await request.app[CONTEXT].store.snapshot(), to)))
+
+
+ROUTES = (web.get(_BASE, _get), web.get(f"{_BASE}/config", _config))

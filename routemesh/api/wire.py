@@ -203,7 +203,7 @@ class GatewayInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """What an error says; the whole body of every answer that is none."""
+    """A text: what an error says, as the whole body of its answer, or a configuration."""
 
     message: str
 

@@ -117,6 +117,17 @@ def status(host: Host, format_: str) -> None:
         click.echo(f"warning: {warning}")
 
 
+@gateway.command("config")
+@click.option(
+    "--for", "program", type=click.Choice(["haproxy", "nginx", "envoy"]), required=True, help="Which program it is for."
+)
+@click.option("--to", type=click.Choice(["nodes", "tasks"]), default="nodes", help="All nodes, or those with tasks, by number.")
+@click.pass_obj
+def config(host: Host, program: str, to: str) -> None:
+    """Print a configuration for a load balancer outside of the cluster: every published port, over the nodes."""
+    click.echo(host.client().gateway_config(program, to), nl=False)
+
+
 @gateway.command("proxy", hidden=True)
 @click.argument("driver", type=click.Choice([driver.value for driver in GatewayDriver]))
 def proxy(driver: str) -> None:

@@ -4,6 +4,7 @@ import http.client
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -18,7 +19,7 @@ import pytest
 from tests.lab.cluster import ADDRESSES, CLIENT, Answer, Cluster, parse
 from tests.lab.gateserver import exactly, head
 from tests.lab.load import load
-from tests.support import require, unique, wait_until
+from tests.support import Need, require, unique, wait_until
 
 HTTP, HTTPS = 80, 443
 NODE1, NODE2, NODE3 = ADDRESSES.values()
@@ -493,3 +494,40 @@ def test_tls_is_left_to_a_task_that_wants_it(gate: Cluster, tmp_path: Path) -> N
         assert get(gate, "raw.example").headers["location"] == "https://raw.example/"
         beside = curl(gate, "-k", *at("beside.example"), "https://beside.example/")
         assert f"x-forwarded-for: {CLIENT}" in beside.lower()
+
+
+# --- outside of the cluster --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def balancer(cluster: Cluster, program: str, directory: Path) -> Iterator[None]:
+    """A proxy on the client's machine with the configuration that `gateway config` prints."""
+    config = directory / "balancer.conf"
+    config.write_text(cluster.cli("gateway", "config", "--for", program))
+    haproxy, nginx = ("haproxy", "-f", str(config)), ("nginx", "-e", "stderr", "-c", str(config))
+    enter = ("nsenter", f"--net={cluster.netns('client')}")
+    check = (*enter, *haproxy, "-c", "-q") if program == "haproxy" else (*enter, *nginx, "-t", "-q")
+    checked = subprocess.run(check, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
+    run = (*haproxy, "-db") if program == "haproxy" else (*nginx, "-g", f"daemon off; pid {directory}/pid;")
+    process = subprocess.Popen((*enter, *run))
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.parametrize("program", ["haproxy", "nginx"])
+def test_a_balancer_outside_of_the_cluster_survives_a_node(lab: Cluster, program: Need, tmp_path: Path) -> None:
+    require(program)
+    options = ("--replicas", "2", "-p", "8300:80", "--constraint", "node.hostname!=node3", "--label", "routemesh.health.tcp")
+    with lab.service("out", *options), balancer(lab, program, tmp_path):
+        wait_until(lambda: not lab.is_refused("127.0.0.1", 8300), what="the balancer")
+        assert {answer.peer for answer in lab.ask("127.0.0.1", 8300, times=6)} == {CLIENT}
+        lab.lab("cut", "node3")
+        try:
+            assert len(lab.ask("127.0.0.1", 8300, times=12)) == 12
+        finally:
+            lab.lab("heal", "node3")
+            wait_until(lambda: all(node["state"] == "ready" for node in lab.json("node", "ls")), 20, "the node's return")
