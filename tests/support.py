@@ -12,12 +12,16 @@ from typing import Literal, TypeVar
 
 import pytest
 
+from tests.uml.machine import is_inside
+
 T = TypeVar("T")
 Need = Literal[
     "root", "netns", "nf_tables", "ip_vs", "iptables-nft", "iptables-legacy", "conntrack", "tcpdump", "uml", "haproxy", "nginx"
 ]  # fmt: skip
 
 _POLL_S = 0.01
+_PATIENCE = 4 if is_inside() else 1
+"""By how much everything takes longer in User-Mode Linux."""
 _counter = itertools.count()
 
 _PROBES: dict[Need, tuple[str, Callable[[], bool]]] = {
@@ -52,8 +56,9 @@ def unique(prefix: str) -> str:
 
 
 def wait_until(condition: Callable[[], T], deadline_s: float = 10.0, what: str = "the condition") -> T:
-    """The first true value of `condition`; fails, with its last value, when none comes in time."""
+    """The first true value of `condition`; fails, with its last value, when none comes in time (more in User-Mode Linux)."""
     __tracebackhide__ = True
+    deadline_s *= _PATIENCE
     end = time.monotonic() + deadline_s
     asked = time.monotonic()
     while not (value := condition()):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.uml.machine import INSIDE
-from tests.uml.outer import COVERAGE, ORDER, WORDS
+from tests.uml.outer import COVERAGE, ORDER, TIMEOUT_S, WORDS
 
 
 class Inner:
@@ -45,7 +45,7 @@ def main() -> int:
     """Run what is ordered; pytest's exit status."""
     directory = Path(os.environ[INSIDE])
     order = json.loads((directory / ORDER).read_text())
-    arguments = ["-p", "no:cacheprovider", "--verbose", "--color=no"]
+    arguments = ["-p", "no:cacheprovider", "--verbose", "--color=no", f"--timeout={TIMEOUT_S}"]
     if order["measured"]:
         os.environ["COVERAGE_FILE"] = f"{os.environ['TMPDIR']}/{COVERAGE}"
         arguments += ["--cov=routemesh", "--cov-report="]

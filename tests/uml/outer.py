@@ -26,8 +26,10 @@ TESTS = Path(__file__).with_name("inside")
 ORDER, WORDS, COVERAGE = "order", "words", "coverage"
 """Files in the machine's directory: what is to be run, what became of it, what was measured."""
 
-_SILENCE_S = 180.0
-"""How long nothing may be heard of any test: more than pytest inside allows one, and the start."""
+TIMEOUT_S = 240
+"""How long pytest inside allows a test."""
+_SILENCE_S = TIMEOUT_S + 60.0
+"""How long nothing may be heard of any test."""
 _GOODBYE_S = 60.0
 _POLL_S = 0.02
 
