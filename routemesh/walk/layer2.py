@@ -147,6 +147,7 @@ def _check_tunnel_fits(flight: Flight, link: Link, node: Stack, far: IPv4Address
 
 
 def _tunnel_entry(stack: Stack, link: Link, mac: str) -> FdbEntry | None:
+    stack.must_know("fdb")
     return stack.tunnel_entries.get((link.name, mac)) or stack.tunnel_entries.get((link.name, _ANY_MAC))
 
 
@@ -214,6 +215,7 @@ def _apart(port: Link, other: Link | None) -> bool:
 
 
 def _static_entry(stack: Stack, port: Link, mac: str) -> FdbEntry | None:
+    stack.must_know("fdb")
     entry = stack.port_entries.get((port.name, mac))
     return entry if entry is not None and entry.kind != "local" else None
 
@@ -249,6 +251,7 @@ def _is_hidden(link: Link) -> bool:
 def _resolve(flight: Flight, link: Link) -> str:
     stack, address = flight.stack, flight.next_hop
     assert address is not None
+    stack.must_know("neighbours")
     known = stack.neighbours.get((link.name, address))
     if known is not None and known.state not in _FORGOTTEN:
         flight.note(f"neighbour {address} is {known.mac}" + ("" if known.state == "permanent" else f", {known.state}"), known)

@@ -120,7 +120,8 @@ class Network:
         if node not in (*self.seen, *self.hosts) or netns not in self._namespaces(node):
             return None
         if (space := self._space(place)) is not None:
-            return Stack(place, space.items, {}, self.seen[node].device if netns == HOST else "", observed=True)
+            underlay = self.seen[node].device if netns == HOST else ""
+            return Stack(place, space.items, {}, underlay, observed=True, unread=space.unread)
         host = self.hosts[node]
         items = host.plan.namespaces.get(netns, {}).values()
         if netns == HOST:

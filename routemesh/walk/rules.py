@@ -33,6 +33,7 @@ from routemesh.nodeplan import (
     Rule,
     Snat,
     Statement,
+    Unknown,
     Verdict,
     VerdictLookup,
 )
@@ -227,6 +228,8 @@ class Evaluation:
 
     def unknown(self, what: object) -> UnknownRule:
         """The error for something in the present chain that can't be evaluated."""
+        if isinstance(what, Unknown):
+            what = f"a rule with {what.json}"
         return UnknownRule(self.flight.stack.place, f"{what} in chain {self.at.space} {self.at.name}")
 
     def note(self, what: str, item: Item | None = None, **changes: Any) -> None:

@@ -23,6 +23,7 @@ from routemesh.nodeplan import (
     Sysctl,
     Table,
 )
+from routemesh.snapshot import Part, Unread
 from routemesh.walk.chains import RuleChain, Space, of_iptables, of_nftables, space_of
 from routemesh.walk.hooks import Turn, in_order
 from routemesh.walk.nouns import Place, UnknownRule
@@ -50,6 +51,7 @@ class Stack:
         underlay_addresses: tuple[IPv4Address, ...] = (),
         *,
         observed: bool = False,
+        unread: Iterable[Unread] = (),
     ) -> None:
         self.place = place
         self.underlay = underlay
@@ -66,6 +68,7 @@ class Stack:
         self.services: dict[int, IpvsService] = {}
         self.servers: dict[int, list[IpvsDestination]] = defaultdict(list)
         self._observed = observed
+        self._unread = {each.part: each for each in unread}
         self._dormant: set[Space] = set()
         self._turns: dict[tuple[str, str | None], tuple[Turn, ...]] = {}
         self._sysctls = dict(sysctls)
@@ -78,7 +81,14 @@ class Stack:
 
     def is_local(self, address: IPv4Address) -> bool:
         """Whether packets to `address` end in this namespace."""
+        self.must_know("links")
         return address in self._local or address.is_loopback
+
+    def must_know(self, *parts: Part) -> None:
+        """Raises UnknownRule where one of these parts of the namespace could not be read."""
+        for part in ("all", *parts) if self._unread else ():
+            if part in self._unread:
+                raise UnknownRule(self.place, f"what was not read: {self._unread[part]}")
 
     def link(self, name: str) -> Link | None:
         """The link, if it is there and up."""
@@ -117,6 +127,7 @@ class Stack:
 
     def turns(self, hook: str, device: str | None = None) -> tuple[Turn, ...]:
         """What meets a packet at a hook (of a device), in order."""
+        self.must_know("filters", "balancing")
         if (hook, device) not in self._turns:
             here = [chain for chain in self.chains.values() if chain.meets(hook, device) and chain.space not in self._dormant]
             self._turns[hook, device] = tuple(in_order(hook, here, balances=bool(self.services)))
@@ -133,6 +144,7 @@ class Stack:
 
     def route(self, destination: IPv4Address, mark: int, source: IPv4Address | None = None, incoming: str = "") -> NextHop | None:
         """The next hop to an address that is not local, of what came in by `incoming` ("": its own); None without a route."""
+        self.must_know("routes", "rules")
         return self._routing.look_up(destination, mark, source, incoming)
 
     def preferred_source(self, destination: IPv4Address) -> IPv4Address | None:
