@@ -21,6 +21,7 @@ _COMMANDS = {
     "demo": "more",
     "diff": "plan",
     "doctor": "doctor",
+    "explain": "explain",
     "gateway": "gateway",
     "lab": "lab",
     "network": "network",

@@ -266,10 +266,11 @@ def observe_node(
     directory: Path,
     caps: Capabilities,
     ports: Ports | None = None,
+    own: Path | None = None,
 ) -> NodeSnapshot:
-    """The node whose own namespace is the process's, and whose others are files in `directory`. Of its `addresses` on the
-    underlay the advertised one is the first."""
-    paths = {HOST: Path(f"/proc/{os.getpid()}/ns/net")}
+    """The node whose `own` namespace is the process's unless said otherwise, and whose others are files in `directory`. Of its
+    `addresses` on the underlay the advertised one is the first."""
+    paths = {HOST: own or Path(f"/proc/{os.getpid()}/ns/net")}
     paths |= {found: directory / found for found in sorted(netns.identities(directory))}
     namespaces = observe(paths, ports)
     devices = (item.link for item in namespaces[HOST].of(Address) if item.address.ip in addresses)

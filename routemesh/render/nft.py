@@ -155,7 +155,7 @@ def _creation(run: Sequence[Op]) -> Script:
         if isinstance(item, Chain):
             start = f"add rule {_place(item.family)} {values.name(item.name)} "
             yield from (start + rule_text(rule) for rule in item.rules)
-    yield from _elements("delete", outdated, _element_key)
+    yield from _elements("delete", outdated, element_key)
     yield from _elements("add", (item for item in made if isinstance(item, Element)), _element)
 
 
@@ -175,7 +175,7 @@ def _deletion(items: Sequence[Item]) -> Script:
     for item in items:
         if isinstance(item, Chain):
             yield f"flush chain {_place(item.family)} {values.name(item.name)}"
-    yield from _elements("delete", (item for item in items if isinstance(item, Element)), _element_key)
+    yield from _elements("delete", (item for item in items if isinstance(item, Element)), element_key)
     for item in items:
         match item:
             case Chain(family, name):
@@ -225,7 +225,7 @@ def _hook(hook: Hook) -> str:
 
 def _element(element: Element, of: Map | None = None) -> str:
     """KEY : VALUE. Without its map a mark is spelled as a plain number, which nft takes as well."""
-    key = _element_key(element, of)
+    key = element_key(element, of)
     kind = of.value if of is not None else None
     match element.value:
         case None:
@@ -236,7 +236,8 @@ def _element(element: Element, of: Map | None = None) -> str:
             return f"{key} : {_scalar(value, kind)}"
 
 
-def _element_key(element: Element, of: Map | None = None) -> str:
+def element_key(element: Element, of: Map | None = None) -> str:
+    """An element's key as nft spells it. Raises ValueError for one that none of our maps could have."""
     kinds = of.key if of is not None else (None,) * len(element.key)
     return " . ".join(map(_scalar, element.key, kinds))
 

@@ -1,0 +1,168 @@
+"""What a person typed, as a question to a cluster: NODE:PORT[/udp], and who asks. PURE.
+
+Every refusal says what there is instead.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from routemesh.errors import NotFound, Unavailable, UserError
+from routemesh.model import Protocol
+from routemesh.nodeplan import HOST, Route
+from routemesh.snapshot import ClusterSnapshot, Endpoint, NamedService, NodeSnapshot
+from routemesh.walk import OUTSIDE, Place
+
+_TARGET = re.compile(r"(?P<node>.+):(?P<port>\d{1,5})(?:/(?P<protocol>[a-z]+))?")
+_CLIENT = re.compile(r"(?P<name>.+?)(?::(?P<port>\d{1,5}))?")
+_SOURCE_PORT = 40000
+_LAST_PORT = 65535
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """NODE:PORT[/PROTOCOL] as it was typed."""
+
+    node: str
+    port: int
+    protocol: Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Who asks whom: the first packet of a connection, from `start`."""
+
+    client: str
+    start: Place
+    source: Endpoint
+    destination: Endpoint
+    target: Target
+    service: NamedService | None
+
+
+def target(text: str) -> Target:
+    """NODE:PORT, or NODE:PORT/udp. Raises UserError."""
+    found = _TARGET.fullmatch(text)
+    if found is None:
+        raise UserError(f"{text} is not NODE:PORT or NODE:PORT/udp; node1:8080 is one")
+    port = int(found["port"])
+    if not 1 <= port <= _LAST_PORT:
+        raise UserError(f"port {port} of {text} is not between 1 and {_LAST_PORT}")
+    try:
+        protocol = Protocol(found["protocol"] or "tcp")
+    except ValueError:
+        raise UserError(f"protocol {found['protocol']} of {text} is neither tcp nor udp") from None
+    return Target(node=found["node"], port=port, protocol=protocol)
+
+
+def ask(cluster: ClusterSnapshot, wanted: Target, client: str, outside: IPv4Address | None) -> Asked:
+    """The question. `client`: an address, a node's or a task's name, each with a port if need be; "": the one that is `outside`.
+
+    Raises NotFound for a node, task or port that is not there, Unavailable for one that was not read.
+    """
+    node = _node(cluster, wanted.node)
+    service = _service(cluster, wanted)
+    name, port = _client(client)
+    address = node.addresses[0] if node.addresses else None
+    if address is None:
+        raise Unavailable(f"node {node.name} has no address that could be read; {'; '.join(map(str, node.unread))}")
+    start, source, shown = _start(cluster, node, address, name, outside)
+    if start == Place(node.name, HOST) and source.is_loopback:
+        address = source
+    return Asked(
+        client=shown,
+        start=start,
+        source=Endpoint(source, port),
+        destination=Endpoint(address, wanted.port),
+        target=wanted,
+        service=service,
+    )
+
+
+def published(services: Iterable[NamedService]) -> str:
+    """The published ports with their services, as a list for people."""
+    found = sorted((port.published, port.protocol, service.name) for service in services for port in service.ports)
+    shown = [f"{number}/{protocol} ({name})" for number, protocol, name in found]
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    return ", ".join(shown[:_SHOWN]) + more if shown else "none"
+
+
+def _node(cluster: ClusterSnapshot, name: str) -> NodeSnapshot:
+    for node in cluster.nodes.values():
+        if name == node.name or any(name == str(address) for address in node.addresses):
+            return node
+    for known in cluster.names.nodes:
+        if name in (known.name, str(known.address)):
+            raise Unavailable(f"node {known.name} can't be explained: {known.absent or 'nothing of it was read'}")
+    every = sorted({*cluster.nodes, *(node.name for node in cluster.names.nodes)})
+    raise NotFound(f"there is no node {name}; there are {', '.join(every)}")
+
+
+def _service(cluster: ClusterSnapshot, wanted: Target) -> NamedService | None:
+    """Who publishes the port; None where no manager could be asked."""
+    services = cluster.names.services
+    for service in services:
+        if any((port.protocol, port.published) == (wanted.protocol, wanted.port) for port in service.ports):
+            return service
+    if services or cluster.names.nodes:
+        raise NotFound(f"port {wanted.port}/{wanted.protocol} is not published; published are: {published(services)}")
+    return None
+
+
+def _client(text: str) -> tuple[str, int]:
+    found = _CLIENT.fullmatch(text)
+    if found is None or found["port"] is None:
+        return text, _SOURCE_PORT
+    port = int(found["port"])
+    if not 1 <= port <= _LAST_PORT:
+        raise UserError(f"port {port} of client {text} is not between 1 and {_LAST_PORT}")
+    return found["name"], port
+
+
+def _start(
+    cluster: ClusterSnapshot, asked: NodeSnapshot, address: IPv4Address, name: str, outside: IPv4Address | None
+) -> tuple[Place, IPv4Address, str]:
+    """Where the client is, its address, and what to call it."""
+    if not name:
+        return OUTSIDE, outside or _somebody_near(asked, address), "a client outside of the cluster"
+    for node in cluster.nodes.values():
+        if name == node.name:
+            return Place(node.name, HOST), address if node is asked else node.addresses[0], f"node {node.name} itself"
+    for task in cluster.names.tasks:
+        if name in (task.name, task.netns):
+            return _from_task(cluster, task.node, task.netns, task.name, asked)
+    try:
+        own = IPv4Address(name)
+    except ValueError:
+        tasks = ", ".join(sorted(task.name for task in cluster.names.tasks)[:_SHOWN])
+        nodes = ", ".join(sorted(cluster.nodes))
+        raise NotFound(f"client {name} is no address, node or task; nodes are {nodes}, tasks {tasks or 'none'}") from None
+    if own.is_loopback:
+        return Place(asked.name, HOST), own, f"node {asked.name} itself"
+    for node in cluster.nodes.values():
+        if own in node.addresses:
+            return Place(node.name, HOST), own, f"node {node.name} itself"
+    return OUTSIDE, own, f"client {own}"
+
+
+def _from_task(cluster: ClusterSnapshot, node: str, netns: str, name: str, asked: NodeSnapshot) -> tuple[Place, IPv4Address, str]:
+    space = cluster.nodes[node].namespaces.get(netns) if node in cluster.nodes else None
+    if space is None:
+        raise Unavailable(f"task {name} can't be the client: its namespace on {node or 'no node'} could not be read")
+    default = next((route for route in space.of(Route) if route.table == 254 and route.destination.prefixlen == 0), None)
+    link = default.link if default is not None else ""
+    sources = [route.source for route in space.of(Route) if route.kind == "unicast" and route.link == link and route.source]
+    if not sources:
+        raise Unavailable(f"task {name} can't be the client: it has no default route with an address of its own")
+    return Place(node, netns), sources[0], f"task {name}"
+
+
+def _somebody_near(asked: NodeSnapshot, address: IPv4Address) -> IPv4Address:
+    """An address on the node's own network that no node has: where nothing is said, a neighbour asks."""
+    for route in asked.host.of(Route):
+        near = route.kind == "unicast" and route.via is None and address in route.destination
+        if near and route.destination.prefixlen < 31:
+            return next(host for host in reversed(list(route.destination.hosts())[-200:]) if host not in asked.addresses)
+    return IPv4Address("198.51.100.1")

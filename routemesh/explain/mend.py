@@ -1,0 +1,164 @@
+"""The commands that mend what is broken. PURE.
+
+Of what is ours a node's own plan knows best (`Repair`). For what others have made, and where nobody has a plan (a Docker Swarm, a
+recording), it is what a person would type, as far as the snapshot tells it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+from routemesh import names
+from routemesh.explain.ask import Asked
+from routemesh.explain.shown import command, in_namespace
+from routemesh.explain.way import Places
+from routemesh.nodeplan import (
+    HOST,
+    Chain,
+    Create,
+    FdbEntry,
+    IpvsDestination,
+    IpvsService,
+    Link,
+    Neighbour,
+    Unknown,
+    XtChain,
+)
+from routemesh.render import command as written
+from routemesh.render.xtrule import rule_text
+from routemesh.snapshot import Endpoint, NamespaceSnapshot, NodeSnapshot
+from routemesh.walk import OUTSIDE, Hop, Place
+
+_MOST_COMMANDS = 4
+_FORWARDS_NOTHING, _REVERSE_PATH, _NO_FDB = "forwards nothing", "rp_filter", "does not know which node has "
+_GATEWAY = 2
+"""The sandbox's place in docker_gwbridge's network."""
+
+
+class Repair(NamedTuple):
+    """What a node would change in one of its namespaces to have what its plan wants, as a command to be run on the node."""
+
+    netns: str
+    command: str
+
+
+Repairs = Mapping[str, Sequence[Repair]]
+"""By node. A node that is not in it said nothing."""
+
+
+def planned(repairs: Repairs, place: Place) -> tuple[str, ...]:
+    """What the node itself would do in a namespace."""
+    found = [repair.command for repair in repairs.get(place.node, ()) if repair.netns == place.netns]
+    return tuple(found[:_MOST_COMMANDS])
+
+
+def of_end(places: Places, place: Place, why: str, last: Hop | None, repairs: Repairs) -> tuple[str, ...]:
+    """What mends the place where a packet ended."""
+    found = planned(repairs, place)
+    if found or place == OUTSIDE:
+        return found
+    node = places.cluster.nodes.get(place.node)
+    return tuple(in_namespace(node, place.netns, each) for each in _by_hand(places, why, last))
+
+
+def _by_hand(places: Places, why: str, last: Hop | None) -> Iterator[str]:
+    item, device = (None, "") if last is None else (last.item, last.device)
+    match item:
+        case Link(up=False):
+            yield f"ip link set {item.name} up"
+        case Neighbour():
+            yield f"ip neighbour del {item.ip} dev {item.link}"
+        case XtChain():
+            yield _against(item, last)
+        case Chain() if last is not None and last.rule is not None:
+            yield command(None, item).replace("nft list", "nft -a list")
+        case Link() if _NO_FDB in why:
+            yield from _missing_entry(places, item.name, why.partition(_NO_FDB)[2])
+    if _FORWARDS_NOTHING in why:
+        yield "sysctl -w net.ipv4.ip_forward=1"
+    if _REVERSE_PATH in why:
+        yield from (f"sysctl -w net.ipv4.conf.{name}.rp_filter=0" for name in ("all", device) if name)
+
+
+def _against(chain: XtChain, last: Hop | None) -> str:
+    """Take a rule away; against a policy, let this one connection's kind through."""
+    table, rule = chain.table, None if last is None else last.rule
+    if rule is not None and not any(isinstance(statement, Unknown) for statement in rule):
+        return f"iptables -t {table} -D {chain.name} {rule_text(rule)}"
+    if rule is None and last is not None and chain.policy == "DROP":
+        packet = last.before
+        to = f"-d {packet.destination.address} --dport {packet.destination.port}"
+        return f"iptables -t {table} -I {chain.name} -p {packet.protocol} {to} -j ACCEPT"
+    return f"{command(None, chain)} --line-numbers"
+
+
+def _missing_entry(places: Places, link: str, mac: str) -> Iterator[str]:
+    """Where the endpoint with that MAC is, the manager knows."""
+    known = places.cluster.names
+    nodes = {node.name: node.address for node in known.nodes}
+    ends = [(address, task.node) for task in known.tasks for address in task.addresses.values()]
+    ends += [(node.ingress_address, node.name) for node in known.nodes if node.ingress_address is not None]
+    for address, node in ends:
+        if names.mac(address) == mac and nodes.get(node) is not None:
+            yield written(Create(HOST, FdbEntry(link, mac, nodes[node])))
+
+
+# --- what leads to the mesh, in the engine that Swarm has ---------------------------------------------------------
+
+
+def to_sandbox(places: Places, asked: Asked) -> tuple[str, ...]:
+    """The rule that leads a published port to the sandbox, where iptables does it."""
+    node = places.cluster.nodes.get(asked.target.node)
+    networks = (network.subnet for network in places.cluster.names.networks if network.name == names.GWBRIDGE)
+    subnet = next(networks, None)
+    if node is None or node.engine != "ipvs" or subnet is None:
+        return ()
+    to = Endpoint(subnet[_GATEWAY], asked.target.port)
+    return (f"iptables -t nat -I {names.INGRESS_CHAIN} {_port(asked)} -j DNAT --to-destination {to}",)
+
+
+def to_balancer(places: Places, asked: Asked, place: Place) -> tuple[str, ...]:
+    """The rule that marks a published port, where iptables does it."""
+    node, space = _space(places, place)
+    mark = _mark(places, asked, space)
+    if node is None or mark is None:
+        return ()
+    return (in_namespace(node, place.netns, f"iptables -t mangle -A PREROUTING {_port(asked)} -j MARK --set-mark {mark:#x}"),)
+
+
+def to_target(places: Places, asked: Asked, place: Place, address: IPv4Address, target: int) -> tuple[str, ...]:
+    """The rule that redirects a published port in a task, where iptables does it."""
+    node, space = _space(places, place)
+    if node is None or space is None or node.engine != "ipvs":
+        return ()
+    rule = f"iptables -t nat -A PREROUTING -d {address} {_port(asked)} -j REDIRECT --to-ports {target}"
+    return (in_namespace(node, place.netns, rule),)
+
+
+def to_task(places: Places, asked: Asked, place: Place, address: IPv4Address) -> tuple[str, ...]:
+    """What takes a task into the service, where IPVS balances."""
+    node, space = _space(places, place)
+    mark = _mark(places, asked, space)
+    if node is None or mark is None:
+        return ()
+    return (in_namespace(node, place.netns, written(Create(HOST, IpvsDestination(mark=mark, address=address)))),)
+
+
+def _port(asked: Asked) -> str:
+    protocol = asked.target.protocol
+    return f"-p {protocol} -m {protocol} --dport {asked.target.port}"
+
+
+def _space(places: Places, place: Place) -> tuple[NodeSnapshot | None, NamespaceSnapshot | None]:
+    node = places.cluster.nodes.get(place.node)
+    return node, None if node is None else node.namespaces.get(place.netns)
+
+
+def _mark(places: Places, asked: Asked, space: NamespaceSnapshot | None) -> int | None:
+    """The mark of the service in this sandbox: what the manager says, or that under which its tasks are balanced."""
+    if space is None or asked.service is None or not any(True for _ in space.of(IpvsService)):
+        return None
+    tasks = (task for task in places.cluster.names.tasks if task.service == asked.service.name)
+    addresses = {address for task in tasks for address in task.addresses.values()}
+    balanced = (server.mark for server in space.of(IpvsDestination) if server.address in addresses)
+    return next(balanced, asked.service.mark_on(asked.target.node))

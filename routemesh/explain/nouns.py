@@ -1,0 +1,127 @@
+"""What an explanation says, in plain types: it is the JSON of `--format json` as it stands (docs/explain.md). PURE.
+
+Whatever changes a field's name or meaning raises VERSION; a field that is added does not.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+VERSION = 1
+
+Outcome = Literal["reaches", "partly", "broken", "untold"]
+"""Every way arrives; some do, or not all tasks are reached; none does; nobody can tell."""
+
+Kind = Literal["rule", "element", "route", "neighbour", "fdb", "link", "ipvs", "conntrack", "socket", "other"]
+"""What decided at a step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Who asks whom. `client` as a person would say it; `source` and `destination` are address:port. `service` that publishes
+    the port, "" for none known; `node` is asked."""
+
+    client: str
+    client_node: str
+    client_namespace: str
+    source: str
+    destination: str
+    protocol: str
+    node: str
+    port: int
+    service: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headers:
+    """A packet's headers: ends as address:port, MACs ("" where there is no Ethernet header), the kernel's mark, and the VNI of a
+    packet that carries another (0: none)."""
+
+    protocol: str
+    source: str
+    destination: str
+    source_mac: str = ""
+    destination_mac: str = ""
+    mark: int = 0
+    vni: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One thing that happened to the packet in one namespace.
+
+    `node` "" is outside, `namespace` "" the node's own; `place` is its name for people. `what` happened, decided by something of
+    `kind`: `rule` is its text, `show` the command that shows it, to be run on the node. `changed`: the fields of Headers that
+    differ. `back`: on the way back. `failed`: here it ended.
+    """
+
+    node: str
+    namespace: str
+    place: str
+    device: str
+    what: str
+    kind: Kind
+    rule: str
+    show: str
+    before: Headers
+    after: Headers
+    changed: tuple[str, ...] = ()
+    service: str = ""
+    task: str = ""
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """Why something is not as it should be: where, what is wrong, and the commands that mend it, to be run on `node`.
+
+    `step`: which of the way's steps shows it (counted through `there` and `back`), -1 where none does; `way`: which way, or -1.
+    """
+
+    node: str
+    namespace: str
+    place: str
+    why: str
+    mend: tuple[str, ...] = ()
+    way: int = -1
+    step: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """One of the ways that a new connection may take; `share` of all take it, as parts of a whole.
+
+    `estimated`: the share is what the weights say, the choice depends on what can't be known. `arrives`: the request reaches a
+    process and the answer the client. `end` says how it ends, `task` where. `peer`: whom the process takes for its client.
+    """
+
+    share: tuple[int, int]
+    estimated: bool
+    there: tuple[Step, ...]
+    back: tuple[Step, ...]
+    arrives: bool
+    end: str
+    task: str = ""
+    node: str = ""
+    peer: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """The answer. `verdict` is one line; `causes` come in the order in which a packet meets them, the first is the verdict's.
+
+    `reached`: the tasks that connections get to. `notes`: what else is worth knowing.
+    """
+
+    version: int
+    question: Question
+    outcome: Outcome
+    verdict: str
+    reached: tuple[str, ...]
+    causes: tuple[Cause, ...]
+    ways: tuple[Way, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> int:
+        """The exit status: 0 it reaches, 3 something on the way is broken, 1 nobody can tell."""
+        return {"reaches": 0, "partly": 3, "broken": 3, "untold": 1}[self.outcome]

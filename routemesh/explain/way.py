@@ -1,0 +1,178 @@
+"""A walk's branch as a way for people: every hop with its place, what decided, and what became of the packet. PURE."""
+
+from collections.abc import Iterator
+from dataclasses import fields, replace
+
+from routemesh.explain.nouns import Headers, Kind, Step, Way
+from routemesh.explain.shown import command, in_namespace, kind_of, rule_text
+from routemesh.nodeplan import HOST, Link
+from routemesh.snapshot import ClusterSnapshot, NamedTask, NodeSnapshot
+from routemesh.walk import OUTSIDE, Branch, Delivered, Dropped, Hop, Packet, Place, Refused, ReplyArrives, ReplyLost, Unclear
+
+
+class Places:
+    """What the namespaces of a cluster are called."""
+
+    def __init__(self, cluster: ClusterSnapshot) -> None:
+        self.cluster = cluster
+        self._tasks = {(task.node, task.netns): task for task in cluster.names.tasks if task.netns}
+        self._addresses = {address: task for task in cluster.names.tasks for address in task.addresses.values()}
+        self._networks = {network.netns: network.name for network in cluster.names.networks if network.netns}
+
+    def task(self, place: Place) -> NamedTask | None:
+        """The task whose namespace it is."""
+        return self._tasks.get((place.node, place.netns))
+
+    def meant(self, branch: Branch) -> NamedTask | None:
+        """The task whose address the packet was sent to."""
+        for hop in reversed(branch.hops):
+            if hop.after.destination.address in self._addresses:
+                return self._addresses[hop.after.destination.address]
+        return None
+
+    def called(self, place: Place) -> str:
+        """What people call it."""
+        if place == OUTSIDE:
+            return "outside"
+        if place.netns == HOST:
+            return f"{place.node}"
+        task = self.task(place)
+        if task is not None:
+            return f"{place.node}: task {task.name}"
+        network = self._networks.get(place.netns)
+        if network is not None:
+            return f"{place.node}: overlay {network}"
+        return f"{place.node}: {place.netns}"
+
+
+def way(places: Places, branch: Branch, *, taken: bool = True) -> Way:
+    """A branch, there and back. `taken`: who gets it is who should."""
+    there = tuple(_steps(places, branch.hops))
+    back = tuple(_steps(places, branch.reply_hops))
+    outcome = branch.outcome
+    delivered = isinstance(outcome, Delivered)
+    arrives = taken and isinstance(outcome, Delivered) and isinstance(outcome.reply, ReplyArrives)
+    if not arrives:
+        there, back = _with_failure(there, back, _why(branch), turned=delivered and taken)
+    task = places.task(outcome.place) or places.meant(branch)
+    return Way(
+        share=(branch.share.numerator, branch.share.denominator),
+        estimated=branch.estimated,
+        there=there,
+        back=back,
+        arrives=arrives,
+        end=ending(places, branch),
+        task=task.name if task is not None else "",
+        node=outcome.place.node,
+        peer=str(outcome.peer) if isinstance(outcome, Delivered) else "",
+    )
+
+
+def ending(places: Places, branch: Branch) -> str:
+    """How a branch ends, in a sentence."""
+    outcome = branch.outcome
+    where = places.called(outcome.place)
+    match outcome:
+        case Delivered(process=process) if places.task(outcome.place) is None and places.cluster.names.tasks:
+            return f"is taken by {process or 'a process'} in {where}"
+        case Delivered(reply=ReplyArrives()):
+            return f"reaches {where}, and the answer comes back"
+        case Delivered(reply=ReplyLost(place, why)):
+            return f"reaches {where}, but the answer is lost in {places.called(place)}: {why}"
+        case Delivered(reply=Unclear(place, what)):
+            return f"reaches {where}; what becomes of the answer can't be told in {places.called(place)}: {what}"
+        case Unclear(_, what):
+            return f"can't be told in {where}: {what}"
+        case Refused(_, why) | Dropped(_, why):
+            return f"ends in {where}: {why}"
+    raise AssertionError(outcome)
+
+
+def _steps(places: Places, hops: tuple[Hop, ...]) -> Iterator[Step]:
+    for hop in hops:
+        before, after = headers(hop.before), headers(hop.after)
+        task = places.task(hop.place)
+        node = places.cluster.nodes.get(hop.place.node)
+        yield Step(
+            node=hop.place.node,
+            namespace=hop.place.netns,
+            place=places.called(hop.place),
+            device=hop.device,
+            what=hop.what,
+            kind=_kind(hop),
+            rule=rule_text(hop.item, hop.rule),
+            show=in_namespace(node, hop.place.netns, _show(node, hop)),
+            before=before,
+            after=after,
+            changed=tuple(field.name for field in fields(Headers) if getattr(before, field.name) != getattr(after, field.name)),
+            service=task.service if task is not None else "",
+            task=task.name if task is not None else "",
+        )
+
+
+_KINDS: tuple[tuple[str, Kind], ...] = (
+    ("neighbour", "neighbour"),
+    ("conntrack", "conntrack"),
+    ("ipvs", "ipvs"),
+    ("is here", "socket"),
+)
+"""What decided where no item of this namespace did, by how the hop's text begins."""
+
+
+def _kind(hop: Hop) -> Kind:
+    if hop.item is not None and not _is_of_another(hop):
+        return kind_of(hop.item)
+    return next((kind for start, kind in _KINDS if hop.what.startswith(start)), "other")
+
+
+def _is_of_another(hop: Hop) -> bool:
+    """Who answers ARP is somewhere else; here is what was learned of it."""
+    return isinstance(hop.item, Link) and hop.what.startswith("neighbour")
+
+
+def _show(node: NodeSnapshot | None, hop: Hop) -> str:
+    protocol = hop.before.protocol.value
+    match _kind(hop):
+        case "neighbour" if _is_of_another(hop):
+            return f"ip neighbour show {hop.what.split()[1]} dev {hop.device}"
+        case "conntrack":
+            source, destination = (hop.before.destination, hop.before.source)
+            return f"conntrack -L -p {protocol} | grep -e {source.address} -e {destination.address}"
+        case "ipvs" if hop.item is None:
+            return "ipvsadm -Lcn"
+        case "socket":
+            return f"ss -ln{protocol[0]}p 'sport = :{hop.after.destination.port}'"
+        case _:
+            return command(node, hop.item)
+
+
+def headers(packet: Packet) -> Headers:
+    """A packet's headers as texts."""
+    return Headers(
+        protocol=packet.protocol.value,
+        source=str(packet.source),
+        destination=str(packet.destination),
+        source_mac=packet.source_mac,
+        destination_mac=packet.destination_mac,
+        mark=packet.mark,
+        vni=packet.inner.vni if packet.inner is not None else 0,
+    )
+
+
+Steps = tuple[Step, ...]
+
+
+def _why(branch: Branch) -> str:
+    match branch.outcome:
+        case Refused(_, why) | Dropped(_, why) | Delivered(reply=ReplyLost(_, why)):
+            return why
+        case Unclear(_, what) | Delivered(reply=Unclear(_, what)):
+            return f"can't be told: {what}"
+    return ""
+
+
+def _with_failure(there: Steps, back: Steps, why: str, *, turned: bool) -> tuple[Steps, Steps]:
+    """The last step of the direction in which it ends is the one that failed. Who finds nobody that listens is there."""
+    last = (back if turned else there)[-1:]
+    failed = tuple(replace(step, failed=True, what=why if why and step.kind == "socket" else step.what) for step in last)
+    return (there, (*back[:-1], *failed)) if turned else ((*there[:-1], *failed), back)

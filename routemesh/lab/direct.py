@@ -1,0 +1,47 @@
+"""A lab's nodes whose daemons do not answer: their kernels are on this machine, and can be read without them."""
+
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Literal
+
+from routemesh.kernel.observe import observe_node
+from routemesh.lab import find, topology
+from routemesh.lab.find import Lab
+from routemesh.nodeplan import HOST, Capabilities
+from routemesh.snapshot import ClusterSnapshot, NodeSnapshot
+
+
+def with_silent_nodes(cluster: ClusterSnapshot, socket: Path) -> ClusterSnapshot:
+    """The snapshot, in which nodes of the lab of that socket that were not asked are read directly, where they are on."""
+    lab = _lab(socket)
+    if lab is None:
+        return cluster
+    nodes = dict(cluster.nodes)
+    known = []
+    for node in cluster.names.nodes:
+        found = _read(lab, node.name) if node.absent and node.name in lab.node_names else None
+        if found is not None:
+            nodes[node.name] = found
+        known.append(node if found is None else replace(node, absent=""))
+    return replace(cluster, nodes=nodes, names=replace(cluster.names, nodes=tuple(known)))
+
+
+def client_address(socket: Path) -> IPv4Address | None:
+    """The address of the client of the lab of that socket."""
+    return None if _lab(socket) is None else topology.address(topology.CLIENT)
+
+
+def _lab(socket: Path) -> Lab | None:
+    return next((lab for lab in find.running_labs() if socket.is_relative_to(lab.directory)), None)
+
+
+def _read(lab: Lab, name: str) -> NodeSnapshot | None:
+    options = lab.node(name)
+    own = lab.netns(name)
+    if not own.exists():
+        return None
+    caps = Capabilities(nf_tables=True, ip_vs=False, kernel="")
+    engine: Literal["nftables", "ipvs"] = "ipvs" if options.engine == "ipvs" else "nftables"
+    found = observe_node(name, engine, (options.advertise,), options.run_dir / "netns", caps, own=own)
+    return found if found.namespaces[HOST].items else None
