@@ -1,0 +1,119 @@
+"""What becomes of connections when tasks, nodes and daemons go, with the engine ipvs and real packets."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.lab.cluster import ADDRESSES, ANSWER_S, Cluster, ask_by
+from tests.support import unique, wait_until
+
+NODE1 = ADDRESSES["node1"]
+REQUEST = b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n"
+HEALTHY = ("--label", "routemesh.health.tcp=80")
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[Cluster]:
+    """Two nodes, for all tests here; the last takes one's power away."""
+    cluster = Cluster(unique("ipvs"))
+    cluster.lab("up", "--nodes", "2", "--managers", "1", "--engine", "ipvs")
+    try:
+        yield cluster
+    finally:
+        cluster.lab("down")
+
+
+@contextmanager
+def client_of(mesh: Cluster, container: str, port: int) -> Iterator[socket.socket]:
+    """A UDP socket in the client's namespace that a certain task answers."""
+    for _ in range(10):
+        sender = mesh.at("client", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        with sender:
+            if ask_by(sender, NODE1, port).hostname == container:
+                yield sender
+                return
+    pytest.fail(f"{container} answers nobody")
+
+
+def connection_to(mesh: Cluster, container: str, port: int) -> socket.socket:
+    """A TCP connection that a certain task has taken."""
+    for _ in range(10):
+        connection = mesh.connect(NODE1, port)
+        if container in speak(connection):
+            return connection
+        connection.close()
+    pytest.fail(f"{container} takes no connection")
+
+
+def speak(connection: socket.socket) -> str:
+    connection.sendall(REQUEST)
+    return connection.recv(65536).decode()
+
+
+def test_a_udp_client_moves_while_its_task_still_runs_and_loses_nothing(mesh: Cluster) -> None:
+    with mesh.service("dns", "--replicas", "2", "-p", "8053:80", "-p", "8053:80/udp", *HEALTHY):
+        leaving = max(mesh.serving("dns"), key=lambda task: int(task["slot"]))["container"]
+        with client_of(mesh, leaving, 8053) as sender:
+            scaling = threading.Thread(target=mesh.cli, args=("service", "scale", "dns=1"))
+            scaling.start()
+            answers = []
+            while scaling.is_alive():
+                answers.append(ask_by(sender, NODE1, 8053).hostname)  # which raises TimeoutError when it is lost
+            scaling.join()
+        (left,) = (task["container"] for task in mesh.serving("dns"))
+        assert set(answers) == {leaving, left} and left != leaving
+        assert answers == sorted(answers, key=[leaving, left].index), "it moves once"
+
+
+def test_a_udp_client_of_a_task_that_crashed_moves(mesh: Cluster) -> None:
+    with mesh.service("web", "--replicas", "2", "-p", "8080:80/udp", "--restart-delay", "30s", *HEALTHY):
+        task, other = mesh.serving("web")
+        with client_of(mesh, task["container"], 8080) as sender:
+            children = Path(f"/proc/{task['pid']}/task/{task['pid']}/children").read_text().split()
+            os.kill(int(children[0]), signal.SIGKILL)
+
+            def moved() -> bool:
+                with suppress(TimeoutError):
+                    return ask_by(sender, NODE1, 8080).hostname == str(other["container"])
+                return False
+
+            wait_until(moved, 4 * ANSWER_S, "an answer of the other task")
+
+
+def test_a_restart_of_the_daemon_disturbs_nobody(mesh: Cluster) -> None:
+    with mesh.service("web", "--replicas", "2", "-p", "8080:80", "-p", "8080:80/udp", *HEALTHY):
+        containers = [task["container"] for task in mesh.serving("web")]
+        connections = [connection_to(mesh, container, 8080) for container in containers]
+        before = mesh.inside("node1/ingress_sbox", "ipvsadm", "-S", "-n")
+        with client_of(mesh, containers[0], 8080) as one, client_of(mesh, containers[1], 8080) as two:
+            pid = next(node["pid"] for node in mesh.json("lab", "status", "--name", mesh.name) if node["name"] == "node1")
+            os.kill(int(pid), signal.SIGKILL)
+            mesh.lab("start", "node1")
+            mesh.cli("service", "scale", "web=2")
+            assert [ask_by(sender, NODE1, 8080).hostname for sender in (one, two)] == containers
+        for connection, container in zip(connections, containers, strict=True):
+            with connection:
+                assert container in speak(connection)
+        assert mesh.inside("node1/ingress_sbox", "ipvsadm", "-S", "-n") == before
+
+
+def test_a_client_of_a_node_without_power_hears_a_reset_and_the_others_nothing(mesh: Cluster) -> None:
+    with mesh.service("web", "--replicas", "2", "-p", "8080:80", *HEALTHY):
+        tasks = {task["node"]: task["container"] for task in mesh.serving("web")}
+        with connection_to(mesh, tasks["node2"], 8080) as lost, connection_to(mesh, tasks["node1"], 8080) as kept:
+            mesh.lab("kill", "node2")
+
+            def is_reset() -> bool:
+                with suppress(TimeoutError):
+                    speak(lost)
+                return False
+
+            with pytest.raises(ConnectionResetError):
+                wait_until(is_reset, 60, "the end of the node's lease")
+            assert tasks["node1"] in speak(kept)
