@@ -512,6 +512,24 @@ class OnLinux(XtablesContract):
         self.build(kernel, plan)
 
 
+@pytest.mark.ip_vs
+def test_rules_about_what_ipvs_balances(tmp_path: Path) -> None:
+    """With whichever iptables works in a kernel that has IPVS."""
+    balanced = (Match("ip daddr", "10.0.0.0/24"), IpvsMatch(), Snat(IPv4Address("10.0.0.2")))
+    by_mark = (balanced[0], MarkMatch("meta mark", 256, 0xFFFFFFFF), *balanced[1:])
+    plan = planned(sandbox=(MARKING, RETURN_CHAIN, XtChain("nat", "POSTROUTING", (balanced, by_mark), "ACCEPT")))
+    with private_netns(with_tables=False) as node, node.enter(), closing(LinuxKernel(tmp_path)) as kernel:
+        assert kernel.capabilities().iptables != ""
+        assert kernel.apply(diff(NodePlan(), plan)) == ()
+        assert diff(kernel.read(plan), plan) == ()
+        saved = f"iptables-{kernel.capabilities().iptables}-save"
+        assert "-A POSTROUTING -d 10.0.0.0/24 -m mark --mark 0x100 -m ipvs --ipvs -j SNAT --to-source 10.0.0.2" in kernel_save(
+            kernel, saved
+        )
+        kernel.apply(diff(kernel.read(NodePlan()), NodePlan()))
+        assert kernel.read(NodePlan()) == NodePlan()
+
+
 class TestNft(OnLinux):
     VARIANT = "nft"
 
