@@ -46,6 +46,7 @@ from routemesh.render.xtables import transaction
 
 _READ_ATTEMPTS = 5
 _APPLY_ATTEMPTS = 3
+_LONGEST_COMMAND = 1000
 _NONE_WORKS = "neither iptables-nft nor iptables-legacy works here; install Debian's iptables"
 
 Items = dict[ItemKey, Item]
@@ -235,9 +236,12 @@ class Xtables:
 
     def _failure(self, op: Op, reason: str) -> Failure:
         try:
-            return Failure(op, command(op, self._path_of), reason)
+            text = command(op, self._path_of)
         except ValueError:
-            return Failure(op, self._command("iptables-save"), reason)
+            text = self._command("iptables-save")
+        if len(text) > _LONGEST_COMMAND:  # a chain of some hundred rules; failures are kept in the cluster's state
+            text = f"{text[:_LONGEST_COMMAND]}… ({len(text)} characters, see routemesh diff)"
+        return Failure(op, text, reason)
 
     def _command(self, text: str) -> str:
         return inside(self._netns, text, self._path_of)

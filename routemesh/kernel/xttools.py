@@ -58,7 +58,10 @@ class Tools:
         return self._works or self.probe()
 
     def probe(self) -> Variant | None:
-        """Try it in a namespace that is thrown away: the variant that `iptables` is, then the other. None: neither works."""
+        """Try it in a namespace that is thrown away: the variant that `iptables` is, then the other. None: neither works.
+
+        As with any use of iptables, the kernel may load modules for it.
+        """
         self._works = None
         with suppress(OSError), netns.thrown_away():
             self._works = next((variant for variant in _by_preference() if self._takes_rules(variant)), None)

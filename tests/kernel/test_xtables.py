@@ -499,6 +499,8 @@ class OnLinux(XtablesContract):
         (failure,) = kernel.apply([Create(SANDBOX, chain)])
         assert "ipvs" in failure.reason
         assert failure.command.startswith("printf '%s\\n' '*nat'")
+        (failure,) = kernel.apply([Create(SANDBOX, replace(chain, rules=chain.rules * 100))])
+        assert len(failure.command) < 1100
 
     @settings(
         max_examples=25,
