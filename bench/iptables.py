@@ -52,7 +52,7 @@ def measure(runs: int) -> Iterator[Measurement]:
             }
         for what, samples in passes.items():
             yield Measurement(f"iptables-{variant}: {what}", [sample[0] for sample in samples], "ms")
-            yield Measurement("  processes", [sample[1] for sample in samples], "", Limit(2))
+            yield Measurement("  starts", [sample[1] for sample in samples], "processes", Limit(2))
 
 
 def _counted(kernel: LinuxKernel, before: NodePlan, wanted: NodePlan) -> tuple[float, float]:
