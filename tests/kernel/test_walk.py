@@ -1,6 +1,7 @@
 """The walker says what Linux does: real connections beside walked ones.
 
-In namespaces of its own: two nodes and a client on one wire, with all that the nodes should have, or all but one thing.
+In namespaces of its own: two nodes and a client on one wire, with all that the nodes should have, or all but one thing. With the
+engine ipvs each node refuses to forward what nobody has accepted, as a machine with Docker or a firewall does.
 """
 
 import errno
@@ -22,14 +23,12 @@ from routemesh.diff import diff
 from routemesh.kernel import netns
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.model import Node, Protocol
-from routemesh.nodeplan import HOST, Delete, ItemKey, Netns, key
+from routemesh.nodeplan import HOST, Delete, ItemKey, Netns, Verdict, XtChain, key
 from routemesh.walk import OUTSIDE, Delivered, Network, Outcome, Place, Refused, ReplyArrives
 from tests.kernel.private import Private, private_netns
 from tests.property.clusters import CLIENT, CLUSTER, Attempt, from_inside, from_outside, network, tried
 from tests.property.removal import KEEPING, OTHERS, TARGET, Removal, removals, two_nodes
 
-STATE = two_nodes()
-NODES = {node.name: node for node in STATE.nodes.values()}
 PORTS = (((Protocol.TCP, 53), (Protocol.UDP, 8080)), ((Protocol.TCP, 80), (Protocol.UDP, 53)))
 """Two ports of each of the two services."""
 
@@ -43,22 +42,42 @@ NO_ANSWER = (None, errno.EHOSTUNREACH)
 
 # br_netfilter is on in every new namespace, where the kernel has it (and then it has this directory).
 FILTERS_BRIDGES = Path("/proc/sys/net/bridge").exists()
-NETWORK = network(STATE, wildcard_udp=True, filters_bridges=FILTERS_BRIDGES)
+WALL = XtChain("filter", "FORWARD", policy="DROP")
+
+
+class Setup:
+    """A cluster of one engine: what its kernels should have of ours, and all that a packet meets there."""
+
+    def __init__(self, engine: str) -> None:
+        self.engine = engine
+        self.state = two_nodes(engine)
+        self.nodes = {node.name: node for node in self.state.nodes.values()}
+        self.walls = (WALL,) if engine == "ipvs" else ()
+        self.plans = {name: host.plan for name, host in network(self.state).hosts.items()}
+        self.network = network(self.state, wildcard_udp=True, filters_bridges=FILTERS_BRIDGES, foreign=self.walls)
+
+
+SETUPS = {engine: Setup(engine) for engine in ("nftables", "ipvs")}
+IPVS = pytest.param("ipvs", marks=pytest.mark.ip_vs)
 
 
 class Mesh:
     """The two nodes, and a client, on one wire. A task answers with its place and the address of its peer."""
 
-    def __init__(self, directory: Path, opened: ExitStack) -> None:
-        wire = opened.enter_context(private_netns())
+    def __init__(self, setup: Setup, directory: Path, opened: ExitStack) -> None:
+        self.setup = setup
+        wire = opened.enter_context(private_netns(with_tables=setup.engine == "nftables"))
         wire.run("ip", "link", "add", "wire", "up", "type", "bridge")
         self.client = _plugged("client", CLIENT, wire, opened)
-        self.spaces = {name: _plugged(name, node.address, wire, opened) for name, node in NODES.items()}
+        self.spaces = {name: _plugged(name, node.address, wire, opened) for name, node in setup.nodes.items()}
         self.kernels: dict[str, LinuxKernel] = {}
         for name, space in self.spaces.items():
+            for wall in setup.walls:
+                space.run("iptables", "-t", wall.table, "-P", wall.name, "DROP")
             with space.enter():
-                kernel = self.kernels[name] = opened.enter_context(closing(LinuxKernel(directory / name, NODES[name].address)))
-            opened.callback(kernel.apply, [Delete(HOST, Netns(inner)) for inner in NETWORK.hosts[name].plan.namespaces if inner])
+                at = setup.nodes[name].address
+                kernel = self.kernels[name] = opened.enter_context(closing(LinuxKernel(directory / name, at)))
+            opened.callback(kernel.apply, [Delete(HOST, Netns(inner)) for inner in setup.plans[name].namespaces if inner])
             self.restore(name)
         self._serve(opened)
 
@@ -70,22 +89,22 @@ class Mesh:
 
     def restore(self, node: str) -> None:
         """Give a node all that it should have; what vanished along with something is missed when that is back."""
-        kernel, plan = self.kernels[node], NETWORK.hosts[node].plan
+        kernel, plan = self.kernels[node], self.setup.plans[node]
         for _ in range(PASSES):
             assert kernel.apply(diff(kernel.read(plan), plan)) == ()
         assert diff(kernel.read(plan), plan) == ()
 
     def prepare(self) -> None:
         """Nobody remembers who had which address; every refusal is sent, not one a second."""
-        for name, host in NETWORK.hosts.items():
-            for inner in host.plan.namespaces:
+        for name, plan in self.setup.plans.items():
+            for inner in plan.namespaces:
                 inside = ("nsenter", f"--net={self.path(Place(name, inner))}")
                 subprocess.run((*inside, "ip", "neigh", "flush", "all"), check=True, capture_output=True)
                 subprocess.run((*inside, "sysctl", "-qw", "net.ipv4.icmp_ratelimit=0"), check=True)
 
     def _serve(self, opened: ExitStack) -> None:
         sockets: dict[socket.socket, str] = {}
-        for place in NETWORK.listening:
+        for place in self.setup.network.listening:
             with netns.entered(self.path(Place(*place))):
                 tcp = opened.enter_context(socket.create_server(("", TARGET), backlog=64))
                 udp = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
@@ -100,7 +119,7 @@ class Mesh:
 
 
 def _plugged(name: str, address: IPv4Address, wire: Private, opened: ExitStack) -> Private:
-    space = opened.enter_context(private_netns())
+    space = opened.enter_context(private_netns(with_tables=False))
     wire.run("ip", "link", "add", name, "master", "wire", "up", "type", "veth", "peer", "name", "eth0", "netns", space.name)
     space.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
     space.run("ip", "link", "set", "eth0", "up")
@@ -123,9 +142,9 @@ def _answer_all(sockets: dict[socket.socket, str], awake: socket.socket) -> None
 
 
 @pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+def mesh(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Mesh]:
     with ExitStack() as opened:
-        yield Mesh(tmp_path_factory.mktemp("walk"), opened)
+        yield Mesh(SETUPS[request.param], tmp_path_factory.mktemp("walk"), opened)
 
 
 # --- what came of it ----------------------------------------------------------------------------------------------
@@ -159,7 +178,7 @@ def told(outcome: Outcome) -> str:
 
 def compare(mesh: Mesh, net: Network, entries: list[Node]) -> None:
     """Try ports of both services, each service by itself, for its turn must not be disturbed."""
-    attempts = [attempt for entry in entries for attempt in (from_outside(entry), *from_inside(STATE, entry))]
+    attempts = [attempt for entry in entries for attempt in (from_outside(entry), *from_inside(mesh.setup.state, entry))]
     with ThreadPoolExecutor(len(PORTS)) as pool:
         found = pool.map(lambda ports: [difference(mesh, net, *each) for each in product(attempts, ports)], PORTS)
         assert [each for each in chain(*found) if each] == []
@@ -181,17 +200,18 @@ def difference(mesh: Mesh, net: Network, attempt: Attempt, wanted: tuple[Protoco
 # --- tests --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("mesh", ["nftables", IPVS], indirect=True)
 def test_a_whole_mesh_does_what_the_walker_says(mesh: Mesh) -> None:
     mesh.prepare()
-    compare(mesh, NETWORK, list(NODES.values()))
+    compare(mesh, mesh.setup.network, list(mesh.setup.nodes.values()))
 
 
-def missing(where: set[str], item: ItemKey, rule: int | None = None) -> Removal:
-    """What node0 is to lack, by the namespaces in one of which it is."""
+def missing(engine: str, where: set[str], item: ItemKey, rule: int | None = None) -> Removal:
+    """What node0 is to lack, by the namespaces in one of which it is; `item` may be the beginning of a key."""
     return next(
         gone
-        for gone in removals(NETWORK)
-        if gone.node == "node0" and gone.netns in where and key(gone.item) == item and number(gone) == rule
+        for gone in removals(SETUPS[engine].network)
+        if gone.node == "node0" and gone.netns in where and key(gone.item)[: len(item)] == item and number(gone) == rule
     )
 
 
@@ -201,35 +221,63 @@ def number(gone: Removal) -> int | None:
 
 
 SANDBOX, OVERLAY = {names.SANDBOX}, {names.overlay_netns(CLUSTER.ingress_id)}
-REMOTE = {task.address: names.mac(task.address) for task in STATE.tasks.values() if task.address and task.node_id == "node1"}
+REMOTE = {
+    task.address: names.mac(task.address)
+    for task in SETUPS["nftables"].state.tasks.values()
+    if task.address and task.node_id == "node1"
+}
 REMOTE_KEPT, REMOTE_MAC = next(iter(REMOTE.items()))
-
-
-@pytest.mark.parametrize(
-    "gone",
-    [
-        missing({HOST}, ("Element", "ip", "published", ("tcp", 53))),
-        missing({HOST}, ("Chain", "ip", "nat-postrouting")),
-        missing({HOST}, ("Chain", "ip", "nat-postrouting"), 0),
-        missing({HOST}, ("Chain", "ip", "nat-postrouting"), 1),
-        missing(SANDBOX, ("Element", "ip", "backends", (256, 0))),
-        missing(SANDBOX, ("Element", "ip", "marks", ("udp", 8080))),
-        missing(SANDBOX, ("Chain", "ip", "nat-postrouting")),
-        missing(OVERLAY, ("FdbEntry", "vxlan0", REMOTE_MAC)),
-        missing(OVERLAY, ("Neighbour", "vxlan0", REMOTE_KEPT)),
-        missing(KEEPING, ("RoutingRule", 82, 0x0A000000)),
-        missing(KEEPING, ("Chain", "netdev", "egress")),
-        missing(KEEPING, ("Chain", "ip", "route-output")),
-        missing(KEEPING, ("Table", "ip")),
-        missing(OTHERS, ("Element", "ip", "ports", ("udp", 53))),
-        missing(OTHERS, ("Element", "ip", "published", ("tcp", 80))),
-    ],
-    ids=str,
+OF_NFTABLES: tuple[tuple[set[str], ItemKey, int | None], ...] = (
+    ({HOST}, ("Element", "ip", "published", ("tcp", 53)), None),
+    ({HOST}, ("Chain", "ip", "nat-postrouting"), None),
+    ({HOST}, ("Chain", "ip", "nat-postrouting"), 0),
+    ({HOST}, ("Chain", "ip", "nat-postrouting"), 1),
+    (SANDBOX, ("Element", "ip", "backends", (256, 0)), None),
+    (SANDBOX, ("Element", "ip", "marks", ("udp", 8080)), None),
+    (SANDBOX, ("Chain", "ip", "nat-postrouting"), None),
+    (OVERLAY, ("FdbEntry", "vxlan0", REMOTE_MAC), None),
+    (OVERLAY, ("Neighbour", "vxlan0", REMOTE_KEPT), None),
+    (KEEPING, ("RoutingRule", 82, 0x0A000000), None),
+    (KEEPING, ("Chain", "netdev", "egress"), None),
+    (KEEPING, ("Chain", "ip", "route-output"), None),
+    (KEEPING, ("Table", "ip"), None),
+    (OTHERS, ("Element", "ip", "ports", ("udp", 53)), None),
+    (OTHERS, ("Element", "ip", "published", ("tcp", 80)), None),
 )
+OF_IPVS: tuple[tuple[set[str], ItemKey, int | None], ...] = (
+    ({HOST}, ("XtChain", "nat", names.INGRESS_CHAIN), 0),
+    ({HOST}, ("XtChain", "filter", names.INGRESS_CHAIN), 0),
+    ({HOST}, ("XtRule", "nat", "PREROUTING"), None),
+    ({HOST}, ("XtRule", "nat", "OUTPUT"), None),
+    ({HOST}, ("XtRule", "nat", "POSTROUTING"), None),
+    ({HOST}, ("XtRule", "filter", "FORWARD", (Verdict("jump", names.INGRESS_CHAIN),)), None),
+    (SANDBOX, ("IpvsService", 256), None),
+    (SANDBOX, ("IpvsDestination", 256, REMOTE_KEPT), None),
+    (SANDBOX, ("XtChain", "mangle", "PREROUTING"), 0),
+    (SANDBOX, ("XtChain", "nat", "POSTROUTING"), 0),
+    (SANDBOX, ("XtChain", "nat", "POSTROUTING"), 1),
+    (KEEPING, ("RoutingRule",), None),
+    (KEEPING, ("XtChain", "mangle", "PREROUTING"), None),
+    (KEEPING, ("XtChain", "mangle", "OUTPUT"), None),
+    (KEEPING, ("XtChain", "nat", "POSTROUTING"), None),
+    (OTHERS, ("XtChain", "nat", "PREROUTING"), None),
+    (OTHERS, ("XtChain", "filter", "INPUT"), 0),
+)
+LACKING = [
+    *(pytest.param("nftables", gone, id=str(gone)) for each in OF_NFTABLES for gone in [missing("nftables", *each)]),
+    *(
+        pytest.param("ipvs", gone, id=f"ipvs {gone}", marks=pytest.mark.ip_vs)
+        for each in OF_IPVS
+        for gone in [missing("ipvs", *each)]
+    ),
+]
+
+
+@pytest.mark.parametrize(("mesh", "gone"), LACKING, indirect=["mesh"])
 def test_so_does_one_that_lacks_something(mesh: Mesh, gone: Removal) -> None:
     try:
         assert mesh.kernels[gone.node].apply([gone.op]) == ()
         mesh.prepare()
-        compare(mesh, gone.of(NETWORK), [NODES["node0"]])
+        compare(mesh, gone.of(mesh.setup.network), [mesh.setup.nodes["node0"]])
     finally:
         mesh.restore(gone.node)
