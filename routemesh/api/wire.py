@@ -97,6 +97,7 @@ class ProgressInfo(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[str, ...]
     failed: str
     seen: str
+    answering: tuple[str, ...] | None = None
 
 
 class NamespaceInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -225,7 +226,7 @@ def parse(kind: type[T], body: bytes) -> T:
     """What a client asks for. Raises UserError, also for a field that does not exist."""
     try:
         understood = msgspec.json.decode(body, type=kind, dec_hook=from_text)
-        unknown = _unknown(msgspec.json.decode(body), msgspec.to_builtins(understood, enc_hook=to_text))
+        unknown = _unknown(msgspec.json.decode(body), msgspec.to_builtins(understood, enc_hook=to_text, str_keys=True))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise UserError(f"the request's body is not what this path takes: {exc}") from exc
     if unknown:

@@ -25,7 +25,7 @@ from routemesh.api import wire
 from routemesh.api.client import Client
 from routemesh.api.server import serving
 from routemesh.errors import Conflict, NotFound, RoutemeshError, Unavailable, UserError
-from routemesh.model import Availability, HealthKind, Mode, Publish, Role, ServiceSpec, TaskId
+from routemesh.model import Availability, HealthKind, Mode, Publish, Role, ServiceSpec, TaskId, Weights
 from routemesh.nodeplan import HOST, Address, Change, Create, Delete, FdbEntry
 from tests.unit.daemon import Daemon, cluster
 
@@ -375,6 +375,13 @@ def test_networks_by_id_and_unknown_ones(daemon: Daemon) -> None:
         assert daemon.client.network(network["Id"][:7])["Name"] == network["Name"]
     with pytest.raises(NotFound, match="no network named 'bridge'; networks are: docker_gwbridge and ingress"):
         daemon.client.network("bridge")
+
+
+def test_weights_of_slots_travel_both_ways(daemon: Daemon) -> None:
+    made = daemon.client.create_service(replace(WEB, labels={"routemesh.weight": "2,node1=5,.3=0"}))
+    assert made.spec.balancing.weights == Weights(default=2, nodes={"node1": 5}, slots={3: 0})
+    changed = daemon.client.update_service("web", wire.ServiceUpdate(version=1, spec=replace(made.spec, replicas=3)))
+    assert changed.spec.balancing == made.spec.balancing
 
 
 # --- requests that are wrong -------------------------------------------------------------------------------------
