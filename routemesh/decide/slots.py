@@ -30,7 +30,7 @@ SlotTasks = tuple[Task, ...]
 
 Slots = Mapping[SlotKey, SlotTasks]
 
-_WITHOUT_EFFECT_ON_TASKS = {"replicas", "mode", "labels", "restart", "update", "constraints", "http"}
+_WITHOUT_EFFECT_ON_TASKS = {"replicas", "mode", "labels", "restart", "update", "constraints", "http", "balancing"}
 _effective = attrgetter(*(field.name for field in fields(ServiceSpec) if field.name not in _WITHOUT_EFFECT_ON_TASKS))
 _LEAST_GAP_S = 1e-6
 

@@ -167,6 +167,8 @@ def test_a_replacement_that_gives_up_leaves_the_old_task() -> None:
         {"update": UpdateConfig(delay_s=3.0)},
         {"restart": RestartPolicy(delay_s=9.0)},
         {"labels": {"team": "a"}},
+        {"labels": {"routemesh.weight": "2,.1=0"}},
+        {"labels": {"routemesh.affinity": "client-ip", "routemesh.locality": "prefer-local"}},
         {"constraints": ("node.hostname!=node9",)},
     ],
 )
