@@ -30,6 +30,7 @@ from routemesh.nodeplan import (
     IpvsService,
     Item,
     ItemKey,
+    Learn,
     Link,
     Lookup,
     Map,
@@ -60,7 +61,7 @@ _Made = TypeVar("_Made", Create, Delete)
 _EMPTY: Namespace = {}
 _FIXED: Mapping[type, tuple[str, ...]] = {
     Link: ("kind", "peer", "vxlan"),
-    Map: ("key", "value"),
+    Map: ("key", "value", "learns"),
     Chain: ("hook",),
 }
 """Source: ip-link(8); the kernel's vxlan_nl2conf, nf_tables_newset and nf_tables_newchain."""
@@ -242,7 +243,7 @@ def _named_by(family: str, statement: Statement) -> Iterator[ItemKey]:
     match statement:
         case Assign(_, Lookup(_, name)) | Dnat(Lookup(_, name)) | Redirect(Lookup(_, name)):
             yield ("Map", family, name)
-        case VerdictLookup(_, name) | InSet(_, name):
+        case VerdictLookup(_, name) | InSet(_, name) | Learn(map=name):
             yield ("Map", family, name)
         case Verdict(_, name) if name:
             yield ("Chain", family, name)

@@ -194,12 +194,23 @@ Field = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Numgen:
-    """`numgen inc mod N`: 0, 1 … N-1, 0 …; the counter belongs to the rule and starts anew with it."""
+    """`numgen inc mod N`: 0, 1 … N-1, 0 …; the counter belongs to the rule and starts anew with it. `random`: any of them."""
 
     modulus: int
+    mode: Literal["inc", "random"] = "inc"
 
 
-Key = tuple[Field | Numgen, ...]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jhash:
+    """`jhash FIELD mod N seed S`: a number below N, always the same for the same value of the field."""
+
+    field: Field
+    modulus: int
+    seed: int
+
+
+Index = Numgen | Jhash
+Key = tuple[Field | Index, ...]
 """What a map or set is asked with: one expression or a concatenation."""
 
 
@@ -250,6 +261,19 @@ class ClampMss:
     """`tcp option maxseg size set BYTES`: lowers a SYN's MSS, never raises it (net/netfilter/nft_exthdr.c)."""
 
     bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learn:
+    """`update @MAP { KEY timeout T : VALUE }`: the map remembers the value until it was not asked to for so long.
+
+    An entry that is there keeps its value (net/netfilter/nft_set_hash.c, nft_rhash_update). When the map is full the rule ends.
+    """
+
+    map: str
+    key: Key
+    value: Field
+    timeout_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +344,7 @@ class Unknown:
 
 
 Statement = (
-    Match | MarkMatch | InSet | IpvsMatch | Assign | ClampMss | Counter | Dnat | Snat | Masquerade | Redirect | Reject
+    Match | MarkMatch | InSet | IpvsMatch | Assign | ClampMss | Learn | Counter | Dnat | Snat | Masquerade | Redirect | Reject
     | Verdict | VerdictLookup | Unknown
 )  # fmt: skip
 Rule = tuple[Statement, ...]
@@ -336,18 +360,22 @@ class Table:
 
 
 KeyType = tuple[Literal["proto", "port", "mark", "index", "mac", "ip"], ...]
-"""proto: inet_proto, port: inet_service, mark: mark, index: the number that Numgen gives, mac: ether_addr, ip: ipv4_addr."""
+"""proto: inet_proto, port: inet_service, mark: mark, index: the number that an Index gives, mac: ether_addr, ip: ipv4_addr."""
 
 
 @dataclass(frozen=True, slots=True)
 class Map:
-    """A named map (`value`: ip, mark, port, mac, zone, verdict) or a named set (`value` None)."""
+    """A named map (`value`: ip, mark, port, mac, zone, verdict) or a named set (`value` None).
+
+    `learns`: what Learn adds to it, up to so many entries, is the kernel's own: no part of the plan, and left out by `read`.
+    """
 
     family: Family
     name: str
     key: KeyType
     value: Literal["ip", "mark", "port", "mac", "zone", "verdict"] | None = None
     table: str = theirs(TABLE)
+    learns: int = 0
 
 
 Scalar = str | int | IPv4Address

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from routemesh.model import Listener
 from routemesh.model import Protocol as L4
-from routemesh.nodeplan import Capabilities, Failure, NodePlan, Op
+from routemesh.nodeplan import Capabilities, Element, Failure, NodePlan, Op
 
 
 class Kernel(Protocol):
@@ -48,6 +48,14 @@ class Kernel(Protocol):
 
     def flush_untranslated(self, netns: str, protocol: L4, ports: Collection[int]) -> int:
         """Delete conntrack entries of `protocol` to one of `ports` that were made before the port was published (no DNAT)."""
+        ...
+
+    def learned(self, netns: str) -> tuple[Element, ...]:
+        """What packets have added to nftables maps (Learn) in `netns`, which `read` leaves out; () where there is none."""
+        ...
+
+    def unlearn(self, netns: str, elements: Sequence[Element]) -> None:
+        """Delete such entries, one by one or many; fine when they are gone."""
         ...
 
     def listeners(self) -> tuple[Listener, ...]:

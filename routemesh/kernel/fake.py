@@ -37,7 +37,8 @@ _INITIAL_TIMEOUTS = IpvsTimeouts(tcp_s=900, tcp_fin_s=120, udp_s=300)
 
 
 class FakeKernel:
-    """For tests, which may set `listening`, `obstacles` and `refuse` (why an operation must fail, or None) at any time.
+    """For tests, which may set `listening`, `obstacles`, `clients` (what packets taught it) and `refuse` (why an operation must
+    fail, or None) at any time.
 
     `applied` and `flushed` are what was asked of it so far.
     """
@@ -45,6 +46,7 @@ class FakeKernel:
     def __init__(self, capabilities: Capabilities | None = None) -> None:
         self.listening: tuple[Listener, ...] = ()
         self.obstacles: tuple[str, ...] = ()
+        self.clients: dict[str, tuple[Element, ...]] = {}
         self.refuse: Callable[[Op], str | None] = lambda op: None
         self.applied: list[Op] = []
         self.flushed: list[tuple[str, L4]] = []
@@ -83,6 +85,14 @@ class FakeKernel:
         """Noted in `flushed`."""
         self.flushed.append((netns, protocol))
         return 0
+
+    def learned(self, netns: str) -> tuple[Element, ...]:
+        """What the test put into `clients`."""
+        return self.clients.get(netns, ())
+
+    def unlearn(self, netns: str, elements: Sequence[Element]) -> None:
+        """Taken out of `clients`."""
+        self.clients[netns] = tuple(element for element in self.learned(netns) if element not in elements)
 
     def listeners(self) -> tuple[Listener, ...]:
         """What the test put into `listening`."""

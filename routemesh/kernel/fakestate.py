@@ -25,6 +25,7 @@ from routemesh.nodeplan import (
     IpvsTimeouts,
     Item,
     ItemKey,
+    Learn,
     Link,
     Lookup,
     Map,
@@ -272,7 +273,7 @@ def _jumps(part: object) -> TypeGuard[Verdict]:
 
 def _named(family: str, part: object) -> Iterator[ItemKey]:
     match part:
-        case Lookup(_, name) | VerdictLookup(_, name) | InSet(_, name):
+        case Lookup(_, name) | VerdictLookup(_, name) | InSet(_, name) | Learn(map=name):
             yield ("Map", family, name)
         case Verdict(_, name) if name:
             yield ("Chain", family, name)

@@ -28,6 +28,7 @@ from routemesh.nodeplan import (
     HOST,
     Address,
     Capabilities,
+    Element,
     Failure,
     IpvsTimeouts,
     Item,
@@ -113,6 +114,18 @@ class LinuxKernel:
     def flush_untranslated(self, netns: str, protocol: L4, ports: Collection[int]) -> int:
         """See Kernel.flush_untranslated; 0 where there is no such namespace. Raises KernelError."""
         return self._inside(netns, lambda: conntrack.flush_untranslated(protocol, ports))
+
+    def learned(self, netns: str) -> tuple[Element, ...]:
+        """See Kernel.learned. Raises KernelError."""
+        with self._turn, suppress(OSError):
+            return self._spaces.get(netns).nft.learned() if self._has_tables else ()
+        return ()
+
+    def unlearn(self, netns: str, elements: Sequence[Element]) -> None:
+        """See Kernel.unlearn. Raises KernelError."""
+        self._writing_thread = threading.get_native_id()
+        with self._turn, suppress(OSError):
+            self._spaces.get(netns).nft.unlearn(elements)
 
     def listeners(self) -> tuple[Listener, ...]:
         """See Kernel.listeners. Raises KernelError."""

@@ -107,6 +107,17 @@ def parse(data: bytes, offset: int = 0) -> Attributes:
     return found
 
 
+def parse_list(data: bytes) -> Iterator[bytes]:
+    """The values of the attributes in `data`, in order, where all are of one kind."""
+    offset = 0
+    while offset <= len(data) - 4:
+        length, _ = _ATTRIBUTE.unpack_from(data, offset)
+        if length < 4:
+            break
+        yield data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+
+
 def as_text(value: bytes) -> str:
     """A string attribute's value."""
     return value.rstrip(b"\0").decode(errors="replace")

@@ -10,20 +10,21 @@ Source: libnftables(3); include/uapi/linux/netfilter/nf_tables.h; net/netfilter/
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from nftables import Nftables
 
 from routemesh import names
 from routemesh.errors import KernelError, Unavailable
-from routemesh.kernel import nftjson
+from routemesh.kernel import learned, nftjson
 from routemesh.kernel.netfilter import ANY_FAMILY, IPV4, NETDEV, NETFILTER
-from routemesh.kernel.netlink import Message, Reply, Requests, as_text, parse
+from routemesh.kernel.netlink import Message, Requests, as_text, parse
+from routemesh.kernel.quiet import c_stderr_silenced
 from routemesh.kernel.transactions import Search, fold
-from routemesh.nodeplan import Failure, Family, Item, ItemKey, Op, key
+from routemesh.nodeplan import Delete, Element, Failure, Family, Item, ItemKey, Map, Op, item_of, key
 from routemesh.render import command, transaction
 from routemesh.render.commands import PathOf, default_path, inside
 
@@ -35,6 +36,8 @@ _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK = 1, 3, 4
 _HOOK_DEVICE = 3
 _GENERIC_HEADER_BYTES = 4
 _FAMILIES: Mapping[Family, bytes] = {"ip": IPV4, "netdev": NETDEV}
+
+T = TypeVar("T")
 
 _READ_ATTEMPTS = 5
 _APPLY_ATTEMPTS = 3
@@ -89,6 +92,26 @@ class Nft:
                 break  # it was nobody's change meanwhile that made it fail
         return tuple(Search(self._execute, self._failure).apply(needed))
 
+    def learned(self) -> tuple[Element, ...]:
+        """What packets have added to maps of ours by now, which `read` leaves out. Raises KernelError."""
+        self._renew()
+        return tuple(self._learned())
+
+    def unlearn(self, elements: Sequence[Element]) -> None:
+        """Delete such entries; fine when they are gone. Raises KernelError."""
+        self._renew()
+        items, ops = dict(self._items), [Delete(self._netns, element) for element in elements]
+        if not ops:
+            return
+        if self._execute(ops) is None:
+            self._keep_if_alone(items)
+            return
+        refused = Search(self._execute, self._failure).apply(ops)  # some may have expired meanwhile
+        still = set(self.learned()) if refused else set()
+        for failure in refused:
+            if item_of(failure.op) in still:
+                raise KernelError(failure.command, failure.reason)
+
     def forget(self) -> None:
         """Read everything anew next time, whatever the kernel attests."""
         self._attestation = None
@@ -125,10 +148,43 @@ class Nft:
         for family, header in _FAMILIES.items():
             tables = self._asked(partial(self._requests.dump, _GET_TABLE, header))
             if any(as_text(parse(table.body, _GENERIC_HEADER_BYTES)[_TABLE_NAME]) == names.TABLE for table in tables):
-                found += nftjson.parse(self._query(f"list table {family} {names.TABLE}"), devices)
+                found += nftjson.parse(self._list_table(family), devices)
         return tuple(found)
 
-    def _asked(self, question: Callable[[], list[Reply]]) -> list[Reply]:
+    def _list_table(self, family: Family) -> nftjson.Json:
+        """A table, but without what packets have added to its maps: 65,536 elements would be 7 MB of JSON.
+
+        nft 1.0.6 complains on standard error that it has no JSON for the statements that add to those maps.
+        """
+        learning = self._asked(partial(learned.maps, self._requests)) if family == "ip" else frozenset()
+        if not learning:
+            return self._query(f"list table {family} {names.TABLE}")
+        self._library.set_terse_output(True)
+        try:
+            with c_stderr_silenced():
+                listed = self._query(f"list table {family} {names.TABLE}")
+        finally:
+            self._library.set_terse_output(False)
+        return {"nftables": [entry for bare in listed["nftables"] for entry in self._filled(family, bare, learning)]}
+
+    def _filled(self, family: Family, bare: nftjson.Json, learning: frozenset[str]) -> Iterator[nftjson.Json]:
+        """An entry of such a listing, with elements if it is a map that has any."""
+        for kind in bare.keys() & {"map", "set"}:
+            name = bare[kind]["name"]
+            if name not in learning:
+                yield from self._query(f"list {kind} {family} {names.TABLE} {name}")["nftables"]
+                return
+        yield bare
+
+    def _learned(self) -> Iterator[Element]:
+        for item in self._read:
+            if isinstance(item, Map) and item.learns:
+                yield from self._asked(partial(self._elements, item))
+
+    def _elements(self, of: Map) -> list[Element]:
+        return list(learned.elements(self._requests, of))
+
+    def _asked(self, question: Callable[[], T]) -> T:
         try:
             return question()
         except OSError as exc:

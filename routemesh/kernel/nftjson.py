@@ -5,12 +5,14 @@ it differs from anything planned. Rules come out in the canonical form (`routeme
 
 What versions differ in (1.0.6 and 1.1.3 were tried): a map declared by typeof has the names of its types or {"typeof":
 expressions}; a masked mark is a prefix or an `&`; flags are a list or {"|": …}; lists of one may be bare; an element with a
-comment or a counter is wrapped. 1.0.6 names no device of a netdev chain, so devices are given separately.
+comment or a counter is wrapped. 1.0.6 names no device of a netdev chain, so devices are given separately; it drops a map's flag
+`dynamic`, and puts a statement that adds to a map into its JSON as nft's text.
 
 Source: libnftables-json(5); nftables src/json.c.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from ipaddress import IPv4Address
 from typing import Any, cast, get_args
@@ -27,10 +29,13 @@ from routemesh.nodeplan import (
     Family,
     Field,
     Hook,
+    Index,
     InSet,
     Item,
+    Jhash,
     Key,
     KeyType,
+    Learn,
     Lookup,
     Map,
     MarkMatch,
@@ -87,7 +92,10 @@ _OTHER_FLAGS = frozenset({"owner", "persist"})
 """Besides dormant, for which nft 1.0.6 prints rubbish."""
 _OF_DEVICES = ("netdev", "inet")
 """Families whose chains can belong to a device; of inet the ingress hook's."""
-_OUR_TYPES = frozenset((*_TYPES.values(), None))
+_OUR_TYPES = frozenset((*_TYPES.values(), "zone", None))
+
+_LEARNING = ({"timeout"}, {"timeout", "dynamic"})
+_LEARN = re.compile(r"update @(\S+) \{ (.+) timeout (?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)? : (.+) \}")
 
 _SCALARS: Mapping[str, Callable[[Json], Scalar]] = {
     "proto": protocol,
@@ -107,10 +115,13 @@ class _NotOurs(Exception):
 def parse(document: Json, devices: Devices) -> tuple[Item, ...]:
     """The items in answers to `list table …`; tables of other names or families are left out.
 
-    A table that has flags (dormant: no packet meets it) is left out too, but not its contents: creating it anew wakes it.
+    A table that has flags (dormant: no packet meets it) is left out too, but not its contents: creating it anew wakes it. So is
+    what packets have added to maps.
     """
     ours = [(kind, content) for kind, content in _entries(document) if _is_ours(kind, content)]
-    return tuple(item for item in _items(ours, devices) if not isinstance(item, Table) or not item.dormant)
+    items = list(_items(ours, devices))
+    learning = {(item.family, item.name) for item in items if isinstance(item, Map) and item.learns}
+    return tuple(item for item in items if not _is_left_out(item, learning))
 
 
 def parse_everything(document: Json, devices: Devices, left_out: Set[tuple[str, str]] = frozenset()) -> tuple[Item, ...]:
@@ -120,6 +131,16 @@ def parse_everything(document: Json, devices: Devices, left_out: Set[tuple[str, 
     """
     kept = ((kind, content) for kind, content in _entries(document) if (content["family"], _table(kind, content)) not in left_out)
     return tuple(_items(kept, devices))
+
+
+def _is_left_out(item: Item, learning: Set[tuple[Family, str]]) -> bool:
+    match item:
+        case Table():
+            return item.dormant
+        case Element():
+            return (item.family, item.map) in learning
+        case _:
+            return False
 
 
 def _entries(document: Json) -> Iterator[tuple[str, Json]]:
@@ -176,9 +197,11 @@ def _map_with_elements(entry: Json) -> Iterator[Item]:
     family, name, table = entry["family"], entry["name"], entry["table"]
     key = _types(entry["type"])
     value = _value_type(entry["map"]) if "map" in entry else None
-    if entry.get("flags"):
-        key = (*key, json.dumps(entry["flags"]))
-    yield Map(family, name, cast(KeyType, key), cast(Any, value), table)
+    flags = _texts(entry.get("flags", ()))
+    learns = entry.get("size", 0) if set(flags) in _LEARNING else 0
+    if flags and not learns:
+        key = (*key, json.dumps(flags))
+    yield Map(family, name, cast(KeyType, key), cast(Any, value), table, learns)
     if {*key, value} <= _OUR_TYPES:
         yield from (_element(family, name, key, value, element, table) for element in entry.get("elem", ()))
 
@@ -207,7 +230,7 @@ def _typeof(expression: Json) -> str:
         part = _expression(expression)
     except _NotOurs:
         return json.dumps(expression)
-    return "index" if isinstance(part, Numgen) else _TYPES.get(part, part)
+    return "index" if isinstance(part, Index) else _TYPES.get(part, part)
 
 
 def _element(family: Family, name: str, key: tuple[str, ...], value: str | None, entry: Json, table: str) -> Element:
@@ -247,13 +270,17 @@ def rule(expressions: Iterable[Json]) -> Rule:
     raw = list(expressions)
     found: list[Statement] = []
     for place, entry in enumerate(raw):
-        if _is_tcp_or_udp(entry) and place + 1 < len(raw) and "redirect" in raw[place + 1]:
+        if _is_tcp_or_udp(entry) and place + 1 < len(raw) and _is_redirect(raw[place + 1]):
             continue  # render puts it there, because nft wants it
         implied = _implied_l4proto(entry)
         if implied is not None and not any(l4proto(other) for other in found):
             found.append(Match("meta l4proto", implied))
         found.append(_statement(entry))
     return canonical(tuple(found))
+
+
+def _is_redirect(entry: Json) -> bool:
+    return isinstance(entry, dict) and "redirect" in entry
 
 
 def _is_tcp_or_udp(entry: Json) -> bool:
@@ -291,6 +318,8 @@ def _unknown(raw: Json) -> Unknown:
 
 
 def _known_statement(raw: Json) -> Statement:
+    if isinstance(raw, str):
+        return _learn_text(raw)
     if len(raw) != 1:
         raise _NotOurs
     ((kind, content),) = raw.items()
@@ -305,8 +334,30 @@ def _known_statement(raw: Json) -> Statement:
             return _mangle(target, value)
         case "vmap", {"key": key, "data": str(data)}:
             return VerdictLookup(_key(key), _set_name(data))
+        case "map", {
+            "op": "update",
+            "elem": {"elem": {"val": key, "timeout": int(timeout_s), **rest}},
+            "data": value,
+            "map": str(name),
+        }:
+            if rest:
+                raise _NotOurs
+            return Learn(map=_set_name(name), key=_key(key), value=_field(value), timeout_s=timeout_s)
         case _:
             return _counter_or_reject(kind, content)
+
+
+def _learn_text(text: str) -> Learn:
+    found = _LEARN.fullmatch(text)
+    if found is None:
+        raise _NotOurs
+    name, key, *times, value = found.groups()
+    parts = (*key.split(" . "), value)
+    if not set(parts) <= set(_FIELDS):
+        raise _NotOurs
+    days, hours, minutes, seconds = (int(time or 0) for time in times)
+    timeout_s = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    return Learn(map=name, key=cast(Key, parts[:-1]), value=cast(Field, value), timeout_s=timeout_s)
 
 
 def _counter_or_reject(kind: str, content: Json) -> Statement:
@@ -430,10 +481,12 @@ def _parts(raw: Json) -> list[Json]:
             return [raw]
 
 
-def _expression(raw: Json) -> Field | Numgen:
+def _expression(raw: Json) -> Field | Index:
     match raw:
-        case {"numgen": {"mode": "inc", "mod": int(modulus), **rest}} if not rest.get("offset"):
-            return Numgen(modulus)
+        case {"numgen": {"mode": "inc" | "random" as mode, "mod": int(modulus), **rest}} if not rest.get("offset"):
+            return Numgen(modulus, cast(Any, mode))
+        case {"jhash": {"expr": expression, "mod": int(modulus), "seed": int(seed), **rest}} if not rest.get("offset"):
+            return Jhash(field=_field(expression), modulus=modulus, seed=seed)
         case _:
             return _field(raw)
 

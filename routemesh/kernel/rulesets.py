@@ -19,6 +19,7 @@ from routemesh.kernel.ipvs import Ipvs, is_loaded
 from routemesh.kernel.netfilter import ANY_FAMILY, NETDEV, NETFILTER
 from routemesh.kernel.netlink import Requests, as_text, parse
 from routemesh.kernel.nft import chain_device
+from routemesh.kernel.quiet import c_stderr_silenced
 from routemesh.kernel.xtables import save
 from routemesh.kernel.xtevidence import Witness
 from routemesh.kernel.xtsave import every_chain, is_open
@@ -118,7 +119,8 @@ def _ruleset() -> nftjson.Json:
     library.set_stateless_output(True)
     library.set_numeric_proto_output(True)
     library.set_json_output(True)
-    code, output, error = library.cmd("list ruleset")
+    with c_stderr_silenced():  # nft 1.0.6 complains there about statements that add to maps
+        code, output, error = library.cmd("list ruleset")
     if code != 0:
         raise KernelError("nft list ruleset", error.strip() or "libnftables gave no reason")
     return json.loads(output)

@@ -18,6 +18,7 @@ from routemesh.nodeplan import (
     Dnat,
     InSet,
     Key,
+    Learn,
     Lookup,
     MarkMatch,
     Match,
@@ -102,7 +103,7 @@ def _key(statement: Statement) -> Key:
     match statement:
         case InSet(key) | VerdictLookup(key):
             return key
-        case Assign(_, Lookup(key)) | Dnat(Lookup(key)) | Redirect(Lookup(key)):
+        case Learn(key=key) | Assign(_, Lookup(key)) | Dnat(Lookup(key)) | Redirect(Lookup(key)):
             return key
         case _:
             return ()

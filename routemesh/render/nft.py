@@ -29,9 +29,12 @@ from routemesh.nodeplan import (
     Family,
     Field,
     Hook,
+    Index,
     InSet,
     Item,
+    Jhash,
     Key,
+    Learn,
     Lookup,
     Map,
     MarkMatch,
@@ -107,7 +110,7 @@ def _table(table: Table, items: Sequence[Item]) -> Iterator[str]:
 
 def _map(item: Map, elements: Sequence[Element]) -> Iterator[str]:
     yield f"\t{_kind(item)} {values.name(item.name)} {{"
-    yield f"\t\t{_map_type(item)}"
+    yield from (f"\t\t{line}" for line in _map_type(item))
     if elements:
         yield "\t\telements = {"
         yield from (f"\t\t\t{_element(element, item)}," for element in elements)
@@ -164,7 +167,7 @@ def _declaration(item: Item) -> Script:
         case Table(family):
             yield f"add table {_place(family)}"
         case Map(family, name):
-            yield f"add {_kind(item)} {_place(family)} {values.name(name)} {{ {_map_type(item)}; }}"
+            yield f"add {_kind(item)} {_place(family)} {values.name(name)} {{ {'; '.join(_map_type(item))}; }}"
         case Chain(family, name, hook):
             chain = f"chain {_place(family)} {values.name(name)}"
             yield f"add {chain} {{ {_hook(hook)} }}" if hook is not None else f"add {chain}"
@@ -207,14 +210,17 @@ def _kind(item: Map) -> str:
     return "set" if item.value is None else "map"
 
 
-def _map_type(item: Map) -> str:
+def _map_type(item: Map) -> Script:
     parts = [*item.key, *(() if item.value is None else (item.value,))]
     word, spelling = ("type", _TYPES) if _TYPES.keys() >= set(parts) else ("typeof", _TYPEOF)
     try:
         key = " . ".join(spelling[part] for part in item.key)
-        return f"{word} {key}" + (f" : {spelling[item.value]}" if item.value is not None else "")
+        yield f"{word} {key}" + (f" : {spelling[item.value]}" if item.value is not None else "")
     except KeyError as exc:
         raise ValueError(f"map {item.name} has a type of part that is not ours: {exc}") from exc
+    if item.learns:
+        yield f"size {values.number(item.learns)}"
+        yield "flags dynamic,timeout"
 
 
 def _hook(hook: Hook) -> str:
@@ -292,6 +298,9 @@ def _action(statement: Statement) -> str:
             return f"tcp option maxseg size set {values.port(size)}"
         case VerdictLookup(key, name):
             return f"{_key(key)} vmap @{values.name(name)}"
+        case Learn():
+            entry = f"{_key(statement.key)} timeout {values.number(statement.timeout_s)}s : {_field(statement.value)}"
+            return f"update @{values.name(statement.map)} {{ {entry} }}"
         case _:
             raise ValueError(f"no rule can be made of {statement!r}")
 
@@ -350,9 +359,12 @@ def _key(key: Key) -> str:
     return " . ".join(_field(part) for part in key)
 
 
-def _field(field: Field | Numgen) -> str:
-    if isinstance(field, Numgen):
-        return f"numgen inc mod {values.number(field.modulus)}"
+def _field(field: Field | Index) -> str:
+    match field:
+        case Numgen(modulus, mode):
+            return f"numgen {values.word(mode)} mod {values.number(modulus)}"
+        case Jhash():
+            return f"jhash {_field(field.field)} mod {values.number(field.modulus)} seed {values.number(field.seed):#x}"
     if field not in get_args(Field):
         raise ValueError(f"{field!r} is not an expression of ours")
     return field

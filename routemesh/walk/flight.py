@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import NoReturn, Protocol
 
-from routemesh.nodeplan import Item, Link, Rule
+from routemesh.nodeplan import Element, Item, Link, Rule
 from routemesh.walk.balancer import Balancer
 from routemesh.walk.conntrack import Connection, Conntrack
 from routemesh.walk.network import Network
@@ -41,6 +41,7 @@ class Trip:
     hops: list[Hop] = field(default_factory=list)
     conntracks: dict[Place, Conntrack] = field(default_factory=dict)
     balancers: dict[Place, Balancer] = field(default_factory=dict)
+    learned: dict[tuple[object, ...], Element] = field(default_factory=dict)
 
     def conntrack(self, place: Place) -> Conntrack:
         """The connections of a namespace."""

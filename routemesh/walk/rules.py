@@ -22,7 +22,9 @@ from routemesh.nodeplan import (
     InSet,
     IpvsMatch,
     Item,
+    Jhash,
     Key,
+    Learn,
     Lookup,
     MarkMatch,
     Masquerade,
@@ -38,6 +40,7 @@ from routemesh.nodeplan import (
     VerdictLookup,
 )
 from routemesh.snapshot import Endpoint
+from routemesh.walk import jhash
 from routemesh.walk.chains import RuleChain
 from routemesh.walk.conntrack import End
 from routemesh.walk.fields import FIELDS, Reading
@@ -160,6 +163,23 @@ class Evaluation:
             self.note(what, item, **{_ASSIGNED[statement.field]: value})
         return Then.STATEMENT
 
+    def learn(self, statement: Learn) -> Then:
+        """What is remembered is seen by later rules of this walk; an entry that is there stays as it is."""
+        reading = self.reading(statement.value)
+        value, present = reading.read(self.flight), self.element(statement.key, statement.map)
+        space, stack = self.at.space, self.flight.stack
+        learning = stack.maps[space, statement.map]
+        if not learning.learns or learning.value != reading.part:
+            raise self.unknown(f"{statement}, whose map is of another type,")
+        known = sum(name[:2] == (space, statement.map) for name in stack.elements)
+        if value is None or (present is None and known >= learning.learns):
+            return Then.RULE
+        if present is None:
+            element = Element(learning.family, learning.name, self.values(statement.key), value, learning.table)
+            self.flight.trip.learned[stack.place, space, learning.name, element.key] = element
+            self.note(f"@{learning.name} learns {value:#x}", element)
+        return Then.STATEMENT
+
     def clamp(self, statement: ClampMss) -> Then:
         mss = self.flight.packet.mss_bytes
         self.note(f"maxseg at most {statement.bytes}", mss_bytes=min(mss, statement.bytes))
@@ -262,14 +282,27 @@ class Evaluation:
         """The entry that a map or set has for the packet."""
         space, stack = self.at.space, self.flight.stack
         found = stack.maps.get((space, name))
-        readings = [None if isinstance(part, Numgen) else self.reading(part) for part in key]
+        readings = [None if isinstance(part, Numgen | Jhash) else self.reading(part) for part in key]
         if found is None or found.key != tuple("index" if reading is None else reading.part for reading in readings):
             raise self.unknown(f"a look-up of {key} in @{name}, which is of another type or not there,")
-        values = tuple(
-            self.flight.trip.choose((1,) * part.modulus) if isinstance(part, Numgen) else FIELDS[part].read(self.flight)
-            for part in key
-        )
-        return stack.elements.get((space, name, values))
+        values = self.values(key)
+        return stack.elements.get((space, name, values)) or self.flight.trip.learned.get((stack.place, space, name, values))
+
+    def values(self, key: Key) -> tuple[Any, ...]:
+        """What the packet has in place of a key's parts."""
+        return tuple(map(self._part, key))
+
+    def _part(self, part: Field | Numgen | Jhash) -> Any:
+        match part:
+            case Numgen():
+                return self.flight.trip.choose((1,) * part.modulus)
+            case Jhash():
+                hashed = self.reading(part.field).read(self.flight)
+                if not isinstance(hashed, IPv4Address):
+                    raise self.unknown(part)
+                return jhash.index(hashed.packed, part.modulus, part.seed)
+            case _:
+                return FIELDS[part].read(self.flight)
 
     def translate(self, end: End, to: Endpoint, what: str, item: Item | None) -> Then:
         connection = self.flight.connection
@@ -290,6 +323,7 @@ _STATEMENTS: Mapping[type, Callable[[Evaluation, Any], Then]] = {
     InSet: Evaluation.in_set,
     Assign: Evaluation.assign,
     ClampMss: Evaluation.clamp,
+    Learn: Evaluation.learn,
     Counter: Evaluation.count,
     Dnat: Evaluation.dnat,
     Redirect: Evaluation.redirect,

@@ -36,6 +36,8 @@ from routemesh.nodeplan import (
     InSet,
     IpvsMatch,
     Item,
+    Jhash,
+    Learn,
     Lookup,
     Map,
     MarkMatch,
@@ -62,6 +64,7 @@ PORT: tuple[Field, Field] = ("meta l4proto", "th dport")
 TCP = Match("meta l4proto", "tcp")
 FILTER = Hook("filter", "prerouting", -150)
 MARK = 0x0A000002
+HASH = Jhash(field="ip saddr", modulus=1021, seed=0x100)
 MAC = "02:42:0a:00:00:02"
 
 MAPS: tuple[Map, ...] = (
@@ -75,7 +78,11 @@ MAPS: tuple[Map, ...] = (
     Map("ip", "turns", ("index",), "ip"),
     Map("ip", "nodes", ("mac",), "mark"),
     Map("ip", "neighbours", ("ip",), "mac"),
+    Map("ip", "zones", ("mac",), "zone"),
     Map("ip", "snat-marks", ("mark",)),
+    Map("ip", "clients", ("ip", "mark"), "mark", learns=1000),
+    Map("ip", "by-index", ("mark", "index"), "mark"),
+    Map("ip", "tasks", ("mark", "mark"), "ip"),
     Map("netdev", "macs", ("mark",), "mac"),
 )
 ELEMENTS: tuple[Element, ...] = (
@@ -92,12 +99,28 @@ ELEMENTS: tuple[Element, ...] = (
     Element("ip", "backends", (0x100, 1), IPv4Address("10.0.0.9")),
     Element("ip", "turns", (0,), IPv4Address("10.0.0.8")),
     Element("ip", "nodes", (MAC,), MARK),
+    Element("ip", "zones", (MAC,), 2),
     Element("ip", "neighbours", (IPv4Address("10.0.0.2"),), MAC),
     Element("ip", "snat-marks", (0x100,)),
+    Element("ip", "by-index", (0x100, 0), MARK),
+    Element("ip", "tasks", (0x100, MARK), IPv4Address("10.0.0.2")),
     Element("netdev", "macs", (MARK,), MAC),
 )
 CHAINS: tuple[Chain, ...] = (
     Chain("ip", "FWM-256", rules=((Counter(), Dnat(Lookup(("meta mark", Numgen(2)), "backends"))),)),
+    Chain("ip", "by-lot", rules=((Dnat(Lookup(("meta mark", Numgen(3, "random")), "backends")),),)),
+    Chain("ip", "by-address", rules=((Dnat(Lookup(("meta mark", HASH), "backends")),),)),
+    Chain(
+        "ip",
+        "from-memory",
+        rules=(
+            (Counter(), Assign("ct mark", Lookup(("meta mark", HASH), "by-index"))),
+            (Learn(map="clients", key=("ip saddr", "meta mark"), value="ct mark", timeout_s=2_678_400),),
+            (Learn(map="clients", key=("ip saddr", "meta mark"), value="ct mark", timeout_s=93_784),),
+            (Assign("ct mark", Lookup(("ip saddr", "meta mark"), "clients")),),
+            (Dnat(Lookup(("meta mark", "ct mark"), "tasks")),),
+        ),
+    ),
     Chain("ip", "INGRESS", rules=((InSet(PORT, "published"), Counter(), Dnat(IPv4Address("172.18.0.2"))), (Verdict("return"),))),
     Chain("ip", "nobody"),
     Chain(
@@ -209,7 +232,7 @@ def test_the_plan_here_has_every_statement_map_type_and_hook() -> None:
     assert {hook.hook for hook in hooks} == set(get_args(Hook.__annotations__["hook"])) - {"ingress"}
     assert {hook.type for hook in hooks} == set(get_args(Hook.__annotations__["type"]))
     assert {part for item in MAPS for part in item.key} == {"proto", "port", "mark", "index", "mac", "ip"}
-    assert {item.value for item in MAPS} == {None, "ip", "mark", "port", "mac", "verdict"}
+    assert {item.value for item in MAPS} == {None, "ip", "mark", "port", "mac", "zone", "verdict"}
 
 
 def test_what_is_read_is_what_was_planned(space: Private, nft: Nft) -> None:

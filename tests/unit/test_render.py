@@ -25,6 +25,8 @@ from routemesh.nodeplan import (
     Hook,
     InSet,
     Item,
+    Jhash,
+    Learn,
     Link,
     Lookup,
     Map,
@@ -81,6 +83,12 @@ TEXTS: tuple[tuple[Statement, str], ...] = (
     (Counter(), "counter"),
     (Dnat(IPv4Address("172.18.0.2")), "dnat to 172.18.0.2"),
     (Dnat(Lookup(("meta mark", Numgen(3)), "backends")), "dnat to meta mark . numgen inc mod 3 map @backends"),
+    (Dnat(Lookup((Numgen(3, "random"),), "b")), "dnat to numgen random mod 3 map @b"),
+    (Dnat(Lookup((Jhash(field="ip saddr", modulus=7, seed=256),), "b")), "dnat to jhash ip saddr mod 7 seed 0x100 map @b"),
+    (
+        Learn(map="clients", key=("ip saddr", "meta mark"), value="ct mark", timeout_s=10_800),
+        "update @clients { ip saddr . meta mark timeout 10800s : ct mark }",
+    ),
     (Snat(IPv4Address("10.0.0.2")), "snat to 10.0.0.2"),
     (Masquerade(), "masquerade"),
     (Redirect(Lookup(PORT, "ports")), "meta l4proto { tcp, udp } redirect to :meta l4proto . th dport map @ports"),
@@ -259,6 +267,14 @@ def test_ruleset() -> None:
 
 def test_an_empty_ruleset_is_no_text() -> None:
     assert ruleset([Netns("a")]) == ""
+
+
+def test_a_map_that_learns() -> None:
+    clients = Map("ip", "clients", ("ip", "mark"), "mark", learns=9)
+    made = "add map ip routemesh clients { type ipv4_addr . mark : mark; size 9; flags dynamic,timeout; }\n"
+    assert transaction(creations([clients])) == made
+    shown = ["\tmap clients {", "\t\ttype ipv4_addr . mark : mark", "\t\tsize 9", "\t\tflags dynamic,timeout", "\t}"]
+    assert ruleset([Table("ip"), clients]).splitlines() == ["table ip routemesh {", *shown, "}"]
 
 
 def test_a_map_with_a_type_of_part_that_is_not_ours_is_refused() -> None:

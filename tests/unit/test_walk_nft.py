@@ -17,7 +17,9 @@ from routemesh.nodeplan import (
     Hook,
     InSet,
     Item,
+    Jhash,
     Key,
+    Learn,
     Lookup,
     Map,
     MarkMatch,
@@ -262,6 +264,52 @@ def test_every_lot_is_a_branch_with_its_share() -> None:
         ("1/3", 81),
         ("1/3", 80),
     ]
+
+
+def test_a_lot_drawn_at_random_is_a_branch_too() -> None:
+    lots = Map("ip", "lots", ("index",), "port")
+    to_lot = prerouting((Redirect(Lookup((Numgen(2, "random"),), "lots")),))
+    found = branches(lots, to_lot, *(Element("ip", "lots", (number,), 80 + number) for number in range(2)))
+    assert [str(branch.share) for branch in found] == ["1/2", "1/2"]
+
+
+def test_a_hash_leads_one_client_one_way() -> None:
+    lots = Map("ip", "lots", ("index",), "port")
+    hashed = Jhash(field="ip saddr", modulus=4, seed=256)
+    (branch,) = branches(
+        lots, prerouting((Redirect(Lookup((hashed,), "lots")),)), *(Element("ip", "lots", (way,), 80 + way) for way in range(4))
+    )
+    assert branch.share == 1
+    assert branch.hops[0].item == Element("ip", "lots", (3,), 83)
+
+
+REMEMBER = Learn(map="clients", key=("ip saddr",), value="meta mark", timeout_s=60)
+CLIENTS = Map("ip", "clients", ("ip",), "mark", learns=2)
+RECALL = Assign("meta mark", Lookup(("ip saddr",), "clients"))
+
+
+def marks_at_last(*items: Item) -> list[int]:
+    """Which mark a packet has that is marked 7, remembered, and then marked with what is remembered."""
+    rules: tuple[Rule, ...] = ((Assign("meta mark", 7),), (REMEMBER,), (Assign("meta mark", 0),), (RECALL,))
+    return [branch.hops[-1].after.mark for branch in branches(*items, prerouting(*rules, kind="filter"))]
+
+
+def test_what_a_map_learns_is_seen_by_later_rules() -> None:
+    assert marks_at_last(CLIENTS) == [7]
+
+
+def test_a_map_keeps_what_it_knows() -> None:
+    assert marks_at_last(CLIENTS, Element("ip", "clients", (CLIENT.address,), 9)) == [9]
+
+
+def test_a_full_map_learns_nothing() -> None:
+    others = [Element("ip", "clients", (CLIENT.address + number,), 9) for number in (1, 2)]
+    assert marks_at_last(CLIENTS, *others) == [0]
+
+
+def test_only_a_map_that_may_learn_does() -> None:
+    with pytest.raises(UnknownRule, match="whose map is of another type"):
+        marks_at_last(Map("ip", "clients", ("ip",), "mark"))
 
 
 def test_lots_are_drawn_anew_at_every_choice() -> None:
