@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Set
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -13,8 +13,9 @@ from routemesh import names
 from routemesh.diff import diff
 from routemesh.kernel import Kernel
 from routemesh.model import Listener, Protocol
-from routemesh.nodeplan import HOST, Capabilities, Failure, NodePlan, Op
-from routemesh.plan import plan
+from routemesh.nodeplan import HOST, Capabilities, Failure, Item, ItemKey, NodePlan, Op
+from routemesh.plan import nftbalance, plan
+from routemesh.plan.pools import pools
 from routemesh.plan.view import NodeView
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class Dataplane:
         self._caps = caps
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
         self._before: NodeView | None = None
+        self._remembered: Set[ItemKey] | None = None
 
     async def apply(self, seen: NodeView, revision: int) -> tuple[NodePlan, tuple[Failure, ...]]:
         """Bring the kernel to what `seen` asks for; returns the plan and what the kernel refused."""
@@ -72,6 +74,7 @@ class Dataplane:
         ops = self._diff(want)
         failures = self._kernel.apply(ops) if ops else ()
         self._flush(seen)
+        self._forget_clients(want.namespaces.get(names.SANDBOX, {}).values())
         self._before = seen
         if ops:
             took_ms = (time.perf_counter() - started) * 1000
@@ -99,6 +102,14 @@ class Dataplane:
             for netns in (HOST, names.SANDBOX):
                 self._kernel.flush_untranslated(netns, Protocol.UDP, udp)
 
+    def _forget_clients(self, sandbox: Collection[Item]) -> None:
+        """Where clients stay with their tasks: forget those whose task is gone. The first pass after a start looks at all."""
+        tasks = nftbalance.remembered(sandbox)
+        before, self._remembered = self._remembered, None
+        if nftbalance.learns(sandbox) and (before is None or before - tasks):
+            self._kernel.unlearn(names.SANDBOX, nftbalance.outdated(sandbox, self._kernel.learned(names.SANDBOX)))
+        self._remembered = tasks
+
     async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **kwargs))
 
@@ -114,7 +125,7 @@ def published(seen: NodeView) -> set[tuple[Protocol, int]]:
 
 
 def _served(seen: NodeView) -> set[tuple[Protocol, int]]:
-    return {(port.protocol, port.published) for tasks in seen.backends.values() for task in tasks for port in task.spec.publish}
+    return {port for pool in pools(seen) if pool.open for port in pool.ports}
 
 
 def _alive(seen: NodeView) -> set[IPv4Address]:

@@ -1,16 +1,15 @@
 """The `nftables` engine: what it puts into the node, the sandbox and a task. PURE.
 
-The rules that a packet meets are the same however many services there are; ports, marks and backends are map elements. The one
-thing that can't be an element is the round-robin counter, which nftables keeps in a rule: each service has a chain of one
-rule, reached through a verdict map (docs/adr/0002).
+The rules that a packet meets are the same however many services there are; ports, marks and backends are map elements. Only
+how a task is chosen is up to the service: each has a chain, reached through a verdict map (plan.nftbalance, docs/adr/0002).
 
-Source: nft(8); docs/path.md; the kernel's net/netfilter/nft_numgen.c.
+Source: nft(8); docs/path.md; the kernel's net/netfilter/nft_numgen.c, nft_hash.c, nft_dynset.c.
 """
 
 from collections.abc import Iterator
 
 from routemesh import names
-from routemesh.model import ClientIp, Scheduler, Task
+from routemesh.model import ClientIp, Task
 from routemesh.nodeplan import (
     Assign,
     Capabilities,
@@ -29,7 +28,6 @@ from routemesh.nodeplan import (
     Masquerade,
     Match,
     Neighbour,
-    Numgen,
     Redirect,
     Reject,
     Route,
@@ -40,11 +38,11 @@ from routemesh.nodeplan import (
     Verdict,
     VerdictLookup,
 )
-from routemesh.plan import layout
+from routemesh.plan import layout, nftbalance
 from routemesh.plan.pools import Pool, pools
 from routemesh.plan.view import NodeView
 
-SCHEDULERS = frozenset({Scheduler.RR})
+SCHEDULERS = nftbalance.SCHEDULERS
 
 RETURN_TABLE = 82
 """Routing table, in a task's namespace, of replies to clients that came through a node's sandbox."""
@@ -87,7 +85,7 @@ def host(view: NodeView) -> Iterator[Item]:
         ),
     )
     for pool in pools(view):
-        for port in pool.ports if pool.backends else ():
+        for port in pool.ports if pool.open else ():
             yield Element("ip", "published", port)
 
 
@@ -96,10 +94,11 @@ def sandbox(view: NodeView, caps: Capabilities) -> Iterator[Item]:
     assert view.node.ingress_address is not None
     from_node = Match("iifname", names.GATEWAY_LINK)
     to_overlay = Match("oifname", names.OVERLAY_LINK)
+    open_pools = [pool for pool in pools(view) if pool.open]
     yield Table("ip")
     yield Map("ip", "marks", _PORT_KEY, "mark")
     yield Map("ip", "services", ("mark",), "verdict")
-    yield Map("ip", "backends", ("mark", "index"), "ip")
+    yield from nftbalance.maps(open_pools)
     yield Map("ip", "snat-marks", ("mark",))
     mark: Rule = (from_node, Assign("meta mark", Lookup(_PORT, "marks")))
     yield Chain("ip", "mangle-prerouting", Hook("filter", "prerouting", _MANGLE), (mark,))
@@ -110,9 +109,8 @@ def sandbox(view: NodeView, caps: Capabilities) -> Iterator[Item]:
     yield Chain("ip", "filter-forward", Hook("filter", "forward", _FILTER), (clamp,))
     snat: Rule = (to_overlay, InSet(("meta mark",), "snat-marks"), Snat(view.node.ingress_address))
     yield Chain("ip", "nat-postrouting", Hook("nat", "postrouting", _SRCNAT), (snat,))
-    for pool in pools(view):
-        if pool.backends:
-            yield from _balance(pool)
+    for pool in open_pools:
+        yield from _balance(pool)
 
 
 def task(view: NodeView, task: Task) -> Iterator[Item]:
@@ -209,13 +207,9 @@ def _zones(view: NodeView) -> Iterator[Item]:
 
 
 def _balance(pool: Pool) -> Iterator[Item]:
-    chain = f"FWM-{pool.mark}"
-    choice = Lookup(("meta mark", Numgen(len(pool.backends))), "backends")
-    yield Chain("ip", chain, rules=((Counter(), Dnat(choice)),))
-    yield Element("ip", "services", (pool.mark,), Verdict("goto", chain))
+    yield from nftbalance.chain(pool)
+    yield Element("ip", "services", (pool.mark,), Verdict("goto", f"FWM-{pool.mark}"))
     for port in pool.ports:
         yield Element("ip", "marks", port, pool.mark)
-    for index, backend in enumerate(pool.backends):
-        yield Element("ip", "backends", (pool.mark, index), backend.address)
     if pool.snat:
         yield Element("ip", "snat-marks", (pool.mark,))

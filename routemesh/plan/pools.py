@@ -12,17 +12,22 @@ _PORT_SHIFT, _UDP_BIT = 16, LAST_FWMARK + 1
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A task that connections may go to, by its overlay address."""
+    """A task that connections may go to, by its overlay address.
+
+    `name` differs from all others' of the pool; a task that takes another's place has its name.
+    """
 
     address: IPv4Address
     weight: int = 1
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
     """The ports that share one mark, and the tasks that they are balanced over.
 
-    `backends` is in slot order. `draining` keep the connections that they have. `snat`: tasks see the node instead of the client.
+    `backends` is in slot order. `draining` keep the connections that they have: they end, or others are nearer. `snat`: tasks see
+    the node instead of the client.
     """
 
     service: ServiceId
@@ -32,6 +37,11 @@ class Pool:
     draining: tuple[IPv4Address, ...]
     snat: bool
     balancing: Balancing
+
+    @property
+    def open(self) -> bool:
+        """Whether any task takes new connections."""
+        return any(backend.weight for backend in self.backends)
 
 
 def pools(view: NodeView) -> Iterator[Pool]:
@@ -44,18 +54,16 @@ def pools(view: NodeView) -> Iterator[Pool]:
     for service in sorted(view.services, key=lambda service: service.fwmark or 0):
         if service.fwmark is None:
             continue
-        tasks = view.backends.get(service.id, ())
-        # While an update goes from snat to keep, the older tasks have no other way back for their replies.
-        translated = {task.address for task in tasks if task.spec.client_ip is ClientIp.SNAT}
-        for group in _by_tasks(view, service, view.draining.get(service.id, ())):
-            backends = tuple(_backend(view, service, task) for task in group.serving)
+        for group in _by_tasks(view, service):
+            backends = tuple(_backends(view, service, group.serving))
             yield Pool(
                 service=service.id,
                 mark=service.fwmark | (0 if service.mark_port in group.ports else _port_bits(*group.ports[0])),
                 ports=tuple(group.ports),
                 backends=backends,
                 draining=tuple(task.address for task in group.draining if task.address is not None),
-                snat=any(backend.address in translated for backend in backends),
+                # While an update goes from snat to keep, the older tasks have no other way back for their replies.
+                snat=any(task.spec.client_ip is ClientIp.SNAT for task in group.serving),
                 balancing=service.spec.balancing,
             )
 
@@ -69,21 +77,35 @@ def _port_bits(protocol: Protocol, port: int) -> int:
     return port << _PORT_SHIFT | (_UDP_BIT if protocol is Protocol.UDP else 0)
 
 
-def _reachable(view: NodeView, service: Service, tasks: list[Task]) -> list[Task]:
-    """Those of the tasks that serve a port to which this node may lead connections."""
-    local = [task for task in tasks if task.node_id == view.node.id]
+def _reachable(view: NodeView, service: Service, tasks: list[Task]) -> tuple[Task, ...]:
+    """Those of a port's serving tasks that this node may lead connections to.
+
+    A task without weight is no reason to prefer this node: its connections go elsewhere.
+    """
+    local = tuple(task for task in tasks if task.node_id == view.node.id)
     match service.spec.balancing.locality:
         case Locality.LOCAL_ONLY:
             return local
-        case Locality.PREFER_LOCAL:
-            return local or tasks
-        case Locality.ANY:
-            return tasks
+        case Locality.PREFER_LOCAL if any(_weight(view, service, task) for task in local):
+            return local
+        case _:
+            return tuple(tasks)
 
 
-def _backend(view: NodeView, service: Service, task: Task) -> Backend:
-    assert task.address is not None and task.node_id is not None
-    return Backend(task.address, service.spec.balancing.weights.of(task.slot, view.names[task.node_id]))
+def _backends(view: NodeView, service: Service, tasks: tuple[Task, ...]) -> Iterator[Backend]:
+    """Named by slot, in a global service by node; the second task of a slot, during an update, by its id."""
+    used: set[str] = set()
+    for task in tasks:
+        assert task.address is not None and task.node_id is not None
+        slot = str(task.slot or task.node_id)
+        name = task.id if slot in used else slot
+        used.add(slot)
+        yield Backend(task.address, _weight(view, service, task), name)
+
+
+def _weight(view: NodeView, service: Service, task: Task) -> int:
+    assert task.node_id is not None
+    return service.spec.balancing.weights.of(task.slot, view.names[task.node_id])
 
 
 @dataclass(slots=True)
@@ -93,21 +115,23 @@ class _Group:
     draining: tuple[Task, ...]
 
 
-def _by_tasks(view: NodeView, service: Service, draining: tuple[Task, ...]) -> Iterable[_Group]:
-    """The ports that its tasks publish, those together that the same tasks serve; those that nobody serves any more too."""
+def _by_tasks(view: NodeView, service: Service) -> Iterable[_Group]:
+    """The ports that the service's tasks publish, those together that the same tasks serve; those that nobody serves too."""
+    serving, draining = view.backends.get(service.id, ()), view.draining.get(service.id, ())
     tasks: dict[tuple[Protocol, int], list[Task]] = {}
-    for task in view.backends.get(service.id, ()):
+    for task in serving:
         for port in _ports(task):
             tasks.setdefault(port, []).append(task)
-    reachable = {port: found for port, every in tasks.items() if (found := _reachable(view, service, every))}
     for port in {port for task in draining for port in _ports(task)}:
-        reachable.setdefault(port, [])
+        tasks.setdefault(port, [])
     groups: dict[tuple[str, ...], _Group] = {}
-    for port, found in sorted(reachable.items()):
-        group = groups.setdefault(tuple(task.id for task in found), _Group([], tuple(found), ()))
+    for port, candidates in sorted(tasks.items()):
+        found = _reachable(view, service, candidates)
+        group = groups.setdefault(tuple(task.id for task in found), _Group([], found, ()))
         group.ports.append(port)
     for group in groups.values():
-        group.draining = tuple(task for task in draining if not set(group.ports).isdisjoint(_ports(task)))
+        others = (task for task in (*serving, *draining) if task not in group.serving)
+        group.draining = tuple(task for task in others if not set(group.ports).isdisjoint(_ports(task)))
     return groups.values()
 
 
