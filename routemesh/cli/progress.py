@@ -12,6 +12,7 @@ from routemesh.api import wire
 from routemesh.api.client import Client
 from routemesh.cli.output import fail, is_terminal
 from routemesh.cli.values import DURATION
+from routemesh.decide.balance import LOCALITY, WEIGHT
 from routemesh.errors import Unavailable
 
 _LONGEST_WAIT_S = 10.0
@@ -87,7 +88,12 @@ def _outcome(service: wire.ServiceInfo, reached: wire.ProgressInfo) -> str:
     if not reached.running:
         return f": {reached.message.removeprefix('converged: ')}" if reached.finished else ""
     ports = ", ".join(f"{port.published}/{port.protocol}" for port in service.spec.publish)
-    return f": every node answers on {ports}" if ports else ""
+    if not ports:
+        return ""
+    if reached.answering is None:
+        return f": every node answers on {ports}"
+    where = f"of all nodes, only {', '.join(reached.answering)}" if reached.answering else "no node"
+    return f": {where} answers on {ports}, for want of tasks that it may lead to (labels {WEIGHT}, {LOCALITY})"
 
 
 def _too_late(service: wire.ServiceInfo, now: wire.ProgressInfo, timeout_s: float) -> str:

@@ -8,7 +8,7 @@ from routemesh.decide.liveness import lease_name
 from routemesh.decide.restart import ended_by_itself, restart_at
 from routemesh.decide.scale import is_frozen, wanted_slots
 from routemesh.decide.slots import Scope, SlotKey, Slots, SlotTasks, slots_of
-from routemesh.model import Lease, Mode, NodeState, Service, State, Task, TaskState
+from routemesh.model import Lease, Locality, Mode, NodeState, Service, State, Task, TaskState, Weights
 from routemesh.names import task_name
 
 
@@ -16,6 +16,7 @@ from routemesh.names import task_name
 class Progress:
     """`wanted`, `running` and `finished` count slots: `running` those that serve the present spec, `finished` those whose task
     ended well and gets no successor. `errors` are what stands in the way; `failed` is one that stays in the way, "" if none does.
+    `answering`: the live nodes that lead to a task, where it is not all of them (None) that do once the service has converged.
     """
 
     wanted: int
@@ -25,6 +26,7 @@ class Progress:
     message: str
     errors: tuple[str, ...]
     failed: str
+    answering: tuple[str, ...] | None = None
 
 
 def progress(state: State, service: Service, leases: Mapping[str, Lease]) -> Progress:
@@ -49,6 +51,7 @@ def progress(state: State, service: Service, leases: Mapping[str, Lease]) -> Pro
         message=_message(_count(running, finished, len(due)), len(due) - running - finished, to_stop, behind),
         errors=tuple(dict.fromkeys(_errors(scope, due))),
         failed=next((_said(scope, task) for task in last if not _ended_well(task)), ""),
+        answering=_answering(scope, tasks),
     )
 
 
@@ -79,6 +82,22 @@ def _behind(state: State, leases: Mapping[str, Lease], revision: int) -> Iterato
         lease = leases.get(lease_name(node.id))
         if node.state is NodeState.READY and (lease is None or lease.value < revision):
             yield node.name
+
+
+def _answering(scope: Scope, tasks: Iterable[Task]) -> tuple[str, ...] | None:
+    """By the service's weights and locality; who has heard of it yet is another question."""
+    balancing, nodes = scope.service.spec.balancing, scope.state.nodes
+    ready = [node for node in nodes.values() if node.state is NodeState.READY]
+    homes = {
+        task.node_id
+        for task in tasks
+        if task.serving and task.node_id is not None and balancing.weights.of(task.slot, nodes[task.node_id].name)
+    }
+    if balancing.locality is Locality.LOCAL_ONLY:
+        answering = [node.name for node in ready if node.id in homes]
+    else:
+        answering = [node.name for node in ready if homes or balancing.weights == Weights()]
+    return None if len(answering) == len(ready) else tuple(sorted(answering))
 
 
 def _count(running: int, finished: int, wanted: int) -> str:

@@ -123,6 +123,25 @@ def test_a_global_service_tells_that_every_node_answers(type_: Type, daemon: Dae
     assert out.splitlines()[-1] == "verify: service dns converged: every node answers on 5353/udp"
 
 
+@pytest.mark.parametrize(
+    ("label", "outcome"),
+    [
+        ("locality=local-only", "every node answers on 8080/tcp"),
+        (
+            "weight=0",
+            "no node answers on 8080/tcp",
+        ),
+    ],
+)
+def test_where_not_every_node_answers_that_is_said(
+    type_: Type, daemon: Daemon, while_waiting: list[object], label: str, outcome: str
+) -> None:
+    while_waiting += [daemon.settle]
+    status, out, _ = type_(*CREATE, "--label", f"routemesh.{label}", "host", "x")
+    assert status == 0
+    assert out.splitlines()[-1].startswith(f"verify: service web converged: {outcome}")
+
+
 def test_an_interrupt_leaves_the_service_to_itself(type_: Type, daemon: Daemon, while_waiting: list[object]) -> None:
     while_waiting.append(KeyboardInterrupt())
     status, out, err = type_(*CREATE, "host", "x")

@@ -191,3 +191,22 @@ def test_a_paused_node_does_not_hold_an_update_of_a_global_service_up() -> None:
     simulation.settle()
     assert len(simulation.serving()) == 3
     assert (look(simulation).wanted, look(simulation).converged) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "answering"),
+    [
+        ({}, None),
+        ({"routemesh.locality": "prefer-local"}, None),
+        ({"routemesh.weight": "1,.1=0"}, None),
+        ({"routemesh.weight": "0"}, ()),
+        ({"routemesh.locality": "local-only"}, ("node1", "node2")),
+        ({"routemesh.locality": "local-only", "routemesh.weight": "1,.2=0"}, ("node1",)),
+    ],
+)
+def test_which_nodes_answer_is_told_where_not_all_do(labels: dict[str, str], answering: tuple[str, ...] | None) -> None:
+    simulation = Simulation()
+    simulation.create(replace(WEB, labels=labels))
+    simulation.settle()
+    assert simulation.node_names(simulation.serving()) == ["node1", "node2"]
+    assert look(simulation) == replace(CONVERGED, answering=answering)
