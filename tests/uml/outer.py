@@ -70,7 +70,7 @@ class Outer:
             self._run.close()
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
         """Instead of running a test, tell what became of it inside."""
         if self._run is None or item.nodeid not in self._inside:
             return None
@@ -84,6 +84,7 @@ class Outer:
             report = pytest.TestReport(item.nodeid, item.location, {}, "failed", self._run.failure, "call")
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        item.session._setupstate.teardown_exact(nextitem)  # what the last test outside has left up for this one
         return True
 
 
