@@ -43,8 +43,9 @@ def explain(host: Host, question: tuple[str, ...], format_: str, recordings: tup
     cluster, outside = _read(host, recordings, swarm, [(wanted.protocol, wanted.port)])
     asked = ask(cluster, wanted, question[0] if len(question) == _MOST_WORDS else "", outside)
     found = explain(cluster, asked)
-    if found.outcome in ("partly", "broken") and not recordings and not swarm:
-        found = explain(cluster, asked, _repairs(host, found))
+    if found.outcome in ("partly", "broken"):
+        repairs = _of_a_swarm(cluster) if recordings or swarm else _repairs(host, found)
+        found = explain(cluster, asked, repairs)
     click.echo(_printed(found, format_), nl=False)
     if found.status:
         raise click.exceptions.Exit(found.status)
@@ -83,6 +84,16 @@ def _repairs(host: Host, found: "Explanation") -> "Repairs":
         except RoutemeshError:
             continue
     return repairs
+
+
+def _of_a_swarm(cluster: "ClusterSnapshot") -> "Repairs":
+    """What the nodes of a Swarm lack, by what their manager knows."""
+    from routemesh.explain import Repair
+    from routemesh.recording.expected import lacking
+
+    return {
+        node: [Repair(lack.netns, lack.command) for lack in lacks if lack.command] for node, lacks in lacking(cluster).items()
+    }
 
 
 def _printed(found: "Explanation", format_: str) -> str:

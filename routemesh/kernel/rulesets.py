@@ -7,7 +7,6 @@ Source: libnftables(3); iptables-save(8), xtables-nft(8); proc(5) on net/ip_tabl
 import json
 from collections.abc import Callable, Iterator, Set
 from contextlib import closing, nullcontext
-from dataclasses import replace
 from typing import NamedTuple
 
 from nftables import Nftables
@@ -22,9 +21,9 @@ from routemesh.kernel.nft import chain_device
 from routemesh.kernel.quiet import c_stderr_silenced
 from routemesh.kernel.xtables import save
 from routemesh.kernel.xtevidence import Witness
-from routemesh.kernel.xtsave import every_chain, is_open
-from routemesh.kernel.xttools import VARIANTS, Tools, Variant
-from routemesh.nodeplan import Item, ItemKey, Unknown, XtChain, key
+from routemesh.kernel.xtsave import beside, every_chain
+from routemesh.kernel.xttools import VARIANTS, Tools
+from routemesh.nodeplan import Item, ItemKey, XtChain, key
 from routemesh.snapshot import Part, Unread
 
 _SUBSYSTEM = 10 << 8
@@ -76,18 +75,8 @@ def _iptables(told: set[str]) -> Iterator[Item]:
             if variant == "nft":
                 told.update(chain.table for chain in shown)
             for chain in every_chain(shown):
-                found[key(chain)] = _beside(found.get(key(chain)), chain, variant)
+                found[key(chain)] = beside(found.get(key(chain)), chain, variant)
     yield from found.values()
-
-
-def _beside(present: XtChain | None, chain: XtChain, variant: Variant) -> XtChain:
-    """A chain that both variants have can't be told as one, unless it does nothing in one of them: packets meet both."""
-    if present is None or is_open(present):
-        return chain
-    if is_open(chain):
-        return present
-    also = Unknown(f"iptables-{variant} has the chain {chain.name} too")
-    return replace(present, rules=((also,), *present.rules))
 
 
 def _nftables(told_by_iptables: Set[str]) -> Iterator[Item]:

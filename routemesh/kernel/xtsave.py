@@ -121,6 +121,16 @@ def is_open(chain: XtChain) -> bool:
     return chain.policy == "ACCEPT" and not chain.rules
 
 
+def beside(present: XtChain | None, chain: XtChain, variant: str) -> XtChain:
+    """A chain that both variants have can't be told as one, unless it does nothing in one of them: packets meet both."""
+    if present is None or is_open(present):
+        return chain
+    if is_open(chain):
+        return present
+    also = Unknown(f"iptables-{variant} has the chain {chain.name} too")
+    return replace(present, rules=((also,), *present.rules))
+
+
 def _table(place: int, name: str) -> XtTable:
     if name not in BUILT_IN:
         raise ValueError(f"line {place}: iptables has no table {name}")

@@ -19,7 +19,7 @@ from routemesh.recording import known
 from routemesh.recording.docker import LOSES
 from routemesh.recording.engine import Engine, read_engine
 from routemesh.recording.naming import names
-from routemesh.recording.node import read_node
+from routemesh.recording.node import NAME_AND_ADDRESS, read_node
 from routemesh.recording.source import Source
 from routemesh.snapshot import ClusterSnapshot, Names, NodeSnapshot, Unread
 
@@ -35,9 +35,9 @@ def cluster(recorded: Mapping[str, Mapping[str, str]]) -> ClusterSnapshot:
         found = _latest(recorded, nodes, unread)
     else:
         engines = {place: read_engine(place, texts, unread) for place, texts in recorded.items()}
-        called = {place: _name(node, place, engines.values()) for place, node in nodes.items()}
-        snapshots = {called[place]: replace(node, name=called[place]) for place, node in nodes.items()}
-        found = names({called[place]: engine for place, engine in engines.items()}, snapshots, unread)
+        called = {place: _called(node, place, engines.values()) for place, node in nodes.items()}
+        snapshots = {node.name: node for node in called.values()}
+        found = names({called[place].name: engine for place, engine in engines.items()}, snapshots, unread)
     return ClusterSnapshot(nodes=snapshots, names=found, unread=tuple(unread))
 
 
@@ -51,9 +51,11 @@ def _latest(recorded: Mapping[str, Mapping[str, str]], nodes: Mapping[str, NodeS
     return Names()
 
 
-def _name(node: NodeSnapshot, place: str, engines: Iterable[Engine]) -> str:
+def _called(node: NodeSnapshot, place: str, engines: Iterable[Engine]) -> NodeSnapshot:
     """A node that no file of its own tells the name of is called as a manager calls the node with its address."""
     if node.name != place:
-        return node.name
+        return node
     listed = (each for engine in engines if engine.known is not None for each in engine.known.nodes)
-    return next((each.name for each in listed if each.address in node.addresses), place)
+    name = next((each.name for each in listed if each.address in node.addresses), None)
+    told = tuple(unread for unread in node.unread if unread.loses != NAME_AND_ADDRESS)
+    return node if name is None else replace(node, name=name, unread=told)

@@ -7,9 +7,9 @@ there besides may be anybody's.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from routemesh import names
+from routemesh.doctor.mesh import Lack
 from routemesh.model import (
     TaskId,
 )
@@ -49,14 +49,6 @@ _PARTS: Mapping[type, Part] = {
     Address: "links", Link: "links", Route: "routes", Neighbour: "neighbours", FdbEntry: "fdb", Sysctl: "settings",
     IpvsService: "balancing", IpvsDestination: "balancing", XtChain: "filters",
 }  # fmt: skip
-
-
-class Lack(NamedTuple):
-    """Something that a namespace should have and has not: in words, and the command that makes it, to be run on the node."""
-
-    netns: str
-    what: str
-    command: str
 
 
 def lacking(cluster: ClusterSnapshot) -> Mapping[str, Sequence[Lack]]:

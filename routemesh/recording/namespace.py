@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from routemesh.kernel import xtsave
-from routemesh.nodeplan import HOST, Address, Item, Link, LinkKind, Peer, Sysctl, Vxlan, XtChain
+from routemesh.nodeplan import HOST, Address, Item, ItemKey, Link, LinkKind, Peer, Sysctl, Vxlan, XtChain, key
 from routemesh.recording import connections, entries, links, nftables, routes, tables
 from routemesh.recording.source import Source
 from routemesh.snapshot import ConntrackEntry, NamespaceSnapshot, Part, Socket, Unread
@@ -27,6 +27,9 @@ class Kind(NamedTuple):
 
 
 NUMBERS = "netns-ids.txt"
+XTABLES, LEGACY = "iptables-save.txt", "iptables-legacy-save.txt"
+"""The second is of the older variant, and empty where the first is."""
+
 KINDS: Mapping[str, Kind] = {
     "ip-addr.json": Kind("which devices and addresses there are", "links"),
     "ip-addr.txt": Kind("which devices and addresses there are", "links"),
@@ -35,7 +38,8 @@ KINDS: Mapping[str, Kind] = {
     "ip-rule.txt": Kind("which routing table is asked", "rules"),
     "ip-neigh.txt": Kind("which MAC a packet is sent to", "neighbours"),
     "bridge-fdb.txt": Kind("which port or tunnel end a bridge sends a frame to", "fdb"),
-    "iptables-save.txt": Kind("what iptables does to a packet", "filters"),
+    XTABLES: Kind("what iptables does to a packet", "filters"),
+    LEGACY: Kind("what iptables-legacy does to a packet", "filters"),
     "nft-ruleset.json": Kind("what nftables does to a packet", "filters"),
     "nft-ruleset.txt": Kind("what nftables does to a packet", "filters"),
     "ipvsadm-Ln.txt": Kind("which tasks IPVS balances over", "balancing"),
@@ -121,10 +125,10 @@ def snapshot(files: Files, path: str, devices: Sequence[links.Device], peers: Ma
         items += entries.read_neighbours(source)
     if (source := files.source("bridge-fdb.txt")) is not None:
         items += entries.read_fdb(source)
-    if (source := files.source("iptables-save.txt")) is not None:
-        items += _chains(source)
+    chains, hidden = _chains(files)
+    items += chains
     rulesets = files.source("nft-ruleset.json") if files.ours else None, files.source("nft-ruleset.txt")
-    items += nftables.read(*rulesets, nftables.kept_by_iptables(files.texts))
+    items += nftables.read(*rulesets, nftables.kept_by_iptables(files.texts.get(XTABLES, ""), hidden))
     if (source := files.source("ipvsadm-Ln.txt")) is not None:
         items += tables.read_ipvs(source)
     if (source := files.source("ipvsadm-timeouts.txt")) is not None:
@@ -169,12 +173,23 @@ def _of_device(device: links.Device, peer: Peer | None) -> Iterator[Item]:
         yield Address(device.name, address)
 
 
-def _chains(source: Source) -> tuple[XtChain, ...]:
-    try:
-        return xtsave.every_chain(xtsave.parse(source.text))
-    except ValueError as error:
-        source.broken(str(error))
-        return ()
+def _chains(files: Files) -> tuple[tuple[XtChain, ...], Set[str]]:
+    """The chains of both variants, and the tables whose chains these are not: iptables can't show all that is in them."""
+    found: dict[ItemKey, XtChain] = {}
+    hidden: set[str] = set()
+    for name in (XTABLES, LEGACY) if files.ours or LEGACY in files.texts else (XTABLES,):
+        if (source := files.source(name)) is None:
+            continue
+        try:
+            saved = xtsave.parse(source.text)
+        except ValueError as error:
+            source.broken(str(error))
+            continue
+        beyond = {chain.table for chain in saved if chain.beyond and files.ours}  # then nft's JSON tells
+        for chain in xtsave.every_chain([chain for chain in saved if chain.table not in beyond]):
+            found[key(chain)] = xtsave.beside(found.get(key(chain)), chain, "legacy")
+        hidden |= beyond
+    return tuple(found.values()), hidden
 
 
 def _conntrack(files: Files) -> tuple[ConntrackEntry, ...] | None:

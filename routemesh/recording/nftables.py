@@ -8,7 +8,7 @@ Source: nft(8), libnftables-json(5); nftables' src/rule.c (chain_print).
 
 import json
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Set
 
 from routemesh.kernel import nftjson
 from routemesh.nodeplan import BUILT_IN, Item
@@ -24,10 +24,13 @@ _WARNING = re.compile(r"# Warning: table (?P<family>\w+) (?P<name>\S+) is manage
 _NOT_IPV4 = frozenset({"ip6", "arp"})
 
 
-def kept_by_iptables(texts: Mapping[str, str]) -> Set[Table]:
-    """The tables of which iptables-save has printed the rules, where it is the variant that keeps them in nftables."""
-    saved = texts.get("iptables-save.txt", "")
-    return {("ip", name) for name in BUILT_IN if "(nf_tables)" in saved and f"\n*{name}\n" in saved}
+def kept_by_iptables(saved: str, hidden: Set[str]) -> Set[Table]:
+    """The tables of which iptables-save has printed the rules, where it is the variant that keeps them in nftables.
+
+    `hidden`: those of which it could not print all.
+    """
+    names = BUILT_IN.keys() - hidden if "(nf_tables)" in saved else ()
+    return {("ip", name) for name in names if f"\n*{name}\n" in saved}
 
 
 def read(as_json: Source | None, as_text: Source | None, kept: Set[Table]) -> tuple[Item, ...]:

@@ -18,7 +18,7 @@ from routemesh.kernel import ipvs, netns, sysctl
 from routemesh.kernel.capabilities import has_nf_tables
 from routemesh.kernel.observe import numbers
 from routemesh.nodeplan import HOST
-from routemesh.recording.namespace import HOST_DIRECTORY, NUMBERS
+from routemesh.recording.namespace import HOST_DIRECTORY, LEGACY, NUMBERS, XTABLES
 from routemesh.recording.node import ABOUT, NETNS_DIRECTORY, VERSION, About
 from routemesh.snapshot import LINK_SYSCTLS, SYSCTLS
 
@@ -41,8 +41,8 @@ _IPVS: Mapping[str, tuple[str, ...]] = {
     "ipvsadm-Ln.txt": ("ipvsadm", "-Ln"),
     "ipvsadm-timeouts.txt": ("ipvsadm", "-L", "--timeout"),
 }
-_IPTABLES = (("iptables-nft-save", "-c"), ("iptables-legacy-save", "-c"))
 _PACKAGES = {"ip": "iproute2", "bridge": "iproute2", "ss": "iproute2", "nft": "nftables"}
+_LEGACY_TABLES = Path("/proc/thread-self/net/ip_tables_names")
 _IPVS_SYSCTLS = Path("/proc/sys/net/ipv4/vs")
 
 
@@ -120,12 +120,33 @@ def _outputs(place: Path, report: Report) -> Iterator[tuple[str, str]]:
             report.lacks(reason, str(place / file))
         else:
             yield file, output
-    saved, reasons = zip(*map(_run, _IPTABLES), strict=True)
-    if all(reasons):
-        report.lacks(reasons[0], str(place / "iptables-save.txt"))
-    else:
-        yield "iptables-save.txt", "".join(saved)
+    yield from _iptables(place, report)
     yield "sysctl.txt", "".join(_settings())
+
+
+def _iptables(place: Path, report: Report) -> Iterator[tuple[str, str]]:
+    """Both variants may have rules, and packets meet both; where the older has none, its program need not be there."""
+    newer, why_not = _run(("iptables-nft-save", "-c"))
+    older, why_not_older = _run(("iptables-legacy-save", "-c"))
+    if not why_not:
+        yield XTABLES, newer
+        if not why_not_older or not _has_legacy_tables():
+            yield LEGACY, older
+        else:
+            report.lacks(why_not_older, str(place / LEGACY))
+    elif not why_not_older:
+        yield XTABLES, older
+        yield LEGACY, ""
+    else:
+        report.lacks(why_not, str(place / XTABLES))
+
+
+def _has_legacy_tables() -> bool:
+    """Source: the kernel's net/netfilter/x_tables.c (xt_proto_init)."""
+    try:
+        return bool(_LEGACY_TABLES.read_text().strip())
+    except OSError:
+        return False
 
 
 def _run(argv: Sequence[str]) -> tuple[str, str]:

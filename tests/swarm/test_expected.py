@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from routemesh.doctor.mesh import Lack
 from routemesh.nodeplan import (
     HOST,
     Address,
@@ -19,7 +20,7 @@ from routemesh.nodeplan import (
     Sysctl,
     XtChain,
 )
-from routemesh.recording.expected import Lack, lacking
+from routemesh.recording.expected import lacking
 from routemesh.snapshot import ClusterSnapshot, Names, Unread
 from tests.swarm.recorded import DATA, recording
 

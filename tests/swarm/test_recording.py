@@ -24,6 +24,7 @@ from routemesh.nodeplan import (
     Route,
     RoutingRule,
     Sysctl,
+    Unknown,
     Vxlan,
     XtChain,
 )
@@ -41,6 +42,7 @@ STEPS = (
     *sorted(f"faults/{each.name}" for each in (DATA / "faults").iterdir()),
 )
 OVERLAY = "1-mwyjqw5o1s"
+LEGACY = "host/iptables-legacy-save.txt"
 
 
 def texts(step: str, node: str) -> dict[str, str]:
@@ -361,6 +363,16 @@ def test_rules_of_every_chain_are_there() -> None:
     chains = {(chain.table, chain.name): chain for chain in recording("2-service").nodes["swarm1"].host.of(XtChain)}
     assert len(chains["nat", "DOCKER-INGRESS"].rules) == 2
     assert chains["filter", "FORWARD"].policy == "DROP"
+
+
+def test_a_chain_that_both_variants_have_is_not_told_as_one() -> None:
+    older = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"
+    chains = {(chain.table, chain.name): chain for chain in damaged(LEGACY, older).nodes["swarm1"].host.of(XtChain)}
+    first = chains["filter", "FORWARD"].rules[0]
+    assert first == (Unknown("iptables-legacy has the chain FORWARD too"),)
+    assert len(chains["filter", "INPUT"].rules) == 0
+    told = set(all_unread(damaged(LEGACY, None)))
+    assert any(unread.what == f"node1/{LEGACY}" and unread.part == "filters" for unread in told)
 
 
 def test_a_directory_that_is_no_recording_is_refused(tmp_path: Path) -> None:
