@@ -260,6 +260,13 @@ class TestLinuxIpvs(IpvsContract):
         assert by_hand("-S -n") == others
         assert node.run("ipvsadm", "-S", "-n") == "-A -f 256 -s wrr\n"
 
+    def test_what_a_task_balances_in_its_own_namespace_is_its_own(self, kernel: Kernel) -> None:
+        self.do(kernel, Create(HOST, Netns("task")))
+        inside = ("nsenter", f"--net={kernel.netns_path('task')}", "ipvsadm")
+        subprocess.run((*inside, "-A", "-f", "256", "-s", "rr"), check=True, timeout=30)
+        assert "task" not in kernel.read(NodePlan()).namespaces
+        self.do(kernel, Delete(HOST, Netns("task")))
+
     def test_an_unknown_scheduler_is_refused_by_name(self, kernel: Kernel) -> None:
         odd = replace(WEB, mark=300, scheduler="nonesuch")
         for op in (Create(SANDBOX, odd), Change(SANDBOX, WEB, replace(odd, mark=256))):
