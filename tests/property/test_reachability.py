@@ -36,7 +36,8 @@ def specification(state: State, entry: Node, attempt: Attempt, protocol: Protoco
     ]
     near = [server for server in servers if server[0].node_id == entry.id]
     if servers and locality(state, servers[0][0]) is not Locality.ANY:
-        servers = near if near or locality(state, servers[0][0]) is Locality.LOCAL_ONLY else servers
+        takes = any(share(state, task) for task, _ in near)
+        servers = near if takes or locality(state, servers[0][0]) is Locality.LOCAL_ONLY else servers
     keeps = all(task.spec.client_ip is ClientIp.KEEP for task, _ in servers) and entry.id in live
     seen_as = attempt.seen_as if keeps and not hides(entry, attempt) else entry.ingress_address
     shares = {task.id: share(state, task) for task, _ in servers if share(state, task)} if entry.id in live else {}
