@@ -139,11 +139,16 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
 
 
 async def _observe(
-    reader: Executor, options: NodeOptions, caps: Capabilities, node: Node, ports: Collection[tuple[Protocol, int]] | None
+    reader: Executor,
+    options: NodeOptions,
+    caps: Capabilities,
+    node: Node,
+    ports: Collection[tuple[Protocol, int]] | None,
+    namespaces: Collection[str] | None,
 ) -> NodeSnapshot:
     """Read this node's kernel in the thread of `reader`: that goes from namespace to namespace."""
     engine: Literal["nftables", "ipvs"] = "ipvs" if node.engine == "ipvs" else "nftables"
-    read = partial(observe_node, node.name, engine, (node.address,), options.run_dir / "netns", caps, ports)
+    read = partial(observe_node, node.name, engine, (node.address,), options.run_dir / "netns", caps, ports, namespaces)
     return await asyncio.get_running_loop().run_in_executor(reader, read)
 
 

@@ -6,19 +6,21 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from routemesh.api import wire
-from routemesh.api.plain import restored
 from routemesh.errors import RoutemeshError, Unavailable, UserError
+from routemesh.explain.nouns import Explanation
 from routemesh.model import Protocol, ServiceSpec
-from routemesh.snapshot import ClusterSnapshot
 
 ANSWER_TIMEOUT_S = 30.0
 """The longest that a daemon may be silent; more than any wait of its own."""
 
 Network = Mapping[str, Any]
+if TYPE_CHECKING:
+    from routemesh.snapshot import ClusterSnapshot
+
 T = TypeVar("T")
 
 
@@ -111,8 +113,15 @@ class Client:
         """What a node would change in its kernel now."""
         return self._get(f"/nodes/{_quoted(ref)}/diff", wire.DiffInfo)
 
-    def snapshot(self, ports: Iterable[tuple[Protocol, int]] = ()) -> ClusterSnapshot:
+    def explain(self, target: str, client: str = "", outside: str = "") -> Explanation:
+        """Which way a connection of `client` to NODE:PORT[/udp] takes; `outside`: an address that is no node's."""
+        return self._get("/explain", Explanation, target=target, client=client, outside=outside)
+
+    def snapshot(self, ports: Iterable[tuple[Protocol, int]] = ()) -> "ClusterSnapshot":
         """Everything in the kernels of all nodes; with `ports` only connections that asked for one of these."""
+        from routemesh.api.plain import restored  # knows every noun, which takes time to load
+        from routemesh.snapshot import ClusterSnapshot
+
         query = urlencode([("port", f"{number}/{protocol}") for protocol, number in ports])
         return restored(ClusterSnapshot, self._ask("GET", f"/snapshot?{query}", dict[str, Any]))
 

@@ -25,9 +25,12 @@ class Logs(Protocol):
 
 
 class Observe(Protocol):
-    """Reads this node's kernel, everything in it; of connections only those that asked for `ports`, if given."""
+    """Reads this node's kernel, everything in it; of connections only those that asked for `ports`, if given, and besides the
+    node's own only these `namespaces`."""
 
-    def __call__(self, node: Node, ports: Collection[tuple[L4, int]] | None) -> Awaitable[NodeSnapshot]:
+    def __call__(
+        self, node: Node, ports: Collection[tuple[L4, int]] | None, namespaces: Collection[str] | None
+    ) -> Awaitable[NodeSnapshot]:
         """Read."""
         ...
 

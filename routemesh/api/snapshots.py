@@ -5,7 +5,9 @@ unread: it may be large.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Set
+from typing import TypeVar
+from urllib.parse import urlencode
 
 import msgspec
 from aiohttp import web
@@ -13,17 +15,18 @@ from aiohttp import web
 from routemesh import names
 from routemesh.api import peer, wire
 from routemesh.api.context import CONTEXT, Context
-from routemesh.api.plain import plain
+from routemesh.api.plain import plain, restored
 from routemesh.api.reply import json_reply
 from routemesh.decide import admit
 from routemesh.errors import RoutemeshError, UserError
 from routemesh.model import ClientIp, Node, NodeState, Protocol, Service, State, Task
-from routemesh.snapshot import NamedNetwork, NamedNode, NamedPort, NamedService, NamedTask, Names
+from routemesh.snapshot import ClusterSnapshot, NamedNetwork, NamedNode, NamedPort, NamedService, NamedTask, Names, NodeSnapshot
 
 PATH = f"{wire.PREFIX}/snapshot"
 ANSWER_WITHIN_S = 5.0
 
-Ports = frozenset[tuple[Protocol, int]]
+T = TypeVar("T")
+Ports = Set[tuple[Protocol, int]]
 
 
 async def _node_snapshot(request: web.Request) -> web.Response:
@@ -32,33 +35,63 @@ async def _node_snapshot(request: web.Request) -> web.Response:
     node = admit.find_node(state, request.match_info["ref"])
     if not peer.is_here(request, context, node):
         return json_reply(await _asked(node, request.query_string))
-    return json_reply(await _here(context, node, _ports(request)))
+    return json_reply(plain(await context.observe(node, _ports(request), _namespaces(request)), compact=True))
 
 
 async def _cluster_snapshot(request: web.Request) -> web.Response:
     """All nodes at once. One that can't be read is told by its name, with the reason."""
     context, ports = request.app[CONTEXT], _ports(request)
     state = await context.store.snapshot()
-    nodes = sorted(state.nodes.values(), key=lambda node: node.name)
 
     async def read(node: Node) -> object:
+        if node.id == context.node_id:
+            return plain(await context.observe(node, ports, None), compact=True)
+        return await _asked(node, request.query_string)
+
+    found, absent = await _from_all(state, read)
+    return json_reply({"item": "ClusterSnapshot", "nodes": found, "names": plain(named(state, absent), compact=True)})
+
+
+async def cluster_snapshot(
+    context: Context, state: State, ports: Ports, namespaces: Mapping[str, Collection[str]] | None = None
+) -> ClusterSnapshot:
+    """All nodes; of `namespaces`, if given, only these by node name, besides the nodes' own."""
+
+    async def read(node: Node) -> NodeSnapshot:
+        wanted = None if namespaces is None else namespaces.get(node.name, ())
+        if node.id == context.node_id:
+            return await context.observe(node, ports, wanted)
+        query = [("port", f"{number}/{protocol}") for protocol, number in ports]
+        query += [("netns", name) for name in wanted or ()]
+        raw = await _asked(node, urlencode(query))
+        return await asyncio.to_thread(lambda: restored(NodeSnapshot, msgspec.json.decode(raw)))
+
+    found, absent = await _from_all(state, read)
+    return ClusterSnapshot(nodes=found, names=named(state, absent))
+
+
+async def _from_all(state: State, read: Callable[[Node], Awaitable[T]]) -> tuple[dict[str, T], dict[str, str]]:
+    """What each node has by name, and why others have nothing."""
+    nodes = sorted(state.nodes.values(), key=lambda node: node.name)
+
+    async def attempt(node: Node) -> T | RoutemeshError:
         try:
-            return await (_here(context, node, ports) if node.id == context.node_id else _asked(node, request.query_string))
+            return await read(node)
         except RoutemeshError as error:
             return error
 
-    found = dict(zip((node.name for node in nodes), await asyncio.gather(*map(read, nodes)), strict=True))
-    absent = {name: str(outcome) for name, outcome in found.items() if isinstance(outcome, RoutemeshError)}
-    read_ones = {name: outcome for name, outcome in found.items() if name not in absent}
-    return json_reply({"item": "ClusterSnapshot", "nodes": read_ones, "names": plain(named(state, absent), compact=True)})
-
-
-async def _here(context: Context, node: Node, ports: Ports | None) -> object:
-    return plain(await context.observe(node, ports), compact=True)
+    outcomes = dict(zip((node.name for node in nodes), await asyncio.gather(*map(attempt, nodes)), strict=True))
+    absent = {name: str(outcome) for name, outcome in outcomes.items() if isinstance(outcome, RoutemeshError)}
+    return {name: outcome for name, outcome in outcomes.items() if not isinstance(outcome, RoutemeshError)}, absent
 
 
 async def _asked(node: Node, query: str) -> msgspec.Raw:
     return await peer.get(node, f"/nodes/{node.id}/snapshot?{query}", msgspec.Raw, within_s=ANSWER_WITHIN_S)
+
+
+def _namespaces(request: web.Request) -> list[str] | None:
+    """`netns=NAME`, any number of times: only these are read, besides the node's own."""
+    return request.query.getall("netns", None)
 
 
 def _ports(request: web.Request) -> Ports | None:

@@ -1,5 +1,9 @@
-"""`routemesh explain [CLIENT] NODE:PORT[/udp]`: which way a connection takes, and which hop is broken."""
+"""`routemesh explain [CLIENT] NODE:PORT[/udp]`: which way a connection takes, and which hop is broken.
 
+The answer is the daemon's. Only recordings, a Docker Swarm, and a lab's nodes whose daemons are silent are explained here.
+"""
+
+import shutil
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,11 +12,11 @@ import click
 
 from routemesh.cli.host import Host
 from routemesh.cli.output import is_terminal
-from routemesh.errors import RoutemeshError, UserError
-from routemesh.model import Protocol
+from routemesh.errors import Unavailable, UserError
 
 if TYPE_CHECKING:
-    from routemesh.explain import Explanation, Repairs
+    from routemesh.explain.mend import Repairs
+    from routemesh.explain.nouns import Explanation
     from routemesh.snapshot import ClusterSnapshot
 
 FORMATS = ("text", "json", "svg", "html", "mermaid")
@@ -35,65 +39,71 @@ def explain(host: Host, question: tuple[str, ...], format_: str, recordings: tup
     \b
     Exit status: 0 every way arrives, 3 something on the way is broken, 1 it can't be told.
     """
-    from routemesh.explain import ask, explain, target
-
     if len(question) > _MOST_WORDS:
         raise click.UsageError(f"got {len(question)} words, but a question is [CLIENT] NODE:PORT[/udp]")
-    wanted = target(question[-1])
-    cluster, outside = _read(host, recordings, swarm, [(wanted.protocol, wanted.port)])
-    asked = ask(cluster, wanted, question[0] if len(question) == _MOST_WORDS else "", outside)
-    found = explain(cluster, asked)
-    if found.outcome in ("partly", "broken"):
-        repairs = _of_a_swarm(cluster) if recordings or swarm else _repairs(host, found)
-        found = explain(cluster, asked, repairs)
+    if recordings and swarm:
+        raise UserError("--from and --swarm exclude one another: a recording is of a Swarm by itself")
+    wanted, client = question[-1], question[0] if len(question) == _MOST_WORDS else ""
+    found = _of_recordings(_read(recordings), wanted, client) if recordings or swarm else _asked(host, wanted, client)
     click.echo(_printed(found, format_), nl=False)
     if found.status:
         raise click.exceptions.Exit(found.status)
 
 
-def _read(
-    host: Host, recordings: tuple[Path, ...], swarm: bool, ports: list[tuple[Protocol, int]]
-) -> "tuple[ClusterSnapshot, IPv4Address | None]":
-    """What to explain, and the address of somebody outside, where that is known."""
-    if recordings and swarm:
-        raise UserError("--from and --swarm exclude one another: a recording is of a Swarm by itself")
+def _read(recordings: tuple[Path, ...]) -> "ClusterSnapshot":
+    """The recordings; without any, this Swarm node."""
     if recordings:
         from routemesh.recording.read import read
 
-        return read(recordings), None
-    if swarm:
-        from routemesh.recording.swarm import live
+        return read(recordings)
+    from routemesh.recording.swarm import live
 
-        return live(), None
-    from routemesh.lab import direct
-
-    client = host.client()
-    return direct.with_silent_nodes(client.snapshot(ports), host.socket()), direct.client_address(host.socket())
+    return live()
 
 
-def _repairs(host: Host, found: "Explanation") -> "Repairs":
-    """What the nodes on the way would change by themselves; one that does not say is left out."""
-    from routemesh.explain import Repair
-
-    client = host.client()
-    repairs = {}
-    nodes = {step.node for way in found.ways for step in (*way.there, *way.back)} | {cause.node for cause in found.causes}
-    for name in sorted(nodes - {""}):
-        try:
-            repairs[name] = [Repair(op.netns, op.command) for op in client.diff(name).ops]
-        except RoutemeshError:
-            continue
-    return repairs
-
-
-def _of_a_swarm(cluster: "ClusterSnapshot") -> "Repairs":
-    """What the nodes of a Swarm lack, by what their manager knows."""
-    from routemesh.explain import Repair
+def _of_recordings(cluster: "ClusterSnapshot", wanted: str, client: str) -> "Explanation":
+    """Where something is broken, with what the nodes of a Swarm lack by what their manager knows."""
+    from routemesh.explain.mend import Repair
     from routemesh.recording.expected import lacking
 
-    return {
-        node: [Repair(lack.netns, lack.command) for lack in lacks if lack.command] for node, lacks in lacking(cluster).items()
-    }
+    found = _explained(cluster, wanted, client, None)
+    if found.outcome not in ("partly", "broken"):
+        return found
+    lacks = lacking(cluster)
+    repairs = {node: [Repair(lack.netns, lack.command) for lack in found if lack.command] for node, found in lacks.items()}
+    return _explained(cluster, wanted, client, None, repairs)
+
+
+def _asked(host: Host, wanted: str, client: str) -> "Explanation":
+    """What the daemon says. In a lab, nodes whose daemons are silent are on this machine all the same."""
+    from routemesh.lab import find
+
+    socket = host.socket()
+    lab = next((lab for lab in find.running_labs() if socket.is_relative_to(lab.directory)), None)
+    outside = "" if lab is None else str(lab.client)
+    try:
+        found = host.client().explain(wanted, client, outside)
+    except Unavailable:
+        if lab is None:
+            raise
+    else:
+        if lab is None or not found.unread_nodes:
+            return found
+    from routemesh.explain.ask import target
+    from routemesh.lab import direct
+
+    asked = target(wanted)
+    cluster = direct.with_silent_nodes(host.client().snapshot([(asked.protocol, asked.port)]), lab)
+    return _explained(cluster, wanted, client, lab.client)
+
+
+def _explained(
+    cluster: "ClusterSnapshot", wanted: str, client: str, outside: IPv4Address | None, repairs: "Repairs | None" = None
+) -> "Explanation":
+    from routemesh.explain.answer import explain
+    from routemesh.explain.ask import ask, target
+
+    return explain(cluster, ask(cluster, target(wanted), client, outside), repairs)
 
 
 def _printed(found: "Explanation", format_: str) -> str:
@@ -104,14 +114,8 @@ def _printed(found: "Explanation", format_: str) -> str:
     if format_ == "text":
         from routemesh.explain.text import Screen, text
 
-        return text(found, Screen(colour=is_terminal(), width=_width()))
+        width = shutil.get_terminal_size().columns if is_terminal() else 0
+        return text(found, Screen(colour=is_terminal(), width=width))
     from routemesh.explain.picture import html, mermaid, svg
 
     return {"svg": svg, "html": html, "mermaid": mermaid}[format_](found)
-
-
-def _width() -> int:
-    """The terminal's width; 0 where there is none."""
-    import shutil
-
-    return shutil.get_terminal_size().columns if is_terminal() else 0

@@ -5,7 +5,10 @@ from typing import NamedTuple
 
 from routemesh.doctor import Finding, State
 from routemesh.errors import RoutemeshError
-from routemesh.explain import Explanation, Repair, Repairs, Target, ask, explain
+from routemesh.explain.answer import explain
+from routemesh.explain.ask import Target, ask
+from routemesh.explain.mend import Repair, Repairs
+from routemesh.explain.nouns import Explanation
 from routemesh.snapshot import ClusterSnapshot, NamedPort, NamedService, Unread
 
 _MOST_NAMED = 3

@@ -109,7 +109,7 @@ class Way:
 class Explanation:
     """The answer. `verdict` is one line; `causes` come in the order in which a packet meets them, the first is the verdict's.
 
-    `reached`: the tasks that connections get to. `notes`: what else is worth knowing.
+    `reached`: the tasks that connections get to. `notes`: what else is worth knowing. `unread_nodes`: of which nothing was read.
     """
 
     version: int
@@ -120,6 +120,7 @@ class Explanation:
     causes: tuple[Cause, ...]
     ways: tuple[Way, ...]
     notes: tuple[str, ...] = ()
+    unread_nodes: tuple[str, ...] = ()
 
     @property
     def status(self) -> int:

@@ -266,21 +266,23 @@ def observe_node(
     directory: Path,
     caps: Capabilities,
     ports: Ports | None = None,
+    namespaces: Collection[str] | None = None,
     own: Path | None = None,
 ) -> NodeSnapshot:
-    """The node whose `own` namespace is the process's unless said otherwise, and whose others are files in `directory`. Of its
-    `addresses` on the underlay the advertised one is the first."""
+    """The node whose `own` namespace is the process's unless said otherwise, and whose others are files in `directory`; of those
+    only `namespaces`, if given. Of its `addresses` on the underlay the advertised one is the first."""
     paths = {HOST: own or Path(f"/proc/{os.getpid()}/ns/net")}
-    paths |= {found: directory / found for found in sorted(netns.identities(directory))}
-    namespaces = observe(paths, ports)
-    devices = (item.link for item in namespaces[HOST].of(Address) if item.address.ip in addresses)
+    there = sorted(netns.identities(directory))
+    paths |= {found: directory / found for found in there if namespaces is None or found in namespaces}
+    spaces = observe(paths, ports)
+    devices = (item.link for item in spaces[HOST].of(Address) if item.address.ip in addresses)
     return NodeSnapshot(
         name=name,
         kind="routemesh",
         engine=engine,
         addresses=addresses,
         device=next(devices, ""),
-        namespaces=namespaces,
+        namespaces=spaces,
         kernel=caps.kernel,
         iptables=caps.iptables,
         at=time.time(),

@@ -1,22 +1,16 @@
 """A lab's nodes whose daemons do not answer: their kernels are on this machine, and can be read without them."""
 
 from dataclasses import replace
-from ipaddress import IPv4Address
-from pathlib import Path
 from typing import Literal
 
 from routemesh.kernel.observe import observe_node
-from routemesh.lab import find, topology
 from routemesh.lab.find import Lab
 from routemesh.nodeplan import HOST, Capabilities
 from routemesh.snapshot import ClusterSnapshot, NodeSnapshot
 
 
-def with_silent_nodes(cluster: ClusterSnapshot, socket: Path) -> ClusterSnapshot:
-    """The snapshot, in which nodes of the lab of that socket that were not asked are read directly, where they are on."""
-    lab = _lab(socket)
-    if lab is None:
-        return cluster
+def with_silent_nodes(cluster: ClusterSnapshot, lab: Lab) -> ClusterSnapshot:
+    """The snapshot, in which nodes of the lab whose daemons did not answer are read directly, where they are switched on."""
     nodes = dict(cluster.nodes)
     known = []
     for node in cluster.names.nodes:
@@ -25,15 +19,6 @@ def with_silent_nodes(cluster: ClusterSnapshot, socket: Path) -> ClusterSnapshot
             nodes[node.name] = found
         known.append(node if found is None else replace(node, absent=""))
     return replace(cluster, nodes=nodes, names=replace(cluster.names, nodes=tuple(known)))
-
-
-def client_address(socket: Path) -> IPv4Address | None:
-    """The address of the client of the lab of that socket."""
-    return None if _lab(socket) is None else topology.address(topology.CLIENT)
-
-
-def _lab(socket: Path) -> Lab | None:
-    return next((lab for lab in find.running_labs() if socket.is_relative_to(lab.directory)), None)
 
 
 def _read(lab: Lab, name: str) -> NodeSnapshot | None:

@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from routemesh.errors import NotFound, UserError
@@ -55,6 +56,11 @@ class Lab:
     def database(self) -> Path:
         """The store of all its nodes."""
         return self.directory / "state.db"
+
+    @property
+    def client(self) -> IPv4Address:
+        """The address of the client outside."""
+        return topology.address(topology.CLIENT)
 
     def node(self, name: str) -> NodeOptions:
         """A node's daemon. Raises NotFound."""

@@ -93,7 +93,9 @@ class Daemon:
             observe=self._observe,
         )
 
-    async def _observe(self, node: Node, ports: Collection[tuple[Protocol, int]] | None) -> NodeSnapshot:
+    async def _observe(
+        self, node: Node, ports: Collection[tuple[Protocol, int]] | None, namespaces: Collection[str] | None
+    ) -> NodeSnapshot:
         own = NamespaceSnapshot(path="", items=(Sysctl("net/ipv4/ip_forward", "1"),))
         return NodeSnapshot(
             name=node.name, kind="routemesh", engine="nftables", addresses=(node.address,), device="eth0", namespaces={"": own}

@@ -14,7 +14,10 @@ import msgspec
 import pytest
 
 from routemesh.errors import NotFound, RoutemeshError, Unavailable, UserError
-from routemesh.explain import Explanation, Repair, Way, ask, explain, target
+from routemesh.explain.answer import explain
+from routemesh.explain.ask import ask, target
+from routemesh.explain.mend import Repair
+from routemesh.explain.nouns import Explanation, Way
 from routemesh.explain.picture import html, mermaid, svg
 from routemesh.explain.picture.layout import layout
 from routemesh.explain.picture.scene import scene
@@ -255,7 +258,7 @@ def test_twenty_tasks_stay_readable(healthy: ClusterSnapshot) -> None:
 def test_json_is_the_explanation_with_its_version(broken: Explanation) -> None:
     found = json.loads(msgspec.json.encode(broken))
     assert found["version"] == 1
-    assert found.keys() == {"version", "question", "outcome", "verdict", "reached", "causes", "ways", "notes"}
+    assert found.keys() == {"version", "question", "outcome", "verdict", "reached", "causes", "ways", "notes", "unread_nodes"}
     assert msgspec.convert(found, Explanation) == broken
 
 

@@ -1,0 +1,58 @@
+"""Question: how long does `routemesh explain` take, with everything read from the kernels of all nodes?
+
+Setup: a lab of three nodes, 10 services that publish 10 ports each, 3 tasks each: 100 published ports, 30 tasks. Measured: the
+whole command, and of it what the daemon takes for the answer (all read their kernels, one walks) and what to print it.
+Budget (issue): 300 ms.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from bench.cluster import client, lab, run_service
+from bench.measurement import Limit, Measurement
+from routemesh.errors import Unavailable
+from routemesh.explain.text import text
+from routemesh.lab.find import NAME_VARIABLE, Lab
+from routemesh.model import Publish, ServiceSpec
+
+RUNS = 15
+BUDGET_MS = 300
+SERVICES, PORTS, TASKS = 10, 10, 3
+FIRST_PORT = 20_000
+QUESTION = f"node1:{FIRST_PORT}"
+
+
+def measure(runs: int) -> Iterator[Measurement]:
+    """The same question over and over."""
+    with lab() as made:
+        for number in range(SERVICES):
+            publish = tuple(Publish(published=FIRST_PORT + number * PORTS + port, target=80 + port) for port in range(PORTS))
+            command = ("sleep", "1000000") if number else ("routemesh", "whoami")
+            run_service(client(made), ServiceSpec(name=f"s{number}", command=command, replicas=TASKS, publish=publish))
+        whole = [_command_ms(made) for _ in range(runs)]
+        parts = [_parts_ms(made) for _ in range(runs)]
+    ports = SERVICES * PORTS
+    yield Measurement(f"{ports} ports, {SERVICES * TASKS} tasks: the whole command", whole, "ms", Limit(BUDGET_MS))
+    for number, part in enumerate(("the daemon's answer", "printing it")):
+        yield Measurement(f"  of which {part}", [one[number] for one in parts], "ms")
+
+
+def _command_ms(made: Lab) -> float:
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "routemesh", "explain", QUESTION]
+    done = subprocess.run(command, env={NAME_VARIABLE: made.name, "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"}, capture_output=True)
+    took = time.perf_counter() - started
+    if done.returncode != 0:
+        raise Unavailable(f"{' '.join(command)}: status {done.returncode}: {done.stderr.decode()}{done.stdout.decode()[-300:]}")
+    return took * 1000
+
+
+def _parts_ms(made: Lab) -> tuple[float, float]:
+    times = [time.perf_counter()]
+    found = client(made).explain(QUESTION, "", str(made.client))
+    times.append(time.perf_counter())
+    text(found)
+    times.append(time.perf_counter())
+    return (times[1] - times[0]) * 1000, (times[2] - times[1]) * 1000

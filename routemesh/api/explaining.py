@@ -1,0 +1,105 @@
+"""`GET /explain`: all nodes are read and the way is walked where it is asked, so that only the answer travels.
+
+First just what is on the way as it should be is read: of the tasks, those of the service. Only where that leaves something untold
+all is read. Reading and walking are done in threads; what they need is loaded when first asked for.
+"""
+
+import asyncio
+from collections.abc import Collection, Mapping
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from routemesh import names
+from routemesh.api import peer, wire
+from routemesh.api.context import CONTEXT, Context
+from routemesh.api.describe import diff_info
+from routemesh.api.reply import json_reply
+from routemesh.api.snapshots import cluster_snapshot
+from routemesh.errors import RoutemeshError, UserError
+from routemesh.model import Node, State, Task
+from routemesh.plan.view import view
+
+if TYPE_CHECKING:
+    from routemesh.explain.ask import Target
+    from routemesh.explain.mend import Repairs
+    from routemesh.explain.nouns import Explanation
+    from routemesh.snapshot import ClusterSnapshot
+
+PATH = f"{wire.PREFIX}/explain"
+
+
+async def _explain(request: web.Request) -> web.Response:
+    """`target=NODE:PORT[/udp]`, `client` who asks, `outside` the address of somebody who is no node."""
+    from routemesh.explain.ask import target
+
+    context, wanted = request.app[CONTEXT], target(request.query.get("target", ""))
+    client, outside = request.query.get("client", ""), _address(request.query.get("outside", ""))
+    state = await context.store.snapshot()
+    cluster = await cluster_snapshot(context, state, {(wanted.protocol, wanted.port)}, _on_the_way(state, wanted, client))
+    found = await _answered(cluster, wanted, client, outside)
+    if found.outcome != "reaches":
+        cluster = await cluster_snapshot(context, state, {(wanted.protocol, wanted.port)})
+        found = await _answered(cluster, wanted, client, outside)
+    if found.outcome in ("partly", "broken"):
+        found = await _answered(cluster, wanted, client, outside, await _repairs(context, state, found))
+    return json_reply(found)
+
+
+async def _answered(
+    cluster: "ClusterSnapshot", wanted: "Target", client: str, outside: IPv4Address | None, repairs: "Repairs | None" = None
+) -> "Explanation":
+    from routemesh.explain.answer import explain
+    from routemesh.explain.ask import ask
+
+    return await asyncio.to_thread(lambda: explain(cluster, ask(cluster, wanted, client, outside), repairs))
+
+
+def _on_the_way(state: State, wanted: "Target", client: str) -> Mapping[str, Collection[str]]:
+    """The namespaces to be read by node name, besides the nodes' own, sandboxes and overlays."""
+    found: dict[str, set[str]] = {node.name: set() for node in state.nodes.values()}
+    if state.cluster is None:
+        return found
+    for task in state.tasks.values():
+        node = None if task.node_id is None or task.status.state.ended else state.nodes.get(task.node_id)
+        publishes = any((port.protocol, port.published) == (wanted.protocol, wanted.port) for port in task.spec.publish)
+        if node is not None and (publishes or _is(task, node, client.partition(":")[0])):
+            found[node.name].add(names.container_id(task.id))
+    for spaces in found.values():
+        spaces |= {names.SANDBOX, names.overlay_netns(state.cluster.ingress_id)}
+    return found
+
+
+def _is(task: Task, node: Node, client: str) -> bool:
+    return client in (names.task_name(task.spec.name, task.slot, node.name), names.container_id(task.id))
+
+
+async def _repairs(context: Context, state: State, found: "Explanation") -> "Repairs":
+    """What the nodes on the way would change by themselves; one that does not say is left out."""
+    from routemesh.explain.mend import Repair
+
+    passed = {step.node for way in found.ways for step in (*way.there, *way.back)} | {cause.node for cause in found.causes}
+    nodes = [node for node in state.nodes.values() if node.name in passed]
+
+    async def diff(node: Node) -> list[Repair]:
+        try:
+            if node.id == context.node_id:
+                told = diff_info(node, await context.diff(view(state, node.id)), context.netns_path)
+            else:
+                told = await peer.get(node, f"/nodes/{node.id}/diff", wire.DiffInfo)
+        except RoutemeshError:
+            return []
+        return [Repair(op.netns, op.command) for op in told.ops]
+
+    return dict(zip((node.name for node in nodes), await asyncio.gather(*map(diff, nodes)), strict=True))
+
+
+def _address(text: str) -> IPv4Address | None:
+    try:
+        return IPv4Address(text) if text else None
+    except ValueError:
+        raise UserError(f"outside={text} in the query is no IPv4 address") from None
+
+
+ROUTES = (web.get(PATH, _explain),)

@@ -1,0 +1,108 @@
+"""From a question and what was read to an Explanation. PURE."""
+
+from routemesh.explain import cause
+from routemesh.explain.ask import Asked
+from routemesh.explain.mend import Repairs
+from routemesh.explain.nouns import VERSION, Cause, Explanation, Outcome, Question, Way
+from routemesh.explain.way import Places, way
+from routemesh.snapshot import ClusterSnapshot
+from routemesh.walk import OUTSIDE, Delivered, Packet, Unclear, Walk, every_way, observed
+
+_MOST_NOTES = 8
+
+
+def explain(cluster: ClusterSnapshot, asked: Asked, repairs: Repairs | None = None) -> Explanation:
+    """Every way that the first packet of a connection may take through what was read, and what to think of it.
+
+    `repairs`: what nodes would change by themselves, where they were asked.
+    """
+    packet = Packet(protocol=asked.target.protocol, source=asked.source, destination=asked.destination)
+    branches = every_way(observed(cluster), packet, asked.start)
+    places = Places(cluster)
+    ways = tuple(way(places, branch, taken=cause.takes_it(places, asked, branch.outcome.place)) for branch in branches)
+    causes = _causes(places, asked, branches, ways, repairs or {})
+    outcome = _outcome(branches, ways, causes)
+    reached = tuple(dict.fromkeys(sorted(each.task or each.node for each in ways if each.arrives)))
+    return Explanation(
+        version=VERSION,
+        question=_question(asked),
+        outcome=outcome,
+        verdict=_verdict(asked, outcome, reached, ways, causes),
+        reached=reached,
+        causes=causes,
+        ways=ways,
+        notes=tuple(_notes(places, asked, ways, causes)),
+        unread_nodes=tuple(node.name for node in cluster.names.nodes if node.absent),
+    )
+
+
+def _causes(places: Places, asked: Asked, branches: Walk, ways: tuple[Way, ...], repairs: Repairs) -> tuple[Cause, ...]:
+    """The first cause on the way comes first; a service without tasks explains everything else."""
+    reached = {each.task for each in ways if each.arrives}
+    of_service = list(cause.of_service(places, asked, branches, repairs))
+    of_ways: list[Cause] = []
+    for number, (branch, each) in enumerate(zip(branches, ways, strict=True)):
+        of_ways += cause.of_branch(places, asked, branch, number, each, repairs)
+    found = [*of_ways, *of_service] if reached else [*of_service, *of_ways]
+    seen: dict[tuple[str, str, str], Cause] = {}
+    for each_cause in found:
+        seen.setdefault((each_cause.node, each_cause.namespace, each_cause.why), each_cause)
+    return tuple(seen.values())
+
+
+def _outcome(branches: Walk, ways: tuple[Way, ...], causes: tuple[Cause, ...]) -> Outcome:
+    if any(each.arrives for each in ways):
+        return "partly" if causes else "reaches"
+    ends = (branch.outcome.reply if isinstance(branch.outcome, Delivered) else branch.outcome for branch in branches)
+    return "untold" if all(isinstance(end, Unclear) for end in ends) else "broken"
+
+
+def _verdict(asked: Asked, outcome: Outcome, reached: tuple[str, ...], ways: tuple[Way, ...], causes: tuple[Cause, ...]) -> str:
+    port = f"{asked.target.node}:{asked.target.port}/{asked.target.protocol}"
+    first = f"{causes[0].place}: {causes[0].why}" if causes else ""
+    match outcome:
+        case "reaches":
+            return f"{port} reaches {_listed(reached)}"
+        case "partly":
+            return f"{port} reaches {_listed(reached)}, but {first}"
+        case "broken":
+            return f"{port} is broken at {first}"
+        case "untold":
+            return f"where {port} leads can't be told: {first}"
+
+
+def _listed(words: tuple[str, ...]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _question(asked: Asked) -> Question:
+    return Question(
+        client=asked.client,
+        client_node=asked.start.node,
+        client_namespace=asked.start.netns,
+        source=str(asked.source),
+        destination=str(asked.destination),
+        protocol=asked.target.protocol.value,
+        node=asked.target.node,
+        port=asked.target.port,
+        service=asked.service.name if asked.service is not None else "",
+    )
+
+
+def _notes(places: Places, asked: Asked, ways: tuple[Way, ...], causes: tuple[Cause, ...]) -> list[str]:
+    cluster = places.cluster
+    notes = [f"node {node.name} was not read: {node.absent}" for node in cluster.names.nodes if node.absent]
+    notes += map(str, cluster.unread)
+    steps = ((step.node, step.namespace) for each in ways for step in (*each.there, *each.back))
+    passed = dict.fromkeys((*steps, *((found.node, found.namespace) for found in causes)))
+    for name, netns in passed:
+        node = cluster.nodes.get(name)
+        space = None if node is None else node.namespaces.get(netns)
+        notes += [f"{name}: {unread}" for unread in (() if space is None else space.unread)]
+    notes += cause.stale(places, asked)
+    if asked.service is not None and asked.service.keeps_client and asked.start == OUTSIDE:
+        for each in ways:
+            if each.arrives and each.peer != str(asked.source):
+                who = each.task or each.node
+                notes.append(f"{who} sees {each.peer} instead of the client, whose address {asked.service.name} is to keep")
+    return list(dict.fromkeys(notes))[:_MOST_NOTES]

@@ -1,0 +1,97 @@
+"""`routemesh explain`: what is printed, in which form, with which status."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from routemesh.model import Publish, ServiceSpec
+from tests.unit.daemon import Daemon, Type, cluster, typist
+
+DATA = Path(__file__).parent.parent / "data" / "swarm"
+HEALTHY, BROKEN = DATA / "2-service", DATA / "faults" / "12-fdb-deleted"
+WEB = ServiceSpec(name="web", replicas=2, publish=(Publish(published=8080, target=80),))
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[list[Daemon]]:
+    with cluster(tmp_path, ("node1", "node2")) as daemons:
+        yield daemons
+
+
+@pytest.fixture
+def type_(nodes: list[Daemon], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Type:
+    return typist(nodes[0].socket, capfd, monkeypatch)
+
+
+@pytest.mark.parametrize(("recording", "status"), [(HEALTHY, 0), (BROKEN, 3)])
+def test_the_status_says_whether_it_reaches(type_: Type, recording: Path, status: int) -> None:
+    code, out, err = type_("explain", "--from", str(recording), "swarm1:8080")
+    assert (code, err) == (status, "")
+    assert "\x1b" not in out
+    assert any(line.startswith("swarm1:8080/tcp reaches web.") for line in out.splitlines())
+
+
+def test_recordings_may_be_named_one_by_one(type_: Type) -> None:
+    code, out, _ = type_(
+        "explain", "--from", str(HEALTHY / "node1"), "--from", str(HEALTHY / "node2"), "127.0.0.1", "swarm2:8080"
+    )
+    assert (code, out.splitlines()[-1]) == (0, "swarm2:8080/tcp reaches web.1 and web.2")
+
+
+@pytest.mark.parametrize(("form", "start"), [("svg", "<svg "), ("html", "<!DOCTYPE html>"), ("mermaid", "%% swarm1:8080/tcp")])
+def test_pictures_are_printed(type_: Type, form: str, start: str) -> None:
+    code, out, _ = type_("explain", "--from", str(HEALTHY), "--format", form, "swarm1:8080")
+    assert code == 0
+    assert out.startswith(start)
+
+
+def test_json_has_a_version(type_: Type) -> None:
+    code, out, _ = type_("explain", "--from", str(BROKEN), "--format", "json", "swarm1:8080")
+    found = json.loads(out)
+    assert (code, found["version"], found["outcome"], found["causes"][0]["node"]) == (3, 1, "partly", "swarm1")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (("a", "b", "c"), 2, "got 3 words, but a question is [CLIENT] NODE:PORT[/udp]"),
+        (("--format", "png", "node1:8080"), 2, "'png' is not one of"),
+        (("--swarm", "--from", str(HEALTHY), "swarm1:8080"), 1, "--from and --swarm exclude one another"),
+        (("--from", "/no/such/place", "swarm1:8080"), 1, "/no/such/place can't be read"),
+        (("--from", str(HEALTHY), "swarm9:8080"), 1, "there is no node swarm9; there are swarm1, swarm2"),
+        (("node1:8081",), 1, "port 8081/tcp is not published; published are: 8080/tcp (web)"),
+        (("node9:8080",), 1, "there is no node node9; there are node1, node2"),
+        (("carrots", "node1:8080"), 1, "client carrots is no address, node or task"),
+        (("node1",), 1, "node1 is not NODE:PORT or NODE:PORT/udp"),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_refused_in_one_line(
+    nodes: list[Daemon], type_: Type, words: tuple[str, ...], status: int, message: str
+) -> None:
+    nodes[0].client.create_service(WEB)
+    nodes[0].settle()
+    code, out, err = type_("explain", *words)
+    assert (code, out, len(err.splitlines())) == (status, "", 1)
+    assert message in err
+
+
+def test_the_daemon_that_is_asked_reads_all_nodes(nodes: list[Daemon], type_: Type) -> None:
+    """These have nothing in their kernels, so that nothing leads anywhere."""
+    nodes[0].client.create_service(WEB)
+    nodes[0].settle()
+    code, out, _ = type_("explain", "192.0.2.9", "node2:8080")
+    assert code in (1, 3)
+    assert "client 192.0.2.9 asks node2, published by web" in out
+
+
+def test_a_node_whose_daemon_is_silent_is_named(nodes: list[Daemon], type_: Type) -> None:
+    nodes[0].client.create_service(WEB)
+    nodes[0].settle()
+    nodes[1].socket.unlink()
+    code, out, err = type_("explain", "node2:8080")
+    assert (code, out) == (1, "")
+    assert err.startswith("routemesh: node node2 can't be explained: node node2's daemon can't be asked at")
+    code, out, _ = type_("explain", "192.0.2.9", "node1:8080")
+    assert "note: node node2 was not read: node node2's daemon can't be asked" in out
