@@ -34,7 +34,7 @@ def explain(host: Host, question: tuple[str, ...], format_: str, recordings: tup
     """Walk a new connection through the kernels of all nodes, there and back, and say what decided at every step.
 
     CLIENT asks NODE: an address, a node's or a task's name, with a port of its own if that matters (192.0.2.7:40000); without
-    it, somebody outside of the cluster.
+    it, somebody outside of the cluster. In a network of a Docker Swarm a task may ask SERVICE:PORT, or another task.
 
     \b
     Exit status: 0 every way arrives, 3 something on the way is broken, 1 it can't be told.

@@ -4,7 +4,7 @@ Every refusal says what there is instead.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -19,6 +19,8 @@ _CLIENT = re.compile(r"(?P<name>.+?)(?::(?P<port>\d{1,5}))?")
 _SOURCE_PORT = 40000
 _LAST_PORT = 65535
 _SHOWN = 20
+_INGRESS = "ingress"
+"""Tasks are fenced from one another there: it is for published ports alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +62,12 @@ def target(text: str) -> Target:
 def ask(cluster: ClusterSnapshot, wanted: Target, client: str, outside: IPv4Address | None) -> Asked:
     """The question. `client`: an address, a node's or a task's name, each with a port if need be; "": the one that is `outside`.
 
+    A task may also ask a service by its name or virtual address, or another task, on a network that they share.
+
     Raises NotFound for a node, task or port that is not there, Unavailable for one that was not read.
     """
+    if (within := _within(cluster, wanted, client)) is not None:
+        return within
     node = _node(cluster, wanted.node)
     service = _service(cluster, wanted)
     name, port = _client(client)
@@ -79,6 +85,57 @@ def ask(cluster: ClusterSnapshot, wanted: Target, client: str, outside: IPv4Addr
         target=wanted,
         service=service,
     )
+
+
+def _within(cluster: ClusterSnapshot, wanted: Target, client: str) -> Asked | None:
+    """The question to a service or task inside of a network, whatever port it publishes; None for one to a node."""
+    found = None if _is_node(cluster, wanted.node) else _ends(cluster, wanted.node)
+    if found is None:
+        return None
+    ingress = {network.id for network in cluster.names.networks if network.name == _INGRESS}
+    ends = {network: address for network, address in found.items() if network not in ingress}
+    name, port = _client(client)
+    tasks = cluster.names.tasks
+    asking = next((task for task in tasks if name and name in (task.name, task.netns)), None)
+    if asking is None or not ends.keys() & asking.addresses.keys():
+        near = sorted(task.name for task in tasks if ends.keys() & task.addresses.keys())[:_SHOWN]
+        who = name or "a client outside"
+        raise NotFound(f"{who} shares no network with {wanted.node}, ingress aside; those that do: {', '.join(near) or 'none'}")
+    if asking.node not in cluster.nodes or asking.netns not in cluster.nodes[asking.node].namespaces:
+        raise Unavailable(
+            f"task {asking.name} can't be the client: its namespace on {asking.node or 'no node'} could not be read"
+        )
+    network = next(network for network in ends if network in asking.addresses)
+    return Asked(
+        client=f"task {asking.name}",
+        start=Place(asking.node, asking.netns),
+        source=Endpoint(asking.addresses[network], port),
+        destination=Endpoint(ends[network], wanted.port),
+        target=wanted,
+        service=None,
+    )
+
+
+def _is_node(cluster: ClusterSnapshot, name: str) -> bool:
+    addresses = (str(address) for node in cluster.nodes.values() for address in node.addresses)
+    return name in (
+        *cluster.nodes,
+        *addresses,
+        *(text for node in cluster.names.nodes for text in (node.name, str(node.address))),
+    )
+
+
+def _ends(cluster: ClusterSnapshot, name: str) -> Mapping[str, IPv4Address] | None:
+    """The addresses of a service or task by network, only the one that is asked where an address is; None: there is no such."""
+    known = [(each.name, each.vips) for each in cluster.names.services] + [
+        (each.name, each.addresses) for each in cluster.names.tasks
+    ]
+    for called, addresses in known:
+        if name == called:
+            return addresses
+        if found := {network: address for network, address in addresses.items() if name == str(address)}:
+            return found
+    return None
 
 
 def published(services: Iterable[NamedService]) -> str:

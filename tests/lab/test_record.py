@@ -39,6 +39,10 @@ def test_a_recording_of_all_nodes_leads_to_the_tasks_and_back(mesh: Cluster, tmp
             assert {(task.node, task.netns) for task in cluster.names.tasks if task.service == service} == set(tasks)
             for node in ADDRESSES:
                 assert reached(cluster, node, port, protocol) == tasks
+        for node in ADDRESSES:
+            told = mesh.cli("explain", "--from", str(tmp_path), f"{node}:8080")
+            assert told.splitlines()[-1] == f"{node}:8080/tcp reaches web.1 and web.2"
+        assert "wrong" not in mesh.cli("doctor", "--from", str(tmp_path))
     assert cluster.unread == ()
     assert [unread for node in cluster.nodes.values() for space in node.namespaces.values() for unread in space.unread] == []
 

@@ -60,6 +60,25 @@ def test_a_published_port_reaches_all_tasks(step: str, question: tuple[str, ...]
     assert (found["outcome"], found["reached"], found["causes"]) == ("reaches", reached, [])
 
 
+@pytest.mark.parametrize(
+    ("question", "reached"),
+    [
+        (("cli1", "api:80"), ["api.1", "api.2"]),
+        (("cli2", "api:80/udp"), ["api.1", "api.2"]),
+        (("cli1", "10.0.1.9:80"), ["apipub.1"]),
+        (("cli1", "rr.2:80"), ["rr.2"]),
+    ],
+)
+def test_a_task_asks_a_service_or_a_task_on_their_network(question: tuple[str, str], reached: list[str]) -> None:
+    found = explained(DATA / "5-overlay", *question)
+    assert (found["outcome"], found["reached"], found["causes"]) == ("reaches", reached, [])
+
+
+def test_a_service_does_not_have_its_published_port_on_its_own_network() -> None:
+    found = explained(DATA / "5-overlay", "cli1", "apipub:8090")
+    assert (found["outcome"], found["causes"][0]["place"]) == ("broken", "swarm2: task apipub.1")
+
+
 def test_two_recordings_together_give_the_whole_way() -> None:
     both = explained([HEALTHY / "node1", HEALTHY / "node2"], "swarm1:8080")
     far = next(way for way in both["ways"] if way["task"] == "web.1")
@@ -148,6 +167,10 @@ def test_bad_questions_are_answered_with_what_there_is() -> None:
     assert "8080/tcp (web)" in refused("explain", "--from", healthy, "swarm1:8081")
     assert "there is no recording of it" in refused("explain", "--from", str(HEALTHY / "node1"), "swarm2:8080")
     assert "is no recording" in refused("explain", "--from", str(DATA), "swarm1:8080")
+    overlay = str(DATA / "5-overlay")
+    assert "those that do: api.1, api.2" in refused("explain", "--from", overlay, "api:80")
+    assert "web.1 shares no network with api" in refused("explain", "--from", overlay, "web.1", "api:80")
+    assert "shares no network with web, ingress aside" in refused("explain", "--from", overlay, "web.1", "web:8080")
     assert "exclude one another" in refused("doctor", "--from", healthy, "--swarm")
 
 

@@ -30,6 +30,8 @@ def test_a_recording_of_ipvs_leads_to_the_tasks_and_back(mesh: Cluster, tmp_path
         tasks = {(task["node"], task["container"]) for task in mesh.serving("web")}
         for node in NODES:
             assert set(reached(cluster, node, 8080, Protocol.TCP)) == tasks
+            told = mesh.cli("explain", "--from", str(tmp_path), f"{node}:8080")
+            assert told.splitlines()[-1] == f"{node}:8080/tcp reaches web.1 and web.2"
         assert {len(mesh.ask(address, 8080, times=2)) for address in ("192.168.200.10", "192.168.200.11")} == {2}
     assert cluster.unread == ()
     assert [unread for node in cluster.nodes.values() for space in node.namespaces.values() for unread in space.unread] == []
