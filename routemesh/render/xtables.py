@@ -1,15 +1,16 @@
 """iptables' chains and rules, and operations on them, in the language of iptables-save and iptables-restore. PURE.
 
 A transaction is one input of `iptables-restore --noflush`, table by table, each of which is replaced in one go. `:CHAIN - [0:0]`
-makes a chain or empties it; a built-in chain is emptied by -F. Within a run of creations and changes chains are declared before
-any rule is added, since they may jump to one another; within a run of deletions rules go first, then chains are emptied, then
-they go.
+makes a chain or empties it; a built-in chain is emptied by -F. Of a chain that changes, only the rules that differ are touched,
+by their number, so that the others keep counting. Within a run of creations and changes chains are declared before any rule is
+added, since they may jump to one another; within a run of deletions rules go first, then chains are emptied, then they go.
 
 Source: iptables-restore(8), iptables(8); iptables/iptables-restore.c.
 """
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
 from itertools import groupby
 
 from routemesh import names
@@ -117,11 +118,14 @@ def _runs(ops: Sequence[Op], texts: Texts) -> Script:
 
 
 def _creation(run: Sequence[Op], texts: Texts) -> Script:
-    chains = [_own_chain(op.netns, chain) for op in run if isinstance(chain := item_of(op), XtChain)]
-    yield from map(_declaration, chains)
-    yield from (f"-F {chain_name(chain.name)}" for chain in chains if chain.policy is not None)
-    for chain in chains:
+    made = [_own_chain(op.netns, op.item) for op in run if isinstance(op, Create) and isinstance(op.item, XtChain)]
+    yield from map(_declaration, made)
+    yield from (f"-F {chain_name(chain.name)}" for chain in made if chain.policy is not None)
+    for chain in made:
         yield from _filling(chain)
+    for op in run:
+        if isinstance(op, Change) and isinstance(op.old, XtChain) and isinstance(op.new, XtChain):
+            yield from _edits(op.old, _own_chain(op.netns, op.new))
     for op in run:
         if isinstance(op, Change) and isinstance(op.old, XtRule):
             yield from _removal(op.old, texts)
@@ -150,17 +154,27 @@ def _declaration(chain: XtChain) -> str:
 
 
 def _filling(chain: XtChain) -> Script:
-    return (_line("-A", chain.name, rule_text(rule)) for rule in chain.rules)
+    return (_line(f"-A {chain.name}", rule_text(rule)) for rule in chain.rules)
+
+
+def _edits(old: XtChain, new: XtChain) -> Script:
+    """From behind, so that the numbers of what is still to come stay right."""
+    if old.policy != new.policy:
+        yield f"-P {chain_name(new.name)} {new.policy}"
+    for what, start, end, first, last in reversed(SequenceMatcher(None, old.rules, new.rules, autojunk=False).get_opcodes()):
+        if what != "equal":
+            yield from (f"-D {chain_name(new.name)} {number}" for number in range(end, start, -1))
+            yield from (_line(f"-I {new.name} {start + 1}", rule_text(rule)) for rule in reversed(new.rules[first:last]))
 
 
 def _insertion(item: XtRule) -> str:
-    return _line("-I" if item.head else "-A", item.chain, rule_text(item.rule, names.ALIAS))
+    return _line(f"{'-I' if item.head else '-A'} {chain_name(item.chain)}", rule_text(item.rule, names.ALIAS))
 
 
 def _removal(item: XtRule, texts: Texts) -> Script:
     spelled = texts.get(key(item)) or [rule_text(item.rule, names.ALIAS, present=True)] * item.copies
-    return (_line("-D", item.chain, text) for text in spelled)
+    return (_line(f"-D {chain_name(item.chain)}", text) for text in spelled)
 
 
-def _line(verb: str, chain: str, rule: str) -> str:
-    return f"{verb} {chain_name(chain)} {rule}".rstrip()
+def _line(command: str, rule: str) -> str:
+    return f"{command} {rule}".rstrip()

@@ -63,6 +63,7 @@ def publish(port: int) -> Rule:
     return TCP, Match("th dport", str(port)), Dnat(IPv4Address("172.18.0.2"), port)
 
 
+CLOSED_PORT: Rule = (TCP, Match("th dport", "9"), Verdict("accept"))
 INGRESS = XtChain("nat", "DOCKER-INGRESS", (publish(8080), RETURN))
 TWO_PORTS = replace(INGRESS, rules=(publish(9090), *INGRESS.rules))
 ADMIT = XtChain("filter", "DOCKER-INGRESS", ((TCP, Match("th dport", "8080"), Verdict("accept")), RETURN))
@@ -414,6 +415,18 @@ class OnLinux(XtablesContract):
         assert "[0:0]" not in self.iptables("-t", "mangle", "-S", "OUTPUT", "-v")
         assert diff(kernel.read(plan), plan) == ()
         assert started == []
+
+    def test_rules_that_stay_keep_counting(self, kernel: Kernel) -> None:
+        seen: Rule = (Match("meta l4proto", "tcp"),)
+        chain = XtChain("filter", "DOCKER-INGRESS", (RETURN, seen, RETURN))
+        entrance = XtRule("filter", "OUTPUT", (Verdict("jump", "DOCKER-INGRESS"),))
+        self.build(kernel, planned((replace(chain, rules=chain.rules[1:]), entrance), ()))
+        with socket.socket() as client:
+            client.connect_ex(("127.0.0.1", 9))
+        for other in ((seen, CLOSED_PORT, RETURN), (CLOSED_PORT, seen), (RETURN, seen, RETURN)):
+            self.build(kernel, planned((replace(chain, rules=other), entrance), ()))
+            (counted,) = (line for line in self.iptables("-S", "DOCKER-INGRESS", "-v").splitlines() if "-p tcp -c" in line)
+            assert not counted.endswith("-c 0 0")
 
     def test_a_plan_without_iptables_starts_no_process(self, kernel: Kernel, started: list[str]) -> None:
         self.iptables("-A", "FORWARD", "-j", "ACCEPT", "-m", "comment", "--comment", "theirs")

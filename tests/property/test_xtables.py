@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from routemesh.kernel.xtrule import parse_rule
 from routemesh.kernel.xtsave import ours_in_a_namespace_of_ours, ours_on_a_node, parse
 from routemesh.model import State
-from routemesh.nodeplan import HOST, Capabilities, Item, Rule, Verdict, XtChain, XtRule, namespace
+from routemesh.nodeplan import HOST, Capabilities, Change, Item, Rule, Verdict, XtChain, XtRule, namespace
 from routemesh.plan import plan
 from routemesh.plan.view import view
-from routemesh.render.xtables import XT_ITEMS, saved
+from routemesh.render.xtables import XT_ITEMS, saved, transaction
 from routemesh.render.xtrule import rule_text
 from tests.property.clusters import states
 from tests.property.xtrules import NAMES, among_others, chains, rules
@@ -29,6 +29,20 @@ def test_a_namespace_is_read_as_it_was_written(drawn: list[XtChain]) -> None:
     jumped_to = (XtChain(table, name) for table in {chain.table for chain in drawn} for name in NAMES)
     items = set(namespace([*jumped_to, *drawn]).values())
     assert set(ours_in_a_namespace_of_ours(parse(saved(items)))) == items
+
+
+@given(st.lists(rules(), max_size=6).flatmap(lambda known: st.tuples(*[st.lists(st.sampled_from([(), *known]), max_size=8)] * 2)))
+def test_a_change_leads_to_what_is_wanted(drawn: tuple[list[Rule], list[Rule]]) -> None:
+    old, new = (XtChain("nat", "A", tuple(rules)) for rules in drawn)
+    found = list(old.rules)
+    for line in transaction([Change(HOST, old, new)]).splitlines()[1:-1]:
+        verb, _, number, text = (*line.split(" ", 3), "")[:4]
+        if verb == "-D":
+            del found[int(number) - 1]
+        else:
+            assert verb == "-I"
+            found.insert(int(number) - 1, parse_rule(text, frozenset(NAMES)).rule)
+    assert found == list(new.rules)
 
 
 @given(st.lists(among_others(), max_size=5), rules())

@@ -135,14 +135,33 @@ def test_a_transaction_replaces_chains_whole_and_puts_our_rules_among_others() -
 
 def test_a_built_in_chain_of_ours_is_emptied_first_and_left_open() -> None:
     closed = XtChain("mangle", "PREROUTING", (), "DROP")
-    assert transaction([Change("task", closed, MARKING)]) == (
+    assert transaction([Create("task", MARKING)]) == (
         "*mangle\n"
         ":PREROUTING ACCEPT [0:0]\n"
         "-F PREROUTING\n"
         "-A PREROUTING -p tcp -m tcp --dport 8080 -j MARK --set-xmark 0x100/0xffffffff\n"
         "COMMIT\n"
     )
+    assert transaction([Change("task", closed, MARKING)]) == (
+        "*mangle\n-P PREROUTING ACCEPT\n-I PREROUTING 1 -p tcp -m tcp --dport 8080 -j MARK --set-xmark 0x100/0xffffffff\nCOMMIT\n"
+    )
     assert transaction([Delete("task", closed)]) == "*mangle\n-F PREROUTING\n-P PREROUTING ACCEPT\nCOMMIT\n"
+
+
+def test_of_a_chain_that_changes_only_what_differs_is_touched() -> None:
+    other, drop = (TCP, *RETURN), (Verdict("drop"),)
+    more = XtChain("nat", "DOCKER-INGRESS", (other, PUBLISH, drop, drop))
+    assert transaction([Change(HOST, INGRESS, more)]) == (
+        "*nat\n"
+        "-D DOCKER-INGRESS 2\n"
+        "-I DOCKER-INGRESS 2 -j DROP\n"
+        "-I DOCKER-INGRESS 2 -j DROP\n"
+        "-I DOCKER-INGRESS 1 -p tcp -j RETURN\n"
+        "COMMIT\n"
+    )
+    assert transaction([Change(HOST, more, INGRESS)]) == (
+        "*nat\n-D DOCKER-INGRESS 4\n-D DOCKER-INGRESS 3\n-I DOCKER-INGRESS 3 -j RETURN\n-D DOCKER-INGRESS 1\nCOMMIT\n"
+    )
 
 
 def test_deletions_end_with_the_chains() -> None:
