@@ -8,7 +8,7 @@ Tests use this as oracle and people as `explain` (rule 11). It knows the kernel'
     stack      one namespace; routing: its routes      layer2      from a device to the next IP layer: ARP, bridges, tunnels
     flight     a packet under way                      netfilter   what is met at a hook; hooks: in which order
     lots       its choices                             conntrack   connections, NAT; ipvs, balancer: IPVS's
-    chains     both tools' chains in one form          rules       what they do; fields: what they can read
+    chains     both tools' chains in one form          rules       what they do; reads, fields: what they can read
 
 Where a rule draws lots (numgen) or IPVS chooses a server, the walk is repeated once for every lot.
 """

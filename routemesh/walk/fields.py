@@ -19,7 +19,7 @@ _STATES = frozenset({"new", "established", "related", "invalid", "untracked"})
 _STATUS = frozenset({"dnat", "snat", "seen-reply"})
 _FLAGS = frozenset({"fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr"})
 _PROTOCOLS = frozenset({*Protocol, "icmp", "igmp", "sctp", "dccp", "udplite", "esp", "ah", "gre"})
-_ADDRESS_TYPES = frozenset({"local", "unicast", "multicast"})
+_ADDRESS_TYPES = frozenset({"local", "unicast", "multicast", "broadcast"})
 
 KeyPart = Literal["proto", "port", "mark", "index", "mac", "ip"]
 
@@ -39,9 +39,12 @@ class Reading:
 
 
 def _same(value: str, text: str) -> bool:
-    if "*" in text:
-        raise ValueError("a wildcard")
     return value == text
+
+
+def _named(value: str, text: str) -> bool:
+    """A device's name; `veth*` is any that begins so."""
+    return value.startswith(text[:-1]) if text.endswith("*") else value == text
 
 
 def _equal(value: int, text: str) -> bool:
@@ -76,6 +79,20 @@ def _any_of(known: Set[str]) -> Callable[[Set[str], str], bool]:
     return test
 
 
+def _tcp_flags(value: Set[str], text: str) -> bool:
+    """One of some flags, or `FLAGS / MASK`: of those in MASK exactly these."""
+    flags, slash, mask = text.partition(" / ")
+    some = _any_of(_FLAGS)
+    return some(value, flags) if not slash else _flags(flags) == value & _flags(mask)
+
+
+def _flags(text: str) -> Set[str]:
+    names = set(text.split(","))
+    if not names <= _FLAGS:
+        raise ValueError(f"not among {', '.join(sorted(_FLAGS))}")
+    return names
+
+
 def _state(flight: Flight) -> Set[str]:
     if flight.connection is None:
         return {"untracked" if flight.untracked else "invalid"}
@@ -93,6 +110,8 @@ def _direction(flight: Flight) -> str | None:
 def _address_type(flight: Flight, address: IPv4Address) -> str:
     if address.is_multicast:
         return "multicast"
+    if flight.stack.is_broadcast(address):
+        return "broadcast"
     return "local" if flight.stack.is_local(address) else "unicast"
 
 
@@ -102,8 +121,8 @@ def _l4(read: Callable[[Packet], Any]) -> Callable[[Flight], Any]:
 
 
 FIELDS: Mapping[Field, Reading] = {
-    "iifname": Reading(lambda f: f.incoming, _same),
-    "oifname": Reading(lambda f: f.outgoing, _same),
+    "iifname": Reading(lambda f: f.incoming, _named),
+    "oifname": Reading(lambda f: f.outgoing, _named),
     "meta l4proto": Reading(lambda f: "icmp" if f.packet.error else f.packet.protocol, _one_of(_PROTOCOLS), "proto"),
     "meta mark": Reading(lambda f: f.packet.mark, _equal, "mark"),
     "ip saddr": Reading(lambda f: f.packet.source.address, _within, "ip"),
@@ -116,9 +135,7 @@ FIELDS: Mapping[Field, Reading] = {
     "ct state": Reading(_state, _any_of(_STATES), flags=True),
     "ct status": Reading(lambda f: f.connection and f.connection.status, _any_of(_STATUS), flags=True),
     "ct direction": Reading(_direction, _one_of(frozenset({"original", "reply"}))),
-    "tcp flags": Reading(
-        _l4(lambda packet: packet.flags if packet.protocol is Protocol.TCP else None), _any_of(_FLAGS), flags=True
-    ),
+    "tcp flags": Reading(_l4(lambda packet: packet.flags if packet.protocol is Protocol.TCP else None), _tcp_flags, flags=True),
     "fib saddr type": Reading(lambda f: _address_type(f, f.packet.source.address), _one_of(_ADDRESS_TYPES)),
     "fib daddr type": Reading(lambda f: _address_type(f, f.packet.destination.address), _one_of(_ADDRESS_TYPES)),
 }

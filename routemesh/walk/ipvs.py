@@ -72,8 +72,9 @@ def _new_connection(flight: Flight) -> Balanced | None:
     if chosen is None:
         # The socket's own answer, a reset, is not to be had: IPVS knows no TCP (ip_vs_leave).
         flight.refuse(f"ipvs service FWM {service.mark} has no server for it", service)
-    if chosen.method == "tunnel":
-        raise UnknownRule(stack.place, f"ipvs service FWM {service.mark}, whose server {chosen.address} is reached by IPIP")
+    if chosen.method not in ("masq", "route"):
+        how = "by IPIP" if chosen.method == "tunnel" else "in a way that has no name here"
+        raise UnknownRule(stack.place, f"ipvs service FWM {service.mark}, whose server {chosen.address} is reached {how}")
     server = Endpoint(chosen.address, chosen.port or packet.destination.port)
     way = "" if chosen.method == "masq" else " by direct routing"
     connection = Balanced(flow_of(packet), server, chosen.method == "masq", stack.tracks_balanced())

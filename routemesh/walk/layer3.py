@@ -21,7 +21,7 @@ def receive(trip: Trip, at: AtStack) -> Step:
     if not at.prerouted:
         pass_hook(flight, "prerouting")
     stack, packet = flight.stack, flight.packet
-    objection = stack.objection(at.link, packet.source.address, packet.destination.address)
+    objection = stack.objection(at.link, packet.source.address, packet.destination.address, packet.mark)
     if objection is not None:
         flight.drop(objection)
     if stack.is_local(packet.destination.address):

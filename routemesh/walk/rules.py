@@ -8,7 +8,7 @@ Source: nft(8), iptables-extensions(8); the kernel's nf_tables_core.c, nft_nat.c
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import Enum, auto
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Interface
 from typing import Any
 
 from routemesh.nodeplan import (
@@ -16,20 +16,14 @@ from routemesh.nodeplan import (
     ClampMss,
     Counter,
     Dnat,
-    Element,
-    Field,
     Hook,
     InSet,
     IpvsMatch,
     Item,
-    Jhash,
-    Key,
     Learn,
-    Lookup,
     MarkMatch,
     Masquerade,
     Match,
-    Numgen,
     Redirect,
     Reject,
     Rule,
@@ -40,16 +34,17 @@ from routemesh.nodeplan import (
     VerdictLookup,
 )
 from routemesh.snapshot import Endpoint
-from routemesh.walk import jhash
 from routemesh.walk.chains import RuleChain
 from routemesh.walk.conntrack import End
-from routemesh.walk.fields import FIELDS, Reading
 from routemesh.walk.flight import Flight
 from routemesh.walk.nouns import UnknownRule
+from routemesh.walk.reads import Reads
 
 _NAT_HOOKS: Mapping[End, tuple[str, ...]] = {"destination": ("prerouting", "output"), "source": ("postrouting", "input")}
 _LOOPBACK = IPv4Interface("127.0.0.1/8")
-_NOT_IN_NETDEV = ("ct", "fib")
+_ONLY_TELLING = ("-j LOG", "-j NFLOG", "-j ULOG", "-j AUDIT", "-j TRACE", '{"log":')
+"""What is written down about a packet, and what that depends on, changes nothing about its way."""
+
 _ASSIGNED = {"meta mark": "mark", "ether daddr": "destination_mac"}
 
 
@@ -94,6 +89,8 @@ class Evaluation:
         return Then.RULE
 
     def rule(self, rule: Rule) -> Then:
+        if self.at.iptables and rule and isinstance(rule[-1], Unknown) and rule[-1].json.startswith(_ONLY_TELLING):
+            return Then.RULE
         for number, statement in enumerate(rule, start=1):
             try:
                 then = self.statement(statement)
@@ -107,6 +104,8 @@ class Evaluation:
 
     def statement(self, statement: Statement) -> Then:
         evaluate = _STATEMENTS.get(type(statement))
+        if isinstance(statement, Unknown) and statement.json.startswith(_ONLY_TELLING):
+            return Then.STATEMENT
         if evaluate is None:
             raise self.unknown(statement)
         return evaluate(self, statement)
@@ -123,8 +122,8 @@ class Evaluation:
     # --- statements ---
 
     def match(self, statement: Match) -> Then:
-        reading = self.reading(statement.field)
-        if statement.negate and reading.flags:
+        reading = self.reads.field(statement.field)
+        if statement.negate and reading.flags and not self.at.iptables:
             raise self.unknown(statement)  # nft compares some negated flags as a whole, some bit by bit
         value = reading.read(self.flight)
         if value is None:
@@ -136,21 +135,20 @@ class Evaluation:
         return Then.STATEMENT if matches else Then.RULE
 
     def mark_match(self, statement: MarkMatch) -> Then:
-        value = self.reading(statement.field).read(self.flight)
+        value = self.reads.field(statement.field).read(self.flight)
         return Then.STATEMENT if value is not None and value & statement.mask == statement.value else Then.RULE
 
     def ipvs_match(self, _: IpvsMatch) -> Then:
         return Then.STATEMENT if self.flight.balanced else Then.RULE
 
     def in_set(self, statement: InSet) -> Then:
-        return Then.RULE if self.element(statement.key, statement.set) is None else Then.STATEMENT
+        return Then.RULE if self.reads.element(statement.key, statement.set) is None else Then.STATEMENT
 
     def assign(self, statement: Assign) -> Then:
-        value, item = self.value(statement.value)
+        value, item = self.reads.value(statement.value)
         if value is None:
             return Then.RULE
-        shown = f"{value:#x}" if isinstance(value, int) else str(value)
-        what = f"{statement.field} set {shown}"
+        what = f"{statement.field} set {_shown(value)}"
         if statement.field == "ct original zone":
             self.flight.zone = value
             self.note(what, item)
@@ -164,21 +162,10 @@ class Evaluation:
         return Then.STATEMENT
 
     def learn(self, statement: Learn) -> Then:
-        """What is remembered is seen by later rules of this walk; an entry that is there stays as it is."""
-        reading = self.reading(statement.value)
-        value, present = reading.read(self.flight), self.element(statement.key, statement.map)
-        space, stack = self.at.space, self.flight.stack
-        learning = stack.maps[space, statement.map]
-        if not learning.learns or learning.value != reading.part:
-            raise self.unknown(f"{statement}, whose map is of another type,")
-        known = sum(name[:2] == (space, statement.map) for name in stack.elements)
-        if value is None or (present is None and known >= learning.learns):
-            return Then.RULE
-        if present is None:
-            element = Element(learning.family, learning.name, self.values(statement.key), value, learning.table)
-            self.flight.trip.learned[stack.place, space, learning.name, element.key] = element
-            self.note(f"@{learning.name} learns {value:#x}", element)
-        return Then.STATEMENT
+        element, is_new = self.reads.learned(statement)
+        if element is not None and is_new:
+            self.note(f"@{element.map} learns {_shown(element.value)}", element)
+        return Then.RULE if element is None else Then.STATEMENT
 
     def clamp(self, statement: ClampMss) -> Then:
         mss = self.flight.packet.mss_bytes
@@ -189,14 +176,14 @@ class Evaluation:
         return Then.STATEMENT
 
     def dnat(self, statement: Dnat) -> Then:
-        address, item = self.value(statement.to)
+        address, item = self.reads.value(statement.to)
         if address is None:
             return Then.RULE
         port = self.flight.packet.destination.port if statement.port is None else statement.port
         return self.translate("destination", Endpoint(address, port), "dnat to", item)
 
     def redirect(self, statement: Redirect) -> Then:
-        port, item = self.value(statement.to)
+        port, item = self.reads.value(statement.to)
         if port is None:
             return Then.RULE
         flight = self.flight
@@ -237,7 +224,7 @@ class Evaluation:
                 return then if then is Then.ACCEPT or statement.kind == "jump" else Then.CALLER
 
     def verdict_lookup(self, statement: VerdictLookup) -> Then:
-        element = self.element(statement.key, statement.map)
+        element = self.reads.element(statement.key, statement.map)
         if element is None:
             return Then.RULE
         if not isinstance(element.value, Verdict):
@@ -246,11 +233,13 @@ class Evaluation:
 
     # --- what they have in common ---
 
+    @property
+    def reads(self) -> Reads:
+        """What the present chain can read."""
+        return Reads(self.flight, self.at)
+
     def unknown(self, what: object) -> UnknownRule:
-        """The error for something in the present chain that can't be evaluated."""
-        if isinstance(what, Unknown):
-            what = f"a rule with {what.json}"
-        return UnknownRule(self.flight.stack.place, f"{what} in chain {self.at.space} {self.at.name}")
+        return self.reads.unknown(what)
 
     def note(self, what: str, item: Item | None = None, **changes: Any) -> None:
         """Record an effect on the packet, which `item` decided, or else the chain."""
@@ -263,47 +252,6 @@ class Evaluation:
         rule, where = self.by
         return item or where, rule
 
-    def reading(self, field: Field) -> Reading:
-        reading = FIELDS.get(field)
-        if reading is None or (self.at.family == "netdev" and field.startswith(_NOT_IN_NETDEV)):
-            raise self.unknown(f"'{field}'")
-        return reading
-
-    def value(self, source: int | IPv4Address | Field | Lookup) -> tuple[Any, Item | None]:
-        """A value and the map's element that gave it; None where a map has no entry or the packet no such field."""
-        if isinstance(source, str):
-            return self.reading(source).read(self.flight), None
-        if not isinstance(source, Lookup):
-            return source, None
-        element = self.element(source.key, source.map)
-        return (None, None) if element is None else (element.value, element)
-
-    def element(self, key: Key, name: str) -> Element | None:
-        """The entry that a map or set has for the packet."""
-        space, stack = self.at.space, self.flight.stack
-        found = stack.maps.get((space, name))
-        readings = [None if isinstance(part, Numgen | Jhash) else self.reading(part) for part in key]
-        if found is None or found.key != tuple("index" if reading is None else reading.part for reading in readings):
-            raise self.unknown(f"a look-up of {key} in @{name}, which is of another type or not there,")
-        values = self.values(key)
-        return stack.elements.get((space, name, values)) or self.flight.trip.learned.get((stack.place, space, name, values))
-
-    def values(self, key: Key) -> tuple[Any, ...]:
-        """What the packet has in place of a key's parts."""
-        return tuple(map(self._part, key))
-
-    def _part(self, part: Field | Numgen | Jhash) -> Any:
-        match part:
-            case Numgen():
-                return self.flight.trip.choose((1,) * part.modulus)
-            case Jhash():
-                hashed = self.reading(part.field).read(self.flight)
-                if not isinstance(hashed, IPv4Address):
-                    raise self.unknown(part)
-                return jhash.index(hashed.packed, part.modulus, part.seed)
-            case _:
-                return FIELDS[part].read(self.flight)
-
     def translate(self, end: End, to: Endpoint, what: str, item: Item | None) -> Then:
         connection = self.flight.connection
         if connection is None or self.hook.type != "nat" or self.hook.hook not in _NAT_HOOKS[end]:
@@ -314,6 +262,10 @@ class Evaluation:
         shown = f":{to.port}" if what == "redirect to" else to if ported else to.address
         self.note(f"{what} {shown}", item, **{end: to})
         return Then.ACCEPT
+
+
+def _shown(value: object) -> str:
+    return f"{value:#x}" if isinstance(value, int) else str(value)
 
 
 _STATEMENTS: Mapping[type, Callable[[Evaluation, Any], Then]] = {

@@ -30,6 +30,7 @@ from routemesh.walk.nouns import Place, UnknownRule
 from routemesh.walk.routing import NextHop, Routing
 
 LOOPBACK = "lo"
+_ALL_HOSTS, _NARROW = IPv4Address("255.255.255.255"), 31
 USUAL_MTU = 1500
 _ALWAYS_THERE = ("net/ipv4/conf/", "net/ipv4/ip_forward")
 """Settings that every namespace has, so that one which was not read is not known."""
@@ -83,6 +84,11 @@ class Stack:
         """Whether packets to `address` end in this namespace."""
         self.must_know("links")
         return address in self._local or address.is_loopback
+
+    def is_broadcast(self, address: IPv4Address) -> bool:
+        """Whether it is the broadcast address of a subnet of this namespace, or of all."""
+        on = (item.address.network for name, found in self.addresses.items() if self.link(name) for item in found)
+        return address == _ALL_HOSTS or any(address == net.broadcast_address and net.prefixlen < _NARROW for net in on)
 
     def must_know(self, *parts: Part) -> None:
         """Raises UnknownRule where one of these parts of the namespace could not be read."""
@@ -171,14 +177,25 @@ class Stack:
         strictness = self._most("arp_ignore", link)
         if strictness > 1:
             raise UnknownRule(self.place, f"ARP on {link}, whose arp_ignore is {strictness}")
-        return self.is_local(address) and (not strictness or any(address == own.ip for own in self.addresses_on(link)))
+        if self._either("arp_filter", link):
+            raise UnknownRule(self.place, f"ARP on {link}, whose arp_filter is on")
+        if not self.is_local(address):
+            return self._answers_for_others(link, address)
+        return not strictness or any(address == own.ip for own in self.addresses_on(link))
+
+    def _answers_for_others(self, link: str, address: IPv4Address) -> bool:
+        """Source: proxy_arp in ip-sysctl.rst; the kernel's arp_fwd_proxy."""
+        if not self._either("proxy_arp", link) or not self.forwards(link):
+            return False
+        hop = self.route(address, 0)
+        return hop is not None and hop.kind == "unicast" and hop.link != link
 
     def forwards(self, link: str) -> bool:
         """Whether packets that come in through `link` may go on."""
         own = f"net/ipv4/conf/{link}/forwarding"
         return self.setting(own if own in self._sysctls else "net/ipv4/ip_forward") != 0
 
-    def objection(self, link: str, source: IPv4Address, destination: IPv4Address) -> str | None:
+    def objection(self, link: str, source: IPv4Address, destination: IPv4Address, mark: int) -> str | None:
         """Why a packet that came in through `link` is thrown away for its addresses; None when it is not.
 
         Source: ip_route_input_slow, __fib_validate_source.
@@ -189,17 +206,17 @@ class Stack:
             return f"a loopback address on the wire, and route_localnet is off on {link}"
         if source in self._local and not self._either("accept_local", link):
             return f"its source {source} is this namespace's own address"
-        return self._reverse_path_objection(link, source, destination)
+        return self._reverse_path_objection(link, source, destination, mark)
 
     def routes_loopback(self, link: str) -> bool:
         """Whether loopback addresses may be on the wire of `link`."""
         return self._either("route_localnet", link)
 
-    def _reverse_path_objection(self, link: str, source: IPv4Address, destination: IPv4Address) -> str | None:
+    def _reverse_path_objection(self, link: str, source: IPv4Address, destination: IPv4Address, mark: int) -> str | None:
         strictness = self._most("rp_filter", link)
         if strictness == 0 or source in self._local:
             return None
-        back = self.route(source, 0, destination, link)
+        back = self.route(source, mark if self._either("src_valid_mark", link) else 0, destination, link)
         if back is None or (strictness == 1 and back.link != link):
             return f"the route back to {source} does not lead through {link}, and rp_filter is {strictness}"
         return None

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Literal
 
 import pytest
 
@@ -316,9 +317,10 @@ def test_direct_routing_sends_the_packet_as_it_is_to_the_servers_mac() -> None:
     assert (into.before.destination, into.before.destination_mac) == (Endpoint(NODE, 80), mac(A))
 
 
-def test_a_tunnel_to_a_server_is_an_error() -> None:
-    tunnel = instead(SERVERS[0], replace(SERVERS[0], method="tunnel"))
-    with pytest.raises(UnknownRule, match=f"ipvs service FWM 256, whose server {A} is reached by IPIP"):
+@pytest.mark.parametrize(("method", "named"), [("tunnel", "by IPIP"), ("other", "in a way that has no name here")])
+def test_another_way_to_a_server_is_an_error(method: Literal["tunnel", "other"], named: str) -> None:
+    tunnel = instead(SERVERS[0], replace(SERVERS[0], method=method))
+    with pytest.raises(UnknownRule, match=f"ipvs service FWM 256, whose server {A} is reached {named}"):
         asked(network(tunnel))
 
 

@@ -163,6 +163,9 @@ def test_the_hop_of_a_decision_names_what_decided() -> None:
         (Match("iifname", "eth0"), True),
         (Match("iifname", "eth1"), False),
         (Match("iifname", "eth1", negate=True), True),
+        (Match("iifname", "et*"), True),
+        (Match("iifname", "eth0*"), True),
+        (Match("iifname", "veth*"), False),
         (Match("oifname", "eth0"), False),
         (Match("meta l4proto", "tcp"), True),
         (Match("meta l4proto", "udp"), False),
@@ -182,14 +185,23 @@ def test_the_hop_of_a_decision_names_what_decided() -> None:
         (Match("ct mark", "0"), True),
         (Match("tcp flags", "syn"), True),
         (Match("tcp flags", "fin,rst"), False),
+        (Match("tcp flags", "syn / fin,syn,rst,ack"), True),
+        (Match("tcp flags", "syn,ack / fin,syn,rst,ack"), False),
+        (Match("tcp flags", "ack / ack"), False),
         (Match("fib saddr type", "local"), False),
         (Match("fib daddr type", "local"), True),
+        (Match("fib daddr type", "broadcast"), False),
         (MarkMatch("meta mark", 0, 0xFF), True),
         (MarkMatch("meta mark", 1, 0xFF), False),
     ],
 )
 def test_a_match_compares_with_what_the_packet_has(statement: Statement, matches: bool) -> None:
     assert passes(chain((statement, DROP))) is not matches
+
+
+def test_what_is_only_written_down_changes_nothing() -> None:
+    assert passes(chain((Unknown('{"log": {"prefix": "all"}}'),)))
+    assert not passes(chain((Unknown('{"log": null}'), DROP)))
 
 
 def test_only_tcp_has_flags() -> None:
@@ -361,14 +373,13 @@ def test_a_process_that_calls_its_own_node_passes_the_output_hook_and_not_the_pr
 @pytest.mark.parametrize(
     ("statement", "named"),
     [
-        (Unknown('{"log": null}'), "log"),
-        (Match("iifname", "eth*"), r"eth\*"),
+        (Unknown('{"queue": null}'), "queue"),
         (Match("th dport", "80-90"), "80-90"),
         (Match("ip saddr", "192.0.2.1-192.0.2.9"), "192.0.2.1-192.0.2.9"),
         (Match("ct state", "new,untracked,nonsense"), "nonsense"),
         (Match("ct status", "dnat", negate=True), "dnat"),
         (Match("meta l4proto", "47"), "47"),
-        (Match("fib daddr type", "broadcast"), "broadcast"),
+        (Match("fib daddr type", "anycast"), "anycast"),
         (jump("nowhere"), "nowhere"),
         (InSet(("th dport",), "nothing"), "@nothing"),
         (Dnat(NODE), "dnat to 192.0.2.1:80"),

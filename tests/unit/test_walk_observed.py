@@ -12,12 +12,14 @@ from routemesh.nodeplan import (
     Address,
     Assign,
     Chain,
+    Dnat,
     FdbEntry,
     Hook,
     IpvsDestination,
     IpvsService,
     Item,
     Link,
+    Match,
     Neighbour,
     NeighbourState,
     Peer,
@@ -319,6 +321,29 @@ def test_a_strict_interface_answers_arp_for_its_own_addresses_only(ignore: str, 
 def test_other_ways_of_answering_arp_are_not_known() -> None:
     odd = (*BOX_ITEMS, Sysctl("net/ipv4/conf/eth1/arp_ignore", "2"))
     assert end(sent(cluster(box=odd))) == "unclear at node1/box: ARP on eth1, whose arp_ignore is 2"
+    filtering = (*BOX_ITEMS, Sysctl("net/ipv4/conf/all/arp_filter", "1"))
+    assert end(sent(cluster(box=filtering))) == "unclear at node1/box: ARP on eth1, whose arp_filter is on"
+
+
+def test_a_namespace_may_answer_arp_for_what_is_behind_it() -> None:
+    far = IPv4Address("172.18.9.9")
+    behind = Route(destination=IPv4Network("172.18.9.0/24"), via=None, link="eth2")
+    second = Link(name="eth2", kind="other")
+    proxy = (*BOX_ITEMS, behind, second, *settings("eth2"), Sysctl("net/ipv4/conf/eth1/proxy_arp", "1"))
+    assert end(sent(cluster(box=proxy), far)) == f"Dropped outside: {far} belongs to no node"
+    assert "nobody on br0 answers ARP" in end(sent(cluster(box=(*BOX_ITEMS, behind, second, *settings("eth2"))), far))
+
+
+@pytest.mark.parametrize(("considers_marks", "passes"), [("0", False), ("1", True)])
+def test_the_reverse_path_depends_on_the_mark_only_where_that_is_wanted(considers_marks: str, passes: bool) -> None:
+    special = RoutingRule(priority=100, fwmark=7, mask=7, table=100)
+    back = Route(destination=EVERYWHERE, via=GATEWAY, link="eth1", table=100)
+    marked = XtChain("mangle", "PREROUTING", ((Assign("meta mark", 7),), (Assign("ct mark", "meta mark"),)), "ACCEPT")
+    strict = (*instead(BOX_ITEMS, WAY_OUT, special, back, marked), Sysctl("net/ipv4/conf/eth1/rp_filter", "1"))
+    box = (*strict, Sysctl("net/ipv4/conf/all/src_valid_mark", considers_marks))
+    to_box = Chain("ip", "nat", Hook("nat", "prerouting", -100), ((Match("th dport", "8080"), Dnat(INSIDE, 80)),))
+    led = end(sent(cluster((*HOST_ITEMS, to_box), box), NODE, 8080, start=OUTSIDE))
+    assert ("rp_filter is 1" in led) is not passes
 
 
 def test_a_frame_to_a_mac_that_no_port_has_is_flooded() -> None:

@@ -260,6 +260,25 @@ def test_what_is_unknown_matters_only_where_all_that_is_known_of_the_rule_matche
         branch(rules)
 
 
+def test_what_is_only_written_down_changes_nothing_whatever_it_depends_on() -> None:
+    """As the last rule of many a firewall, before its policy."""
+    limited = (Unknown("-m limit --limit 3/min"), Unknown('-j LOG --log-prefix "[BLOCK] "'))
+    assert branch(chain("INPUT", limited, policy="DROP")).outcome == Dropped(HERE, "the policy of filter INPUT drops it")
+    assert passes(chain("INPUT", limited))
+
+
+@pytest.mark.parametrize(
+    ("match", "matches"),
+    [
+        (Match("ct state", "new", negate=True), False),
+        (Match("ct state", "established,related", negate=True), True),
+        (Match("tcp flags", "syn / fin,syn,rst,ack", negate=True), False),
+    ],
+)
+def test_conditions_on_flags_may_be_negated(match: Match, matches: bool) -> None:
+    assert passes(chain("INPUT", (match, DROP))) is not matches
+
+
 def test_what_is_unknown_behind_a_decision_does_not_matter() -> None:
     assert passes(chain("INPUT", (ACCEPT,), (ODD, DROP)))
     assert passes(

@@ -1,0 +1,93 @@
+"""What a rule reads: fields of the packet, entries of maps and sets, and what rules have put there on this walk. PURE.
+
+Source: nft(8); the kernel's nft_lookup.c, nft_dynset.c, nft_numgen.c, nft_hash.c.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any
+
+from routemesh.nodeplan import Element, Field, Item, Jhash, Key, Learn, Lookup, Numgen, Unknown
+from routemesh.walk import jhash
+from routemesh.walk.chains import RuleChain
+from routemesh.walk.fields import FIELDS, Reading
+from routemesh.walk.flight import Flight
+from routemesh.walk.nouns import UnknownRule
+
+_NOT_IN_NETDEV = ("ct", "fib")
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """One packet, as the rules of one chain see it."""
+
+    flight: Flight
+    at: RuleChain
+
+    def unknown(self, what: object) -> UnknownRule:
+        """The error for something in the chain that can't be evaluated."""
+        if isinstance(what, Unknown):
+            what = f"a rule with {what.json}"
+        return UnknownRule(self.flight.stack.place, f"{what} in chain {self.at.space} {self.at.name}")
+
+    def field(self, field: Field) -> Reading:
+        """How a field is read; raises UnknownRule where this chain has no such thing."""
+        reading = FIELDS.get(field)
+        if reading is None or (self.at.family == "netdev" and field.startswith(_NOT_IN_NETDEV)):
+            raise self.unknown(f"'{field}'")
+        return reading
+
+    def value(self, source: int | IPv4Address | Field | Lookup) -> tuple[Any, Item | None]:
+        """A value and the map's element that gave it; None where a map has no entry or the packet no such field."""
+        if isinstance(source, str):
+            return self.field(source).read(self.flight), None
+        if not isinstance(source, Lookup):
+            return source, None
+        element = self.element(source.key, source.map)
+        return (None, None) if element is None else (element.value, element)
+
+    def element(self, key: Key, name: str) -> Element | None:
+        """The entry that a map or set has for the packet."""
+        space, stack = self.at.space, self.flight.stack
+        found = stack.maps.get((space, name))
+        readings = [None if isinstance(part, Numgen | Jhash) else self.field(part) for part in key]
+        if found is None or found.key != tuple("index" if reading is None else reading.part for reading in readings):
+            raise self.unknown(f"a look-up of {key} in @{name}, which is of another type or not there,")
+        values = self._values(key)
+        return stack.elements.get((space, name, values)) or self.flight.trip.learned.get((stack.place, space, name, values))
+
+    def learned(self, statement: Learn) -> tuple[Element | None, bool]:
+        """The entry that a rule puts there, and whether it is new; one that is there stays as it is. None where none is made.
+
+        Later rules of this walk see it.
+        """
+        reading = self.field(statement.value)
+        value, present = reading.read(self.flight), self.element(statement.key, statement.map)
+        space, stack = self.at.space, self.flight.stack
+        learning = stack.maps[space, statement.map]
+        if not learning.learns or learning.value != reading.part:
+            raise self.unknown(f"{statement}, whose map is of another type,")
+        known = sum(name[:2] == (space, statement.map) for name in stack.elements)
+        if value is None or (present is None and known >= learning.learns):
+            return None, False
+        if present is not None:
+            return present, False
+        element = Element(learning.family, learning.name, self._values(statement.key), value, learning.table)
+        self.flight.trip.learned[stack.place, space, learning.name, element.key] = element
+        return element, True
+
+    def _values(self, key: Key) -> tuple[Any, ...]:
+        """What the packet has in place of a key's parts."""
+        return tuple(map(self._part, key))
+
+    def _part(self, part: Field | Numgen | Jhash) -> Any:
+        match part:
+            case Numgen():
+                return self.flight.trip.choose((1,) * part.modulus)
+            case Jhash():
+                hashed = self.field(part.field).read(self.flight)
+                if not isinstance(hashed, IPv4Address):
+                    raise self.unknown(part)
+                return jhash.index(hashed.packed, part.modulus, part.seed)
+            case _:
+                return FIELDS[part].read(self.flight)
