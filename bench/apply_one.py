@@ -40,7 +40,7 @@ def measure(runs: int) -> Iterator[Measurement]:
     """A task out and in again, next to ever more elements."""
     require_root()
     for elements in ELEMENTS:
-        state = _with_node(large_state(round(elements / ELEMENTS_PER_SERVICE)))
+        state = with_node(large_state(round(elements / ELEMENTS_PER_SERVICE)))
         serving, crashed = _plan(state), _plan(_with_a_crash(state))
         count = sum(isinstance(item, Element) for items in serving.namespaces.values() for item in items.values())
         with private_kernel() as kernel:
@@ -77,7 +77,8 @@ def _plan(state: State) -> NodePlan:
     return plan(view(state, NODE), CAPS)
 
 
-def _with_node(state: State) -> State:
+def with_node(state: State) -> State:
+    """The state with NODE in it, the node that is measured."""
     assert state.cluster is not None
     node = Node(id=NODE, name="bench", address=ADDRESS, ingress_address=state.cluster.ingress_subnet[-2])
     return replace(state, nodes={**state.nodes, NODE: node})

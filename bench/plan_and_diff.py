@@ -16,6 +16,7 @@ from routemesh.model import (
     Cluster,
     Node,
     NodeId,
+    Protocol,
     Publish,
     Service,
     ServiceId,
@@ -54,8 +55,9 @@ def large_state(services: int) -> State:
         spec = ServiceSpec(name=f"s{number}", replicas=TASKS, publish=(Publish(published=10_000 + number, target=80),))
         service_id = ServiceId(names.derive_id("service", number))
         made[service_id] = Service(
-            id=service_id, spec=spec, version=1, created_at=0, updated_at=0, vip=next(addresses), fwmark=256 + number
-        )
+            id=service_id, spec=spec, version=1, created_at=0, updated_at=0, vip=next(addresses), fwmark=256 + number,
+            mark_port=(Protocol.TCP, 10_000 + number),
+        )  # fmt: skip
         for slot in range(1, TASKS + 1):
             task_id = TaskId(names.derive_id("task", number, slot))
             place = (number * TASKS + slot) % NODES
