@@ -5,7 +5,8 @@ the end leaves out standard error; `&` at the end starts a command, whose output
 for any lines. What differs from run to run (ids, counters, ports, times) is compared by its form alone; an id that a
 page shows stands, in later commands, for the one that this run shows in its place.
 
-With ROUTEMESH_WRITE_PAGES=1 in the environment pages are written instead of compared: `write_or_compare`.
+With ROUTEMESH_WRITE_PAGES=1 in the environment pages are written instead of compared, and commands without output get theirs. (In
+User-Mode Linux the page is the machine's own copy: `./run uml sh -c 'ROUTEMESH_WRITE_PAGES=1 … pytest …; cat docs/path.md'`.)
 """
 
 import difflib
@@ -70,8 +71,8 @@ class Run:
 
     def output(self, command: str) -> list[str]:
         """What a command prints now, with that of the one in the background that it sets off."""
-        for of_page, here in self.names.items():
-            command = command.replace(of_page, here)
+        numbers = {of_page: here for here, of_page in self.aliases.items() if of_page[-1].isdigit()}
+        command = _replaced(_replaced(command, self.names), numbers)
         if command.endswith("&"):
             self._waiting = _started(command.removesuffix("&"), self.environment)
             return []
@@ -80,11 +81,7 @@ class Run:
             text, _ = self._waiting.communicate(timeout=_TIMEOUT_S)
             found += text.splitlines()
             self._waiting = None
-        return [self._alias(line) for line in found]
-
-    def _alias(self, line: str) -> str:
-        whole = re.compile("|".join(rf"\b{re.escape(here)}\b" for here in self.aliases))
-        return whole.sub(lambda found: self.aliases[found[0]], line)
+        return [_replaced(line, self.aliases) for line in found]
 
     def learn(self, of_page: str, here: str) -> None:
         """Take note of the ids in two lines of one form."""
@@ -97,19 +94,22 @@ def write_or_compare(page: Path, environment: Mapping[str, str], *, section: str
 
     `environment` is added to the commands' own; `aliases`: see Run.
     """
+    writing = bool(os.environ.get(WRITE_VARIABLE))
     lines = page.read_text().splitlines()
-    run = Run(environment, aliases)
+    run, more = Run(environment, aliases), 0
     for entry in list(_entries(lines, section)):
-        shown, found = lines[entry.first : entry.last], run.output(entry.command)
-        fitting = _fitted(shown, found)
+        first, last = entry.first + more, entry.last + more
+        shown, found = lines[first:last], run.output(entry.command)
+        fitting = _fitted(shown, found) if shown or not writing else [_spelled(line) for line in found]
         if fitting is None:
-            pair = difflib.unified_diff(shown, found, f"{page.name}:{entry.first}", "here", lineterm="")
+            pair = difflib.unified_diff(shown, found, f"{page.name}:{first}", "here", lineterm="")
             raise AssertionError(f"$ {entry.command}\n" + "\n".join(pair))
-        for of_page, here in zip(shown, fitting, strict=True):
+        for of_page, here in zip(shown, fitting, strict=False):
             run.learn(of_page, here)
-        lines[entry.first : entry.last] = fitting
-        lines[entry.first - 1] = _renamed(lines[entry.first - 1], run.names)
-    if os.environ.get(WRITE_VARIABLE):
+        lines[first:last] = fitting
+        lines[first - 1] = _renamed(lines[first - 1], run.names)
+        more += len(fitting) - len(shown)
+    if writing:
         page.write_text("\n".join(_renamed(line, run.names) for line in lines) + "\n")
 
 
@@ -132,7 +132,7 @@ def _entries(lines: Sequence[str], section: str) -> Iterator[Entry]:
 
 def _fitted(shown: Sequence[str], found: Sequence[str]) -> list[str] | None:
     """For each line that a page shows, one of its form that was found, in any order; None where there is none, or too many."""
-    left = [line.rstrip().expandtabs(4 if line.startswith("\t") else 8) for line in found]
+    left = [_spelled(line) for line in found]
     fitting = []
     for line in shown:
         match = next((here for here in left if _fits(line, here)), None)
@@ -155,6 +155,10 @@ def _fits(shown: str, found: str) -> bool:
     return rest == parts[0] if len(parts) == 1 else all(part.strip() in rest for part in parts)
 
 
+def _spelled(line: str) -> str:
+    return line.rstrip().expandtabs(4 if line.startswith("\t") else 8)
+
+
 def _form(line: str) -> str:
     """nft lists the elements of a set in any order."""
     if _ELEMENTS in line:
@@ -162,6 +166,12 @@ def _form(line: str) -> str:
     for pattern, form in _VOLATILE:
         line = pattern.sub(form, line)
     return line.strip()
+
+
+def _replaced(text: str, names: Mapping[str, str]) -> str:
+    """All at once, so that two may change places."""
+    whole = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in names))
+    return whole.sub(lambda found: names[found[0]], text) if names else text
 
 
 def _renamed(line: str, names: Mapping[str, str]) -> str:

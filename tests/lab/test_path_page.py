@@ -18,7 +18,13 @@ def aliases(cluster: Cluster) -> dict[str, str]:
     found = {cluster.name: "lab"}
     for number, info in enumerate(cluster.json("node", "ls")):
         here, of_page = IPv4Address(info["ingress_address"]), FIRST + number
-        for spelled in (str, names.mac, lambda address: f"{int(address):#010x}", lambda address: str(int(address))):
+        for spelled in (
+            str,
+            names.mac,
+            lambda address: f"{int(address):#010x}",
+            lambda address: f"{int(address):#x}",
+            lambda address: str(int(address)),
+        ):
             found[spelled(here)] = spelled(of_page)
     return found
 
