@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from bench import byhand, webserver
-from bench.apply_one import NODE, private_kernel, one_pass, with_node
+from bench.apply_one import NODE, one_pass, private_kernel, with_node
 from bench.cluster import addresses, answer, client, lab, run_service, scratch, until
 from bench.measurement import Measurement, Rival
 from bench.plan_and_diff import large_state
