@@ -285,10 +285,11 @@ class LinuxKernel:
 
 def _balancing(space: Space, want: Namespace) -> Iterator[Item]:
     """What IPVS has in the sandbox; in other namespaces it is none of ours. What is not loaded has nothing."""
-    if space.name == names.SANDBOX and ipvs.is_loaded():
-        for item in space.ipvs.read():
-            if not isinstance(item, IpvsTimeouts) or key(item) in want:
-                yield item
+    if space.name != names.SANDBOX or not ipvs.is_loaded():
+        return
+    with _refusals_as_kernel_errors(f"nsenter --net={space.path} ipvsadm -Ln"):
+        found = list(space.ipvs.read())
+    yield from (item for item in found if not isinstance(item, IpvsTimeouts) or key(item) in want)
 
 
 @contextmanager
