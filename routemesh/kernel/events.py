@@ -11,6 +11,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from errno import ENOBUFS
 from typing import NamedTuple
@@ -29,6 +30,8 @@ _NFTABLES_GROUP = 7
 _ROUTE_BUFFER_BYTES = 8 << 20
 """Holds what a bulk of some thousand operations causes."""
 _NSID = struct.Struct("=i")
+
+GLANCE_S = 2.0
 
 _NEW_GENERATION = 10 << 8 | 15
 _GENERATION_THREAD = 2
@@ -117,10 +120,19 @@ def transaction_is_ours(message: Reply, writes: Callable[[int], bool]) -> bool:
 
 
 class Watcher:
-    """A thread that calls `on_change` when a source, looked at, has news. A source: file descriptor, epoll events, the look."""
+    """A thread that calls `on_change` when a source, looked at, has news. A source: file descriptor, epoll events, the look.
 
-    def __init__(self, sources: Sequence[tuple[int, int, Callable[[], bool]]], on_change: Callable[[], None]) -> None:
+    `glance` is a look at what has no events, every GLANCE_S.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[tuple[int, int, Callable[[], bool]]],
+        on_change: Callable[[], None],
+        glance: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._on_change = on_change
+        self._glance = glance
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._epoll = select.epoll()
         self._epoll.register(self._stop, select.EPOLLIN)
@@ -138,19 +150,24 @@ class Watcher:
 
     def _run(self) -> None:
         try:
+            due = time.monotonic() + GLANCE_S
             while True:
-                ready = [file for file, _ in self._epoll.poll()]
+                ready = [file for file, _ in self._epoll.poll(max(0.0, due - time.monotonic()))]
                 if self._stop in ready:
                     return
-                self._look(ready)
+                looks = [self._looks[file] for file in ready]
+                if time.monotonic() >= due:
+                    looks.append(self._glance)
+                    due = time.monotonic() + GLANCE_S
+                self._look(looks)
         finally:
             self._epoll.close()
             os.close(self._stop)
 
-    def _look(self, files: Sequence[int]) -> None:
+    def _look(self, looks: Sequence[Callable[[], bool]]) -> None:
         """Whatever goes wrong, the watch goes on; the next pass reads the kernel and meets the error where it can be reported."""
         try:
-            if any([self._looks[file]() for file in files]):
+            if any([look() for look in looks]):
                 self._on_change()
         except Exception:
             _log.exception("watching the kernel failed")

@@ -1,10 +1,12 @@
 """IPVS in one namespace: services by firewall mark, their destinations and the timeouts, by generic netlink.
 
 Services by address and port are of others: they are neither read nor touched. No events exist, so everything is read at each
-look. To ask for IPVS's netlink family makes the kernel load ip_vs (ctrl_getfamily in net/netlink/genetlink.c), hence `is_loaded`.
+look, and a glance at a file tells whether it is time for one. To ask for IPVS's netlink family makes the kernel load ip_vs
+(ctrl_getfamily in net/netlink/genetlink.c), hence `is_loaded`.
 Source: include/uapi/linux/ip_vs.h, include/uapi/linux/genetlink.h, net/netfilter/ipvs/ip_vs_ctl.c.
 """
 
+import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -64,9 +66,14 @@ _OTHERWISE: Mapping[tuple[int, int], int] = {
 """What is asked next after a refusal: others made or deleted the object meanwhile."""
 
 
+_LISTING = Path("/proc/thread-self/net/ip_vs")
+"""Services and destinations as text: in a moment, but without flags, thresholds and timeouts."""
+_COUNTERS = re.compile(r" +\d+ +\d+ *$", re.MULTILINE)
+
+
 def is_loaded() -> bool:
     """Whether this kernel has IPVS now, without loading anything."""
-    return Path("/proc/thread-self/net/ip_vs").exists()
+    return _LISTING.exists()
 
 
 class _Request(NamedTuple):
@@ -81,6 +88,7 @@ class Ipvs:
         self._enter = enter
         self._socket: Requests | None = None
         self._family = 0
+        self._seen = ""
 
     def load(self) -> bool:
         """Make the kernel load ip_vs unless it has it; whether it has it now."""
@@ -99,6 +107,7 @@ class Ipvs:
         """Everything by firewall mark, and the timeouts; nothing where there is no IPVS. Raises OSError."""
         if not self.load():
             return
+        self._seen = self._listing()
         try:
             for service in self._services():
                 yield service
@@ -124,11 +133,25 @@ class Ipvs:
                 again.append((op, _Request(other, request.attributes)))
         for op, _, refusal in self._refused(again):
             yield from _told(op, refusal)
+        self._seen = self._listing()
+
+    def has_changed(self) -> bool:
+        """Whether it is not as it was when it was read, written or looked at last, as far as its listing tells."""
+        before, self._seen = self._seen, self._listing()
+        return before != self._seen
 
     def close(self) -> None:
         """Close the socket."""
         if self._socket is not None:
             self._socket.close()
+
+    def _listing(self) -> str:
+        """Without the numbers of connections."""
+        try:
+            with self._enter():
+                return _COUNTERS.sub("", _LISTING.read_text())
+        except OSError:
+            return ""
 
     @property
     def _requests(self) -> Requests:

@@ -154,7 +154,7 @@ class LinuxKernel:
                 tables = nftables_events()
             self._opened.callback(tables.close)
             sources.append((tables.fileno(), select.EPOLLIN, lambda: self._see_transactions(tables)))
-        self._opened.callback(Watcher(sources, on_change).close)
+        self._opened.callback(Watcher(sources, on_change, self._see_balancing).close)
 
     def close(self) -> None:
         """See Kernel.close."""
@@ -266,6 +266,10 @@ class LinuxKernel:
     def _see_events(self) -> bool:
         with self._turn:
             return self._take_in_events()
+
+    def _see_balancing(self) -> bool:
+        with self._turn:
+            return any(space.has_ipvs and space.ipvs.has_changed() for space in self._spaces)
 
     def _see_mounts(self) -> bool:
         with self._turn:

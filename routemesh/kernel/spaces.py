@@ -57,6 +57,11 @@ class Space:
         """Its IPVS; looking for it would make the kernel load ip_vs, so this is for where it is wanted or there anyway."""
         return Ipvs(self.enter)
 
+    @property
+    def has_ipvs(self) -> bool:
+        """Whether its IPVS was of interest so far."""
+        return "ipvs" in self.__dict__
+
     def enter(self) -> AbstractContextManager[None]:
         """The calling thread is in this namespace."""
         return netns.entered(self.path)
@@ -98,7 +103,7 @@ class Space:
             self.nft.close()
         if "xtables" in self.__dict__:
             self.xtables.close()
-        if "ipvs" in self.__dict__:
+        if self.has_ipvs:
             self.ipvs.close()
 
 

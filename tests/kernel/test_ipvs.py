@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from routemesh.diff import diff
-from routemesh.kernel import Kernel
+from routemesh.kernel import Kernel, events
 from routemesh.kernel.fake import FakeKernel
+from routemesh.kernel.ipvs import Ipvs
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.names import SANDBOX
 from routemesh.nodeplan import (
@@ -36,6 +37,7 @@ from routemesh.nodeplan import (
 )
 from routemesh.render import command
 from tests.kernel.private import Private, private_netns
+from tests.support import wait_until
 
 TIMEOUTS = IpvsTimeouts(tcp_s=432_000, tcp_fin_s=120, udp_s=300)
 CONNTRACK = Sysctl("net/ipv4/vs/conntrack", "1")
@@ -266,6 +268,28 @@ class TestLinuxIpvs(IpvsContract):
         subprocess.run((*inside, "-A", "-f", "256", "-s", "rr"), check=True, timeout=30)
         assert "task" not in kernel.read(NodePlan()).namespaces
         self.do(kernel, Delete(HOST, Netns("task")))
+
+    def test_what_others_do_is_noticed_soon_and_what_we_do_is_not(
+        self, kernel: Kernel, by_hand: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(events, "GLANCE_S", 0.05)
+        glances: list[bool] = []
+        has_changed = Ipvs.has_changed
+
+        def glance(ipvs: Ipvs) -> bool:
+            glances.append(has_changed(ipvs))
+            return glances[-1]
+
+        monkeypatch.setattr(Ipvs, "has_changed", glance)
+        changes: list[None] = []
+        kernel.watch(lambda: changes.append(None))
+        self.build(kernel)
+        self.do(kernel, Change(SANDBOX, FIRST, replace(FIRST, weight=3)))
+        seen = len(glances)
+        wait_until(lambda: len(glances) > seen + 1, what="two glances")
+        assert changes == [] and not any(glances)
+        by_hand("-e -f 256 -r 10.0.0.8:0 -m -w 4")
+        wait_until(lambda: changes, what="a word about the change")
 
     def test_an_unknown_scheduler_is_refused_by_name(self, kernel: Kernel) -> None:
         odd = replace(WEB, mark=300, scheduler="nonesuch")
