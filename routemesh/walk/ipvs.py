@@ -19,6 +19,7 @@ from routemesh.walk.balancer import Balanced
 from routemesh.walk.conntrack import flow_of
 from routemesh.walk.flight import Flight
 from routemesh.walk.nouns import UnknownRule
+from routemesh.walk.stack import is_loopback
 
 _FTP_DATA = 20
 
@@ -140,7 +141,7 @@ def _transmit(flight: Flight, hook: str, connection: Balanced) -> None:
     here = stack.is_local(server.address)
     if here and hook == "output":
         raise UnknownRule(stack.place, f"ipvs, which leads a packet of this namespace's own to its own address {server.address},")
-    if not here and packet.source.address.is_loopback:
+    if not here and is_loopback(packet.source.address):
         flight.drop(f"ipvs sends nothing from {packet.source.address} to another namespace")
     flight.balanced = True
     if not here:

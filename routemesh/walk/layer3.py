@@ -10,7 +10,7 @@ from routemesh.walk.flight import Arrived, AtDevice, AtStack, Flight, Sending, S
 from routemesh.walk.layer2 import transmit
 from routemesh.walk.netfilter import pass_hook
 from routemesh.walk.nouns import UnknownRule
-from routemesh.walk.stack import LOOPBACK
+from routemesh.walk.stack import LOOPBACK, is_loopback
 
 TCP_AND_IP_HEADER_BYTES = 40
 
@@ -49,7 +49,7 @@ def send(trip: Trip, sending: Sending) -> Step:
         return _sent_on(flight)
     if flight.outgoing == LOOPBACK and (lo := flight.stack.links.get(LOOPBACK)) is not None and not lo.up:
         flight.drop("lo is down", lo)
-    if flight.packet.source.address.is_loopback and flight.outgoing != LOOPBACK:
+    if is_loopback(flight.packet.source.address) and flight.outgoing != LOOPBACK:
         _check_loopback_may_leave(flight)
     pass_hook(flight, "postrouting")
     flight.check_size()

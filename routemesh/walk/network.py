@@ -1,12 +1,12 @@
 """All nodes together, as planned or as observed, and what is in no kernel. PURE."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Literal
 
 from routemesh.model import Protocol
-from routemesh.nodeplan import HOST, Link, NodePlan
+from routemesh.nodeplan import HOST, Item, Link, NodePlan
 from routemesh.snapshot import ANY_ADDRESS, ClusterSnapshot, ConntrackEntry, Endpoint, NamespaceSnapshot, NodeSnapshot
 from routemesh.walk.nouns import Place, UnknownRule
 from routemesh.walk.stack import Stack
@@ -49,12 +49,18 @@ class Network:
     seen: Mapping[str, NodeSnapshot] = field(default_factory=dict)
     unseen: Mapping[IPv4Address, str] = field(default_factory=dict)
     _stacks: dict[Place, Stack] = field(default_factory=dict, init=False, repr=False)
+    _tunnelled: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False)
 
     def stack(self, place: Place) -> Stack | None:
         """A namespace, arranged at the first question and kept; None where there is no such namespace."""
         if place not in self._stacks and (found := self._arrange(place)) is not None:
             self._stacks[place] = found
         return self._stacks.get(place)
+
+    @property
+    def asked(self) -> Set[Place]:
+        """The namespaces that a walk has asked for so far; on nothing else can it depend."""
+        return self._stacks.keys()
 
     def owner(self, address: IPv4Address) -> Stack | None:
         """The own namespace of the node that has an underlay address."""
@@ -66,7 +72,7 @@ class Network:
     def tunnels(self, node: str, port: int, vni: int) -> list[tuple[Stack, Link]]:
         """A node's VXLAN devices with that UDP port and VNI, in whatever namespace (their sockets are in the node's own)."""
         found = []
-        for netns in self._namespaces(node):
+        for netns in self._with_tunnels(node):
             stack = self.stack(Place(node, netns))
             for link in stack.links.values() if stack else ():
                 if link.up and link.vxlan is not None and (link.vxlan.port, link.vxlan.vni) == (port, vni):
@@ -115,6 +121,19 @@ class Network:
         own = plan.namespaces.get(HOST, {})
         return [HOST, *(netns for netns in plan.namespaces if ("Netns", netns) in own)]
 
+    def _with_tunnels(self, node: str) -> list[str]:
+        if node not in self._tunnelled:
+            spaces = ((netns, self._items(Place(node, netns))) for netns in self._namespaces(node))
+            self._tunnelled[node] = [
+                netns for netns, items in spaces if any(isinstance(item, Link) and item.vxlan is not None for item in items)
+            ]
+        return self._tunnelled[node]
+
+    def _items(self, place: Place) -> Iterable[Item]:
+        if (space := self._space(place)) is not None:
+            return space.items
+        return self.hosts[place.node].plan.namespaces.get(place.netns, {}).values()
+
     def _arrange(self, place: Place) -> Stack | None:
         node, netns = place
         if node not in (*self.seen, *self.hosts) or netns not in self._namespaces(node):
@@ -123,7 +142,7 @@ class Network:
             underlay = self.seen[node].device if netns == HOST else ""
             return Stack(place, space.items, {}, underlay, observed=True, unread=space.unread)
         host = self.hosts[node]
-        items = host.plan.namespaces.get(netns, {}).values()
+        items = self._items(place)
         if netns == HOST:
             return Stack(place, items, self.sysctls, host.link, host.addresses)
         return Stack(place, items, self.sysctls)

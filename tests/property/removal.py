@@ -7,8 +7,8 @@ from typing import NamedTuple
 from routemesh import names
 from routemesh.diff import applied
 from routemesh.model import ClientIp, State, TaskId, TaskState, TaskStatus
-from routemesh.nodeplan import Chain, Change, Delete, Item, Op, Rule, XtChain, key
-from routemesh.walk import Network
+from routemesh.nodeplan import Chain, Change, Delete, Item, Netns, Op, Rule, XtChain, key
+from routemesh.walk import Network, Place
 from tests.property.clusters import CLUSTER, Addresses, node, placed, service, task
 
 TARGET = 9000
@@ -44,6 +44,12 @@ class Removal(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.node} {self.netns or 'host'} {key(self.item)} {self.rule or ''}"
+
+    @property
+    def places(self) -> frozenset[Place]:
+        """The namespaces that it changes."""
+        gone = {self.item.name} if isinstance(self.item, Netns) else set()
+        return frozenset(Place(self.node, netns) for netns in {self.netns, *gone})
 
     @property
     def op(self) -> Op:

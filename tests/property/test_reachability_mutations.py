@@ -3,7 +3,8 @@
 One item at a time is removed as the kernel would remove it, and one rule at a time from every chain.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import replace
 from ipaddress import IPV4LENGTH, IPv4Address
 from itertools import product
 
@@ -42,6 +43,12 @@ def observed(net: Network, packet: Packet, start: Place) -> list[object]:
         ]
     except UnknownRule as error:
         return [str(error)]
+
+
+def alone(net: Network, packet: Packet, start: Place) -> tuple[list[object], Set[Place]]:
+    """What is observed, and the namespaces on which alone it depends."""
+    own = replace(net)
+    return observed(own, packet, start), own.asked
 
 
 def probes(state: State) -> Iterator[tuple[Packet, Place]]:
@@ -160,13 +167,15 @@ FOREIGN = XtChain("filter", "FORWARD", policy="DROP")
 def test_the_walker_notices_whatever_is_missing_but_for_what_is_known_to_be_harmless(engine: str) -> None:
     state = two_nodes(engine)
     net = network(state, wildcard_udp=True, foreign=(FOREIGN,) if engine == "ipvs" else ())
-    usual = [(attempt, observed(net, *attempt)) for attempt in probes(state)]
+    usual = [(attempt, *alone(net, *attempt)) for attempt in probes(state)]
 
     def unnoticed(gone: Removal) -> bool:
-        missing = gone.of(net)
-        return all(observed(missing, *attempt) == before for attempt, before in usual)
+        missing, places = gone.of(net), gone.places
+        concerned = ((attempt, before) for attempt, before, asked in usual if not places.isdisjoint(asked))
+        return all(observed(missing, *attempt) == before for attempt, before in concerned)
 
-    found = [gone for gone in removals(net) if gone.item != FOREIGN and unnoticed(gone)]
+    # The two nodes are alike, and probes go from each to the other.
+    found = [gone for gone in removals(net) if gone.node == "node0" and gone.item != FOREIGN and unnoticed(gone)]
     unexplained = [str(gone) for gone in found if not any(explains(gone) for explains in ENGINES[engine].values())]
     idle = [reason for reason, explains in ENGINES[engine].items() if not any(map(explains, found))]
     assert (unexplained, idle) == ([], [])
