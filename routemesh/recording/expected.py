@@ -14,6 +14,7 @@ from routemesh.model import (
     TaskId,
 )
 from routemesh.nodeplan import (
+    HOST,
     Address,
     Capabilities,
     ClampMss,
@@ -44,7 +45,11 @@ from routemesh.render.commands import inside
 from routemesh.render.xtrule import rule_text
 from routemesh.snapshot import ClusterSnapshot, NamespaceSnapshot, NodeSnapshot, Part
 
-_SETTINGS = ("net/ipv4/ip_forward", f"net/ipv4/conf/{names.GWBRIDGE}/route_localnet", "net/ipv4/vs/conntrack")
+_IPVS = "net/ipv4/vs/"
+_LOAD = "modprobe ip_vs"
+"""What everything else of IPVS needs."""
+
+_SETTINGS = ("net/ipv4/ip_forward", f"net/ipv4/conf/{names.GWBRIDGE}/route_localnet", f"{_IPVS}conntrack")
 _PARTS: Mapping[type, Part] = {
     Address: "links", Link: "links", Route: "routes", Neighbour: "neighbours", FdbEntry: "fdb", Sysctl: "settings",
     IpvsService: "balancing", IpvsDestination: "balancing", XtChain: "filters",
@@ -56,7 +61,7 @@ def lacking(cluster: ClusterSnapshot) -> Mapping[str, Sequence[Lack]]:
     found = {}
     for node in cluster.nodes.values():
         if node.kind == "swarm" and any(known.name == node.name for known in cluster.names.nodes) and ingress(cluster):
-            found[node.name] = list(_of_node(cluster, node))
+            found[node.name] = sorted(_of_node(cluster, node), key=lambda lack: lack.command != _LOAD)
     return found
 
 
@@ -136,6 +141,8 @@ def _lacks(space: NamespaceSnapshot, netns: str, item: Item) -> Iterator[Lack]:
         case XtChain():
             for what, text in _missing_rules(space, item):
                 yield Lack(netns, what, inside(netns, text, path))
+        case Sysctl(path=setting) if setting.startswith(_IPVS) and not any(each.path == setting for each in space.of(Sysctl)):
+            yield Lack(HOST, "IPVS is not there: nothing balances connections", _LOAD)
         case Link():
             for what, text in _wrong_link(space, item):
                 yield Lack(netns, what, inside(netns, text, path) if text else "")

@@ -151,3 +151,21 @@ def test_nothing_is_said_of_what_was_not_read_or_of_whom_nobody_knows() -> None:
     unread = replace(cluster, nodes={NODE: replace(node, namespaces={**node.namespaces, "ingress_sbox": closed})})
     assert lacking(unread) == {NODE: []}
     assert lacking(replace(cluster, names=Names())) == {}
+
+
+def test_a_kernel_without_ipvs_is_told_first() -> None:
+    cluster = recording("2-service")
+    node = cluster.nodes[NODE]
+    space = node.namespaces["ingress_sbox"]
+    items = tuple(
+        item
+        for item in space.items
+        if not isinstance(item, IpvsService | IpvsDestination) and not (isinstance(item, Sysctl) and "/vs/" in item.path)
+    )
+    spaces = {**node.namespaces, "ingress_sbox": replace(space, items=items)}
+    found = lacking(replace(cluster, nodes={NODE: replace(node, namespaces=spaces)}))[NODE]
+    assert [lack.command.rpartition(" ")[0] for lack in found[:2]] == [
+        "modprobe",
+        "nsenter --net=/var/run/docker/netns/ingress_sbox ipvsadm -A -f 256 -s",
+    ]
+    assert [lack.what for lack in found].count("IPVS is not there: nothing balances connections") == 1
