@@ -39,8 +39,8 @@ def state(cluster: ClusterSnapshot, node: str, client_ip: ClientIp = ClientIp.SN
         made = replace(made, gwbridge_subnet=bridge.subnet)
     mtu = _underlay_mtu(cluster.nodes[node])
     nodes = {
-        NodeId(each.id): Node(
-            id=NodeId(each.id),
+        NodeId(each.id or each.name): Node(
+            id=NodeId(each.id or each.name),
             name=each.name,
             address=each.address or IPv4Address(0),
             state=NodeState.READY if each.ready else NodeState.DOWN,

@@ -21,6 +21,7 @@ from routemesh.nodeplan import (
     XtChain,
 )
 from routemesh.recording.expected import lacking
+from routemesh.recording.read import read
 from routemesh.snapshot import ClusterSnapshot, Names, Unread
 from tests.swarm.recorded import DATA, recording
 
@@ -169,3 +170,13 @@ def test_a_kernel_without_ipvs_is_told_first() -> None:
         "nsenter --net=/var/run/docker/netns/ingress_sbox ipvsadm -A -f 256 -s",
     ]
     assert [lack.what for lack in found].count("IPVS is not there: nothing balances connections") == 1
+
+
+@pytest.mark.parametrize("step", ["2-service", "faults/00-healthy", "5-overlay"])
+def test_a_worker_alone_lacks_nothing(step: str) -> None:
+    assert lacking(read([DATA / step / "node2"])) == {"swarm2": []}
+
+
+def test_a_workers_fault_is_told_without_a_manager() -> None:
+    (node,) = lacking(read([DATA / "faults" / "21-task-redirect-deleted" / "node2"])).values()
+    assert [lack.netns for lack in node] == ["9c569e2ad052"]
