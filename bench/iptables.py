@@ -7,15 +7,14 @@ Budget (issue): the number of processes does not depend on the number of rules.
 """
 
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.apply_one import one_pass, private_kernel
-from bench.machine import require_root
+from bench.machine import require_root, watch_programs
 from bench.measurement import Limit, Measurement
 from bench.plan_and_diff import large_state
 from routemesh.kernel.linux import LinuxKernel
@@ -30,14 +29,10 @@ PORTS = 200
 CAPS = Capabilities(nf_tables=True, ip_vs=True, kernel="6.1", iptables="nft")
 
 
-_started: list[str] = []
-"""The programs of all processes that were started."""
-
-
 def measure(runs: int) -> Iterator[Measurement]:
     """From nothing, one port more and less, nothing."""
     require_root()
-    sys.addaudithook(lambda event, arguments: _started.append(arguments[0]) if event == "subprocess.Popen" else None)
+    started = watch_programs()
     full, more = _rules(PORTS), _rules(PORTS + 1)
     rules = sum(len(item.rules) for item in full.namespaces[HOST].values() if isinstance(item, XtChain))
     for variant in VARIANTS:
@@ -45,23 +40,23 @@ def measure(runs: int) -> Iterator[Measurement]:
             if kernel.capabilities().iptables != variant:
                 continue
             passes = {
-                f"{PORTS} ports, {rules} rules, from nothing": [_counted(kernel, NodePlan(), full) for _ in range(runs)],
-                "a port more": [_counted(kernel, full, more) for _ in range(runs)],
-                "a port less": [_counted(kernel, more, full) for _ in range(runs)],
-                "nothing": [_counted(kernel, full, full) for _ in range(runs)],
+                f"{PORTS} ports, {rules} rules, from nothing": [_counted(kernel, started, NodePlan(), full) for _ in range(runs)],
+                "a port more": [_counted(kernel, started, full, more) for _ in range(runs)],
+                "a port less": [_counted(kernel, started, more, full) for _ in range(runs)],
+                "nothing": [_counted(kernel, started, full, full) for _ in range(runs)],
             }
         for what, samples in passes.items():
             yield Measurement(f"iptables-{variant}: {what}", [sample[0] for sample in samples], "ms")
             yield Measurement("  starts", [sample[1] for sample in samples], "processes", Limit(2))
 
 
-def _counted(kernel: LinuxKernel, before: NodePlan, wanted: NodePlan) -> tuple[float, float]:
+def _counted(kernel: LinuxKernel, started: Callable[[], int], before: NodePlan, wanted: NodePlan) -> tuple[float, float]:
     """Milliseconds and processes of the pass that leads from one plan to the next, and of reading what came of it."""
     one_pass(kernel, before)
     one_pass(kernel, before)
-    before_that = len(_started)
+    before_that = started()
     times = (*one_pass(kernel, wanted).values(), one_pass(kernel, wanted)["read"])
-    return sum(times), len(_started) - before_that
+    return sum(times), started() - before_that
 
 
 def _rules(services: int) -> NodePlan:

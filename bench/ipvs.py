@@ -4,7 +4,7 @@ Setup: User-Mode Linux (a kernel that has IPVS, on one processor), in it a lab o
 commands (byhand.py), which loses the client's address as Swarm's does. nginx is the task, on another node than the one that is
 asked, the client wrk: 1 thread, 8 connections, kept alive or one per request. Rounds of 2 s in which all have their turn; ratios
 are of one round. Then a node's kernel is programmed, from nothing and for one more, with 200 services that publish a port each;
-processes are counted by the kernel (/proc/stat). Budget: about 1 for the ratio; no process per rule.
+and the programs that are started for it are counted. Budget: about 1 for the ratio; no process per rule.
 """
 
 import json
@@ -12,7 +12,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -22,11 +21,11 @@ from pathlib import Path
 from bench import byhand, webserver
 from bench.apply_one import NODE, one_pass, private_kernel, with_node
 from bench.cluster import addresses, answer, client, lab, run_service, scratch, until
+from bench.machine import watch_programs
 from bench.measurement import Measurement, Rival
 from bench.plan_and_diff import large_state
 from routemesh.errors import Unavailable
 from routemesh.kernel import netns
-from routemesh.kernel.linux import LinuxKernel
 from routemesh.lab import topology
 from routemesh.model import Publish, ServiceSpec, State
 from routemesh.nodeplan import NodePlan
@@ -43,7 +42,6 @@ SNAT = "mesh, client-ip=snat"
 _DEADLINE_S = 600
 _RATE = re.compile(r"^Requests/sec: *([\d.]+)$", re.MULTILINE)
 _ERRORS = re.compile(r"^ *(Socket errors: .*|Non-2xx.*)$", re.MULTILINE)
-_FORKS = re.compile(r"^processes (\d+)$", re.MULTILINE)
 _RESULTS = "results.json"
 
 Samples = Mapping[str, list[float]]
@@ -135,8 +133,9 @@ def _wrk(url: str, words: tuple[str, ...]) -> float:
 
 
 def _programming(runs: int) -> Samples:
-    """From nothing, one more service and back, nothing to do: milliseconds and processes of read, diff and apply together."""
+    """From nothing, one more service and back, nothing to do: what a pass takes, and the reading of what came of it."""
     found: dict[str, list[float]] = {}
+    started = watch_programs()
     with private_kernel() as kernel:
         caps = kernel.capabilities()
 
@@ -151,27 +150,16 @@ def _programming(runs: int) -> Samples:
                 (f"a node that has {SERVICES}: one less", few),
                 (f"a node that has {SERVICES}: nothing to do", few),
             ):
-                ms, processes = _timed(kernel, want)
-                found.setdefault(what, []).append(ms)
-                found.setdefault(f"{what}: processes", []).append(processes)
+                before = started()
+                times = (*one_pass(kernel, want).values(), one_pass(kernel, want)["read"])
+                found.setdefault(what, []).append(sum(times))
+                found.setdefault(f"{what}: processes", []).append(started() - before)
             one_pass(kernel, NodePlan())
     return found
 
 
 def _as_ipvs(state: State) -> State:
     return replace(state, nodes={name: replace(node, engine="ipvs") for name, node in state.nodes.items()})
-
-
-def _timed(kernel: LinuxKernel, want: NodePlan) -> tuple[float, int]:
-    before, started = _processes(), time.perf_counter()
-    one_pass(kernel, want)
-    return (time.perf_counter() - started) * 1000, _processes() - before
-
-
-def _processes() -> int:
-    found = _FORKS.search(Path("/proc/stat").read_text())
-    assert found is not None
-    return int(found[1])
 
 
 if __name__ == "__main__":

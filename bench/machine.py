@@ -4,7 +4,8 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from routemesh.errors import Unavailable
@@ -25,6 +26,13 @@ def conditions() -> dict[str, str]:
         "commit": _commit(),
         "load before": "{:.2f} {:.2f} {:.2f} (1, 5, 15 minutes)".format(*os.getloadavg()),
     }
+
+
+def watch_programs() -> Callable[[], int]:
+    """From now on count the programs that this process starts; the answer tells how many there were so far."""
+    started: list[str] = []
+    sys.addaudithook(lambda event, arguments: started.append(arguments[0]) if event == "subprocess.Popen" else None)
+    return lambda: len(started)
 
 
 def require_root() -> None:
