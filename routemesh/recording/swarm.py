@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from routemesh.snapshot import ClusterSnapshot, NodeSnapshot, Unread
 
 SOCKET = Path("/var/run/docker.sock")
 _TIMEOUT_S = 30.0
+_ELSEWHERE = "only this node can be read from here; record both (routemesh record --swarm) and use --from"
 _OWN_NAMESPACE = "default"
 """What libnetwork calls the node's own namespace in that directory."""
 
@@ -68,7 +70,8 @@ def live(path: Path = SOCKET) -> ClusterSnapshot:
         at=found.about.at,
     )
     named = names({node.name: engine}, {node.name: node}, unread)
-    return ClusterSnapshot(nodes={node.name: node}, names=named, unread=tuple(unread))
+    others = tuple(replace(each, absent=_ELSEWHERE if each.absent else "") for each in named.nodes)
+    return ClusterSnapshot(nodes={node.name: node}, names=replace(named, nodes=others), unread=tuple(unread))
 
 
 def _namespaces() -> dict[str, Path]:

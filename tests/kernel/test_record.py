@@ -190,6 +190,10 @@ def test_a_manager_tells_everything_but_the_values_of_variables(engine: Engine, 
     found = swarm.live(tmp_path / "docker.sock")
     assert [(task.name, task.netns) for task in found.names.tasks] == [("web.1", "4f1fb3667fce"), ("web.2", "")]
     assert found.unread == ()
+    assert {node.name: node.absent.partition(";")[0] for node in found.names.nodes} == {
+        "swarm1": "",
+        "swarm2": "only this node can be read from here",
+    }
     assert set(found.nodes["swarm1"].namespaces) == {HOST, "4f1fb3667fce"}
     assert "hunter2" not in json.dumps(dict(swarm.target(tmp_path / "docker.sock").files))
 
