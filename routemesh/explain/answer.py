@@ -17,7 +17,7 @@ def explain(cluster: ClusterSnapshot, asked: Asked, repairs: Repairs | None = No
     `repairs`: what nodes would change by themselves, where they were asked.
     """
     packet = Packet(protocol=asked.target.protocol, source=asked.source, destination=asked.destination)
-    branches = every_way(observed(cluster), packet, asked.start)
+    branches = every_way(observed(cluster), packet, asked.start, full_size=True)
     places = Places(cluster)
     ways = tuple(way(places, branch, taken=cause.takes_it(places, asked, branch.outcome.place)) for branch in branches)
     causes = _causes(places, asked, branches, ways, repairs or {})

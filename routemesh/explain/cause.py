@@ -31,7 +31,8 @@ def of_branch(places: Places, asked: Asked, branch: Branch, number: int, way: Wa
     place, why = failure
     hops = (*branch.hops, *branch.reply_hops)
     returning = isinstance(branch.outcome, Delivered)
-    step = len(hops) - 1 if returning else len(branch.hops) - 1
+    # The steps are those of small packets, which get through where large ones do not.
+    step = -1 if way.arrives else len(hops) - 1 if returning else len(branch.hops) - 1
     last = hops[step] if 0 <= step < len(hops) else None
     missing = None if returning else _missing(places, asked, place, why, last)
     why = f"{why}{_whose(last)}"
@@ -101,6 +102,10 @@ def _whose(last: Hop | None) -> str:
 
 def _failure(branch: Branch) -> tuple[Place, str] | None:
     match branch.outcome:
+        case Delivered(reply=ReplyArrives(), full_size=ReplyLost(place, why)):
+            return place, f"large packets are lost: {why}"
+        case Delivered(reply=ReplyArrives(), full_size=Unclear(place, what)):
+            return place, f"what becomes of large packets can't be told: {what}"
         case Delivered(reply=ReplyArrives()):
             return None
         case Delivered(reply=ReplyLost(place, why)):

@@ -4,6 +4,7 @@ Of what is ours a node's own plan knows best (`Repair`). For what others have ma
 recording), it is what a person would type, as far as the snapshot tells it.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import NamedTuple
@@ -31,6 +32,7 @@ from routemesh.walk import OUTSIDE, Hop, Place
 
 _MOST_COMMANDS = 4
 _FORWARDS_NOTHING, _REVERSE_PATH, _NO_FDB = "forwards nothing", "rp_filter", "does not know which node has "
+_TOO_LARGE = re.compile(r"its (?P<bytes>\d+) bytes are too many for (?P<link>\S+), which takes \d+")
 _GATEWAY = 2
 """The sandbox's place in docker_gwbridge's network."""
 
@@ -74,6 +76,8 @@ def _by_hand(places: Places, why: str, last: Hop | None) -> Iterator[str]:
             yield command(None, item).replace("nft list", "nft -a list")
         case Link() if _NO_FDB in why:
             yield from _missing_entry(places, item.name, why.partition(_NO_FDB)[2])
+    if (too_large := _TOO_LARGE.search(why)) is not None:
+        yield f"ip link set {too_large['link']} mtu {too_large['bytes']}"
     if _FORWARDS_NOTHING in why:
         yield "sysctl -w net.ipv4.ip_forward=1"
     if _REVERSE_PATH in why:

@@ -75,6 +75,8 @@ def ending(places: Places, branch: Branch) -> str:
     match outcome:
         case Delivered(process=process) if places.task(outcome.place) is None and places.cluster.names.tasks:
             return f"is taken by {process or 'a process'} in {where}"
+        case Delivered(reply=ReplyArrives(), full_size=ReplyLost(place, why)):
+            return f"reaches {where}, and the answer comes back, but large packets are lost in {places.called(place)}: {why}"
         case Delivered(reply=ReplyArrives()):
             return f"reaches {where}, and the answer comes back"
         case Delivered(reply=ReplyLost(place, why)):

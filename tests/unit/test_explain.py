@@ -122,6 +122,20 @@ def test_what_the_nodes_own_plan_would_do_comes_before_what_a_person_would() -> 
     assert (second.place, second.why, second.mend) == ("swarm1: ingress_sbox", "it is not as it is planned", ("another thing",))
 
 
+def test_large_packets_may_be_lost_where_small_ones_get_through(healthy: ClusterSnapshot) -> None:
+    netns = "1-mwyjqw5o1s"
+    items = healthy.nodes["swarm1"].namespaces[netns].items
+    narrow = tuple(replace(item, mtu=1300) if isinstance(item, Link) and item.name == "vxlan0" else item for item in items)
+    found = explained(changed(healthy, "swarm1", netns, items=narrow))
+    why = "large packets are lost: its 1450 bytes are too many for vxlan0, which takes 1300"
+    assert (found.outcome, found.status, found.reached) == ("partly", 3, ("web.1", "web.2"))
+    assert [(cause.place, cause.why) for cause in found.causes] == [("swarm1: overlay ingress", why)]
+    assert found.causes[0].mend[0].endswith("ip link set vxlan0 mtu 1450")
+    assert [f"but {why.replace(':', ' in swarm1: overlay ingress:', 1)}" in way.end for way in found.ways] == [
+        way.task == "web.2" for way in found.ways
+    ]
+
+
 def test_a_service_whose_tasks_are_unhealthy_says_so(healthy: ClusterSnapshot) -> None:
     tasks = tuple(replace(task, serving=False, note="it is unhealthy") for task in healthy.names.tasks)
     cluster = replace(healthy, names=replace(healthy.names, tasks=tasks))
