@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from routemesh import names
-from routemesh.explain import mend
+from routemesh.explain import mend, nearby
 from routemesh.explain.ask import Asked
 from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import Cause, Way
@@ -23,7 +23,7 @@ _NOBODY_LISTENS = "nothing listens"
 
 
 def of_branch(places: Places, asked: Asked, branch: Branch, number: int, way: Way, repairs: Repairs) -> Iterator[Cause]:
-    """What is wrong on one way, in the order in which the packet meets it; nothing where it ends well."""
+    """What is wrong on one way; nothing where it ends well. What is switched off comes first, for all else may follow from it."""
     failure = _failure(branch)
     if failure is None:
         yield from _wrong_place(places, asked, branch, number, repairs)
@@ -34,6 +34,7 @@ def of_branch(places: Places, asked: Asked, branch: Branch, number: int, way: Wa
     # The steps are those of small packets, which get through where large ones do not.
     step = -1 if way.arrives else len(hops) - 1 if returning else len(branch.hops) - 1
     last = hops[step] if 0 <= step < len(hops) else None
+    yield from nearby.links_down(places, branch, number, repairs)
     missing = None if returning else _missing(places, asked, place, why, last)
     why = f"{why}{_whose(last)}"
     planned = mend.planned(repairs, place)
@@ -46,7 +47,7 @@ def of_branch(places: Places, asked: Asked, branch: Branch, number: int, way: Wa
         way=number,
         step=step,
     )
-    yield from _elsewhere(places, place, hops, number, repairs)
+    yield from nearby.unlike_planned(places, branch, place, number, repairs)
 
 
 def of_service(places: Places, asked: Asked, branches: Walk, repairs: Repairs) -> Iterator[Cause]:
@@ -185,17 +186,3 @@ def _no_task(service: str, tasks: Sequence[NamedTask]) -> str:
         return f"{service} has no task"
     each = [f"{task.name} on {task.node or 'no node'}: {task.note or task.state}" for task in tasks]
     return f"none of its tasks takes connections ({'; '.join(each)})"
-
-
-# --- elsewhere ----------------------------------------------------------------------------------------------------
-
-
-def _elsewhere(places: Places, ended: Place, hops: Sequence[Hop], number: int, repairs: Repairs) -> Iterator[Cause]:
-    """Where else on the way something is not as it is planned: what a packet ends of may lie before its end."""
-    for place in dict.fromkeys(hop.place for hop in hops):
-        found = () if place == ended else mend.planned(repairs, place)
-        if found:
-            why = "it is not as it is planned"
-            yield Cause(
-                node=place.node, namespace=place.netns, place=places.called(place), why=why, mend=found, way=number, step=-1
-            )

@@ -366,7 +366,7 @@ def _counter_or_reject(kind: str, content: Json) -> Statement:
             return Counter()
         case "reject", {"type": "tcp reset"}:
             return Reject("tcp reset")
-        case "reject", None | {"type": "icmp", "expr": "port-unreachable"}:
+        case "reject", None | {"type": "icmp" | "icmpx", "expr": "port-unreachable"}:
             return Reject("icmp port-unreachable")
         case _:
             raise _NotOurs

@@ -183,7 +183,8 @@ def test_a_link_that_is_down_is_switched_on(healthy: ClusterSnapshot) -> None:
         replace(item, up=False) if isinstance(item, Link) and item.name == "docker_gwbridge" else item for item in host.items
     )
     found = explained(changed(healthy, "swarm1", HOST, items=items))
-    assert found.outcome == "broken"
+    assert (found.outcome, found.causes[0].why) == ("broken", "docker_gwbridge is down")
+    assert found.causes[0].mend == ("ip link set docker_gwbridge up",)
 
 
 def test_nobody_listens(healthy: ClusterSnapshot) -> None:

@@ -164,7 +164,6 @@ def test_statements(raw: Any, statement: Statement) -> None:
         {"redirect": None},
         {"redirect": {"port": 8080}},
         {"reject": {"type": "icmp", "expr": "host-unreachable"}},
-        {"reject": {"type": "icmpx", "expr": "port-unreachable"}},
         {"continue": None},
         {"queue": {"num": 0}},
         {"counter": "named"},

@@ -96,7 +96,7 @@ def scene(explanation: Explanation) -> Scene:
     columns: dict[str, Column] = {}
     common = _common(explanation.ways)
     for number, way in enumerate(explanation.ways):
-        why = next((cause.why for cause in explanation.causes if cause.way == number), "")
+        why = next((cause.why for cause in explanation.causes if cause.way == number and cause.step >= 0), "")
         _place(columns, way, common if len(explanation.ways) > 1 else -1, why)
     shown, more = _shown(columns, asked.node)
     visible = {stop for column in shown for stop in column.boxes}

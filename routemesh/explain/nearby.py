@@ -1,0 +1,61 @@
+"""What else may be wrong where a way ended: a packet ends of what lies before its end, or behind it. PURE."""
+
+from collections.abc import Iterator, Sequence
+
+from routemesh import names
+from routemesh.explain.mend import Repairs, planned
+from routemesh.explain.nouns import Cause
+from routemesh.explain.shown import in_namespace
+from routemesh.explain.way import Places
+from routemesh.nodeplan import HOST, Link
+from routemesh.walk import OUTSIDE, Branch, Place
+
+_LIKE_PLANNED = "it is not as it is planned"
+
+
+def links_down(places: Places, branch: Branch, number: int, repairs: Repairs) -> Iterator[Cause]:
+    """Links of the mesh that are switched off on the way, or where it would have gone on."""
+    for place in _concerned(places, branch):
+        for link in _off(places, place):
+            by_hand = in_namespace(places.cluster.nodes.get(place.node), place.netns, f"ip link set {link.name} up")
+            commands = planned(repairs, place) or (by_hand,)
+            yield _cause(places, place, f"{link.name} is down", commands, number)
+
+
+def unlike_planned(places: Places, branch: Branch, ended: Place, number: int, repairs: Repairs) -> Iterator[Cause]:
+    """Namespaces other than the one where it ended that are not as their node's plan wants them."""
+    for place in _concerned(places, branch):
+        commands = () if place == ended else planned(repairs, place)
+        if commands:
+            yield _cause(places, place, _LIKE_PLANNED, commands, number)
+
+
+def _cause(places: Places, place: Place, why: str, commands: tuple[str, ...], number: int) -> Cause:
+    called = places.called(place)
+    return Cause(node=place.node, namespace=place.netns, place=called, why=why, mend=commands, way=number, step=-1)
+
+
+def _concerned(places: Places, branch: Branch) -> Sequence[Place]:
+    """The namespaces that were passed, then of the nodes on the way those that lead on, and the task that was meant."""
+    passed = list(dict.fromkeys(hop.place for hop in (*branch.hops, *branch.reply_hops)))
+    task = places.meant(branch)
+    nodes = dict.fromkeys([*(place.node for place in passed), *([task.node] if task is not None else [])])
+    overlays = [network.netns for network in places.cluster.names.networks if network.netns]
+    leading_on = [Place(node, netns) for node in nodes for netns in (names.SANDBOX, *overlays)]
+    meant = [] if task is None else [Place(task.node, task.netns)]
+    found = [place for place in dict.fromkeys([*passed, *leading_on, *meant]) if place != OUTSIDE]
+    return [place for place in found if _is_there(places, place)]
+
+
+def _is_there(places: Places, place: Place) -> bool:
+    node = places.cluster.nodes.get(place.node)
+    return node is not None and place.netns in node.namespaces
+
+
+def _off(places: Places, place: Place) -> Iterator[Link]:
+    """The links that are down and should not be: in the node's own namespace only those of the mesh and of the underlay."""
+    node = places.cluster.nodes[place.node]
+    for link in node.namespaces[place.netns].of(Link):
+        of_mesh = link.name in (names.GWBRIDGE, node.device) or link.master == names.GWBRIDGE
+        if not link.up and (of_mesh or place.netns != HOST):
+            yield link

@@ -1,0 +1,246 @@
+"""Explanations agree with what real packets do: as it should be, with faults of every kind, and with anything at all missing."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+import pytest
+
+from routemesh.model import Protocol
+from routemesh.nodeplan import (
+    Address,
+    Chain,
+    Delete,
+    Element,
+    FdbEntry,
+    Item,
+    Link,
+    Map,
+    Neighbour,
+    Op,
+    Route,
+    RoutingRule,
+    Table,
+)
+from tests.lab.cluster import ADDRESSES, CLIENT, Cluster
+from tests.lab.still import Still, happens, kill_daemons, predicted
+from tests.support import require, unique
+
+TASKS = 2
+WEB, DNS, OLD = 8080, 5353, 8081
+SERVICES = (
+    ("web", ("-p", f"{WEB}:80")),
+    ("dns", ("-p", f"{DNS}:80/udp")),
+    ("old", ("-p", f"{OLD}:80", "--label", "routemesh.client-ip=snat")),
+)
+SEED = 20_261_126
+
+
+@pytest.fixture(scope="module")
+def still() -> Iterator[Still]:
+    """Two nodes, three services with a task on each node, and no daemon any more."""
+    require("root", "netns", "nf_tables")
+    cluster = Cluster(unique("still"))
+    cluster.lab("up", "--nodes", "2")
+    try:
+        for name, options in SERVICES:
+            cluster.cli("service", "create", "--name", name, "--replicas", str(TASKS), *options, "host", "routemesh", "whoami")
+        yield kill_daemons(cluster)
+    finally:
+        cluster.lab("down")
+
+
+@pytest.fixture
+def mended(still: Still) -> Iterator[Still]:
+    """The lab, which is whole again afterwards."""
+    yield still
+    still.mend()
+    forget_connections(still)
+
+
+def forget_connections(still: Still) -> None:
+    """Neighbours that were learned of what was broken would outlive it."""
+    for place in places(still):
+        still.cluster.inside(place, "ip", "neighbour", "flush", "nud", "stale")
+        still.cluster.inside(place, "ip", "neighbour", "flush", "nud", "failed")
+
+
+def places(still: Still) -> list[str]:
+    return [f"{node}/{netns}" if netns else node for node, plan in still.plans.items() for netns in plan.namespaces]
+
+
+def compare(
+    still: Still, node: str, port: int, protocol: Protocol = Protocol.TCP, place: str = "client", client: str = ""
+) -> str:
+    """Hold the explanation against real connections; the verdict."""
+    found = still.explain(f"{node}:{port}/{protocol}", client)
+    times = max(len(found.ways), 1) * TASKS
+    real = happens(still, place, ADDRESSES[node], port, protocol, times)
+    if found.outcome == "untold":
+        return found.verdict
+    assert real == predicted(found, still, times), f"{found.verdict}: {found.causes}"
+    return found.verdict
+
+
+# --- whole --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("port", [WEB, DNS, OLD])
+@pytest.mark.parametrize("node", ["node1", "node2"])
+@pytest.mark.parametrize("place", ["client", "node1", "node2"])
+def test_a_whole_mesh_is_explained_as_it_works(still: Still, node: str, port: int, place: str) -> None:
+    protocol = Protocol.UDP if port == DNS else Protocol.TCP
+    verdict = compare(still, node, port, protocol, place, "" if place == "client" else place)
+    assert " reaches " in verdict
+    assert " but " not in verdict
+
+
+def test_a_task_that_calls_its_own_service(still: Still) -> None:
+    caller = next(task for task in still.known.names.tasks if task.name == "old.1")
+    place = f"{caller.node}/{caller.netns}"
+    assert " reaches web.1 and web.2" in compare(still, "node1", WEB, place=place, client="old.1")
+
+
+def test_who_is_to_see_the_client_sees_it(still: Still) -> None:
+    for port, peer in ((WEB, CLIENT), (DNS, CLIENT), (OLD, "10.0.0.")):
+        protocol = "udp" if port == DNS else "tcp"
+        found = still.explain(f"node1:{port}/{protocol}")
+        assert all(way.peer.startswith(peer) for way in found.ways)
+        assert found.notes == ()
+
+
+# --- faults -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`where` something is done: a command, or the deletion of what a plan has there. `at` and `why` are what is to be said.
+
+    Places: node1, node2, SANDBOX, OVERLAY, TASK (of web.2 on node2).
+    """
+
+    where: str
+    command: str
+    at: str
+    why: str
+    undo: str = ""
+    node: str = "node1"
+    port: int = WEB
+
+
+SANDBOX, OVERLAY, TASK = "ingress_sbox", "overlay ingress", "task web.2"
+DROP = "table inet enemy {{ chain c {{ type filter hook {} priority -5; {} drop;\n}}\n}}\n"
+REJECT = DROP.replace(" drop;", " reject;")
+POLICY = "table inet enemy { chain c { type filter hook forward priority -5; policy drop;\n}\n}\n"
+ENEMY, PEACE = "filter c drops it (inet enemy: ", "nft delete table inet enemy"
+OFF, ON = "sysctl -w net.ipv4.conf.{}.forwarding=0", "sysctl -w net.ipv4.conf.{}.forwarding=1"
+FAULTS = {
+    "a port that is not published": Fault("node1", "nft flush set ip routemesh published", "node1", "not led to the sandbox"),
+    "a port without a mark": Fault("SANDBOX", "nft flush map ip routemesh marks", SANDBOX, "gets no firewall mark"),
+    "a mark without a chain": Fault("SANDBOX", "nft flush map ip routemesh services", SANDBOX, "nothing balances what has mark"),
+    "a backend missing": Fault(
+        "SANDBOX", "nft delete element ip routemesh backends { 256 . 1 }", SANDBOX, "nothing balances what has mark"
+    ),
+    "a drop in the node's forward": Fault("node1", DROP.format("forward", "tcp dport 8080"), "node1", ENEMY, PEACE),
+    "VXLAN dropped": Fault("node2", DROP.format("input", "udp dport 4789"), "node2", ENEMY, PEACE),
+    "a drop in the sandbox": Fault("SANDBOX", DROP.format("forward", "tcp dport 8080"), SANDBOX, ENEMY, PEACE),
+    "a drop in the task": Fault("TASK", DROP.format("input", "tcp dport 80"), TASK, ENEMY, PEACE),
+    "a rejection in the task": Fault("TASK", REJECT.format("input", "tcp dport 80"), TASK, "rejects with icmp", PEACE),
+    "a policy that drops": Fault("node1", POLICY, "node1", "the policy of filter c drops it", PEACE),
+    "a node that does not forward": Fault("node1", OFF.format("eth0"), "node1", "forwards nothing", ON.format("eth0")),
+    "a sandbox that does not forward": Fault("SANDBOX", OFF.format("eth1"), SANDBOX, "forwards nothing"),
+    "a strict reverse path filter": Fault("TASK", "sysctl -w net.ipv4.conf.eth0.rp_filter=1", TASK, "rp_filter is 1"),
+    "an FDB entry missing": Fault("OVERLAY", "bridge fdb del FAR dev vxlan0 self", OVERLAY, "does not know which node has"),
+    "an FDB entry of another node": Fault(
+        "OVERLAY", "bridge fdb replace FAR dev vxlan0 dst 192.168.200.77 self permanent", "outside", "belongs to no node"
+    ),
+    "a bridge that is down": Fault("node1", "ip link set docker_gwbridge down", "node1", "docker_gwbridge is down"),
+    "the sandbox's gateway link down": Fault("SANDBOX", "ip link set eth1 down", SANDBOX, "eth1 is down"),
+    "the sandbox's overlay link down": Fault("SANDBOX", "ip link set eth0 down", SANDBOX, "eth0 is down"),
+    "the overlay's bridge down": Fault("OVERLAY", "ip link set br0 down", OVERLAY, "br0 is down"),
+    "the tunnel down": Fault("OVERLAY", "ip link set vxlan0 down", OVERLAY, "vxlan0 is down"),
+    "the task's link down": Fault("TASK", "ip link set eth0 down", TASK, "eth0 is down"),
+    "a port that is in no bridge": Fault("OVERLAY2", "ip link set PORT nomaster", OVERLAY, ""),
+    "the sandbox without a default route": Fault("SANDBOX", "ip route del default", SANDBOX, "no route to"),
+    "no redirection": Fault("TASK", "nft flush map ip routemesh ports", TASK, "is not redirected to 80"),
+    "no rule for the way back": Fault("TASK", "ip rule del pref 82", "", "the answer is lost"),
+    "no route for the way back": Fault("TASK", "ip route flush table 82", "", "the answer is lost"),
+    "no sandbox known in the task": Fault("TASK", "nft flush map ip routemesh nodes", "", "the answer is lost"),
+    "no MAC for the way back": Fault("TASK", "nft flush map netdev routemesh macs", "", "the answer is lost"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_where_the_explanation_says(mended: Still, fault: str) -> None:
+    wrong = FAULTS[fault]
+    inflict(mended, wrong.where, wrong.command)
+    try:
+        compare(mended, wrong.node, wrong.port)
+        found = mended.explain(f"{wrong.node}:{wrong.port}")
+        assert found.status == 3
+        assert any(wrong.at in cause.place and wrong.why in cause.why for cause in found.causes), found.causes
+        assert wrong.undo or any(cause.mend for cause in found.causes), found.causes
+    finally:
+        if wrong.undo:
+            inflict(mended, wrong.where, wrong.undo)
+
+
+def inflict(still: Still, where: str, command: str) -> None:
+    """Do it in the namespace that is meant."""
+    task = next(task for task in still.known.names.tasks if task.name == "web.2")
+    far = next(network for network in task.addresses.values())
+    place = {
+        "SANDBOX": "node1/ingress_sbox",
+        "OVERLAY": still.cluster.overlay("node1"),
+        "OVERLAY2": still.cluster.overlay("node2"),
+        "TASK": f"{task.node}/{task.netns}",
+    }.get(where, where)
+    if command.startswith("table"):
+        still.cluster.inside(place, "sh", "-c", f"printf '%s' '{command}' | nft -f -")
+        return
+    port = next(
+        item.name
+        for item in still.plans["node2"].namespaces[still.cluster.overlay("node2").partition("/")[2]].values()
+        if isinstance(item, Link) and item.peer is not None and item.peer.netns == task.netns
+    )
+    words = command.replace("FAR", mac(far)).replace("PORT", port)
+    still.cluster.inside(place, "sh", "-c", words.replace("{", "'{").replace("}", "}'") if words.startswith("nft") else words)
+
+
+def mac(address: IPv4Address) -> str:
+    return f"02:42:{address.packed.hex(':')}"
+
+
+# --- anything missing ---------------------------------------------------------------------------------------------
+
+
+def drawn(still: Still, kind: type[Item], number: int) -> list[tuple[str, Op]]:
+    """Deletions of what plans have of a kind, always the same."""
+    every = [
+        (node, Delete(netns, item))
+        for node, plan in sorted(still.plans.items())
+        for netns, items in sorted(plan.namespaces.items())
+        for item in items.values()
+        if isinstance(item, kind)
+    ]
+    return list(random.Random(SEED).sample(every, min(number, len(every))))
+
+
+KINDS = (Link, Address, Route, RoutingRule, Neighbour, FdbEntry, Table, Map, Chain, Element)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_is_missing_explanations_agree_with_packets(mended: Still, kind: type[Item]) -> None:
+    chance = random.Random(SEED)
+    for node, op in drawn(mended, kind, 3):
+        carried_out = mended.change(node, op)  # what others refer to stays
+        try:
+            for _ in range(2 if carried_out else 0):
+                port = chance.choice([WEB, DNS, OLD])
+                place = chance.choice(["client", "node1", "node2"])
+                entry = chance.choice(["node1", "node2"])
+                protocol = Protocol.UDP if port == DNS else Protocol.TCP
+                compare(mended, entry, port, protocol, place, "" if place == "client" else place)
+        finally:
+            mended.mend()
