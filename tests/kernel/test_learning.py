@@ -8,9 +8,12 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from routemesh import names
+from routemesh.decide.balance import MAX_AFFINITY_S
 from routemesh.errors import KernelError
 from routemesh.kernel import rulesets
 from routemesh.kernel.nft import Nft
+from routemesh.model import Balancing, Scheduler, Weights
 from routemesh.nodeplan import (
     HOST,
     Assign,
@@ -28,8 +31,13 @@ from routemesh.nodeplan import (
     Rule,
     Table,
 )
+from routemesh.plan import nftbalance, plan
+from routemesh.plan.view import view
+from routemesh.render.nft import NFT_ITEMS
 from routemesh.walk import jhash
 from tests.kernel.private import Private, private_netns
+from tests.property.clusters import CAPABILITIES
+from tests.property.removal import two_nodes
 from tests.support import wait_until
 
 PORT = 5000
@@ -119,6 +127,22 @@ def test_who_looks_at_everything_sees_what_was_learned_too(space: Private, nft: 
         found = rulesets.everything()
     assert {*learning(TURNS), Element("ip", "clients", (FIRST, 0), 1)} <= set(found.items)
     assert (found.unread, capfd.readouterr()) == ([], ("", ""))
+
+
+@pytest.mark.parametrize("affinity_s", [0, 1, 93_784, MAX_AFFINITY_S])
+@pytest.mark.parametrize("scheduler", sorted(nftbalance.SCHEDULERS))
+def test_every_way_of_balancing_reads_back_as_planned(space: Private, nft: Nft, scheduler: Scheduler, affinity_s: int) -> None:
+    state = two_nodes()
+    how = Balancing(scheduler=scheduler, affinity_s=affinity_s, weights=Weights(slots={1: 3}))
+    services = {key: replace(one, spec=replace(one.spec, balancing=how)) for key, one in state.services.items()}
+    seen = view(replace(state, services=services), min(state.nodes))
+    planned: list[Item] = [
+        item for item in plan(seen, CAPABILITIES).namespaces[names.SANDBOX].values() if isinstance(item, NFT_ITEMS)
+    ]
+    assert {item.name for item in planned if isinstance(item, Chain)} >= {"FWM-256", "FWM-257"}
+    create(nft, planned)
+    with closing(Nft(space.name, space.enter)) as fresh:
+        assert set(fresh.read()) == set(planned)
 
 
 def test_a_full_map_learns_nobody_and_stops_nothing(space: Private, nft: Nft) -> None:

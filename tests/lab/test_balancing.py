@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.cluster import ADDRESSES, Cluster
+from tests.lab.cluster import ADDRESSES, Cluster, ask_by
 from tests.lab.crowd import NETWORK, ask_as, clients, connect_as, crowd, name_over
 from tests.support import wait_until
 
@@ -250,7 +251,11 @@ def test_a_node_without_a_local_task_refuses_at_once_if_told_so(mesh: Cluster) -
             assert mesh.is_refused(address, 8113)
             with pytest.raises(ConnectionRefusedError):
                 mesh.ask_udp_by_connection(address, 8113, "client")
-        mesh.cli("service", "update", "--label-rm", "routemesh.locality", "own")
+        patient = mesh.at("client", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        with patient:
+            patient.sendto(b"hello", (NODE1, 8113))  # conntrack now knows where this flow leads: nowhere
+            mesh.cli("service", "update", "--label-rm", "routemesh.locality", "own")
+            assert ask_by(patient, NODE1, 8113).peer == "192.168.200.100"
         assert len({answer.hostname for address in ADDRESSES.values() for answer in mesh.ask(address, 8113)}) == 1
     finally:
         mesh.cli("service", "rm", "own")
