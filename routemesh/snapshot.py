@@ -210,7 +210,10 @@ class NamedPort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedService:
-    """A service. `vips` by network id; `marks` by node name, where "" is for all nodes that are not named."""
+    """A service. `vips` by network id; `marks` by node name, where "" is for all nodes that are not named.
+
+    `answering`: the nodes that may lead to its tasks, where it is not for all of them (None) to do so.
+    """
 
     name: str
     id: str = ""
@@ -219,6 +222,11 @@ class NamedService:
     marks: Mapping[str, int] = field(default_factory=dict)
     scheduler: str = "rr"
     keeps_client: bool = False
+    answering: tuple[str, ...] | None = None
+
+    def answers_on(self, node: str) -> bool:
+        """Whether its ports are to be answered through a node."""
+        return self.answering is None or node in self.answering
 
     def mark_on(self, node: str) -> int | None:
         """Its firewall mark on a node."""

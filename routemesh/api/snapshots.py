@@ -18,6 +18,7 @@ from routemesh.api.context import CONTEXT, Context
 from routemesh.api.plain import plain, restored
 from routemesh.api.reply import json_reply
 from routemesh.decide import admit
+from routemesh.decide.reach import answering
 from routemesh.errors import RoutemeshError, UserError
 from routemesh.model import ClientIp, Node, NodeState, Protocol, Service, State, Task
 from routemesh.snapshot import ClusterSnapshot, NamedNetwork, NamedNode, NamedPort, NamedService, NamedTask, Names, NodeSnapshot
@@ -125,7 +126,7 @@ def named(state: State, absent: Mapping[str, str]) -> Names:
     )
     return Names(
         nodes=tuple(_named_node(node, absent.get(node.name, "")) for node in state.nodes.values()),
-        services=tuple(_named_service(service, cluster.ingress_id) for service in state.services.values()),
+        services=tuple(_named_service(state, service, cluster.ingress_id) for service in state.services.values()),
         tasks=tuple(_named_task(state, task, cluster.ingress_id) for task in state.tasks.values() if not task.status.state.ended),
         networks=(ingress, NamedNetwork(name=names.GWBRIDGE, subnet=cluster.gwbridge_subnet)),
     )
@@ -139,7 +140,7 @@ def _named_node(node: Node, absent: str) -> NamedNode:
     )
 
 
-def _named_service(service: Service, network: str) -> NamedService:
+def _named_service(state: State, service: Service, network: str) -> NamedService:
     spec = service.spec
     return NamedService(
         name=spec.name,
@@ -149,6 +150,7 @@ def _named_service(service: Service, network: str) -> NamedService:
         marks={} if service.fwmark is None else {"": service.fwmark},
         scheduler=spec.balancing.scheduler,
         keeps_client=spec.client_ip is ClientIp.KEEP,
+        answering=answering(state, service),
     )
 
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from routemesh.decide.constraints import no_suitable_node
 from routemesh.decide.liveness import lease_name
+from routemesh.decide.reach import answering
 from routemesh.decide.restart import ended_by_itself, restart_at
 from routemesh.decide.scale import is_frozen, wanted_slots
 from routemesh.decide.slots import Scope, SlotKey, Slots, SlotTasks, slots_of
-from routemesh.model import Lease, Locality, Mode, NodeState, Service, State, Task, TaskState, Weights
+from routemesh.model import Lease, Mode, NodeState, Service, State, Task, TaskState
 from routemesh.names import task_name
 
 
@@ -51,7 +52,7 @@ def progress(state: State, service: Service, leases: Mapping[str, Lease]) -> Pro
         message=_message(_count(running, finished, len(due)), len(due) - running - finished, to_stop, behind),
         errors=tuple(dict.fromkeys(_errors(scope, due))),
         failed=next((_said(scope, task) for task in last if not _ended_well(task)), ""),
-        answering=_answering(scope, tasks),
+        answering=answering(state, scope.service),
     )
 
 
@@ -82,22 +83,6 @@ def _behind(state: State, leases: Mapping[str, Lease], revision: int) -> Iterato
         lease = leases.get(lease_name(node.id))
         if node.state is NodeState.READY and (lease is None or lease.value < revision):
             yield node.name
-
-
-def _answering(scope: Scope, tasks: Iterable[Task]) -> tuple[str, ...] | None:
-    """By the service's weights and locality; who has heard of it yet is another question."""
-    balancing, nodes = scope.service.spec.balancing, scope.state.nodes
-    ready = [node for node in nodes.values() if node.state is NodeState.READY]
-    homes = {
-        task.node_id
-        for task in tasks
-        if task.serving and task.node_id is not None and balancing.weights.of(task.slot, nodes[task.node_id].name)
-    }
-    if balancing.locality is Locality.LOCAL_ONLY:
-        answering = [node.name for node in ready if node.id in homes]
-    else:
-        answering = [node.name for node in ready if homes or balancing.weights == Weights()]
-    return None if len(answering) == len(ready) else tuple(sorted(answering))
 
 
 def _count(running: int, finished: int, wanted: int) -> str:

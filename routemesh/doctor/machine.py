@@ -93,6 +93,10 @@ FEATURES: tuple[Feature, ...] = (
     ),
     Feature(name="nft_fib", module="nft_fib_ipv4", option="NFT_FIB_IPV4", needed_by=_NFTABLES, without="no port is published"),
     Feature(name="nft_numgen", module="nft_numgen", option="NFT_NUMGEN", needed_by=_NFTABLES, without="nothing is balanced"),
+    Feature(
+        name="nft_hash", module="nft_hash", option="NFT_HASH", needed_by=(),
+        without="no services with routemesh.lb=sh or mh, or with affinity, on engine nftables",
+    ),
     Feature(name="ip_vs", module="ip_vs", option="IP_VS", needed_by=_IPVS, without="nothing is balanced by engine ipvs"),
     Feature(
         name="xt_ipvs", module="xt_ipvs", option="NETFILTER_XT_MATCH_IPVS", needed_by=_IPVS,

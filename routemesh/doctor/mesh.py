@@ -40,7 +40,8 @@ def findings(cluster: ClusterSnapshot, lacking: Mapping[str, Sequence[Lack]]) ->
     for service in sorted(cluster.names.services, key=lambda service: service.name):
         for port in service.ports:
             if not port.host:
-                yield from (_way(cluster, node, service, port, known) for node in cluster.nodes)
+                nodes = filter(service.answers_on, cluster.nodes)
+                yield from (_way(cluster, node, service, port, known) for node in nodes)
     for node, lacks in lacking.items():
         for lack in lacks:
             where = f"{node}: {lack.netns}" if lack.netns else node

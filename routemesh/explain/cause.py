@@ -19,6 +19,7 @@ from routemesh.nodeplan import HOST, Chain, XtChain
 from routemesh.snapshot import NamedTask
 from routemesh.walk import Branch, Delivered, Dropped, Hop, Place, Refused, ReplyArrives, ReplyLost, Unclear, Walk
 
+_KEPT_AWAY = "{0} has no task that this node may lead to (labels routemesh.locality, routemesh.weight)"
 _NOBODY_LISTENS = "nothing listens"
 
 
@@ -60,7 +61,12 @@ def of_service(places: Places, asked: Asked, branches: Walk, repairs: Repairs) -
     if not serving:
         yield Cause(node="", namespace="", place=f"service {asked.service.name}", why=_no_task(asked.service.name, tasks))
         return
+    if not asked.service.answers_on(entry.node):
+        yield Cause(node=entry.node, namespace=HOST, place=places.called(entry), why=_KEPT_AWAY.format(asked.service.name))
+        return
     sandbox = Place(entry.node, names.SANDBOX)
+    if entry.node in repairs and not mend.planned(repairs, sandbox):
+        return  # by hash, weight or distance others were chosen
     aimed_at = {hop.after.destination.address for branch in branches for hop in branch.hops}
     met = [task for task in serving if not aimed_at.isdisjoint(task.addresses.values())]
     for task in sorted(serving, key=lambda task: task.name):

@@ -334,3 +334,19 @@ def test_a_picture_of_many_nodes_says_what_it_leaves_out(healthy: ClusterSnapsho
     drawn = scene(replace(found, ways=tuple(moved(number) for number in range(9))))
     assert [column.node for column in drawn.columns][:2] == ["swarm1", "far0"]
     assert drawn.more == ("not drawn: far4, far5, far6, far7, far8",)
+
+
+def test_a_task_that_no_connection_is_led_to_by_plan_is_no_fault() -> None:
+    """By hash, weight or distance others are chosen; the node says that nothing is missing."""
+    cluster = recorded("faults/08-ipvs-dest-deleted")
+    assert explained(cluster).outcome == "partly"
+    found = explained(cluster, swarm1=[])
+    assert (found.outcome, found.causes) == ("reaches", ())
+
+
+def test_a_node_that_may_lead_to_no_task_is_told_as_such() -> None:
+    cluster = recorded("faults/01-dnat-deleted")
+    services = tuple(replace(service, answering=("swarm2",)) for service in cluster.names.services)
+    found = explained(replace(cluster, names=replace(cluster.names, services=services)))
+    assert found.outcome == "broken"
+    assert found.verdict.startswith("swarm1:8080/tcp is broken at swarm1: web has no task that this node may lead to (labels ")
