@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -81,15 +82,31 @@ def record(directory: Path, target: Target) -> Report:
     about = {**asdict(target.about), "address": str(target.about.address or ""), "version": VERSION}
     for name, text in {ABOUT: json.dumps(about, indent=1) + "\n", **target.files}.items():
         _write(directory / name, text, report)
-    for name, path in target.namespaces.items():
-        place = Path(HOST_DIRECTORY) if name == HOST else Path(NETNS_DIRECTORY, name)
-        try:
+    with ExitStack() as opened:
+        spaces = dict(_opened(opened, target, report))
+        for name, path in spaces.items():
+            place = _place(name)
             with netns.entered(path):
-                for file, text in ((NUMBERS, _numbers(target)), *_outputs(place, report)):
+                for file, text in ((NUMBERS, _numbers(spaces)), *_outputs(place, report)):
                     _write(directory / place / file, text, report)
-        except OSError as error:
-            report.lacks(f"{path} can't be entered: {error.strerror}", str(place))
     return report
+
+
+def _opened(opened: ExitStack, target: Target, report: Report) -> Iterator[tuple[str, Path]]:
+    """The namespaces by files that stay what they are: a process's own one is another as soon as its thread enters another."""
+    for name, path in target.namespaces.items():
+        try:
+            file = opened.enter_context(netns.opened(path))
+            with netns.entered(path):
+                pass
+        except OSError as error:
+            report.lacks(f"{path} can't be entered: {error.strerror}", str(_place(name)))
+        else:
+            yield name, Path(f"/proc/{os.getpid()}/fd/{file}")
+
+
+def _place(name: str) -> Path:
+    return Path(HOST_DIRECTORY) if name == HOST else Path(NETNS_DIRECTORY, name)
 
 
 def _write(path: Path, text: str, report: Report) -> None:
@@ -101,9 +118,9 @@ def _write(path: Path, text: str, report: Report) -> None:
     report.files += 1
 
 
-def _numbers(target: Target) -> str:
+def _numbers(spaces: Mapping[str, Path]) -> str:
     """As `ip netns list-id` prints it, which knows only namespaces that `ip netns` made."""
-    found = sorted(numbers(target.namespaces).items())
+    found = sorted(numbers(spaces).items())
     return "".join(f"nsid {number} (iproute2 netns name: {name or HOST_DIRECTORY})\n" for number, name in found)
 
 

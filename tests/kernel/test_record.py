@@ -15,7 +15,7 @@ import pytest
 
 from routemesh.errors import Unavailable, UserError
 from routemesh.kernel.observe import observe
-from routemesh.nodeplan import HOST, Neighbour
+from routemesh.nodeplan import HOST, Link, Neighbour, Peer
 from routemesh.recording import swarm
 from routemesh.recording.node import DOCKER_NETNS, About
 from routemesh.recording.read import read
@@ -74,6 +74,26 @@ def test_a_recording_tells_what_is_there(outer: Private, inner: Private, tmp_pat
     for name, space in seen.items():
         assert steady(node.namespaces[name]) == steady(space)
         assert node.namespaces[name].conntrack is not None
+
+
+def test_the_namespace_that_one_is_in_stays_the_nodes_own(outer: Private, inner: Private, tmp_path: Path) -> None:
+    with outer.enter():
+        own = Path(f"/proc/{os.getpid()}/ns/net")
+        record(tmp_path / "case", Target(about=ABOUT, namespaces={HOST: own, "ingress_sbox": inner.path}))
+    (node,) = read([tmp_path / "case"]).nodes.values()
+    peers = {link.name: link.peer for space in node.namespaces.values() for link in space.of(Link) if link.kind == "veth"}
+    assert peers == {"port": Peer("ingress_sbox", "eth0"), "eth0": Peer(HOST, "port")}
+
+
+def test_a_namespace_that_is_gone_is_told(outer: Private, inner: Private, tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing"
+    nothing.write_text("")
+    spaces = {HOST: outer.path, "ingress_sbox": nothing, "other": tmp_path / "nowhere"}
+    report = record(tmp_path / "case", Target(about=ABOUT, namespaces=spaces))
+    assert report.missing == {
+        f"{nothing} can't be entered: Invalid argument": ["netns/ingress_sbox"],
+        f"{tmp_path / 'nowhere'} can't be entered: No such file or directory": ["netns/other"],
+    }
 
 
 def test_a_missing_tool_is_told_and_so_is_what_it_costs(
