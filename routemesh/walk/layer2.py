@@ -48,7 +48,10 @@ def on_the_wire(trip: Trip, packet: Packet) -> Step:
             raise UnknownRule(OUTSIDE, f"{address}: that is {trip.network.unseen[address]}")
         return Arrived(OUTSIDE, packet)
     flight = Flight(trip, owner, packet, incoming=owner.underlay)
-    _check_carries(flight, owner.links.get(owner.underlay))
+    card = owner.links.get(owner.underlay)
+    _check_carries(flight, card)
+    if card is not None and card.kind == "veth":  # what a card of metal does with frames that are too long, its driver knows
+        _check_fits(flight, card)
     _pass_device(flight, "ingress", owner.underlay)
     return AtStack(owner, owner.underlay, flight.packet)
 

@@ -62,7 +62,10 @@ IPVS = pytest.param("ipvs", marks=pytest.mark.ip_vs)
 
 
 class Mesh:
-    """The two nodes, and a client, on one wire. A task answers with its place and the address of its peer."""
+    """The two nodes, and a client, on one wire.
+
+    A task answers with its place and the address of its peer, and a datagram with one of the same size.
+    """
 
     def __init__(self, setup: Setup, directory: Path, opened: ExitStack) -> None:
         self.setup = setup
@@ -102,6 +105,19 @@ class Mesh:
                 subprocess.run((*inside, "ip", "neigh", "flush", "all"), check=True, capture_output=True)
                 subprocess.run((*inside, "sysctl", "-qw", "net.ipv4.icmp_ratelimit=0"), check=True)
 
+    def set_mtu(self, place: Place, device: str, mtu: int) -> None:
+        """Let a device take another size of packets."""
+        inside = ("nsenter", f"--net={self.path(place)}")
+        subprocess.run((*inside, "ip", "link", "set", device, "mtu", str(mtu)), check=True)
+
+    def forget_paths(self) -> None:
+        """Nobody remembers how large packets may be."""
+        for path in (
+            self.client.path,
+            *(self.path(Place(name, inner)) for name, plan in self.setup.plans.items() for inner in plan.namespaces),
+        ):
+            subprocess.run(("nsenter", f"--net={path}", "ip", "route", "flush", "cache"), check=True)
+
     def _serve(self, opened: ExitStack) -> None:
         sockets: dict[socket.socket, str] = {}
         for place in self.setup.network.listening:
@@ -127,6 +143,9 @@ def _plugged(name: str, address: IPv4Address, wire: Private, opened: ExitStack) 
     return space
 
 
+_LARGEST = 2048
+
+
 def _answer_all(sockets: dict[socket.socket, str], awake: socket.socket) -> None:
     """Until the other end of `awake` is closed."""
     while awake not in (ready := select([*sockets, awake], [], [])[0]):
@@ -137,8 +156,8 @@ def _answer_all(sockets: dict[socket.socket, str], awake: socket.socket) -> None
                     with connection:
                         connection.sendall(f"{sockets[each]} {peer[0]}".encode())
                 else:
-                    _, peer = each.recvfrom(64)
-                    each.sendto(f"{sockets[each]} {peer[0]}".encode(), peer)
+                    asked, peer = each.recvfrom(_LARGEST)
+                    each.sendto(f"{sockets[each]} {peer[0]}".encode().ljust(len(asked)), peer)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +179,7 @@ def asked(path: Path, attempt: Attempt, protocol: Protocol, port: int, patience_
             client.bind((str(attempt.source), 0))
             client.connect((str(attempt.destination), port))
             client.send(b"?")
-            return client.recv(64).decode()
+            return client.recv(64).decode().strip()
         except ConnectionRefusedError:
             return "refused"
         except OSError as error:
