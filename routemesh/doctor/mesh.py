@@ -10,6 +10,7 @@ from routemesh.explain.ask import Target, ask
 from routemesh.explain.mend import Repair, Repairs
 from routemesh.explain.nouns import Explanation
 from routemesh.snapshot import ClusterSnapshot, NamedPort, NamedService, Unread
+from routemesh.walk import Network, observed
 
 _MOST_NAMED = 3
 _STATES = {"reaches": State.OK, "partly": State.WRONG, "broken": State.WRONG, "untold": State.UNKNOWN}
@@ -36,12 +37,12 @@ def repairs(lacking: Mapping[str, Sequence[Lack]]) -> Repairs:
 
 def findings(cluster: ClusterSnapshot, lacking: Mapping[str, Sequence[Lack]]) -> Iterator[Finding]:
     """Everything that is worth knowing of a cluster. `lacking`: by node, what is not there as it should be."""
-    known = repairs(lacking)
+    known, network = repairs(lacking), observed(cluster)
     for service in sorted(cluster.names.services, key=lambda service: service.name):
         for port in service.ports:
             if not port.host:
                 nodes = filter(service.answers_on, cluster.nodes)
-                yield from (_way(cluster, node, service, port, known) for node in nodes)
+                yield from (_way(cluster, network, node, service, port, known) for node in nodes)
     for node, lacks in lacking.items():
         for lack in lacks:
             where = f"{node}: {lack.netns}" if lack.netns else node
@@ -51,12 +52,14 @@ def findings(cluster: ClusterSnapshot, lacking: Mapping[str, Sequence[Lack]]) ->
     yield from _unread(cluster)
 
 
-def _way(cluster: ClusterSnapshot, node: str, service: NamedService, port: NamedPort, known: Repairs) -> Finding:
+def _way(
+    cluster: ClusterSnapshot, network: Network, node: str, service: NamedService, port: NamedPort, known: Repairs
+) -> Finding:
     """How a client outside of the cluster fares with a port of a node."""
     what = f"{service.name} {port.published}/{port.protocol}"
     try:
         asked = ask(cluster, Target(node=node, port=port.published, protocol=port.protocol), "", None)
-        found = explain(cluster, asked, known)
+        found = explain(cluster, asked, known, network)
     except RoutemeshError as error:
         return Finding(what=what, where=node, state=State.UNKNOWN, found=str(error), effect=_EFFECTS["untold"])
     return Finding(

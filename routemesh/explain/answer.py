@@ -6,18 +6,21 @@ from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import VERSION, Cause, Explanation, Outcome, Question, Way
 from routemesh.explain.way import Places, way
 from routemesh.snapshot import ClusterSnapshot
-from routemesh.walk import OUTSIDE, Delivered, Packet, Unclear, Walk, every_way, observed
+from routemesh.walk import OUTSIDE, Delivered, Network, Packet, Unclear, Walk, every_way, observed
 
 _MOST_NOTES = 8
 
 
-def explain(cluster: ClusterSnapshot, asked: Asked, repairs: Repairs | None = None) -> Explanation:
+def explain(
+    cluster: ClusterSnapshot, asked: Asked, repairs: Repairs | None = None, network: Network | None = None
+) -> Explanation:
     """Every way that the first packet of a connection may take through what was read, and what to think of it.
 
-    `repairs`: what nodes would change by themselves, where they were asked.
+    `repairs`: what nodes would change by themselves, where they were asked. `network`: observed(cluster), which whoever has many
+    questions makes once.
     """
     packet = Packet(protocol=asked.target.protocol, source=asked.source, destination=asked.destination)
-    branches = every_way(observed(cluster), packet, asked.start, full_size=True)
+    branches = every_way(network or observed(cluster), packet, asked.start, full_size=True)
     places = Places(cluster)
     ways = tuple(way(places, branch, taken=cause.takes_it(places, asked, branch.outcome.place)) for branch in branches)
     causes = _causes(places, asked, branches, ways, repairs or {})

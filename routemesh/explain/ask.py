@@ -19,6 +19,9 @@ _CLIENT = re.compile(r"(?P<name>.+?)(?::(?P<port>\d{1,5}))?")
 _SOURCE_PORT = 40000
 _LAST_PORT = 65535
 _SHOWN = 20
+_SMALLEST = 31
+_DOCUMENTATION = IPv4Address("198.51.100.1")
+"""Somebody far away (RFC 5737)."""
 _INGRESS = "ingress"
 """Tasks are fenced from one another there: it is for published ports alone."""
 
@@ -183,7 +186,7 @@ def _start(
 ) -> tuple[Place, IPv4Address, str]:
     """Where the client is, its address, and what to call it."""
     if not name:
-        return OUTSIDE, outside or _somebody_near(asked, address), "a client outside of the cluster"
+        return OUTSIDE, outside or _somebody_near(cluster, asked, address), "a client outside of the cluster"
     for node in cluster.nodes.values():
         if name == node.name:
             return Place(node.name, HOST), address if node is asked else node.addresses[0], f"node {node.name} itself"
@@ -216,10 +219,14 @@ def _from_task(cluster: ClusterSnapshot, node: str, netns: str, name: str, asked
     return Place(node, netns), sources[0], f"task {name}"
 
 
-def _somebody_near(asked: NodeSnapshot, address: IPv4Address) -> IPv4Address:
+def _somebody_near(cluster: ClusterSnapshot, asked: NodeSnapshot, address: IPv4Address) -> IPv4Address:
     """An address on the node's own network that no node has: where nothing is said, a neighbour asks."""
+    taken = {own for node in cluster.nodes.values() for own in node.addresses}
+    taken |= {node.address for node in cluster.names.nodes if node.address is not None}
     for route in asked.host.of(Route):
-        near = route.kind == "unicast" and route.via is None and address in route.destination
-        if near and route.destination.prefixlen < 31:
-            return next(host for host in reversed(list(route.destination.hosts())[-200:]) if host not in asked.addresses)
-    return IPv4Address("198.51.100.1")
+        network = route.destination
+        if route.kind == "unicast" and route.via is None and address in network and network.prefixlen < _SMALLEST:
+            last = int(network.broadcast_address)
+            free = (IPv4Address(last - number) for number in range(1, network.num_addresses - 1))
+            return next((host for host in free if host not in taken), _DOCUMENTATION)
+    return _DOCUMENTATION

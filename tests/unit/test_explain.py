@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from itertools import combinations
 from pathlib import Path
 
@@ -22,9 +22,10 @@ from routemesh.explain.picture import html, mermaid, svg
 from routemesh.explain.picture.layout import layout
 from routemesh.explain.picture.scene import scene
 from routemesh.explain.text import Screen, text
-from routemesh.nodeplan import HOST, Link, Unknown, XtChain
+from routemesh.model import Protocol
+from routemesh.nodeplan import HOST, Link, Route, Unknown, XtChain
 from routemesh.recording.read import read
-from routemesh.snapshot import ClusterSnapshot, Unread
+from routemesh.snapshot import ClusterSnapshot, ConntrackEntry, Endpoint, Flow, Unread
 
 DATA = Path(__file__).parent.parent / "data" / "swarm"
 WEB = "swarm1:8080"
@@ -185,6 +186,29 @@ def test_a_link_that_is_down_is_switched_on(healthy: ClusterSnapshot) -> None:
     found = explained(changed(healthy, "swarm1", HOST, items=items))
     assert (found.outcome, found.causes[0].why) == ("broken", "docker_gwbridge is down")
     assert found.causes[0].mend == ("ip link set docker_gwbridge up",)
+
+
+def test_connections_to_who_is_gone_are_told(healthy: ClusterSnapshot) -> None:
+    client, gone = Endpoint(IPv4Address("192.0.2.7"), 4711), Endpoint(IPv4Address("10.0.0.99"), 8080)
+    asked = Flow(Protocol.TCP, client, Endpoint(IPv4Address("172.18.0.2"), 8080))
+    entry = ConntrackEntry(original=asked, reply=Flow(Protocol.TCP, gone, client), status=frozenset({"dnat"}))
+    found = explained(changed(healthy, "swarm1", "ingress_sbox", conntrack=(entry,)))
+    assert found.outcome == "reaches"
+    (note,) = found.notes
+    assert note.startswith("1 known connections still lead to 10.0.0.99, which no serving task has; nsenter")
+    assert note.endswith("conntrack -D -p tcp --reply-src 10.0.0.99 lets go of them")
+
+
+@pytest.mark.parametrize("length", [8, 24, 30, 31, 32])
+def test_somebody_outside_is_no_node(healthy: ClusterSnapshot, length: int) -> None:
+    items = tuple(
+        replace(item, destination=IPv4Network(f"192.168.77.1/{length}", strict=False))
+        if isinstance(item, Route) and item.table == 254 and item.link == healthy.nodes["swarm1"].device and item.via is None
+        else item
+        for item in healthy.nodes["swarm1"].host.items
+    )
+    source = IPv4Address(explained(changed(healthy, "swarm1", HOST, items=items)).question.source.partition(":")[0])
+    assert source not in (IPv4Address("192.168.77.1"), IPv4Address("192.168.77.2"))
 
 
 def test_nobody_listens(healthy: ClusterSnapshot) -> None:

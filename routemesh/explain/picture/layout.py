@@ -6,6 +6,7 @@ client                      above all
 ───────── VXLAN ─────────   below all: from overlay to overlay
 """
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -19,7 +20,7 @@ TOP = CLIENT_Y + CLIENT_HEIGHT + 34
 NODE_HEAD, BOX_HEAD, LINE, PAD, BETWEEN = 30, 22, 13, 8, 14
 CHIPS, CHIP_CHARACTER = 22, 6.1
 BUS = 34
-CHARACTERS = 33
+CHARACTERS, BOLD_CHARACTERS = 33, 29
 """So many of a row's characters fit."""
 BACK = 7
 """How far the way back is drawn beside the way there."""
@@ -105,12 +106,7 @@ def wrapped(row: Row) -> tuple[str, ...]:
     """A row's label in lines that fit; only what failed has more than one."""
     if row.style != "failed":
         return (row.label if len(row.label) <= CHARACTERS else row.label[: CHARACTERS - 1] + "…",)
-    lines = [""]
-    for word in f"✗ {row.label}".split():
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > CHARACTERS:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return tuple(line[:CHARACTERS] for line in lines)
+    return tuple(textwrap.wrap(f"✗ {row.label}", BOLD_CHARACTERS))
 
 
 def _place(drawing: Drawing, column: Column, x: float, bottom: float) -> None:
