@@ -75,6 +75,11 @@ class Client:
         """A configuration for a proxy outside of the cluster."""
         return self._get("/gateway/config", wire.Message, **{"for": program, "to": to}).message
 
+    def gateway_explain(self, host: str, path: str, *, tls: bool, cookie: str) -> wire.GatewayExplanation:
+        """Where a request would go, and why."""
+        query = {"host": host, "path": path, "tls": str(int(tls)), "cookie": cookie}
+        return self._get("/gateway/explain", wire.GatewayExplanation, **query)
+
     def secrets(self) -> list[wire.SecretInfo]:
         """All secrets, by name."""
         return self._get("/secrets", list[wire.SecretInfo])

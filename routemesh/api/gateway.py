@@ -12,6 +12,7 @@ from routemesh.errors import NotFound, UserError
 from routemesh.model import Http, Service, State
 from routemesh.proxy import external
 from routemesh.proxy.certificates import warnings
+from routemesh.proxy.explain import Request, explain
 from routemesh.proxy.routes import table
 
 _BASE = f"{wire.PREFIX}/gateway"
@@ -90,4 +91,21 @@ async def _config(request: web.Request) -> web.Response:
     return json_reply(wire.Message(message=external.FOR[program](await request.app[CONTEXT].store.snapshot(), to)))
 
 
-ROUTES = (web.get(_BASE, _get), web.get(f"{_BASE}/config", _config))
+async def _explain(request: web.Request) -> web.Response:
+    state, query = await request.app[CONTEXT].store.snapshot(), request.query
+    asked = Request(
+        host=query.get("host", ""),
+        path=query.get("path", "/"),
+        tls=query.get("tls", "") == "1",
+        cookie=query.get("cookie", ""),
+    )
+    found = explain(state, asked)
+    told = wire.GatewayExplanation(
+        steps=tuple(wire.GatewayStep(at=step.at, decision=step.decision, why=step.why) for step in found.steps),
+        servers=tuple(f"{server.task} {server.address}:{server.port}" for server in found.servers),
+        status=found.status,
+    )
+    return json_reply(told)
+
+
+ROUTES = (web.get(_BASE, _get), web.get(f"{_BASE}/config", _config), web.get(f"{_BASE}/explain", _explain))

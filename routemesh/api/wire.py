@@ -191,6 +191,22 @@ class RouteInfo(msgspec.Struct, frozen=True, kw_only=True):
     servers: tuple[str, ...]
 
 
+class GatewayStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision of the gateway about a request."""
+
+    at: str
+    decision: str
+    why: str
+
+
+class GatewayExplanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a request would go. `status` is what the gateway itself answers, 0 if it passes the request on."""
+
+    steps: tuple[GatewayStep, ...]
+    servers: tuple[str, ...]
+    status: int
+
+
 class GatewayInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The gateway. `warnings` are about certificates."""
 

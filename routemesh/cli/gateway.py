@@ -10,7 +10,7 @@ from routemesh.api.client import Client
 from routemesh.cli.host import Host
 from routemesh.cli.output import format_flag, print_json, print_table, short
 from routemesh.cli.progress import Waiting, wait_flags
-from routemesh.cli.values import GATEWAY_PORTS, SUBNET, OneOf
+from routemesh.cli.values import GATEWAY_PORTS, SUBNET, URL, OneOf
 from routemesh.model import Gateway, GatewayDriver, ServiceSpec
 
 
@@ -126,6 +126,21 @@ def status(host: Host, format_: str) -> None:
 def config(host: Host, program: str, to: str) -> None:
     """Print a configuration for a load balancer outside of the cluster: every published port, over the nodes."""
     click.echo(host.client().gateway_config(program, to), nl=False)
+
+
+@gateway.command("explain")
+@click.option("--cookie", default="", help="What the client's cookie of the gateway holds.")
+@format_flag
+@click.argument("url", type=URL)
+@click.pass_obj
+def explain(host: Host, url: tuple[bool, str, str], cookie: str, format_: str) -> None:
+    """Tell where a request for URL would go, and why."""
+    tls, name, path = url
+    found = host.client().gateway_explain(name, path, tls=tls, cookie=cookie)
+    if format_ == "json":
+        print_json(found)
+        return
+    print_table(("AT", "DECISION", "WHY"), ((step.at, step.decision, step.why) for step in found.steps))
 
 
 @gateway.command("proxy", hidden=True)

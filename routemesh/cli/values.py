@@ -209,6 +209,15 @@ def gateway_ports(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1]) if len(parts) == 2 else 0
 
 
+def url(text: str) -> tuple[bool, str, str]:
+    """[http[s]://]HOST[/PATH]: whether it is TLS, the host, the path. Raises ValueError."""
+    scheme, separator, rest = text.partition("://")
+    host, slash, path = (rest if separator else text).partition("/")
+    if (separator and scheme not in ("http", "https")) or not host:
+        raise ValueError(f"{text!r} is not of the form [http://]HOST[/PATH] or https://HOST[/PATH]")
+    return scheme == "https" and bool(separator), host, slash + path.partition("?")[0] or "/"
+
+
 DURATION = Parsed("duration", duration_s)
 PUBLISH = Parsed("port", publish)
 TARGET = Parsed("target port", target)
@@ -220,3 +229,4 @@ WORDS = Parsed("words", words)
 ADDRESS = Parsed("address", address)
 SUBNET = Parsed("subnet", subnet)
 GATEWAY_PORTS = Parsed("ports", gateway_ports)
+URL = Parsed("url", url)

@@ -2,7 +2,7 @@
 
 A revision counts as acknowledged when every proxy here does what it says (rule 10): the agent tells the cluster the lower of the
 kernel's revision and this one. A proxy that does not run or takes no configuration for a while holds nothing up any more: it
-serves nobody, and comes back with the newest configuration.
+serves nobody, and comes back with the newest configuration. While nothing changes, a proxy is looked at every RESYNC_S.
 """
 
 import asyncio
@@ -74,6 +74,7 @@ class GatewayLoop:
         self._applied = 0
         self._active = False
         self._told: dict[TaskId, str] = {}
+        self._done: dict[str, object] = {}
         self._listeners: list[Callable[[], Awaitable[None]]] = []
 
     def acknowledged(self) -> int | None:
@@ -113,7 +114,7 @@ class GatewayLoop:
                 async with asyncio.timeout(pause_s):
                     await self._wake.wait()
             except TimeoutError:
-                continue
+                self._done.clear()
 
     async def _try_pass(self) -> tuple[float, Mapping[TaskId, str]]:
         """How long to wait until the next pass if nothing happens, and what went wrong with which proxy."""
@@ -130,10 +131,16 @@ class GatewayLoop:
         self._active = bool(proxies)
         remove_others(self._root, proxies)
         routes = table(state)
+        self._done = {hostname: done for hostname, done in self._done.items() if hostname in proxies}
         tidy, errors = True, dict[TaskId, str]()
         for hostname, task in proxies.items():
+            wanted = (routes, task.spec.gateway, frozenset(state.secrets))
+            if self._done.get(hostname) == wanted:
+                continue
             try:
-                tidy &= await self._apply(state, routes, hostname, task)
+                done = await self._apply(state, routes, hostname, task)
+                self._done[hostname] = wanted if done else None
+                tidy &= done
             except (RoutemeshError, OSError, TimeoutError) as exc:
                 log.log(logging.DEBUG if isinstance(exc, NotYet) else logging.WARNING, "gateway: %s", exc)
                 errors[task.id] = str(exc) or "the proxy gave no answer in time"

@@ -22,11 +22,11 @@ _STREAM_MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
 _FIRST_INNER_PORT = 20443
 """On 127.0.0.1 of the task: where TLS ends when a name is looked at first; those after it lead to tasks."""
 _FORWARDED = {
-    "Host": "$http_host",
+    "Host": "$asked_host",
     "X-Forwarded-For": "$remote_addr",
     "X-Real-IP": "$remote_addr",
     "X-Forwarded-Proto": "$scheme",
-    "X-Forwarded-Host": "$http_host",
+    "X-Forwarded-Host": "$asked_host",
     "X-Forwarded-Port": "$forwarded_port",
 }
 _LOG = '$remote_addr:$remote_port [$time_local] $host $upstream_addr $status $bytes_sent $request_time "$request"'
@@ -101,6 +101,7 @@ def _http(table: Table, gateway: Gateway, directory: str, tls: _Tls | None, behi
         yield "set_real_ip_from 127.0.0.1;"
         yield "real_ip_header proxy_protocol;"
     yield f"map $scheme $forwarded_port {{ default {gateway.http_port}; https {gateway.https_port}; }}"
+    yield "map $http_host $asked_host { default $http_host; '' localhost; }"
     yield "map $http_upgrade $connection_upgrade { default upgrade; '' ''; }"
     for backend in table.backends:
         if not backend.http.passthrough:

@@ -5,7 +5,7 @@ that has a path which covers the request's; among its paths the longest. Both dr
 `gateway explain` follow this one table.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -69,11 +69,15 @@ class Table:
 def table(state: State) -> Table:
     """What every proxy of the cluster should do, whichever node it is on."""
     behind = sorted((service for service in state.services.values() if service.spec.http is not None), key=_name)
+    serving: dict[ServiceId, list[Task]] = {}
+    for task in state.tasks.values():
+        if _serves(state, task):
+            serving.setdefault(task.service_id, []).append(task)
     routes = (Route(host, http.path, _name(service)) for service in behind if (http := service.spec.http) for host in http.hosts)
     return Table(
         routes=tuple(sorted(routes, key=lambda route: (_host_order(route.host), -len(route.path), route.path))),
         backends=tuple(
-            Backend(_name(service), service.id, http, tuple(_servers(state, service)))
+            Backend(_name(service), service.id, http, tuple(_servers(state, serving.get(service.id, ()))))
             for service in behind
             if (http := service.spec.http) is not None
         ),
@@ -113,9 +117,8 @@ def _host_order(host: str) -> tuple[int, str]:
     return (2 if host == EVERY_HOST else 1 if host.startswith("*.") else 0, host)
 
 
-def _servers(state: State, service: Service) -> Iterator[Server]:
-    serving = (task for task in state.tasks.values() if task.service_id == service.id and _serves(state, task))
-    for task in sorted(serving, key=lambda task: (task.slot, task.id)):
+def _servers(state: State, tasks: Iterable[Task]) -> Iterator[Server]:
+    for task in sorted(tasks, key=lambda task: (task.slot, task.id)):
         assert task.address is not None and task.spec.http is not None and task.node_id is not None and state.cluster is not None
         yield Server(
             name=task.id[:_NAME_LENGTH],
