@@ -10,7 +10,9 @@ before and after. Budget: 100 ms for a task, 1 s for a route.
 """
 
 import asyncio
+import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -57,6 +59,8 @@ defaults
     timeout server 60s
 frontend web
     bind :{port}
+    http-request set-header X-Forwarded-Proto http
+    http-request set-header X-Forwarded-Host %[req.hdr(host)]
     default_backend task
 backend task
     server task {target}
@@ -73,11 +77,14 @@ http {{
     upstream task {{ server {target}; keepalive 32; }}
     server {{
         listen {port};
+        server_name web;
         location / {{
             proxy_pass http://task;
             proxy_set_header Connection "";
             proxy_set_header Host $host;
             proxy_set_header X-Forwarded-For $remote_addr;
+            proxy_set_header X-Forwarded-Proto $scheme;
+            proxy_set_header X-Forwarded-Host $http_host;
         }}
     }}
 }}
@@ -135,6 +142,7 @@ def _throughput(cluster: Lab, directory: Path, driver: GatewayDriver, runs: int)
             order = list(ways)
             for name in (*order[number % len(order) :], *order[: number % len(order)]):
                 seen[name].append(_wrk(*ways[name]))
+        back = [_back(task.pid, ways["gateway"]) for _ in range(runs)]
     api.remove_service(enabled.id)
     until(lambda: not any(info.name == service.NAME for info in api.services()), "the gateway was gone")
     by_hand = [each.per_s for each in seen["by hand"]]
@@ -143,6 +151,18 @@ def _throughput(cluster: Lab, directory: Path, driver: GatewayDriver, runs: int)
         yield Measurement(f"{driver}: {name}", [each.per_s for each in answers], "requests/s", against)
         yield Measurement(f"{driver}: {name}, p50", [each.p50_ms for each in answers], "ms")
         yield Measurement(f"{driver}: {name}, p99", [each.p99_ms for each in answers], "ms")
+    yield Measurement(f"{driver}: killed until it answers again", back, "ms", Limit(1000))
+
+
+def _back(pid: int | None, way: tuple[str, int]) -> float:
+    """Kill the proxy, the one program below the task's first process and its supervisor."""
+    assert pid is not None
+    for _ in range(2):
+        pid = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+    os.kill(pid, signal.SIGKILL)
+    started = time.perf_counter()
+    until(partial(answer, *way), "the proxy was back")
+    return (time.perf_counter() - started) * 1000
 
 
 @contextmanager

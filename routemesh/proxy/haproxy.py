@@ -118,14 +118,18 @@ def _frontend(name: str, bind: str, gateway: Gateway, routes: str, scheme: str, 
     yield f"  bind {bind}"
     if not inner:
         yield from _proxied(gateway)
+    unless = " unless { var(txn.route) -m found }"
     yield "  http-request capture req.hdr(host) len 64"
     yield "  http-request set-var(txn.host) req.hdr(host),field(1,:),lower"
-    yield "  http-request set-var(txn.domain) var(txn.host),regsub(^[^.]*,*)"
-    yield "  http-request set-var(txn.every) str(*)"
     yield "  http-request set-var(txn.path) path"
-    for host in ("host", "domain", "every"):
-        unless = "" if host == "host" else " unless { var(txn.route) -m found }"
-        yield f"  http-request set-var(txn.route) var(txn.{host}),concat(,txn.path,/),map_beg({routes}){unless}"
+    # A slash in the name, or a way out of the path, would lead past the rules to what is not below a service's path.
+    yield _answer("deny", 400, "the host has a slash in it") + " if { var(txn.host) -m sub / }"
+    for match in ("sub /../", "end /.."):
+        yield _answer("deny", 400, "the path leads upwards") + f" if {{ path,url_dec -m {match} }}"
+    yield f"  http-request set-var(txn.route) var(txn.host),concat(,txn.path,/),map_beg({routes})"
+    for host in ("var(txn.host),regsub(^[^.]*,*)", "str(*)"):
+        yield f"  http-request set-var(txn.like) {host}{unless}"
+        yield f"  http-request set-var(txn.route) var(txn.like),concat(,txn.path,/),map_beg({routes}){unless}"
     yield "  http-request set-header X-Forwarded-For %[src]"
     yield "  http-request set-header X-Real-IP %[src]"
     yield f"  http-request set-header X-Forwarded-Proto {scheme}"

@@ -178,6 +178,14 @@ def test_the_most_specific_host_and_then_the_longest_path_wins(gate: Cluster) ->
                 assert reply.answer.hostname == containers[name], (host, path)
 
 
+def test_nobody_gets_past_a_path(gate: Cluster) -> None:
+    with routes(gate, below=("p.example", "/api")):
+        assert get(gate, "p.example", "/api/x").status == 200
+        assert get(gate, "p.example/api", "/secret").status == 400
+        for path in ("/api/../secret", "/api/%2e%2e/secret", "/api/.."):
+            assert get(gate, "p.example", path).status in (400, 404), path
+
+
 def test_a_task_and_the_log_know_the_client(gate: Cluster) -> None:
     with routes(gate, seen=("seen.example", "/")):
         reply = get(gate, "seen.example", address=NODE3, X_Forwarded_For="203.0.113.9")
@@ -240,23 +248,21 @@ def test_a_task_coming_or_going_reloads_nothing(haproxy: Cluster) -> None:
             assert children(proxy_pid(gate, node)) == before
 
 
-def test_a_killed_proxy_is_back_within_a_second_and_other_nodes_are_unaffected(gate: Cluster) -> None:
+def test_a_killed_proxy_is_back_at_once_and_other_nodes_are_unaffected(gate: Cluster) -> None:
     with gate.service("steady", "--replicas", "2", *labels("*")):
         get(gate, "x")
-        others_failed: list[str] = []
+        task = next(task["id"] for task in gate.serving("gateway") if task["node"] == "node1")
         os.kill(proxy_pid(gate, "node1"), signal.SIGKILL)
-        started = time.monotonic()
-        while True:
-            for address in (NODE2, NODE3):
-                if get(gate, "x", address=address).status != 200:
-                    others_failed.append(address)
+
+        def is_back() -> bool:
+            assert [get(gate, "x", address=address).status for address in (NODE2, NODE3)] == [200, 200]
             try:
-                if get(gate, "x").status == 200:
-                    break
+                return get(gate, "x").status == 200
             except OSError:
-                assert time.monotonic() - started < 10
-        assert time.monotonic() - started < 1.0
-        assert not others_failed
+                return False
+
+        wait_until(is_back, 4, "the proxy")
+        assert task in [task["id"] for task in gate.serving("gateway")]
 
 
 def test_a_restarted_daemon_leaves_proxies_alone(gate: Cluster) -> None:

@@ -1,0 +1,141 @@
+"""The gateway's loop: what it acknowledges and when, what it says of proxies that don't do as they should."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from routemesh.gateway import loop
+from routemesh.gateway.loop import Driver, GatewayLoop
+from routemesh.gateway.proxies import Refused
+from routemesh.model import GatewayDriver, NodeId, State, TaskState, TaskStatus
+from routemesh.proxy import haproxy
+from routemesh.proxy.rendered import Rendered
+from routemesh.proxy.routes import Table
+from routemesh.store.memory import MemoryStore
+from tests.simulation import Simulation
+from tests.unit.test_decide_http import GATEWAY, spec
+
+NODE = NodeId("id-node1")
+
+
+class FakeProxies:
+    """What becomes of configurations: `seen`, while `ready` is set; `error` is raised instead."""
+
+    def __init__(self) -> None:
+        self.seen: list[Table] = []
+        self.ready = asyncio.Event()
+        self.error: Exception | None = None
+
+    async def apply(self, rendered: Rendered, table: Table) -> bool:
+        await self.ready.wait()
+        if self.error is not None:
+            raise self.error
+        self.seen.append(table)
+        return True
+
+
+def cluster() -> State:
+    """Two services behind a gateway whose tasks run."""
+    simulation = Simulation()
+    simulation.create(GATEWAY)
+    simulation.create(spec("web", host="a.example"))
+    simulation.settle()
+    tasks = {key: replace(task, status=replace(task.status, pid=1)) for key, task in simulation.state.tasks.items()}
+    return replace(simulation.state, tasks=tasks)
+
+
+def run(work: Callable[[GatewayLoop, MemoryStore, FakeProxies], Awaitable[None]], state: State, path: Path) -> None:
+    async def main() -> None:
+        store, proxies = MemoryStore(), FakeProxies()
+        await store.update(lambda _: state)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "DRIVERS", {GatewayDriver.HAPROXY: Driver(haproxy.render, lambda *_: proxies)})
+            gateway = GatewayLoop(NODE, store, Any, path)  # type: ignore[arg-type]
+            running = asyncio.create_task(gateway.run())
+            try:
+                await asyncio.wait_for(work(gateway, store, proxies), 20)
+            finally:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.005)
+
+
+def test_a_node_without_proxies_holds_nothing_up(tmp_path: Path) -> None:
+    async def work(gateway: GatewayLoop, store: MemoryStore, proxies: FakeProxies) -> None:
+        proxies.ready.set()
+        await asyncio.sleep(0)
+        assert gateway.acknowledged() is None
+        assert proxies.seen == []
+
+    run(work, Simulation().state, tmp_path)
+
+
+def test_a_revision_is_acknowledged_when_the_proxy_does_it(tmp_path: Path) -> None:
+    async def work(gateway: GatewayLoop, store: MemoryStore, proxies: FakeProxies) -> None:
+        await until(lambda: gateway.acknowledged() is not None)
+        assert gateway.acknowledged() == 0
+        told: list[int | None] = []
+
+        async def tell() -> None:
+            told.append(gateway.acknowledged())
+
+        gateway.on_acknowledge(tell)
+        proxies.ready.set()
+        revision = (await store.snapshot()).revision
+        await until(lambda: gateway.acknowledged() == revision)
+        assert told == [revision]
+        assert [backend.name for backend in proxies.seen[0].backends] == ["web"]
+
+    run(work, cluster(), tmp_path)
+
+
+def test_what_does_not_concern_the_gateway_does_not_reach_a_proxy(tmp_path: Path) -> None:
+    async def work(gateway: GatewayLoop, store: MemoryStore, proxies: FakeProxies) -> None:
+        proxies.ready.set()
+        await until(lambda: len(proxies.seen) == 1)
+        node = next(iter((await store.snapshot()).nodes.values()))
+        await store.update(lambda state: replace(state, nodes={**state.nodes, node.id: replace(node, labels={"a": "b"})}))
+        newest = (await store.snapshot()).revision
+        await until(lambda: gateway.acknowledged() == newest)
+        assert len(proxies.seen) == 1
+
+    run(work, cluster(), tmp_path)
+
+
+def test_a_proxy_that_refuses_is_told_of_and_holds_up_only_for_a_while(tmp_path: Path) -> None:
+    async def work(gateway: GatewayLoop, store: MemoryStore, proxies: FakeProxies) -> None:
+        proxies.error = Refused("it does not like it")
+        proxies.ready.set()
+
+        async def errors() -> list[str]:
+            return [task.status.error for task in (await store.snapshot()).tasks.values() if task.status.error]
+
+        while not await errors():
+            await asyncio.sleep(0.01)
+        assert await errors() == ["it does not like it"]
+        await until(lambda: gateway.acknowledged() != 0)
+        proxies.error = None
+        while await errors():
+            await asyncio.sleep(0.01)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "PATIENCE_S", 0.05)
+        run(work, cluster(), tmp_path)
+
+
+def test_only_running_proxies_of_this_node_count() -> None:
+    state = cluster()
+    (task,) = loop.own_proxies(state, NODE)
+    assert task.node_id == NODE
+    ended = replace(task, status=TaskStatus(state=TaskState.FAILED, at=0.0))
+    assert loop.own_proxies(replace(state, tasks={task.id: ended}), NODE) == ()
