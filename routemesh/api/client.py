@@ -145,7 +145,7 @@ class Client:
 
     # How it is asked.
 
-    def _get(self, path: str, kind: type[T], **query: str) -> T:
+    def _get(self, path: str, kind: type[T], /, **query: str) -> T:
         return self._ask("GET", f"{path}?{urlencode(query)}" if query else path, kind)
 
     def _ask(self, method: str, path: str, kind: type[T], body: object = None) -> T:

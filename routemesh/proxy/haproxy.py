@@ -106,7 +106,9 @@ def _defaults(table: Table, directory: str) -> Iterator[str]:
     yield "  retry-on conn-failure empty-response"
     yield "  timeout connect 3s"
     yield "  timeout http-request 10s"
-    yield "  timeout http-keep-alive 60s"
+    # After a reload the old process answers once more on a connection that a client kept, instead of closing it under a request.
+    yield "  option idle-close-on-response"
+    yield "  timeout http-keep-alive 10s"
     yield "  timeout queue 30s"
     yield f"  timeout client {_ms(max(patience_s, _LEAST_CLIENT_TIMEOUT_S))}"
     yield "  timeout server 60s"

@@ -341,6 +341,16 @@ def test_hashes_agree_on_all_nodes_and_move_few_when_a_task_comes(gate: Cluster,
         assert len(moved) < len(users) * 0.6 or sticky == "source"
 
 
+def test_what_explain_says_is_so(haproxy: Cluster) -> None:
+    with haproxy.service("told", "--replicas", "3", *labels("told.example", path="/x", sticky="cookie")):
+        reply = get(haproxy, "told.example", "/x")
+        said = haproxy.json("gateway", "explain", "--cookie", reply.cookie.partition("=")[2], "http://told.example/x/y?z")
+        assert [step["at"] for step in said["steps"]] == ["frontend", "rule", "backend", "server"]
+        task = next(task for task in haproxy.serving("told") if task["container"] == reply.answer.hostname)
+        assert said["servers"] == [f"{task['name']} {task['address']}:80"]
+        assert haproxy.json("gateway", "explain", "told.example/other")["status"] == 404
+
+
 # --- TLS and protocols -------------------------------------------------------------------------------------------------------
 
 
