@@ -5,13 +5,16 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
 
-from routemesh.api.client import Client
 from routemesh.errors import RoutemeshError, Unavailable, UserError
 from routemesh.options import DEFAULT_SOCKET
+
+if TYPE_CHECKING:
+    from routemesh.api.client import Client
 
 _SCHEME = "unix://"
 
@@ -22,8 +25,10 @@ class Host:
 
     wanted: str
 
-    def client(self) -> Client:
+    def client(self) -> "Client":
         """The client of that daemon. Raises RoutemeshError where it is not clear which one is meant."""
+        from routemesh.api.client import Client
+
         return Client(self.socket())
 
     def socket(self) -> Path:
@@ -89,7 +94,7 @@ def network_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
     return _names(ctx, incomplete, lambda client: [str(network["Name"]) for network in client.networks()])
 
 
-def _names(ctx: click.Context, incomplete: str, ask: Callable[[Client], list[str]]) -> list[CompletionItem]:
+def _names(ctx: click.Context, incomplete: str, ask: "Callable[[Client], list[str]]") -> list[CompletionItem]:
     try:
         found = ask(Host(ctx.find_root().params.get("host") or "").client())
     except RoutemeshError:

@@ -4,7 +4,6 @@
 node, so that what a Swarm tutorial says works unchanged, and nothing of it is on the host. Source: ip-netns(8), mount(2).
 """
 
-import asyncio
 import ctypes
 import os
 from contextlib import suppress
@@ -18,9 +17,6 @@ from routemesh.lab import topology
 from routemesh.lab.find import LABS, Lab
 from routemesh.model import State, Task
 from routemesh.options import NodeOptions
-from routemesh.runtime import Running
-from routemesh.runtime.process import ProcessRuntime
-from routemesh.store.sqlite import SqliteStore
 
 _NETNS_DIR = Path("/run/netns")
 _MADE_NETNS_DIR = LABS / "made-run-netns"
@@ -46,7 +42,7 @@ def run(lab: Lab, host: str, command: tuple[str, ...], *, sandbox: str | None = 
         raise NotFound(f"{host} of lab {lab.name} has no power; 'routemesh lab start {host}' brings it back")
     os.environ["ROUTEMESH_HOST"] = f"unix://{node.socket}"
     if task is not None:
-        container, pid = asyncio.run(_find_task(lab, node, task))
+        container, pid = _find_task(lab, node, task)
         if pid is not None:
             os.execvp("nsenter", ("nsenter", f"--target={pid}", *_TASK_NAMESPACES, "--", *command))
         sandbox = container
@@ -78,14 +74,23 @@ def task_on(state: State, host: str, ref: str) -> Task:
     return here[-1]
 
 
-async def _find_task(lab: Lab, node: NodeOptions, ref: str) -> tuple[str, int | None]:
+def _find_task(lab: Lab, node: NodeOptions, ref: str) -> tuple[str, int | None]:
     """The task's container id and, while it runs, its first process."""
-    store = await SqliteStore.open(lab.database)
-    try:
-        task = task_on(await store.snapshot(), node.name, ref)
-    finally:
-        await store.close()
-    found = (await ProcessRuntime(node.run_dir, node.data_dir / "logs").tasks()).get(task.id)
+    import asyncio
+
+    from routemesh.runtime import Running
+    from routemesh.runtime.process import ProcessRuntime
+    from routemesh.store.sqlite import SqliteStore
+
+    async def find() -> tuple[Task, object]:
+        store = await SqliteStore.open(lab.database)
+        try:
+            task = task_on(await store.snapshot(), node.name, ref)
+        finally:
+            await store.close()
+        return task, (await ProcessRuntime(node.run_dir, node.data_dir / "logs").tasks()).get(task.id)
+
+    task, found = asyncio.run(find())
     return names.container_id(task.id), found.pid if isinstance(found, Running) else None
 
 
