@@ -16,6 +16,7 @@ cost half as much again.
 Source: linux.uml --help, Documentation/virt/uml/user_mode_linux_howto_v2.rst.
 """
 
+import fcntl
 import json
 import os
 import select
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -35,6 +37,7 @@ INSIDE = "ROUTEMESH_UML"
 """The variable that every process in the machine has: the directory that it shares with the outside."""
 
 _MEMORY_MIB = 1024
+_PREFIX, _CLAIM = "routemesh-uml-", "claim"
 _SHM = Path("/dev/shm")
 _TAIL_LINES = 40
 _DEATH_S = 10.0
@@ -55,7 +58,7 @@ class Machine:
     """
 
     def __init__(self, command: Sequence[str], files: Mapping[str, str] | None = None, *, on_stdio: bool = False) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="routemesh-uml-", dir=_roomy()))
+        self.directory, self._claim = _claimed_directory(_roomy())
         self._console = self.directory / "console"
         self._alive: int | None = None
         """The end of a pipe whose other end every process of the machine has."""
@@ -70,6 +73,7 @@ class Machine:
                 os.close(held)
         except BaseException:
             shutil.rmtree(self.directory)
+            os.close(self._claim)
             raise
 
     def __enter__(self) -> Self:
@@ -110,6 +114,7 @@ class Machine:
         os.close(self._alive)
         self._alive = None
         shutil.rmtree(self.directory)
+        os.close(self._claim)
 
     def _describe(self, command: Sequence[str], terminal: bool) -> None:
         usual = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
@@ -151,8 +156,22 @@ class Machine:
             )
 
 
-def _roomy() -> str | None:
-    """Where a machine's memory fits: a tmpfs if possible, since it is a file; a container's may be too small. None: the usual."""
+def _roomy() -> Path:
+    """Where a machine's memory fits: a tmpfs if possible, since it is a file; a container's may be too small."""
     if os.access(_SHM, os.W_OK) and shutil.disk_usage(_SHM).free > 2 * _MEMORY_MIB << 20:
-        return str(_SHM)
-    return None
+        return _SHM
+    return Path(tempfile.gettempdir())
+
+
+def _claimed_directory(parent: Path) -> tuple[Path, int]:
+    """A new directory, and a file in it that is locked as long as this process lives; removes those whose process was killed."""
+    for claim in parent.glob(f"{_PREFIX}*/{_CLAIM}"):
+        with suppress(OSError), open(claim, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(claim.parent)
+    directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    new = directory / f"new-{_CLAIM}"
+    descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    new.rename(directory / _CLAIM)  # seen from now on, and already locked
+    return directory, descriptor

@@ -1,6 +1,7 @@
 """The machine from outside: what comes out of it, how it ends, that nothing of it is left."""
 
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import require, wait_until
-from tests.uml.machine import Machine
+from tests.uml.machine import Machine, _roomy
 
 END_S = 60.0
 
@@ -28,6 +29,16 @@ def test_a_command_writes_to_the_shared_directory_alone(tmp_path: Path) -> None:
         assert machine.wait(END_S) == 3
         assert (machine.directory / "out").read_text() == "here\n"
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    left = Path(tempfile.mkdtemp(prefix="routemesh-uml-", dir=_roomy()))
+    (left / "claim").touch()
+    with running("true") as machine:
+        assert not left.exists()
+        with running("true"):
+            assert machine.directory.exists()
+        assert machine.wait(END_S) == 0
 
 
 def test_a_command_that_does_not_exist() -> None:
