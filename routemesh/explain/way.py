@@ -1,5 +1,6 @@
 """A walk's branch as a way for people: every hop with its place, what decided, and what became of the packet. PURE."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import fields, replace
 
@@ -103,7 +104,7 @@ def _steps(places: Places, hops: tuple[Hop, ...]) -> Iterator[Step]:
             what=hop.what,
             kind=_kind(hop),
             rule=rule_text(hop.item, hop.rule),
-            show=in_namespace(node, hop.place.netns, _show(node, hop)),
+            show=in_namespace(node, _where(hop), _show(node, hop)),
             before=before,
             after=after,
             changed=tuple(field.name for field in fields(Headers) if getattr(before, field.name) != getattr(after, field.name)),
@@ -112,6 +113,7 @@ def _steps(places: Places, hops: tuple[Hop, ...]) -> Iterator[Step]:
         )
 
 
+_INTO_TUNNEL = re.compile(r"vxlan \d+ into [^/ ]+/(\S+) \S+")
 _KINDS: tuple[tuple[str, Kind], ...] = (
     ("neighbour", "neighbour"),
     ("conntrack", "conntrack"),
@@ -130,6 +132,12 @@ def _kind(hop: Hop) -> Kind:
 def _is_of_another(hop: Hop) -> bool:
     """Who answers ARP is somewhere else; here is what was learned of it."""
     return isinstance(hop.item, Link) and hop.what.startswith("neighbour")
+
+
+def _where(hop: Hop) -> str:
+    """In which namespace what decided is: a tunnel's device is not where its packets come in."""
+    into = _INTO_TUNNEL.fullmatch(hop.what)
+    return hop.place.netns if into is None else into[1]
 
 
 def _show(node: NodeSnapshot | None, hop: Hop) -> str:

@@ -1,6 +1,7 @@
 """Explanations agree with what real packets do: as it should be, with faults of every kind, and with anything at all missing."""
 
 import random
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -107,6 +108,18 @@ def test_who_is_to_see_the_client_sees_it(still: Still) -> None:
         found = still.explain(f"node1:{port}/{protocol}")
         assert all(way.peer.startswith(peer) for way in found.ways)
         assert found.notes == ()
+
+
+def test_every_command_shows_what_it_is_to_show(still: Still) -> None:
+    happens(still, "client", ADDRESSES["node1"], WEB, Protocol.TCP, TASKS)
+    found = still.explain(f"node1:{WEB}")
+    shown = {(step.node, step.show) for way in found.ways for step in (*way.there, *way.back) if step.show}
+    assert len(shown) > 20
+    for node, command in sorted(shown):
+        program = command.removeprefix(f"nsenter --net={command.partition('--net=')[2].split(' ')[0]} ").split()[0]
+        if shutil.which(program) is None:
+            continue  # conntrack is seldom installed
+        assert still.cluster.inside(node, "sh", "-c", command).strip(), command
 
 
 # --- faults -------------------------------------------------------------------------------------------------------
