@@ -1,5 +1,8 @@
 """From a question and what was read to an Explanation. PURE."""
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
 from routemesh.explain import cause
 from routemesh.explain.ask import Asked
 from routemesh.explain.mend import Repairs
@@ -50,7 +53,15 @@ def _causes(places: Places, asked: Asked, branches: Walk, ways: tuple[Way, ...],
     seen: dict[tuple[str, str, str], Cause] = {}
     for each_cause in found:
         seen.setdefault((each_cause.node, each_cause.namespace, each_cause.why), each_cause)
-    return tuple(seen.values())
+    return tuple(_each_command_once(seen.values()))
+
+
+def _each_command_once(causes: Iterable[Cause]) -> Iterator[Cause]:
+    told: set[tuple[str, str]] = set()
+    for each in causes:
+        fresh = tuple(command for command in each.mend if (each.node, command) not in told)
+        told |= {(each.node, command) for command in fresh}
+        yield replace(each, mend=fresh)
 
 
 def _outcome(branches: Walk, ways: tuple[Way, ...], causes: tuple[Cause, ...]) -> Outcome:
