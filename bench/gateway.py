@@ -155,11 +155,11 @@ def _throughput(cluster: Lab, directory: Path, driver: GatewayDriver, runs: int)
 
 
 def _back(pid: int | None, way: tuple[str, int]) -> float:
-    """Kill the proxy, the one program below the task's first process and its supervisor."""
+    """Kill the proxy with its workers: the one program below the task's first process and its supervisor."""
     assert pid is not None
     for _ in range(2):
         pid = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
-    os.kill(pid, signal.SIGKILL)
+    os.killpg(pid, signal.SIGKILL)
     started = time.perf_counter()
     until(partial(answer, *way), "the proxy was back")
     return (time.perf_counter() - started) * 1000

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from routemesh.cli.host import Host
 from routemesh.cli.output import format_flag, print_json, print_table
 from routemesh.doctor import is_clean
-from routemesh.errors import UserError
+from routemesh.errors import RoutemeshError, UserError
 
 if TYPE_CHECKING:
     from routemesh.doctor import Finding
@@ -21,8 +22,9 @@ FINDINGS = 3
               help="Look at recordings of nodes (routemesh record); may be given several times.")  # fmt: skip
 @click.option("--swarm", is_flag=True, help="Look at this Docker Swarm node.")
 @format_flag
-def doctor(recordings: tuple[Path, ...], swarm: bool, format_: str) -> None:
-    """Tell what this machine's kernel and programs offer, and what each missing thing costs.
+@click.pass_obj
+def doctor(host: Host, recordings: tuple[Path, ...], swarm: bool, format_: str) -> None:
+    """Tell what this machine's kernel and programs offer, and what each missing thing costs; and which certificates expire.
 
     With --from or --swarm: walk the way of every published port from every node that was read, and tell what the nodes of a
     Docker Swarm lack, with the commands that mend it.
@@ -31,7 +33,7 @@ def doctor(recordings: tuple[Path, ...], swarm: bool, format_: str) -> None:
     """
     if recordings and swarm:
         raise UserError("--from and --swarm exclude one another: a recording is of a Swarm by itself")
-    found = _of_a_mesh(recordings) if recordings or swarm else _of_this_machine()
+    found = _of_a_mesh(recordings) if recordings or swarm else (*_of_this_machine(), *_of_the_gateway(host))
     if format_ == "json":
         print_json(found)
     elif recordings or swarm:
@@ -49,6 +51,16 @@ def _of_this_machine() -> "tuple[Finding, ...]":
     from routemesh.kernel.probe import machine
 
     return tuple(findings(machine()))
+
+
+def _of_the_gateway(host: Host) -> "tuple[Finding, ...]":
+    """Nothing where no daemon answers or there is no gateway."""
+    from routemesh.doctor.certificates import findings
+
+    try:
+        return findings(host.client().gateway().warnings)
+    except RoutemeshError:
+        return ()
 
 
 def _of_a_mesh(recordings: tuple[Path, ...]) -> "tuple[Finding, ...]":

@@ -252,7 +252,7 @@ def test_a_killed_proxy_is_back_at_once_and_other_nodes_are_unaffected(gate: Clu
     with gate.service("steady", "--replicas", "2", *labels("*")):
         get(gate, "x")
         task = next(task["id"] for task in gate.serving("gateway") if task["node"] == "node1")
-        os.kill(proxy_pid(gate, "node1"), signal.SIGKILL)
+        os.killpg(proxy_pid(gate, "node1"), signal.SIGKILL)  # with its workers
 
         def is_back() -> bool:
             assert [get(gate, "x", address=address).status for address in (NODE2, NODE3)] == [200, 200]
@@ -420,6 +420,7 @@ def test_what_can_go_wrong_with_certificates_is_told(gate: Cluster, tmp_path: Pa
     gate.cli("secret", "create", "old", str(old))
     with gate.service("old", *labels("old.example", tls="old")):
         assert "warning: service old: certificate old has expired on " in gate.cli("gateway", "status")
+        assert "service old: certificate old has expired on " in gate.cli("doctor", status=3)
     gate.cli("secret", "rm", "junk", "old")
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,10 +18,13 @@ NO_PORTS = [(None, 0)] * len(PORTS)
 RUNNING = TaskStatus(state=TaskState.RUNNING, at=0.0)
 
 
+ENGINES = pytest.mark.parametrize("engines", [("nftables",), ("ipvs",), ("nftables", "ipvs")], ids="+".join)
+
+
 @st.composite
-def with_gateway(draw: st.DrawFn) -> State:
+def with_gateway(draw: st.DrawFn, engines: tuple[str, ...]) -> State:
     """A cluster with a proxy on each node that is up, and a service behind it that publishes nothing, with a task on each too."""
-    state = draw(states())
+    state = draw(states(engines=engines))
     taken = [
         *(node.ingress_address for node in state.nodes.values()),
         *(made.vip for made in state.services.values()),
@@ -70,9 +74,11 @@ def place(of: Task) -> Place:
     return Place(str(of.node_id), names.container_id(of.id))
 
 
-@given(with_gateway())
-@settings(max_examples=150, deadline=None)
-def test_every_proxy_reaches_every_task_behind_the_gateway_and_hears_its_answer(state: State) -> None:
+@ENGINES
+@given(data=st.data())
+@settings(max_examples=80, deadline=None)
+def test_every_proxy_reaches_every_task_behind_the_gateway_and_hears_it(engines: tuple[str, ...], data: st.DataObject) -> None:
+    state = data.draw(with_gateway(engines))
     net = listening(network(state), state)
     for proxy in state.tasks.values():
         for server in servers(state) if proxy.spec.gateway is not None else ():
@@ -84,9 +90,11 @@ def test_every_proxy_reaches_every_task_behind_the_gateway_and_hears_its_answer(
             assert outcome.reply == ReplyArrives()
 
 
-@given(with_gateway())
-@settings(max_examples=100, deadline=None)
-def test_nobody_else_does_nor_a_proxy_to_another_port(state: State) -> None:
+@ENGINES
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_nobody_else_does_nor_a_proxy_to_another_port(engines: tuple[str, ...], data: st.DataObject) -> None:
+    state = data.draw(with_gateway(engines))
     net = listening(network(state), state)
     for server in servers(state):
         for other in state.tasks.values():
