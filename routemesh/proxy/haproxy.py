@@ -103,11 +103,8 @@ def _defaults(table: Table, directory: str) -> Iterator[str]:
     yield "  option httplog"
     yield "  option dontlognull"
     yield "  option redispatch 1"
-    yield "  retry-on conn-failure empty-response"
     yield "  timeout connect 3s"
     yield "  timeout http-request 10s"
-    # After a reload the old process answers once more on a connection that a client kept, instead of closing it under a request.
-    yield "  option idle-close-on-response"
     yield "  timeout http-keep-alive 10s"
     yield "  timeout queue 30s"
     yield f"  timeout client {_ms(max(patience_s, _LEAST_CLIENT_TIMEOUT_S))}"
@@ -121,14 +118,17 @@ def _frontend(name: str, bind: str, gateway: Gateway, routes: str, scheme: str, 
     if not inner:
         yield from _proxied(gateway)
     unless = " unless { var(txn.route) -m found }"
+    # After a reload the old process answers once more on a connection that a client kept, instead of closing it under a request.
+    yield "  option idle-close-on-response"
     yield "  http-request capture req.hdr(host) len 64"
-    yield "  http-request set-var(txn.host) req.hdr(host),field(1,:),lower"
-    yield "  http-request set-var(txn.path) path"
     # A slash in the name, or a way out of the path, would lead past the rules to what is not below a service's path.
-    yield _answer("deny", 400, "the host has a slash in it") + " if { var(txn.host) -m sub / }"
-    for match in ("sub /../", "end /.."):
-        yield _answer("deny", 400, "the path leads upwards") + f" if {{ path,url_dec -m {match} }}"
-    yield f"  http-request set-var(txn.route) var(txn.host),concat(,txn.path,/),map_beg({routes})"
+    yield _answer("deny", 400, "the host has a slash in it") + " if { req.hdr(host) -m sub / }"
+    yield _answer("deny", 400, "the path leads upwards") + " if { path,url_dec,concat(/) -m sub /../ }"
+    # Mostly a name is there as it is written here; only where it is not, what costs more is done.
+    yield f"  http-request set-var(txn.route) base,concat(/),map_beg({routes})"
+    yield f"  http-request set-var(txn.host) req.hdr(host),field(1,:),lower{unless}"
+    yield f"  http-request set-var(txn.path) path{unless}"
+    yield f"  http-request set-var(txn.route) var(txn.host),concat(,txn.path,/),map_beg({routes}){unless}"
     for host in ("var(txn.host),regsub(^[^.]*,*)", "str(*)"):
         yield f"  http-request set-var(txn.like) {host}{unless}"
         yield f"  http-request set-var(txn.route) var(txn.like),concat(,txn.path,/),map_beg({routes}){unless}"
@@ -208,7 +208,6 @@ def _http_rules(backend: Backend, gateway: Gateway) -> Iterator[str]:
         yield f"{_answer('deny', 403, why)} unless {{ src {_words(http.allow)} }}"
     if http.redirect and gateway.https_port:
         yield f"  {_redirect(gateway.https_port)} unless {{ ssl_fc }}"
-    yield "  http-request disable-l7-retry unless { method GET HEAD OPTIONS }"
     yield from (_header(header) for header in http.headers)
     if http.sticky is Sticky.COOKIE:
         yield from _cookie(name)
@@ -250,7 +249,7 @@ def _header(header: Header) -> str:
 
 
 def _redirect(port: int) -> str:
-    where = "https://%[var(txn.host)]" + ("" if port == 443 else f":{port}")
+    where = "https://%[req.hdr(host),field(1,:),lower]" + ("" if port == 443 else f":{port}")
     return f"http-request redirect prefix {where} code 308"
 
 

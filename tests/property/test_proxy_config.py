@@ -27,7 +27,7 @@ CERTIFICATE = selfsigned.make(("a.example", "*.a.example"))
 # Known words only: a line that begins with another was injected.
 HAPROXY_WORDS = """
 global description stats log user group fd-hard-limit hard-stop-after ssl-default-bind-options tune.ssl.default-dh-param
-defaults mode option retry-on timeout frontend bind tcp-request http-request http-response http-error use_backend
+defaults mode option timeout frontend bind tcp-request http-request http-response http-error use_backend
 default_backend backend balance hash-type retries compression http-check server use-server #
 """
 NGINX_WORDS = """
