@@ -15,6 +15,7 @@ _STATUS: Mapping[End, str] = {"source": "snat", "destination": "dnat"}
 _OPPOSITE: Mapping[End, End] = {"source": "destination", "destination": "source"}
 
 
+_FIRST_PORT, _LAST_PORT = 1024, 1 << 16
 _GOING = frozenset({"dying"})
 _OVER = ("TIME_WAIT", "CLOSE")
 """The states of TCP in which a connection that opens with the same ends is another one (nf_conntrack_tcp_packet)."""
@@ -78,26 +79,36 @@ class Conntrack:
         self._originals[connection.original, connection.zone] = connection
         self._replies.setdefault(connection.reply, connection)
 
-    def translate(self, connection: Connection, end: End, to: Endpoint) -> bool:
-        """Settle what one end of the connection becomes; False where another connection has such ends already."""
+    def translate(self, connection: Connection, end: End, to: Endpoint) -> None:
+        """Settle what one end of the connection becomes."""
         reply = connection.reply
-        if not self.expect(connection, reply._replace(source=to) if end == "destination" else reply._replace(destination=to)):
-            return False
+        self.expect(connection, reply._replace(source=to) if end == "destination" else reply._replace(destination=to))
         connection.decided |= {end}
         if to != getattr(connection.original, end):
             connection.translated |= {end}
-        return True
 
-    def expect(self, connection: Connection, reply: Flow) -> bool:
-        """Let the connection's replies come in as `reply`; False where those of another one do already."""
-        others = (self._replies.get(reply), self._originals.get((reply, connection.zone)))
-        if any(other not in (None, connection) for other in others):
-            return False
+    def expect(self, connection: Connection, reply: Flow) -> None:
+        """Let the connection's replies come in as `reply`."""
         if self._replies.get(connection.reply) is connection:
             del self._replies[connection.reply]
-        self._replies[reply] = connection
         connection.reply = reply
-        return True
+        self._replies.setdefault(reply, connection)
+
+    def clashes(self, connection: Connection) -> bool:
+        """Whether its replies would be taken for those of another one (nf_conntrack_tuple_taken)."""
+        return self._taken(connection, connection.reply)
+
+    def give_another_port(self, connection: Connection) -> int:
+        """Let the source have the first free port (the kernel takes any) in place of one with which replies would clash."""
+        reply = connection.reply
+        free = (reply._replace(destination=reply.destination._replace(port=port)) for port in range(_FIRST_PORT, _LAST_PORT))
+        found = next(each for each in free if not self._taken(connection, each))
+        self.translate(connection, "source", found.destination)
+        return found.destination.port
+
+    def _taken(self, connection: Connection, reply: Flow) -> bool:
+        others = (self._replies.get(reply), self._originals.get((reply, connection.zone)))
+        return any(other not in (None, connection) for other in others)
 
 
 def _known(entry: ConntrackEntry) -> Connection:

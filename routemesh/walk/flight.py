@@ -58,10 +58,12 @@ class Trip:
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """A process or a tunnel of this namespace sends a packet."""
+    """A process or a tunnel of this namespace sends a packet; the kernel, what belongs to a connection already (nf_ct_attach)."""
 
     stack: Stack
     packet: Packet
+    connection: Connection | None = None
+    replies: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,15 +166,18 @@ class Flight:
         if self.packet.inner is not None:
             self.drop(why, item, rule)
         self.note(f"refused: {why}", item, rule)
-        refusal = Sending(self.stack, refusal_of(self.packet, reset)) if self.incoming else None
-        raise Ended(Refused(self.stack.place, why), refusal)
+        raise Ended(Refused(self.stack.place, why), self._refusal(reset=reset))
 
     def check_size(self) -> None:
         """Refuse what is too large for the device by which it is to leave. A tunnel's packets are cut into fragments."""
         link = self.stack.links.get(self.outgoing)
         if link is not None and self.packet.inner is None and self.packet.size_bytes > link.mtu:
-            refusal = Sending(self.stack, refusal_of(self.packet, reset=False)) if self.incoming else None
-            self.too_large(link, link.mtu, refusal)
+            self.too_large(link, link.mtu, self._refusal(reset=False))
+
+    def _refusal(self, *, reset: bool) -> Sending | None:
+        """What the sender is sent; one in this namespace knows at once."""
+        packet = refusal_of(self.packet, reset)
+        return Sending(self.stack, packet, self.connection, not self.replies) if self.incoming else None
 
     def too_large(self, link: Link, mtu_bytes: int, refusal: "Sending | AtDevice | None") -> NoReturn:
         """End here, and tell the sender how large a packet may be."""

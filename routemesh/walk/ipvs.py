@@ -160,5 +160,4 @@ def _let_track(flight: Flight, connection: Balanced) -> None:
         flight.untrack()
     elif connection.translated and tracked is not None and not tracked.confirmed:
         reply = Flow(asked.protocol, connection.server, tracked.reply.destination)
-        if not flight.trip.conntrack(flight.stack.place).expect(tracked, reply):
-            raise UnknownRule(flight.stack.place, f"ipvs, whose connection has the ends of another one: {reply}")
+        flight.trip.conntrack(flight.stack.place).expect(tracked, reply)

@@ -40,7 +40,7 @@ def receive(trip: Trip, at: AtStack) -> Step:
 
 def send(trip: Trip, sending: Sending) -> Step:
     """Send a packet of the namespace's own."""
-    flight = Flight(trip, sending.stack, sending.packet)
+    flight = Flight(trip, sending.stack, sending.packet, connection=sending.connection, replies=sending.replies)
     flight.route()
     if "syn" in flight.packet.flags:
         flight.packet = replace(flight.packet, mss_bytes=flight.stack.mtu(flight.outgoing) - TCP_AND_IP_HEADER_BYTES)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from routemesh.walk import ipvs, rules
 from routemesh.walk.chains import RuleChain
-from routemesh.walk.conntrack import End, rewritten
+from routemesh.walk.conntrack import Connection, End, rewritten
 from routemesh.walk.flight import Flight
 from routemesh.walk.hooks import Answers, Requests, Tracking, Translation
 
@@ -35,7 +35,7 @@ def pass_hook(flight: Flight, hook: str) -> None:
         if flight.taken:
             return
     if hook in _LAST and flight.connection is not None:
-        flight.connection.confirmed = True
+        _confirm(flight, flight.connection)
 
 
 def _pass_chain(flight: Flight, chain: RuleChain) -> None:
@@ -51,9 +51,18 @@ def _track(flight: Flight) -> None:
     place, network = flight.stack.place, flight.trip.network
     conntrack = flight.trip.conntrack(place)
     known = conntrack.look_up(flight.packet, flight.zone)
+    if known is None and flight.packet.error:
+        return  # about nothing that is known here
     if known is None and (fill := network.full(place)):
         flight.drop(f"the table of connections is full ({fill}), and this is a new one")
     flight.connection, flight.replies = known or (conntrack.new(flight.packet, flight.zone), False)
+
+
+def _confirm(flight: Flight, connection: Connection) -> None:
+    """Source: __nf_conntrack_confirm."""
+    if not connection.confirmed and flight.trip.conntrack(flight.stack.place).clashes(connection):
+        flight.drop("answers to it would look like those of another connection, and there is no NAT to make them differ")
+    connection.confirmed = True
 
 
 def _translate(flight: Flight, hook: str, chains: tuple[RuleChain, ...]) -> None:
@@ -62,13 +71,24 @@ def _translate(flight: Flight, hook: str, chains: tuple[RuleChain, ...]) -> None
     if connection is None:
         return
     destination = flight.packet.destination
-    if not flight.replies:
+    if not flight.replies and not flight.packet.error:
+        first = end not in connection.decided
         for chain in chains:
             if end not in connection.decided:
                 rules.traverse(flight, chain)
         connection.decided |= {end}
+        if first and end == "source":
+            _make_different(flight, connection)
     packet = rewritten(flight.packet, connection, replies=flight.replies, end=end)
     if packet != flight.packet:
         flight.note(f"conntrack {end} {getattr(packet, end)}", None, after=packet)
     if hook == "output" and flight.packet.destination != destination:
         flight.route()
+
+
+def _make_different(flight: Flight, connection: Connection) -> None:
+    """NAT gives a connection another source port if its answers would look like another one's (get_unique_tuple)."""
+    conntrack = flight.trip.conntrack(flight.stack.place)
+    if flight.stack.translates and conntrack.clashes(connection):
+        port = conntrack.give_another_port(connection)
+        flight.note(f"conntrack takes another source port, say {port}, for answers would look like another connection's", None)

@@ -256,8 +256,7 @@ class Evaluation:
         connection = self.flight.connection
         if connection is None or self.hook.type != "nat" or self.hook.hook not in _NAT_HOOKS[end]:
             raise self.unknown(f"'{what} {to}' at hook {self.hook.type} {self.hook.hook}")
-        if not self.flight.trip.conntrack(self.flight.stack.place).translate(connection, end, to):
-            raise self.unknown(f"'{what} {to}', where the kernel would have to choose another port,")
+        self.flight.trip.conntrack(self.flight.stack.place).translate(connection, end, to)
         ported = to.port != getattr(self.flight.packet, end).port
         shown = f":{to.port}" if what == "redirect to" else to if ported else to.address
         self.note(f"{what} {shown}", item, **{end: to})

@@ -47,6 +47,7 @@ class Stack:
 
     `observed`: the items are all that there is. Otherwise they are planned, and what no plan contains is made up: lo, the routes
     that come with addresses, the table that is asked by default, `underlay_addresses` on the underlay and a route there.
+    `translates`: whether there is any NAT; then it is at all its hooks.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Stack:
         self._local = set(underlay_addresses)
         every = tuple(items)
         self._arrange(every)
+        self.translates = any(chain.hook is not None and chain.hook.type == "nat" for chain in self.chains.values())
         self._routing = Routing(self, every, observed=observed)
 
     # --- what is here ---

@@ -1,5 +1,6 @@
 """What rules do to a packet that arrives at one machine with one device."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -408,13 +409,19 @@ def test_a_connection_that_the_netdev_family_can_not_see_is_an_error() -> None:
         branches(chain(rule, family="netdev", hook=Hook("filter", "ingress", 0, "eth0")))
 
 
-def test_two_connections_can_not_be_translated_to_the_same_ends() -> None:
+def test_of_two_connections_whose_answers_would_look_the_same_the_later_gets_another_port() -> None:
     conntrack, server = Conntrack(), Endpoint(IPv4Address("203.0.113.9"), 80)
     one, other = (
         conntrack.new(Packet(protocol=Protocol.TCP, source=CLIENT, destination=Endpoint(NODE, port))) for port in (80, 81)
     )
-    assert conntrack.translate(one, "destination", server)
-    assert not conntrack.translate(other, "destination", server)
+    for each in (one, other):
+        conntrack.translate(each, "destination", server)
+    assert [conntrack.clashes(each) for each in (one, other)] == [False, True]
+    assert conntrack.give_another_port(other) == 1024
+    assert not conntrack.clashes(other)
+    answer = Packet(protocol=Protocol.TCP, source=server, destination=CLIENT)
+    assert conntrack.look_up(answer) == (one, True)
+    assert conntrack.look_up(replace(answer, destination=CLIENT._replace(port=1024))) == (other, True)
 
 
 def test_a_segment_size_is_noted_and_nothing_more() -> None:

@@ -472,6 +472,32 @@ def test_a_rule_puts_a_packet_in_a_zone() -> None:
     assert again(entry(INSIDE, "dnat"), host=(*HOST_ITEMS, zoned)) == "Refused node1: nothing listens on udp/5353"
 
 
+ZONED = Chain("ip", "raw", Hook("filter", "prerouting", -300), ((Match("th dport", "5353"), Assign("ct original zone", 7)),))
+LED = Chain("ip", "pre", Hook("nat", "prerouting", -100), ((Match("th dport", "5353"), Dnat(INSIDE, 53)),), table="theirs")
+
+
+def test_a_client_that_comes_again_in_another_zone_is_seen_with_another_port() -> None:
+    """The first connection has no zone; replies of both have none, so they must differ."""
+    first = entry(INSIDE, "dnat", "seen-reply")
+    space = replace(HOST_SPACE, conntrack=(first,))
+    branch = sent(cluster((*HOST_ITEMS, ZONED, LED), host_space=space), NODE, 5353, start=OUTSIDE, protocol=UDP)
+    assert end(branch) == "server at node1/box"
+    assert isinstance(branch.outcome, Delivered)
+    assert branch.outcome.peer == Endpoint(CLIENT, 1024)
+    alone = sent(cluster((*HOST_ITEMS, ZONED, LED)), NODE, 5353, start=OUTSIDE, protocol=UDP)
+    assert isinstance(alone.outcome, Delivered)
+    assert alone.outcome.peer == Endpoint(CLIENT, 40000)
+
+
+def test_where_nothing_translates_such_a_packet_is_lost() -> None:
+    reversed_entry = ConntrackEntry(original=Flow(UDP, Endpoint(NODE, 5353), ASKED.source), reply=ASKED, zone=7)
+    host = replace(HOST_SPACE, sockets=anywhere(5353, protocol=UDP), conntrack=(replace(reversed_entry, reply=ASKED.reversed()),))
+    lost = sent(cluster((*HOST_ITEMS, ZONED), host_space=host), NODE, 5353, start=OUTSIDE, protocol=UDP)
+    assert end(lost) == (
+        "Dropped node1: answers to it would look like those of another connection, and there is no NAT to make them differ"
+    )
+
+
 def test_in_a_full_table_there_is_no_room_for_a_new_connection() -> None:
     assert again(count=4) == "Dropped node1: the table of connections is full (4 of 4), and this is a new one"
     assert again(entry(INSIDE, "dnat"), count=4) == "server at node1/box"
