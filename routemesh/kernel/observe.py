@@ -79,7 +79,7 @@ def observe(paths: Mapping[str, Path], ports: Ports | None = None) -> dict[str, 
                 what = Unread(str(path), str(refusal.strerror), f"what is in the namespace {name}")
                 found[name] = NamespaceSnapshot(path=str(path), unread=(what,))
         for space in spaces:
-            with netns.entered(space.path):
+            with netns.entered(Path(f"/proc/self/fd/{space.file}")):  # its name may be gone by now
                 _read(space, ports)
         peers = _Peers(spaces)
         for space in spaces:

@@ -4,12 +4,14 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from routemesh.kernel import observe as observe_module
 from routemesh.kernel.observe import observe
 from routemesh.model import Protocol
 from routemesh.nodeplan import (
@@ -212,6 +214,20 @@ def test_what_cannot_be_entered_is_said(outer: Private) -> None:
     assert str(unread).startswith("/run/netns/no-such-namespace can't be read (No such file or directory)")
     assert found["gone"].items == ()
     assert found[HOST].unread == ()
+
+
+def test_a_namespace_that_ends_meanwhile_is_read_to_the_end(
+    outer: Private, inner: Private, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, gone = observe_module._open, Path("/run/netns/gone-by-then")
+
+    def open_and_forget(stack: ExitStack, name: str, path: Path) -> object:
+        return replace(opened(stack, name, path), path=gone)
+
+    monkeypatch.setattr(observe_module, "_open", open_and_forget)
+    found = observe({HOST: outer.path, "task": inner.path})
+    assert Address("eth0", IPv4Interface("10.9.0.2/24")) in found["task"].items
+    assert found["task"].unread == ()
 
 
 def test_the_thread_is_where_it_was(outer: Private, inner: Private) -> None:
