@@ -1,4 +1,4 @@
-"""The lab's fixtures, with the ipvs engine."""
+"""The lab's fixtures, with the ipvs engine, and the order of the tests."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,13 @@ import pytest
 
 from tests.lab.cluster import Cluster
 from tests.support import unique
+from tests.uml.machine import is_inside
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that unload IPVS go first: the lab that others share would hold it."""
+    if is_inside():
+        items.sort(key=lambda item: item.path.name != "test_ipvs_is_loaded.py")
 
 
 @pytest.fixture(scope="session")

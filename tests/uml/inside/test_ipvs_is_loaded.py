@@ -52,12 +52,10 @@ def asked_for(tmp_path: Path) -> Iterator[Path]:
     command = shlex.join((sys.executable, "-c", LOADER.format(log=str(log))))
     program.write_text(f'#!/bin/sh\ncd {shlex.quote(os.getcwd())} && exec {command} "$@"\n')
     program.chmod(0o755)
-    for name in loaded():
-        if name.startswith(("ip_vs_", "xt_ipvs")):
-            unload(name)
-    unload("ip_vs")
-    _MODPROBE.write_text(str(program))
     try:
+        for name in ("xt_ipvs", *(name for name in loaded() if name.startswith("ip_vs_")), "ip_vs"):
+            unload(name)
+        _MODPROBE.write_text(str(program))
         yield log
     finally:
         _MODPROBE.write_text(before)
