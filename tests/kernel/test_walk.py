@@ -265,22 +265,16 @@ OF_NFTABLES: tuple[tuple[set[str], ItemKey, int | None], ...] = (
 )
 OF_IPVS: tuple[tuple[set[str], ItemKey, int | None], ...] = (
     ({HOST}, ("XtChain", "nat", names.INGRESS_CHAIN), 0),
-    ({HOST}, ("XtChain", "filter", names.INGRESS_CHAIN), 0),
     ({HOST}, ("XtRule", "nat", "PREROUTING"), None),
-    ({HOST}, ("XtRule", "nat", "OUTPUT"), None),
     ({HOST}, ("XtRule", "nat", "POSTROUTING"), None),
     ({HOST}, ("XtRule", "filter", "FORWARD", (Verdict("jump", names.INGRESS_CHAIN),)), None),
     (SANDBOX, ("IpvsService", 256), None),
     (SANDBOX, ("IpvsDestination", 256, REMOTE_KEPT), None),
     (SANDBOX, ("XtChain", "mangle", "PREROUTING"), 0),
     (SANDBOX, ("XtChain", "nat", "POSTROUTING"), 0),
-    (SANDBOX, ("XtChain", "nat", "POSTROUTING"), 1),
     (KEEPING, ("RoutingRule",), None),
-    (KEEPING, ("XtChain", "mangle", "PREROUTING"), None),
     (KEEPING, ("XtChain", "mangle", "OUTPUT"), None),
-    (KEEPING, ("XtChain", "nat", "POSTROUTING"), None),
     (OTHERS, ("XtChain", "nat", "PREROUTING"), None),
-    (OTHERS, ("XtChain", "filter", "INPUT"), 0),
 )
 LACKING = [
     *(pytest.param("nftables", gone, id=str(gone)) for each in OF_NFTABLES for gone in [missing("nftables", *each)]),
