@@ -11,7 +11,7 @@ rest are Python, mounts and 70 modules). A system call takes 15 to 20 us (0.25),
 new process, and not computing. So a test here should start few processes. What was tried and makes no difference: the amount of
 memory, keeping all on one processor, overlayfs instead of plain hostfs, Python's files on a tmpfs (a tenth faster; copying them
 takes 6 s). Two machines side by side are no gain, since the outer run keeps the second core busy. Coverage makes Python processes
-cost half as much again.
+cost half as much again: it is measured of the tests' own process alone.
 
 Source: linux.uml --help, Documentation/virt/uml/user_mode_linux_howto_v2.rst.
 """
