@@ -9,7 +9,6 @@ and the programs that are started for it are counted. Budget: about 1 for the ra
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from bench.cluster import addresses, answer, client, lab, run_service, scratch, 
 from bench.machine import watch_programs
 from bench.measurement import Measurement, Rival
 from bench.plan_and_diff import large_state
+from bench.wrk import requests_per_s
 from routemesh.errors import Unavailable
 from routemesh.kernel import netns
 from routemesh.lab import topology
@@ -40,8 +40,6 @@ SERVICES = 200
 HOME, ENTRY, PORT = "node2", "node1", 8080
 SNAT = "mesh, client-ip=snat"
 _DEADLINE_S = 600
-_RATE = re.compile(r"^Requests/sec: *([\d.]+)$", re.MULTILINE)
-_ERRORS = re.compile(r"^ *(Socket errors: .*|Non-2xx.*)$", re.MULTILINE)
 _RESULTS = "results.json"
 
 Samples = Mapping[str, list[float]]
@@ -119,17 +117,8 @@ def _in_turn(ways: Mapping[str, tuple[Path, str, int]], runs: int, words: tuple[
         for name in (*order[first:], *order[:first]):
             place, address, port = ways[name]
             with netns.entered(place):
-                speeds[name].append(_wrk(f"http://{address}:{port}/", words))
+                speeds[name].append(requests_per_s(f"http://{address}:{port}/", CONNECTIONS, SECONDS, *words))
     return speeds
-
-
-def _wrk(url: str, words: tuple[str, ...]) -> float:
-    command = ("wrk", "--threads=1", f"--connections={CONNECTIONS}", f"--duration={SECONDS}s", *words, url)
-    output = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
-    rate, errors = _RATE.search(output), _ERRORS.search(output)
-    if rate is None or errors is not None:
-        raise Unavailable(f"wrk {url}: {errors[1] if errors else output.strip()}")
-    return float(rate[1])
 
 
 def _programming(runs: int) -> Samples:

@@ -10,7 +10,6 @@ to server. Rounds of 2 s in which all have their turn; ratios are of one round. 
 """
 
 import json
-import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,7 +21,7 @@ from typing import NamedTuple
 from bench import webserver
 from bench.cluster import addresses, answer, as_client, client, lab, program, run_service, scratch, until
 from bench.measurement import Measurement, Rival
-from routemesh.errors import Unavailable
+from bench.wrk import requests_per_s
 from routemesh.lab.find import Lab
 from routemesh.model import Publish, ServiceSpec
 
@@ -50,8 +49,6 @@ ENTRIES = {"remote": "node1", "local": HOME}
 MESH = {"remote": Ports(8080, 5201), "local": Ports(8081, 5202)}
 TARGET, DIRECT, HAPROXY, NGINX = Ports(80, 5201), Ports(9080, 5300), Ports(9081, 5301), Ports(9082, 5302)
 
-_RATE = re.compile(r"^Requests/sec: *([\d.]+)$", re.MULTILINE)
-_ERRORS = re.compile(r"^ *(Socket errors: .*|Non-2xx.*)$", re.MULTILINE)
 _HAPROXY = """
 global
     maxconn 4096
@@ -154,13 +151,7 @@ def _stream(way: Way) -> float | None:
 
 
 def _wrk(way: Way, *words: str) -> float:
-    url = f"http://{way.address}:{way.ports.web}/"
-    command = ("wrk", "--threads=1", f"--connections={CONNECTIONS}", f"--duration={SECONDS}s", *words, url)
-    output = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
-    rate, errors = _RATE.search(output), _ERRORS.search(output)
-    if rate is None or errors is not None:
-        raise Unavailable(f"wrk {url}: {errors[1] if errors else output.strip()}")
-    return float(rate[1])
+    return requests_per_s(f"http://{way.address}:{way.ports.web}/", CONNECTIONS, SECONDS, *words)
 
 
 def _iperf_server(port: int) -> tuple[str, ...]:
