@@ -2,6 +2,8 @@
 
 from collections import Counter
 from itertools import pairwise
+from random import Random
+from statistics import fmean
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,26 +76,34 @@ def test_everybody_has_an_equal_share_but_for_one_place(names: tuple[str, ...]) 
     assert max(places.values()) - min(places.values()) <= 1
 
 
-@given(crowds, st.data())
-@settings(max_examples=50, deadline=None)
-def test_few_move_whose_task_is_still_there_when_another_goes(names: tuple[str, ...], data: st.DataObject) -> None:
-    """Section 5.3 has some percent for one of many that fails, with 65,537 places; we have 1,021."""
-    gone = data.draw(st.integers(0, len(names) - 1))
-    before = table(names, even(names), SIZE)
-    after = table(names, tuple(int(number != gone) for number in range(len(names))), SIZE)
-    assert gone not in after
-    moved = sum(was != gone and was != now for was, now in zip(before, after, strict=True))
-    assert moved <= 0.08 * SIZE
+def moved_in_vain(before: tuple[int, ...], after: tuple[int, ...], *, gone: int = -1, new: int = -1) -> float:
+    """Share of the places that lead elsewhere now though neither the task that left nor the new one explains it."""
+    return sum(was not in (now, gone) and now != new for was, now in zip(before, after, strict=True)) / len(before)
+
+
+@given(st.integers(2, 20), st.integers(0, 2**32).map(Random))
+@settings(max_examples=20, deadline=None)
+def test_few_move_whose_task_is_still_there_when_another_comes_or_goes(tasks: int, random: Random) -> None:
+    """Section 5.3 has some percent, with 65,537 places; we have 1,021. It is a mean: where the skips of two tasks happen to be
+    alike, a quarter of the places moved.
+    """
+    going, coming = [], []
+    for _ in range(30):
+        names = tuple(f"{random.getrandbits(60):015x}" for _ in range(tasks + 1))
+        fewer, more = table(names, (*even(names[:-1]), 0), SIZE), table(names, even(names), SIZE)
+        assert tasks not in fewer
+        going.append(moved_in_vain(more, fewer, gone=tasks))
+        coming.append(moved_in_vain(fewer, more, new=tasks))
+    assert going == coming
+    assert fmean(going) <= 0.08
 
 
 @given(crowds)
 @settings(max_examples=50, deadline=None)
-def test_most_of_those_who_move_when_a_task_comes_go_to_it(names: tuple[str, ...]) -> None:
-    before, after = table(names, even(names), SIZE), table((*names, "new"), even((*names, "new")), SIZE)
-    to_new = sum(now == len(names) for now in after)
-    moved = sum(was != now for was, now in zip(before, after, strict=True))
-    assert to_new <= SIZE // (len(names) + 1) + 1
-    assert to_new <= moved <= to_new + 0.08 * SIZE
+def test_a_new_task_gets_its_share_and_a_name_keeps_its_places_whatever_its_number(names: tuple[str, ...]) -> None:
+    more = table((*names, "new"), even((*names, "new")), SIZE)
+    assert abs(more.count(len(names)) - SIZE / (len(names) + 1)) <= 1
+    assert table(names, even(names), SIZE) == table((*names, "new"), (*even(names), 0), SIZE)
 
 
 @given(crowds)
