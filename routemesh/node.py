@@ -111,6 +111,7 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
                 gwbridge_subnet=options.gwbridge_subnet,
             )
         )
+        gateway = GatewayLoop(node.id, store, runtime, options.run_dir)
         context = Context(
             node_id=node.id,
             store=store,
@@ -120,9 +121,9 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
             diff=dataplane.diff,
             logs=runtime.logs,
             observe=partial(_observe, reader, options, caps),
+            proxies=gateway.look,
             netns_path=dataplane.netns_path,
         )
-        gateway = GatewayLoop(node.id, store, runtime, options.run_dir)
         agent = Agent(node.id, store, dataplane, runtime, ports.hold, proxied=gateway.acknowledged)
         gateway.on_acknowledge(agent.proxies_moved)
         await _until_signal(

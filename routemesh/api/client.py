@@ -19,6 +19,7 @@ ANSWER_TIMEOUT_S = 30.0
 
 Network = Mapping[str, Any]
 if TYPE_CHECKING:
+    from routemesh.proxy.request import Request
     from routemesh.snapshot import ClusterSnapshot
 
 T = TypeVar("T")
@@ -75,10 +76,9 @@ class Client:
         """A configuration for a proxy outside of the cluster."""
         return self._get("/gateway/config", wire.Message, **{"for": program, "to": to}).message
 
-    def gateway_explain(self, host: str, path: str, *, tls: bool, cookie: str) -> wire.GatewayExplanation:
+    def gateway_explain(self, request: "Request") -> wire.GatewayExplanation:
         """Where a request would go, and why."""
-        query = {"host": host, "path": path, "tls": str(int(tls)), "cookie": cookie}
-        return self._get("/gateway/explain", wire.GatewayExplanation, **query)
+        return self._get(f"/gateway/explain?{urlencode(_words(request))}", wire.GatewayExplanation)
 
     def secrets(self) -> list[wire.SecretInfo]:
         """All secrets, by name."""
@@ -118,9 +118,13 @@ class Client:
         """What a node would change in its kernel now."""
         return self._get(f"/nodes/{_quoted(ref)}/diff", wire.DiffInfo)
 
-    def explain(self, target: str, client: str = "", outside: str = "") -> Explanation:
-        """Which way a connection of `client` to NODE:PORT[/udp] takes; `outside`: an address that is no node's."""
-        return self._get("/explain", Explanation, target=target, client=client, outside=outside)
+    def explain(self, target: str, client: str = "", outside: str = "", request: "Request | None" = None) -> Explanation:
+        """Which way a connection of `client` to NODE:PORT[/udp] takes, and a request on through the gateway.
+
+        `outside`: an address that is no node's.
+        """
+        query = [("target", target), ("client", client), ("outside", outside)]
+        return self._get(f"/explain?{urlencode(query + (_words(request) if request else []))}", Explanation)
 
     def snapshot(self, ports: Iterable[tuple[Protocol, int]] = ()) -> "ClusterSnapshot":
         """Everything in the kernels of all nodes; with `ports` only connections that asked for one of these."""
@@ -208,6 +212,13 @@ class _UnixConnection(http.client.HTTPConnection):
     def settimeout(self, timeout_s: float | None) -> None:
         if self.sock is not None:
             self.sock.settimeout(timeout_s)
+
+
+def _words(request: "Request") -> list[tuple[str, str]]:
+    """A request as a query."""
+    words = [("host", request.host), ("path", request.path), ("tls", str(int(request.tls))), ("cookie", request.cookie)]
+    words += [("header", f"{name}:{value}") for name, value in request.headers]
+    return words + ([("source", str(request.source))] if request.source else [])
 
 
 def _quoted(ref: str) -> str:

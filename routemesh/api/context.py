@@ -11,6 +11,7 @@ from routemesh.model import Node, NodeId, ServiceSpec, State, TaskId
 from routemesh.model import Protocol as L4
 from routemesh.nodeplan import NodePlan, Op
 from routemesh.plan.view import NodeView
+from routemesh.proxy.observed import Seen
 from routemesh.render.commands import PathOf, default_path
 from routemesh.snapshot import NodeSnapshot
 from routemesh.store import Store
@@ -39,7 +40,7 @@ class Observe(Protocol):
 class Context:
     """One daemon. `check` raises UserError for a spec that can't run; `plan` and `diff` are of this node's kernel.
 
-    `netns_path` says which file is a namespace, for the commands that people are shown.
+    `netns_path` says which file is a namespace, for the commands that people are shown. `proxies` asks this node's proxies.
     """
 
     node_id: NodeId
@@ -50,6 +51,7 @@ class Context:
     diff: Callable[[NodeView], Awaitable[tuple[Op, ...]]]
     logs: Logs
     observe: Observe
+    proxies: Callable[[], Awaitable[list[Seen]]]
     netns_path: PathOf = default_path
 
     def this_node(self, state: State) -> Node:

@@ -6,6 +6,7 @@ all is read. Reading and walking are done in threads; what they need is loaded w
 
 import asyncio
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from routemesh import names
 from routemesh.api import peer, wire
 from routemesh.api.context import CONTEXT, Context
 from routemesh.api.describe import diff_info
+from routemesh.api.gateway import request_of
+from routemesh.api.passages import behind, fitting, passages
 from routemesh.api.reply import json_reply
 from routemesh.api.snapshots import cluster_snapshot
 from routemesh.errors import RoutemeshError, UserError
@@ -25,46 +28,72 @@ if TYPE_CHECKING:
     from routemesh.explain.ask import Target
     from routemesh.explain.mend import Repairs
     from routemesh.explain.nouns import Explanation
+    from routemesh.proxy.request import Request
     from routemesh.snapshot import ClusterSnapshot
 
 PATH = f"{wire.PREFIX}/explain"
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """NODE:PORT[/udp], who asks, the address of somebody who is no node, and what is asked of the gateway, if it is."""
+
+    wanted: "Target"
+    client: str
+    outside: IPv4Address | None
+    request: "Request | None"
+
+
 async def _explain(request: web.Request) -> web.Response:
-    """`target=NODE:PORT[/udp]`, `client` who asks, `outside` the address of somebody who is no node."""
+    """`target=NODE:PORT[/udp]`, `client` who asks, `outside` the address of somebody who is no node.
+
+    With `host` the way goes on through the gateway; what belongs to the request: gateway.request_of.
+    """
     from routemesh.explain.ask import target
 
     context, wanted = request.app[CONTEXT], target(request.query.get("target", ""))
     client, outside = request.query.get("client", ""), _address(request.query.get("outside", ""))
     state = await context.store.snapshot()
-    cluster = await cluster_snapshot(context, state, {(wanted.protocol, wanted.port)}, _on_the_way(state, wanted, client))
-    found = await _answered(cluster, wanted, client, outside)
+    of_gateway = fitting(state, wanted.port, request_of(request)) if request.query.get("host") else None
+    question = _Question(wanted, client, outside, of_gateway)
+    cluster = await cluster_snapshot(context, state, {(wanted.protocol, wanted.port)}, _on_the_way(state, question))
+    found = await _answered(context, state, cluster, question)
     if found.outcome != "reaches":
         cluster = await cluster_snapshot(context, state, {(wanted.protocol, wanted.port)})
-        found = await _answered(cluster, wanted, client, outside)
+        found = await _answered(context, state, cluster, question)
     if found.outcome in ("partly", "broken"):
-        found = await _answered(cluster, wanted, client, outside, await _repairs(context, state, found))
+        found = await _answered(context, state, cluster, question, await _repairs(context, state, found))
     return json_reply(found)
 
 
 async def _answered(
-    cluster: "ClusterSnapshot", wanted: "Target", client: str, outside: IPv4Address | None, repairs: "Repairs | None" = None
+    context: Context, state: State, cluster: "ClusterSnapshot", question: _Question, repairs: "Repairs | None" = None
 ) -> "Explanation":
     from routemesh.explain.answer import explain
     from routemesh.explain.ask import ask
+    from routemesh.explain.through import through
+    from routemesh.walk import observed
 
-    return await asyncio.to_thread(lambda: explain(cluster, ask(cluster, wanted, client, outside), repairs))
+    asked, network = ask(cluster, question.wanted, question.client, question.outside), observed(cluster)
+    found = await asyncio.to_thread(lambda: explain(cluster, asked, repairs, network))
+    if question.request is None:
+        return found
+    request = replace(question.request, source=asked.source.address)
+    by = await passages(context, state, request, {way.task for way in found.ways if way.arrives})
+    return await asyncio.to_thread(lambda: through(cluster, found, str(request), by, repairs, network))
 
 
-def _on_the_way(state: State, wanted: "Target", client: str) -> Mapping[str, Collection[str]]:
+def _on_the_way(state: State, question: _Question) -> Mapping[str, Collection[str]]:
     """The namespaces to be read by node name, besides the nodes' own, sandboxes and overlays."""
     found: dict[str, set[str]] = {node.name: set() for node in state.nodes.values()}
     if state.cluster is None:
         return found
+    asked = {task.id for task in behind(state, question.request)} if question.request is not None else ()
     for task in state.tasks.values():
         node = None if task.node_id is None or task.status.state.ended else state.nodes.get(task.node_id)
-        publishes = any((port.protocol, port.published) == (wanted.protocol, wanted.port) for port in task.spec.publish)
-        if node is not None and (publishes or _is(task, node, client.partition(":")[0])):
+        wanted = (question.wanted.protocol, question.wanted.port)
+        meant = task.id in asked or any((port.protocol, port.published) == wanted for port in task.spec.publish)
+        if node is not None and (meant or _is(task, node, question.client.partition(":")[0])):
             found[node.name].add(names.container_id(task.id))
     for spaces in found.values():
         spaces |= {names.SANDBOX, names.overlay_netns(state.cluster.ingress_id)}

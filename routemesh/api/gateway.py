@@ -1,18 +1,22 @@
 """What is asked and told about the gateway: its proxies and its routes."""
 
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 
 from aiohttp import web
 
-from routemesh.api import wire
-from routemesh.api.context import CONTEXT
+from routemesh.api import peer, wire
+from routemesh.api.context import CONTEXT, Context
 from routemesh.api.reply import json_reply
+from routemesh.decide import admit
 from routemesh.decide.admit.routes import find_gateway
 from routemesh.errors import NotFound, UserError
-from routemesh.model import Http, Service, State
+from routemesh.model import Http, Node, Service, State
 from routemesh.proxy import external
 from routemesh.proxy.certificates import warnings
-from routemesh.proxy.explain import Request, explain
+from routemesh.proxy.explain import explain
+from routemesh.proxy.observed import Seen
+from routemesh.proxy.request import Request
 from routemesh.proxy.routes import table
 
 _BASE = f"{wire.PREFIX}/gateway"
@@ -91,15 +95,40 @@ async def _config(request: web.Request) -> web.Response:
     return json_reply(wire.Message(message=external.FOR[program](await request.app[CONTEXT].store.snapshot(), to)))
 
 
-async def _explain(request: web.Request) -> web.Response:
-    state, query = await request.app[CONTEXT].store.snapshot(), request.query
-    asked = Request(
+def request_of(request: web.Request) -> Request:
+    """What is asked of the gateway: `host`, `path`, `tls=1`, `cookie`, `source`, and any number of `header=NAME:VALUE`."""
+    query = request.query
+    headers = [text.partition(":") for text in query.getall("header", [])]
+    try:
+        source = IPv4Address(query["source"]) if query.get("source") else None
+    except ValueError:
+        raise UserError(f"source={query['source']} in the query is no IPv4 address") from None
+    return Request(
         host=query.get("host", ""),
         path=query.get("path", "/"),
         tls=query.get("tls", "") == "1",
         cookie=query.get("cookie", ""),
+        headers=tuple((name.strip(), value.strip()) for name, _, value in headers),
+        source=source,
     )
-    found = explain(state, asked)
+
+
+async def _proxies_of(request: web.Request) -> web.Response:
+    """What the proxies of a node have."""
+    context = request.app[CONTEXT]
+    node = admit.find_node(await context.store.snapshot(), request.match_info["ref"])
+    return json_reply(await context.proxies() if peer.is_here(request, context, node) else await proxies_of(context, node))
+
+
+async def proxies_of(context: Context, node: Node) -> list[Seen]:
+    """The same, asked by any daemon. Raises Unavailable."""
+    if node.id == context.node_id:
+        return await context.proxies()
+    return await peer.get(node, f"/nodes/{node.id}/proxies", list[Seen])
+
+
+async def _explain(request: web.Request) -> web.Response:
+    found = explain(await request.app[CONTEXT].store.snapshot(), request_of(request))
     told = wire.GatewayExplanation(
         steps=tuple(wire.GatewayStep(at=step.at, decision=step.decision, why=step.why) for step in found.steps),
         servers=tuple(f"{server.task} {server.address}:{server.port}" for server in found.servers),
@@ -108,4 +137,9 @@ async def _explain(request: web.Request) -> web.Response:
     return json_reply(told)
 
 
-ROUTES = (web.get(_BASE, _get), web.get(f"{_BASE}/config", _config), web.get(f"{_BASE}/explain", _explain))
+ROUTES = (
+    web.get(_BASE, _get),
+    web.get(f"{_BASE}/config", _config),
+    web.get(f"{_BASE}/explain", _explain),
+    web.get(f"{wire.PREFIX}/nodes/{{ref}}/proxies", _proxies_of),
+)

@@ -12,11 +12,13 @@ import click
 
 from routemesh.cli.host import Host
 from routemesh.cli.output import is_terminal
+from routemesh.cli.values import HEADER, URL
 from routemesh.errors import Unavailable, UserError
 
 if TYPE_CHECKING:
     from routemesh.explain.mend import Repairs
     from routemesh.explain.nouns import Explanation
+    from routemesh.proxy.request import Request
     from routemesh.snapshot import ClusterSnapshot
 
 FORMATS = ("text", "json", "svg", "html", "mermaid")
@@ -27,10 +29,29 @@ _MOST_WORDS = 2
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="text", help="How to print it.")
 @click.option("--from", "recordings", multiple=True, type=click.Path(path_type=Path), metavar="DIR",
               help="Read recordings of nodes (routemesh record) instead of the nodes; may be given several times.")  # fmt: skip
+@click.option(
+    "--http",
+    "url",
+    type=URL,
+    metavar="URL",
+    help="Go on through the gateway, with a request for HOST[/PATH]; on its TLS port it is asked by TLS.",
+)
+@click.option("--cookie", default="", help="The client's cookie of the gateway, for --http: NAME=VALUE, or VALUE.")
+@click.option("--header", "headers", type=HEADER, multiple=True, metavar="NAME:VALUE", help="A header, for --http.")
 @click.option("--swarm", is_flag=True, help="Explain this Docker Swarm node, instead of a cluster of routemesh.")
 @click.argument("question", nargs=-1, required=True, metavar="[CLIENT] NODE:PORT[/udp]")
 @click.pass_obj
-def explain(host: Host, question: tuple[str, ...], format_: str, recordings: tuple[Path, ...], swarm: bool) -> None:
+def explain(
+    host: Host,
+    /,
+    question: tuple[str, ...],
+    format_: str,
+    recordings: tuple[Path, ...],
+    swarm: bool,
+    url: tuple[bool, str, str] | None,
+    cookie: str,
+    headers: tuple[tuple[str, str], ...],
+) -> None:
     """Walk a new connection through the kernels of all nodes, there and back, and say what decided at every step.
 
     CLIENT asks NODE: an address, a node's or a task's name, with a port of its own if that matters (192.0.2.7:40000); without
@@ -44,10 +65,25 @@ def explain(host: Host, question: tuple[str, ...], format_: str, recordings: tup
     if recordings and swarm:
         raise UserError("--from and --swarm exclude one another: a recording is of a Swarm by itself")
     wanted, client = question[-1], question[0] if len(question) == _MOST_WORDS else ""
-    found = _of_recordings(_read(recordings), wanted, client) if recordings or swarm else _asked(host, wanted, client)
+    request = _request(url, cookie, headers)
+    if request is not None and (recordings or swarm):
+        raise UserError("--http asks the gateway's proxies, which no recording and no Swarm has")
+    seen = _read(recordings) if recordings or swarm else None
+    found = _asked(host, wanted, client, request) if seen is None else _of_recordings(seen, wanted, client)
     click.echo(_printed(found, format_), nl=False)
     if found.status:
         raise click.exceptions.Exit(found.status)
+
+
+def _request(url: tuple[bool, str, str] | None, cookie: str, headers: tuple[tuple[str, str], ...]) -> "Request | None":
+    from routemesh.proxy.request import Request
+
+    if url is None:
+        if cookie or headers:
+            raise click.UsageError("--cookie and --header belong to a request: --http HOST[/PATH]")
+        return None
+    tls, name, path = url
+    return Request(host=name, path=path, tls=tls, cookie=cookie, headers=headers)
 
 
 def _read(recordings: tuple[Path, ...]) -> "ClusterSnapshot":
@@ -74,20 +110,20 @@ def _of_recordings(cluster: "ClusterSnapshot", wanted: str, client: str) -> "Exp
     return _explained(cluster, wanted, client, None, repairs)
 
 
-def _asked(host: Host, wanted: str, client: str) -> "Explanation":
-    """What the daemon says. In a lab, nodes whose daemons are silent are on this machine all the same."""
+def _asked(host: Host, wanted: str, client: str, request: "Request | None") -> "Explanation":
+    """What the daemon says. In a lab, nodes whose daemons are silent are on this machine all the same, but not for a request."""
     from routemesh.lab import find
 
     socket = host.socket()
     lab = next((lab for lab in find.running_labs() if socket.is_relative_to(lab.directory)), None)
     outside = "" if lab is None else str(lab.client)
     try:
-        found = host.client().explain(wanted, client, outside)
+        found = host.client().explain(wanted, client, outside, request)
     except Unavailable:
-        if lab is None:
+        if lab is None or request is not None:
             raise
     else:
-        if lab is None or not found.unread_nodes:
+        if lab is None or request is not None or not found.unread_nodes:
             return found
     from routemesh.explain.ask import target
     from routemesh.lab import direct

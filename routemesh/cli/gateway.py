@@ -1,7 +1,7 @@
 """`routemesh gateway …`: the proxies in front of services, by host name and path."""
 
 import sys
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 import click
 
@@ -10,7 +10,7 @@ from routemesh.api.client import Client
 from routemesh.cli.host import Host
 from routemesh.cli.output import format_flag, print_json, print_table, short
 from routemesh.cli.progress import Waiting, wait_flags
-from routemesh.cli.values import GATEWAY_PORTS, SUBNET, URL, OneOf
+from routemesh.cli.values import ADDRESS, GATEWAY_PORTS, HEADER, SUBNET, URL, OneOf
 from routemesh.model import Gateway, GatewayDriver, ServiceSpec
 
 
@@ -129,14 +129,26 @@ def config(host: Host, program: str, to: str) -> None:
 
 
 @gateway.command("explain")
-@click.option("--cookie", default="", help="What the client's cookie of the gateway holds.")
+@click.option("--cookie", default="", help="The client's cookie of the gateway: NAME=VALUE, or VALUE.")
+@click.option("--header", "headers", type=HEADER, multiple=True, metavar="NAME:VALUE", help="A header of the request.")
+@click.option("--source", type=ADDRESS, help="The client's address.")
 @format_flag
 @click.argument("url", type=URL)
 @click.pass_obj
-def explain(host: Host, url: tuple[bool, str, str], cookie: str, format_: str) -> None:
-    """Tell where a request for URL would go, and why."""
+def explain(
+    host: Host,
+    url: tuple[bool, str, str],
+    cookie: str,
+    headers: tuple[tuple[str, str], ...],
+    source: IPv4Address | None,
+    format_: str,
+) -> None:
+    """Tell where a request for URL would go, as the cluster wants it. `routemesh explain --http` asks the proxies."""
+    from routemesh.proxy.request import Request
+
     tls, name, path = url
-    found = host.client().gateway_explain(name, path, tls=tls, cookie=cookie)
+    request = Request(host=name, path=path, tls=tls, cookie=cookie, headers=headers, source=source)
+    found = host.client().gateway_explain(request)
     if format_ == "json":
         print_json(found)
         return

@@ -218,6 +218,14 @@ def url(text: str) -> tuple[bool, str, str]:
     return scheme == "https" and bool(separator), host, slash + path.partition("?")[0] or "/"
 
 
+def header(text: str) -> tuple[str, str]:
+    """NAME:VALUE, as curl has it. Raises ValueError."""
+    name, separator, value = text.partition(":")
+    if not separator or not name.strip():
+        raise ValueError(f"{text!r} is not NAME:VALUE")
+    return name.strip(), value.strip()
+
+
 DURATION = Parsed("duration", duration_s)
 PUBLISH = Parsed("port", publish)
 TARGET = Parsed("target port", target)
@@ -230,3 +238,4 @@ ADDRESS = Parsed("address", address)
 SUBNET = Parsed("subnet", subnet)
 GATEWAY_PORTS = Parsed("ports", gateway_ports)
 URL = Parsed("url", url)
+HEADER = Parsed("name:value", header)

@@ -2,7 +2,8 @@
 
     answer  all of it together                       way      a walk's branch, for people
     ask     what was typed → who asks whom           cause    what is wrong; nearby: beside the way; mend
-    shown   rules as text, commands that show them   text, picture: the Explanation for people
+    through on from the gateway to a server of it    shown   rules as text, commands that show them
+    text, picture: the Explanation for people
     nouns   the Explanation, which is also the JSON
 
 This module loads none of them: whoever just prints an explanation is not to wait for the walker.

@@ -1,6 +1,6 @@
 """From a question and what was read to an Explanation. PURE."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from routemesh.explain import cause
@@ -33,7 +33,7 @@ def explain(
         version=VERSION,
         question=_question(asked),
         outcome=outcome,
-        verdict=_verdict(asked, outcome, reached, ways, causes),
+        verdict=told(f"{asked.target.node}:{asked.target.port}/{asked.target.protocol}", outcome, reached, causes),
         reached=reached,
         causes=causes,
         ways=ways,
@@ -50,9 +50,14 @@ def _causes(places: Places, asked: Asked, branches: Walk, ways: tuple[Way, ...],
     for number, (branch, each) in enumerate(zip(branches, ways, strict=True)):
         of_ways += cause.of_branch(places, asked, branch, number, each, repairs)
     found = [*of_ways, *of_service] if reached else [*of_service, *of_ways]
+    return once(found)
+
+
+def once(causes: Iterable[Cause]) -> tuple[Cause, ...]:
+    """Each cause once, and each command that mends."""
     seen: dict[tuple[str, str, str], Cause] = {}
-    for each_cause in found:
-        seen.setdefault((each_cause.node, each_cause.namespace, each_cause.why), each_cause)
+    for each in causes:
+        seen.setdefault((each.node, each.namespace, each.why), each)
     return tuple(_each_command_once(seen.values()))
 
 
@@ -71,21 +76,22 @@ def _outcome(branches: Walk, ways: tuple[Way, ...], causes: tuple[Cause, ...]) -
     return "untold" if all(isinstance(end, Unclear) for end in ends) else "broken"
 
 
-def _verdict(asked: Asked, outcome: Outcome, reached: tuple[str, ...], ways: tuple[Way, ...], causes: tuple[Cause, ...]) -> str:
-    port = f"{asked.target.node}:{asked.target.port}/{asked.target.protocol}"
+def told(subject: str, outcome: Outcome, reached: tuple[str, ...], causes: Sequence[Cause]) -> str:
+    """The verdict on `subject`, which was asked for, in one line."""
     first = f"{causes[0].place}: {causes[0].why}" if causes else ""
     match outcome:
         case "reaches":
-            return f"{port} reaches {_listed(reached)}"
+            return f"{subject} reaches {listed(reached)}"
         case "partly":
-            return f"{port} reaches {_listed(reached)}, but {first}"
+            return f"{subject} reaches {listed(reached)}, but {first}"
         case "broken":
-            return f"{port} is broken at {first}"
+            return f"{subject} is broken at {first}"
         case "untold":
-            return f"where {port} leads can't be told: {first}"
+            return f"where {subject} leads can't be told: {first}"
 
 
-def _listed(words: tuple[str, ...]) -> str:
+def listed(words: tuple[str, ...]) -> str:
+    """For people: a, b and c."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 

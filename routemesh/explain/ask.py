@@ -16,7 +16,7 @@ from routemesh.walk import OUTSIDE, Place
 
 _TARGET = re.compile(r"(?P<node>.+):(?P<port>\d{1,5})(?:/(?P<protocol>[a-z]+))?")
 _CLIENT = re.compile(r"(?P<name>.+?)(?::(?P<port>\d{1,5}))?")
-_SOURCE_PORT = 40000
+SOURCE_PORT = 40000
 _LAST_PORT = 65535
 _SHOWN = 20
 _SMALLEST = 31
@@ -174,7 +174,7 @@ def _service(cluster: ClusterSnapshot, wanted: Target) -> NamedService | None:
 def _client(text: str) -> tuple[str, int]:
     found = _CLIENT.fullmatch(text)
     if found is None or found["port"] is None:
-        return text, _SOURCE_PORT
+        return text, SOURCE_PORT
     port = int(found["port"])
     if not 1 <= port <= _LAST_PORT:
         raise UserError(f"port {port} of client {text} is not between 1 and {_LAST_PORT}")

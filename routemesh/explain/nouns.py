@@ -11,14 +11,14 @@ VERSION = 1
 Outcome = Literal["reaches", "partly", "broken", "untold"]
 """Every way arrives; some do, or not all tasks are reached; none does; nobody can tell."""
 
-Kind = Literal["rule", "element", "route", "neighbour", "fdb", "link", "ipvs", "conntrack", "socket", "other"]
-"""What decided at a step."""
+Kind = Literal["rule", "element", "route", "neighbour", "fdb", "link", "ipvs", "conntrack", "socket", "proxy", "other"]
+"""What decided at a step; `proxy`: a part of the gateway's, whose reasons are the rule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """Who asks whom. `client` as a person would say it; `source` and `destination` are address:port. `service` that publishes
-    the port, "" for none known; `node` is asked."""
+    the port, "" for none known; `node` is asked. `request` is a URL that the gateway is asked for, "" where it ends before."""
 
     client: str
     client_node: str
@@ -29,6 +29,7 @@ class Question:
     node: str
     port: int
     service: str
+    request: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

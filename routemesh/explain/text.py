@@ -39,6 +39,7 @@ def text(explanation: Explanation, screen: Screen | None = None) -> str:
 def _lines(explanation: Explanation, screen: Screen) -> Iterator[str]:
     asked = explanation.question
     of = f", published by {asked.service}" if asked.service else ""
+    of += f", for {asked.request}" if asked.request else ""
     yield (
         screen.style(f"{asked.protocol} {asked.source} → {asked.destination}", "bold")
         + f"   {asked.client} asks {asked.node}{of}"

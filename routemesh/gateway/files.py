@@ -22,6 +22,10 @@ class Directory:
         """Whether that configuration is in use."""
         return self._read(rendered.main) == rendered.files[rendered.main]
 
+    def text(self, name: str) -> str:
+        """A file that is in use; "" where there is none."""
+        return self._read(name) or ""
+
     def propose(self, rendered: Rendered) -> Path:
         """Write everything but leave the present configuration in use; the file that a check is to read."""
         for name, text in rendered.files.items():

@@ -5,14 +5,17 @@ by one connection, and an answer of the wrong generation counts for nothing: aro
 """
 
 import asyncio
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from routemesh.errors import Unavailable
 from routemesh.gateway.files import Directory
 from routemesh.gateway.proxies import Inside, NotYet, Refused
 from routemesh.proxy import haproxy, servers
-from routemesh.proxy.rendered import HAPROXY_MASTER_SOCKET, Rendered
+from routemesh.proxy.observed import Seen
+from routemesh.proxy.rendered import HAPROXY_MAIN, HAPROXY_MASTER_SOCKET, Rendered
 from routemesh.proxy.routes import Table
 
 ANSWER_TIMEOUT_S = 5.0
@@ -22,6 +25,7 @@ _POLL_S = 0.02
 _ROUNDS = 5
 _REQUEST_BYTES = 8000
 """HAProxy reads a line of commands into one buffer (tune.bufsize, 16,384)."""
+_MAP = re.compile(r"map_beg\((?P<path>[^)]+)\)")
 
 
 class Haproxy:
@@ -49,6 +53,14 @@ class Haproxy:
                 return await self._tidy(steps.late)
             said = await self._tell(steps.urgent)
         raise Unavailable(f"HAProxy does not take its servers: {said}")
+
+    async def look(self, seen: Seen) -> Seen:
+        """What the process has: its routes are the map that the configuration in use names."""
+        found = _MAP.search(self._directory.text(HAPROXY_MAIN))
+        path = found["path"] if found else ""
+        info, _, state = (await self._ask(haproxy.ADMIN_SOCKET, ["show info", "show servers state"])).partition("\n\n")
+        routes = await self._ask(haproxy.ADMIN_SOCKET, [f"show map {path}"])
+        return replace(seen, running=_generation(info), map=path, routes=routes, servers=state)
 
     async def _check(self, candidate: Path) -> None:
         code, output = await self._inside.execute(("haproxy", "-c", "-q", "-f", str(candidate)), CHECK_TIMEOUT_S)

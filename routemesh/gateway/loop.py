@@ -24,6 +24,7 @@ from routemesh.gateway.supervise import DIRECTORY
 from routemesh.model import Gateway, GatewayDriver, NodeId, ServiceSpec, State, Task, TaskId, TaskState
 from routemesh.proxy import haproxy, nginx
 from routemesh.proxy.certificates import DEFAULT_CERTIFICATE
+from routemesh.proxy.observed import Seen
 from routemesh.proxy.rendered import Rendered
 from routemesh.proxy.routes import Table, table
 from routemesh.runtime import Runtime
@@ -149,16 +150,32 @@ class GatewayLoop:
         return RESYNC_S if tidy else _TIDY_S, errors
 
     async def _apply(self, state: State, routes: Table, hostname: str, task: Task) -> bool:
+        proxy, rendered, directory = self._rendered(state, routes, hostname, task)
+        tidy = await proxy.apply(rendered, routes)
+        directory.tidy(rendered)
+        return tidy
+
+    def _rendered(self, state: State, routes: Table, hostname: str, task: Task) -> tuple[Proxy, Rendered, Directory]:
         gateway = task.spec.gateway
         assert gateway is not None and task.status.pid is not None
         driver = DRIVERS[gateway.driver]
         directory = Directory(self._root / hostname)
         secrets = {secret.name: secret.data.decode("ascii", "replace") for secret in state.secrets.values()}
         rendered = driver.render(routes, gateway, str(directory.path), secrets, secrets.get(DEFAULT_CERTIFICATE, ""))
-        proxy = driver.proxy(directory, Inside(partial(self._execute, task), task.status.pid))
-        tidy = await proxy.apply(rendered, routes)
-        directory.tidy(rendered)
-        return tidy
+        return driver.proxy(directory, Inside(partial(self._execute, task), task.status.pid)), rendered, directory
+
+    async def look(self) -> list[Seen]:
+        """What the proxies of this node have, beside what the newest state wants of them."""
+        state = await self._store.snapshot()
+        return [await self._look(state, table(state), task) for task in own_proxies(state, self._node_id)]
+
+    async def _look(self, state: State, routes: Table, task: Task) -> Seen:
+        proxy, rendered, directory = self._rendered(state, routes, names.container_id(task.id), task)
+        seen = Seen(task=task.id, directory=str(directory.path), wanted=rendered.generation)
+        try:
+            return await proxy.look(seen)
+        except (NotYet, OSError) as exc:
+            return replace(seen, error=str(exc))
 
     async def _execute(self, task: Task, command: tuple[str, ...], timeout_s: float) -> tuple[int, str]:
         return await self._runtime.execute(task.id, command, timeout_s)

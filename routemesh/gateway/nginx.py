@@ -7,12 +7,14 @@ Source: nginx's ngx_process_cycle.c (ngx_master_process_cycle: new workers first
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from routemesh.gateway.files import Directory
 from routemesh.gateway.proxies import Inside, NotYet, Refused
 from routemesh.proxy.nginx import STATUS_SOCKET
-from routemesh.proxy.rendered import Rendered
+from routemesh.proxy.observed import Seen
+from routemesh.proxy.rendered import NGINX_MAIN, Rendered
 from routemesh.proxy.routes import Table
 
 ANSWER_TIMEOUT_S = 5.0
@@ -41,6 +43,13 @@ class Nginx:
         if running != rendered.generation:
             await self._reload(self._directory.path / rendered.main, rendered.generation)
         return True
+
+    async def look(self, seen: Seen) -> Seen:
+        """What nginx has: which generation it runs, and the file."""
+        running = await self._generation()
+        if running is None:
+            raise NotYet("nginx does not answer")
+        return replace(seen, running=running, servers=self._directory.text(NGINX_MAIN))
 
     async def _check(self, candidate: Path) -> None:
         code, output = await self._inside.execute(("nginx", "-e", "stderr", "-t", "-q", "-c", str(candidate)), CHECK_TIMEOUT_S)

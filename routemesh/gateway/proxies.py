@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from routemesh.errors import RoutemeshError, UserError
+from routemesh.proxy.observed import Seen
 from routemesh.proxy.rendered import Rendered
 from routemesh.proxy.routes import Table
 
@@ -35,4 +36,8 @@ class Proxy(Protocol):
 
     async def apply(self, rendered: Rendered, table: Table) -> bool:
         """Bring it to what was rendered from `table`; False when something is left to tidy up. Raises Refused and NotYet."""
+        ...
+
+    async def look(self, seen: Seen) -> Seen:
+        """Add what the proxy has to what is known of it. Raises NotYet."""
         ...

@@ -1,29 +1,18 @@
 """Where the gateway would send a request, and why: the decisions of a proxy, step by step. PURE.
 
-The table says all but what is in a proxy's own memory: whose turn it is, how many connections each task has, which tasks fail
-its checks. Where that decides, all tasks that it may be are named.
+The table, as the cluster wants it or as a proxy has it, says all but whose turn it is and how many connections each task has.
+Where that decides, all tasks that it may be are named. Hashes are computed (proxy.hashes).
 """
 
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from routemesh.decide.admit.routes import find_gateway
 from routemesh.model import Gateway, GatewayDriver, Http, State, Sticky
+from routemesh.proxy import hashes
 from routemesh.proxy.haproxy import COOKIE
+from routemesh.proxy.request import Request
 from routemesh.proxy.routes import Backend, Route, Server, Table, route_of, table
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What is asked. `cookie` is what the gateway's cookie holds, "" if the client has none; `header` the value of the header
-    that a service is sticky by; `source` the client's address.
-    """
-
-    host: str
-    path: str = "/"
-    tls: bool = False
-    cookie: str = ""
-    header: str = ""
-    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +35,20 @@ class Explanation:
 
 
 def explain(state: State, request: Request) -> Explanation:
-    """What becomes of a request."""
+    """What becomes of a request, as the cluster wants it."""
     service = find_gateway(state)
     if service is None or service.spec.gateway is None:
         return Explanation((Step("gateway", "none", "it is not enabled"),), None, ())
-    gateway, routes = service.spec.gateway, table(state)
+    return decided(service.spec.gateway, table(state), request)
+
+
+def decided(gateway: Gateway, routes: Table, request: Request) -> Explanation:
+    """What a proxy that has these routes and servers does with a request."""
     frontend = _frontend(gateway, request)
     if request.tls and not gateway.https_port:
         return Explanation((frontend, Step("frontend", "refused", "the gateway has no TLS port")), None, ())
+    if "/../" in f"{unquote(request.path)}/":
+        return Explanation((frontend, Step("frontend", "400", "the path leads upwards")), None, (), 400)
     route = route_of(routes, request.host, request.path)
     if route is None:
         why = f"no service has host {request.host} and path {request.path}"
@@ -78,6 +73,9 @@ def _why_route(routes: Table, route: Route, request: Request) -> str:
 
 def _answer(steps: tuple[Step, ...], route: Route, backend: Backend, gateway: Gateway, request: Request) -> Explanation:
     http = backend.http
+    if http.allow and request.source is not None and not any(request.source in network for network in http.allow):
+        why = f"label routemesh.http.allow leaves {request.source} out"
+        return Explanation((*steps, Step("backend", "403", why)), route, (), 403)
     if gateway.https_port and not request.tls and (http.redirect or http.passthrough):
         return Explanation((*steps, Step("backend", "308 to https", "label routemesh.http.tls")), route, (), 308)
     if not backend.servers:
@@ -90,17 +88,40 @@ def _server(backend: Backend, http: Http, gateway: Gateway, request: Request) ->
     every = backend.servers
     if len(every) == 1:
         return Step("server", _shown(every[0]), "the only task that serves"), every
-    some = f"one of {len(every)}"
     if http.sticky is Sticky.COOKIE and gateway.driver is GatewayDriver.HAPROXY:
-        held = next((server for server in every if server.name == request.cookie), None)
-        if held is not None:
-            return Step("server", _shown(held), f"cookie {COOKIE}-{backend.name}={request.cookie} names it"), (held,)
-        lost = f"cookie {COOKIE}-{backend.name}={request.cookie} names no task that serves" if request.cookie else "no cookie yet"
-        return Step("server", some, f"{lost}: {http.balance}, and a cookie is set"), every
-    if http.sticky is not None:
-        by = {Sticky.COOKIE: "the gateway's cookie", Sticky.SOURCE: "the client's address", Sticky.HEADER: http.sticky_header}
-        return Step("server", some, f"a consistent hash of {by[http.sticky]}, the same on every node"), every
-    return Step("server", some, f"{http.balance}: it depends on what this proxy sent where before"), every
+        return _by_cookie(backend, http, request.cookie.rpartition("=")[2])
+    some = f"one of {len(every)}"
+    if http.sticky is None:
+        return Step("server", some, f"{http.balance}: it depends on what this proxy sent where before"), every
+    by, value = _hashed(http, request)
+    if not value:
+        return Step("server", some, f"a consistent hash of {by}, the same on every node, and the request has none"), every
+    if gateway.driver is GatewayDriver.NGINX:
+        held = every[hashes.nginx([(server.address, server.port) for server in every], value)]
+    else:
+        key = request.source if http.sticky is Sticky.SOURCE and request.source is not None else value.encode()
+        number = hashes.haproxy([server.number for server in every], key)
+        held = next(server for server in every if server.number == number)
+    return Step("server", _shown(held), f"the consistent hash of {by}, {value}, leads to it, the same on every node"), (held,)
+
+
+def _hashed(http: Http, request: Request) -> tuple[str, str]:
+    """What is hashed, and what the request has of it."""
+    match http.sticky:
+        case Sticky.SOURCE:
+            return "the client's address", "" if request.source is None else str(request.source)
+        case Sticky.HEADER:
+            return http.sticky_header, request.header(http.sticky_header)
+        case _:
+            return "the gateway's cookie", request.cookie.rpartition("=")[2]
+
+
+def _by_cookie(backend: Backend, http: Http, value: str) -> tuple[Step, tuple[Server, ...]]:
+    held = next((server for server in backend.servers if server.name == value), None)
+    if held is not None:
+        return Step("server", _shown(held), f"cookie {COOKIE}-{backend.name}={value} names it"), (held,)
+    lost = f"cookie {COOKIE}-{backend.name}={value} names no task that serves" if value else "no cookie yet"
+    return Step("server", f"one of {len(backend.servers)}", f"{lost}: {http.balance}, and a cookie is set"), backend.servers
 
 
 def _shown(server: Server) -> str:

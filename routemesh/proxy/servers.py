@@ -17,6 +17,8 @@ from routemesh.proxy.routes import Server, Table
 _FORMAT = "1"
 _FORCED_MAINTENANCE = 0x01
 """Of srv_admin_state; an address that does not resolve and the like have bits of their own."""
+_STOPPED = 0
+"""Of srv_op_state: its check fails."""
 
 Key = tuple[str, str]
 """A backend and a server of it."""
@@ -24,11 +26,13 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """A server as the process has it."""
+    """A server as the process has it. `failing`: its check says that it is down; `number` is its `id`."""
 
     address: str
     port: int
     maintenance: bool
+    failing: bool = False
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +56,14 @@ def parse(text: str) -> Mapping[Key, Present]:
             backend = words[columns["be_name"]]
             if backend.startswith(INTERNAL):
                 continue
-            admin = int(words[columns["srv_admin_state"]])
-            present = Present(words[columns["srv_addr"]], int(words[columns["srv_port"]]), bool(admin & _FORCED_MAINTENANCE))
-            found[backend, words[columns["srv_name"]]] = present
+            maintenance = bool(int(words[columns["srv_admin_state"]]) & _FORCED_MAINTENANCE)
+            found[backend, words[columns["srv_name"]]] = Present(
+                address=words[columns["srv_addr"]],
+                port=int(words[columns["srv_port"]]),
+                maintenance=maintenance,
+                failing=not maintenance and int(words[columns["srv_op_state"]]) == _STOPPED,
+                number=int(words[columns["srv_id"]]),
+            )
     except (KeyError, IndexError, ValueError) as exc:
         raise Unavailable(f"HAProxy's answer to 'show servers state' is not understood: {exc!r}") from exc
     return found

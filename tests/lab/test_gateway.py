@@ -1,9 +1,11 @@
 """The gateway in the lab, with real proxies: where requests go, what survives what, and who is kept with which task."""
 
 import http.client
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -333,6 +335,9 @@ def test_hashes_agree_on_all_nodes_and_move_few_when_a_task_comes(gate: Cluster,
 
         before = homes()
         assert all(len(set(home)) == 1 for home in before)
+        asked = ("gateway", "explain", "hashed.example", "--header", f"X-User: {users[0]}", "--source", CLIENT)
+        names = {f"{task['name']} {task['address']}:80": task["container"] for task in gate.serving("hashed")}
+        assert [names[server] for server in gate.json(*asked)["servers"]] == [before[0][0]]
         gate.cli("service", "scale", "hashed=4")
         after = homes()
         added = {task["container"] for task in gate.serving("hashed")} - {home[0] for home in before}
@@ -341,14 +346,48 @@ def test_hashes_agree_on_all_nodes_and_move_few_when_a_task_comes(gate: Cluster,
         assert len(moved) < len(users) * 0.6 or sticky == "source"
 
 
-def test_what_explain_says_is_so(haproxy: Cluster) -> None:
-    with haproxy.service("told", "--replicas", "3", *labels("told.example", path="/x", sticky="cookie")):
-        reply = get(haproxy, "told.example", "/x")
-        said = haproxy.json("gateway", "explain", "--cookie", reply.cookie.partition("=")[2], "http://told.example/x/y?z")
+def test_what_explain_says_is_so(gate: Cluster, driver: str) -> None:
+    with gate.service("told", "--replicas", "3", *labels("told.example", path="/x", sticky="cookie")):
+        reply = get(gate, "told.example", "/x")
+        task = next(task for task in gate.serving("told") if task["container"] == reply.answer.hostname)
+        said = gate.json("gateway", "explain", "--cookie", reply.cookie.partition("=")[2], "http://told.example/x/y?z")
         assert [step["at"] for step in said["steps"]] == ["frontend", "rule", "backend", "server"]
-        task = next(task for task in haproxy.serving("told") if task["container"] == reply.answer.hostname)
         assert said["servers"] == [f"{task['name']} {task['address']}:80"]
-        assert haproxy.json("gateway", "explain", "told.example/other")["status"] == 404
+        assert gate.json("gateway", "explain", "told.example/other")["status"] == 404
+
+        question = ("explain", "node1:80", "--http", "told.example/x/y", "--cookie", reply.cookie)
+        found = gate.json(*question)
+        assert (found["outcome"], found["reached"]) == ("reaches", [task["name"]])
+        assert f"node1:80/tcp for http://told.example/x/y reaches {task['name']} by way of gateway." in found["verdict"]
+        steps = [step["what"].split()[0] for step in found["ways"][0]["there"] if step["device"] == driver]
+        assert steps == ["frontend", "rule", "backend", "server"]
+        assert found["ways"][0]["back"][-1]["after"]["destination"].startswith(CLIENT)
+        unknown = json.loads(gate.cli("explain", "node1:443", "--http", "told.example", "--format", "json", status=3))
+        assert "it answers 404 itself: no service has host told.example and path /" in unknown["verdict"]
+
+        inside = f"{task['node']}/{task['container']}"
+        gate.nft(
+            inside,
+            "add table ip fw; add chain ip fw in { type filter hook input priority 0; }; add rule ip fw in tcp dport 80 drop",
+        )
+        try:
+            said = gate.cli(*question, status=3)
+        finally:
+            gate.nft(inside, "delete table ip fw")
+        assert f"is broken at {task['node']}: task {task['name']}: filter in drops it (ip fw: " in said
+
+
+def test_explain_knows_what_a_proxy_has_otherwise(haproxy: Cluster) -> None:
+    with haproxy.service("other", *labels("other.example")):
+        (admin,) = haproxy.directory.glob("node1/gateway/*/admin.sock")
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(admin))
+            (task,) = haproxy.serving("other")
+            connection.sendall(f"set server other/{task['id'][:12]} state maint\n".encode())
+            connection.recv(100)
+        said = haproxy.cli("explain", "node1:80", "--http", "other.example", status=3)
+        assert "it answers 503 itself: no task of the service serves" in said
+        assert "haproxy has other.1 in maintenance, though it serves" in said
 
 
 # --- TLS and protocols -------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from collections import defaultdict
 from fractions import Fraction
 
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from routemesh.api.snapshots import named
 from routemesh.explain.answer import explain
@@ -12,10 +13,12 @@ from routemesh.explain.ask import Asked, Target
 from routemesh.explain.nouns import Explanation
 from routemesh.explain.picture import mermaid, svg
 from routemesh.explain.text import text
+from routemesh.explain.through import Decision, Passage, through
 from routemesh.model import Node, NodeState, Protocol, State
 from routemesh.snapshot import ClusterSnapshot, Endpoint, NodeSnapshot
 from routemesh.walk import OUTSIDE, Network
 from tests.property.clusters import CLIENT, PORTS, SOURCE_PORT, from_outside, network, states
+from tests.property.test_gateway_path import PORT, listening, with_gateway
 from tests.property.test_reachability import specification
 
 
@@ -76,6 +79,12 @@ def test_explanations_say_what_is_expected_of_a_cluster(state: State) -> None:
             assert all(task in found.verdict for task in got)
 
 
+def assert_printable(found: Explanation) -> None:
+    assert found.verdict in text(found)
+    assert ET.fromstring(svg(found)) is not None
+    assert mermaid(found).startswith("%% ")
+
+
 @settings(max_examples=15, deadline=None)
 @given(states())
 def test_every_explanation_can_be_printed_and_drawn(state: State) -> None:
@@ -85,6 +94,36 @@ def test_every_explanation_can_be_printed_and_drawn(state: State) -> None:
             for protocol, port in PORTS:
                 found = explained(cluster, net, entry, protocol, port)
                 if found is not None:
-                    assert found.verdict in text(found)
-                    assert ET.fromstring(svg(found)) is not None
-                    assert mermaid(found).startswith("%% ")
+                    assert_printable(found)
+
+
+@settings(max_examples=40, deadline=None)
+@given(with_gateway(("nftables", "ipvs")), st.data())
+def test_explanations_go_on_through_the_gateway_to_every_task_and_back(state: State, data: st.DataObject) -> None:
+    cluster, net = seen(state), listening(network(state), state)
+    behind = [task for task in cluster.names.tasks if task.service == "service101"]
+    tasks = {task.name: Endpoint(next(iter(task.addresses.values())), PORT) for task in behind}
+    dead = data.draw(st.sets(st.sampled_from(sorted(tasks))), "tasks that do not listen") if tasks else set()
+    places = {(task.node, task.netns) for task in behind if task.name in dead}
+    net = Network(net.hosts, {place: ports for place, ports in net.listening.items() if place not in places}, net.sysctls)
+    passage = Passage(driver="haproxy", decisions=(Decision(what="server one of all", why="in turn", show=""),), servers=tasks)
+    for entry in state.nodes.values():
+        first = explained(cluster, net, entry, Protocol.TCP, 8443) if entry.state is NodeState.READY else None
+        if first is None or not first.reached:
+            continue
+        found = through(cluster, first, "http://a.example", dict.fromkeys(first.reached, passage), None, net)
+        assert set(found.reached) == tasks.keys() - dead
+        assert found.outcome == ("broken" if dead == tasks.keys() else "partly" if dead else first.outcome)
+        assert {cause.place.rpartition(" ")[2] for cause in found.causes if "nothing listens" in cause.why} == dead
+        assert sum(Fraction(*way.share) for way in found.ways) == 1
+        for way in found.ways:
+            (gate,) = (step for step in way.there if step.kind == "proxy")
+            assert way.arrives == (way.task not in dead)
+            assert gate.after.destination == str(tasks[way.task])
+            assert way.arrives or way.there[-1].failed
+            assert not way.arrives or way.back[-1].after.destination == first.question.source
+        for cause in found.causes:
+            if cause.step >= 0:
+                way = found.ways[cause.way]
+                assert (*way.there, *way.back)[cause.step].place == cause.place
+        assert_printable(found)

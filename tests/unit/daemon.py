@@ -28,6 +28,7 @@ from routemesh.model import Node, NodeId, Protocol, ServiceSpec, State, TaskId, 
 from routemesh.nodeplan import Capabilities, Op, Sysctl
 from routemesh.plan import plan
 from routemesh.plan.view import NodeView
+from routemesh.proxy.observed import Seen
 from routemesh.snapshot import NamespaceSnapshot, NodeSnapshot
 from routemesh.store.memory import MemoryStore
 
@@ -47,6 +48,7 @@ class Daemon:
         self.store = store
         self.node_id = NodeId(f"id-{name}")
         self.ops: tuple[Op, ...] = ()
+        self.proxies: list[Seen] = []
         self.lines: defaultdict[TaskId, list[bytes]] = defaultdict(list)
         self._loop = loop
         self._silent = asyncio.Event()
@@ -91,6 +93,7 @@ class Daemon:
             diff=self._diff,
             logs=self._logs,
             observe=self._observe,
+            proxies=self._proxies,
         )
 
     async def _observe(
@@ -100,6 +103,9 @@ class Daemon:
         return NodeSnapshot(
             name=node.name, kind="routemesh", engine="nftables", addresses=(node.address,), device="eth0", namespaces={"": own}
         )
+
+    async def _proxies(self) -> list[Seen]:
+        return self.proxies
 
     async def _diff(self, _: NodeView) -> tuple[Op, ...]:
         return self.ops

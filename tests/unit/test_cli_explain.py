@@ -65,6 +65,15 @@ def test_json_has_a_version(type_: Type) -> None:
         (("node9:8080",), 1, "there is no node node9; there are node1, node2"),
         (("carrots", "node1:8080"), 1, "client carrots is no address, node or task"),
         (("node1",), 1, "node1 is not NODE:PORT or NODE:PORT/udp"),
+        (("node1:8080", "--http", "a.example"), 1, "there is no gateway that could be asked for http://a.example"),
+        (("node1:8080", "--http", "ftp://a.example"), 2, "is not of the form [http://]HOST[/PATH]"),
+        (("node1:8080", "--http", "a.example", "--header", "X-User"), 2, "'X-User' is not NAME:VALUE"),
+        (("node1:8080", "--cookie", "x"), 2, "--cookie and --header belong to a request: --http HOST[/PATH]"),
+        (
+            ("--swarm", "node1:8080", "--http", "a.example"),
+            1,
+            "--http asks the gateway's proxies, which no recording and no Swarm",
+        ),
     ],
 )
 def test_a_question_that_makes_no_sense_is_refused_in_one_line(

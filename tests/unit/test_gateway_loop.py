@@ -10,11 +10,12 @@ import pytest
 
 from routemesh.gateway import loop
 from routemesh.gateway.loop import Driver, GatewayLoop
-from routemesh.gateway.proxies import Refused
-from routemesh.model import GatewayDriver, NodeId, State, TaskState, TaskStatus
+from routemesh.gateway.proxies import NotYet, Refused
+from routemesh.model import Gateway, GatewayDriver, NodeId, State, TaskState, TaskStatus
 from routemesh.proxy import haproxy
+from routemesh.proxy.observed import Seen
 from routemesh.proxy.rendered import Rendered
-from routemesh.proxy.routes import Table
+from routemesh.proxy.routes import Table, table
 from routemesh.store.memory import MemoryStore
 from tests.simulation import Simulation
 from tests.unit.test_decide_http import GATEWAY, spec
@@ -36,6 +37,11 @@ class FakeProxies:
             raise self.error
         self.seen.append(table)
         return True
+
+    async def look(self, seen: Seen) -> Seen:
+        if self.error is not None:
+            raise self.error
+        return replace(seen, running="old")
 
 
 def cluster() -> State:
@@ -139,3 +145,15 @@ def test_only_running_proxies_of_this_node_count() -> None:
     assert task.node_id == NODE
     ended = replace(task, status=TaskStatus(state=TaskState.FAILED, at=0.0))
     assert loop.own_proxies(replace(state, tasks={task.id: ended}), NODE) == ()
+
+
+def test_proxies_are_looked_at_beside_what_is_wanted_of_them(tmp_path: Path) -> None:
+    async def work(gateway: GatewayLoop, store: MemoryStore, proxies: FakeProxies) -> None:
+        (seen,) = await gateway.look()
+        assert (seen.running, seen.error) == ("old", "")
+        made = haproxy.render(table(await store.snapshot()), Gateway(), seen.directory, {}, "")
+        assert seen.wanted == made.generation
+        proxies.error = NotYet("it does not run")
+        assert [seen.error for seen in await gateway.look()] == ["it does not run"]
+
+    run(work, cluster(), tmp_path)

@@ -1,9 +1,11 @@
 """Why a request goes where it goes."""
 
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 from routemesh.model import Gateway, GatewayDriver
-from routemesh.proxy.explain import Request, explain
+from routemesh.proxy.explain import explain
+from routemesh.proxy.request import Request
 from tests.simulation import Simulation
 from tests.unit.test_decide_http import GATEWAY, spec
 
@@ -19,7 +21,7 @@ def cluster(driver: GatewayDriver = GatewayDriver.HAPROXY) -> Simulation:
     return simulation
 
 
-def told(simulation: Simulation, **request: str | bool) -> tuple[list[str], int, int]:
+def told(simulation: Simulation, **request: str | bool | IPv4Address) -> tuple[list[str], int, int]:
     found = explain(simulation.state, Request(**request))  # type: ignore[arg-type]
     return [f"{step.at}: {step.decision} ({step.why})" for step in found.steps], len(found.servers), found.status
 
@@ -37,7 +39,9 @@ def test_a_cookie_names_its_task() -> None:
     ]
     assert told(simulation, host="a.example", cookie="gone")[1] == 3
     assert "names no task that serves: roundrobin" in told(simulation, host="a.example", cookie="gone")[0][-1]
-    assert "a consistent hash of the gateway's cookie" in told(cluster(GatewayDriver.NGINX), host="a.example", cookie="x")[0][-1]
+    by_hash = cluster(GatewayDriver.NGINX)
+    assert "a consistent hash of the gateway's cookie" in told(by_hash, host="a.example")[0][-1]
+    assert "hash of the gateway's cookie, x, leads to it" in told(by_hash, host="a.example", cookie="ROUTEMESH_ab=x")[0][-1]
 
 
 def test_the_longest_path_and_a_hash() -> None:
@@ -48,6 +52,7 @@ def test_the_longest_path_and_a_hash() -> None:
         in steps
     )
     assert "a consistent hash of the client's address, the same on every node" in steps[-1]
+    assert told(cluster(), host="a.example", path="/api/x", source=IPv4Address("192.0.2.7"))[1] == 1
 
 
 def test_what_the_gateway_answers_itself() -> None:
@@ -56,4 +61,5 @@ def test_what_the_gateway_answers_itself() -> None:
     assert told(simulation, host="b.example", tls=True)[1:] == (1, 0)
     assert told(simulation, host="none.example")[2] == 503
     assert told(simulation, host="elsewhere.test")[2] == 404
+    assert told(simulation, host="a.example", path="/api/%2E./x")[2] == 400
     assert told(Simulation(), host="a.example")[0] == ["gateway: none (it is not enabled)"]

@@ -12,7 +12,8 @@ from routemesh.proxy.servers import Present, parse, steps
 ANSWER = """1
 # be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight srv_port
 3 web 9 aaa 10.0.0.9 2 0 1 1 80
-3 web 10 bbb 10.0.0.10 2 1 1 1 80
+3 web 10 bbb 10.0.0.10 0 1 1 1 80
+3 web 11 ccc 10.0.0.11 0 0 1 1 80
 4 routemesh:tls 1 inner - 2 0 1 1 0
 
 """
@@ -25,7 +26,11 @@ def wanted(*servers: Server, http: Http | None = None) -> Table:
 
 
 def test_the_answer_is_read_without_the_gateways_own_servers() -> None:
-    assert parse(ANSWER) == {("web", "aaa"): Present("10.0.0.9", 80, False), ("web", "bbb"): Present("10.0.0.10", 80, True)}
+    assert parse(ANSWER) == {
+        ("web", "aaa"): Present("10.0.0.9", 80, False, number=9),
+        ("web", "bbb"): Present("10.0.0.10", 80, True, number=10),
+        ("web", "ccc"): Present("10.0.0.11", 80, False, failing=True, number=11),
+    }
 
 
 @pytest.mark.parametrize("text", ["", "2\n# be_name\n", "Unknown command", "1\n# be_name srv_name\nweb aaa\n"])
