@@ -10,10 +10,11 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Collection, Coroutine, Iterator
+from collections.abc import Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Literal
 
@@ -24,9 +25,11 @@ from routemesh.agent.ports import PortHolder
 from routemesh.api.context import Context
 from routemesh.api.server import serve
 from routemesh.decide import admit
+from routemesh.doctor.facts import Offload, Probe
 from routemesh.errors import Conflict, Unavailable, UserError
 from routemesh.gateway.loop import GatewayLoop
 from routemesh.gateway.loop import check as check_gateway
+from routemesh.kernel.checkup import check_up
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.kernel.observe import observe_node
 from routemesh.manager import Manager
@@ -122,6 +125,8 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
             logs=runtime.logs,
             observe=partial(_observe, reader, options, caps),
             proxies=gateway.look,
+            look=partial(_look, options),
+            repair=dataplane.repair,
             netns_path=dataplane.netns_path,
         )
         agent = Agent(node.id, store, dataplane, runtime, ports.hold, proxied=gateway.acknowledged)
@@ -151,6 +156,13 @@ async def _observe(
     engine: Literal["nftables", "ipvs"] = "ipvs" if node.engine == "ipvs" else "nftables"
     read = partial(observe_node, node.name, engine, (node.address,), options.run_dir / "netns", caps, ports, namespaces)
     return await asyncio.get_running_loop().run_in_executor(reader, read)
+
+
+async def _look(
+    options: NodeOptions, node: Node, peers: Mapping[str, tuple[IPv4Address, int]]
+) -> tuple[tuple[Probe, ...], tuple[Offload, ...]]:
+    """In a thread of its own, beside the one that reads: it goes into the sandbox, and may wait for answers."""
+    return await asyncio.to_thread(check_up, options.run_dir / "netns", node.address, peers)
 
 
 def _check_spec(runtime: ProcessRuntime, spec: ServiceSpec) -> None:

@@ -407,7 +407,8 @@ class Hook:
 class Chain:
     """A chain with all its rules, in order: rules have no names, so a chain is replaced whole.
 
-    `policy` is what becomes of a packet that no rule of a base chain has decided about; ours all accept.
+    `policy` is what becomes of a packet that no rule of a base chain has decided about; ours all accept. `handles`: the rules'
+    numbers, by which nft deletes one, where they are not ours.
     """
 
     family: Family
@@ -416,6 +417,7 @@ class Chain:
     rules: tuple[Rule, ...] = ()
     policy: Literal["accept", "drop"] = theirs("accept")
     table: str = theirs(TABLE)
+    handles: tuple[int, ...] = theirs(())
 
 
 # --- iptables ----------------------------------------------------------------------------------------------------

@@ -238,7 +238,7 @@ class NamedTask:
     """A task that has not ended. `netns` is its namespace on its node, "" when unknown or none.
 
     `addresses` by network id; `gateway_address` on docker_gwbridge. `state` is SwarmKit's word (running, starting …); `serving`:
-    connections may go to it. `note` says why not (unhealthy, the error), or "".
+    connections may go to it. `healthy` False: its health check failed. `note` says why it serves not (the error), or "".
     """
 
     name: str
@@ -251,6 +251,7 @@ class NamedTask:
     state: str = "running"
     serving: bool = True
     note: str = ""
+    healthy: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

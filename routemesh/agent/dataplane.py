@@ -38,6 +38,10 @@ class Dataplane:
         """Bring the kernel to what `seen` asks for; returns the plan and what the kernel refused."""
         return await self._run(self._apply, seen, revision)
 
+    async def repair(self, seen: NodeView, revision: int) -> tuple[tuple[Op, ...], tuple[Failure, ...]]:
+        """The same as if nothing were known of what was done before; returns what was to be changed and what was refused."""
+        return await self._run(self._repair, seen, revision)
+
     async def diff(self, seen: NodeView) -> tuple[Op, ...]:
         """What `apply` would change now."""
         return await self._run(self._diff, self.plan(seen))
@@ -82,6 +86,12 @@ class Dataplane:
         for failure in failures:
             log.error("%s", failure)
         return want, failures
+
+    def _repair(self, seen: NodeView, revision: int) -> tuple[tuple[Op, ...], tuple[Failure, ...]]:
+        ops = self._diff(self.plan(seen))
+        self._before, self._remembered = None, None
+        _, failures = self._apply(seen, revision)
+        return ops, failures
 
     def _diff(self, want: NodePlan) -> tuple[Op, ...]:
         return diff(self._kernel.read(want), want)

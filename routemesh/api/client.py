@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from routemesh.api import wire
+from routemesh.doctor import Report
 from routemesh.errors import RoutemeshError, Unavailable, UserError
 from routemesh.explain.nouns import Explanation
 from routemesh.model import Protocol, ServiceSpec
@@ -125,6 +126,14 @@ class Client:
         """
         query = [("target", target), ("client", client), ("outside", outside)]
         return self._get(f"/explain?{urlencode(query + (_words(request) if request else []))}", Explanation)
+
+    def doctor(self) -> Report:
+        """What is wrong with the cluster."""
+        return self._get("/doctor", Report)
+
+    def repair(self) -> list[wire.RepairInfo]:
+        """Let every node bring its kernel to its plan, now."""
+        return self._ask("POST", "/doctor/repair", list[wire.RepairInfo])
 
     def snapshot(self, ports: Iterable[tuple[Protocol, int]] = ()) -> "ClusterSnapshot":
         """Everything in the kernels of all nodes; with `ports` only connections that asked for one of these."""

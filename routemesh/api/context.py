@@ -1,15 +1,17 @@
 """What the API needs of the daemon that it is part of."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Protocol
 
 from aiohttp import web
 
+from routemesh.doctor.facts import Offload, Probe
 from routemesh.errors import NotFound
 from routemesh.model import Node, NodeId, ServiceSpec, State, TaskId
 from routemesh.model import Protocol as L4
-from routemesh.nodeplan import NodePlan, Op
+from routemesh.nodeplan import Failure, NodePlan, Op
 from routemesh.plan.view import NodeView
 from routemesh.proxy.observed import Seen
 from routemesh.render.commands import PathOf, default_path
@@ -22,6 +24,16 @@ class Logs(Protocol):
 
     def __call__(self, task_id: TaskId, *, follow: bool, tail: int | None) -> AsyncIterator[bytes]:
         """Yield the lines."""
+        ...
+
+
+class Look(Protocol):
+    """Sends packets to the sandboxes of other nodes (name → overlay address, bytes that it takes) and looks at devices."""
+
+    def __call__(
+        self, node: Node, peers: Mapping[str, tuple[IPv4Address, int]]
+    ) -> Awaitable[tuple[tuple[Probe, ...], tuple[Offload, ...]]]:
+        """Look."""
         ...
 
 
@@ -38,7 +50,7 @@ class Observe(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """One daemon. `check` raises UserError for a spec that can't run; `plan` and `diff` are of this node's kernel.
+    """One daemon. `check` raises UserError for a spec that can't run; `plan`, `diff` and `repair` are of this node's kernel.
 
     `netns_path` says which file is a namespace, for the commands that people are shown. `proxies` asks this node's proxies.
     """
@@ -52,6 +64,8 @@ class Context:
     logs: Logs
     observe: Observe
     proxies: Callable[[], Awaitable[list[Seen]]]
+    look: Look
+    repair: Callable[[NodeView, int], Awaitable[tuple[tuple[Op, ...], tuple[Failure, ...]]]]
     netns_path: PathOf = default_path
 
     def this_node(self, state: State) -> Node:

@@ -36,6 +36,12 @@ async def get(node: Node, path: str, kind: type[T], *, within_s: float = ANSWER_
         return wire.decode(kind, await answer.read())
 
 
+async def post(node: Node, path: str, kind: type[T]) -> T:
+    """The same of something that it is to do."""
+    async with _answer(node, path, ANSWER_TIMEOUT_S, "POST") as answer:
+        return wire.decode(kind, await answer.read())
+
+
 async def lines(node: Node, path: str) -> AsyncIterator[bytes]:
     """The lines that another node's daemon sends, until it ends them; one that is too long comes in pieces."""
     async with _answer(node, path, None) as answer:
@@ -52,14 +58,14 @@ async def lines(node: Node, path: str) -> AsyncIterator[bytes]:
 
 
 @asynccontextmanager
-async def _answer(node: Node, path: str, total_s: float | None) -> AsyncIterator[aiohttp.ClientResponse]:
+async def _answer(node: Node, path: str, total_s: float | None, method: str = "GET") -> AsyncIterator[aiohttp.ClientResponse]:
     if not node.api.startswith(_SCHEME):
         raise Unavailable(f"node {node.name} can't be asked from here: it has not said where its daemon answers")
     timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=ANSWER_TIMEOUT_S)
     try:
         async with (
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(node.api.removeprefix(_SCHEME)), timeout=timeout) as session,
-            session.get(f"http://routemesh{wire.PREFIX}{path}", headers={_MEANT_FOR: node.id}) as answer,
+            session.request(method, f"http://routemesh{wire.PREFIX}{path}", headers={_MEANT_FOR: node.id}) as answer,
         ):
             if answer.status >= web.HTTPBadRequest.status_code:
                 raise wire.error(answer.status, await answer.read())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from routemesh.api import explaining, gateway, nodes, secrets, services, snapshots, wire
+from routemesh.api import doctoring, explaining, gateway, nodes, secrets, services, snapshots, wire
 from routemesh.api.context import CONTEXT, Context
 from routemesh.api.reply import error_reply
 from routemesh.errors import RoutemeshError, Unavailable
@@ -31,7 +31,15 @@ def make_app(context: Context) -> web.Application:
     """The application, not yet bound to anything."""
     app = web.Application(middlewares=[_errors], client_max_size=MAX_BODY_BYTES)
     app[CONTEXT] = context
-    routes = (services.ROUTES, nodes.ROUTES, snapshots.ROUTES, explaining.ROUTES, secrets.ROUTES, gateway.ROUTES)
+    routes = (
+        services.ROUTES,
+        nodes.ROUTES,
+        snapshots.ROUTES,
+        explaining.ROUTES,
+        doctoring.ROUTES,
+        secrets.ROUTES,
+        gateway.ROUTES,
+    )
     app.add_routes([web.get(f"{wire.PREFIX}/_ping", _ping), *(route for each in routes for route in each)])
     return app
 

@@ -54,7 +54,7 @@ async def _cluster_snapshot(request: web.Request) -> web.Response:
 
 
 async def cluster_snapshot(
-    context: Context, state: State, ports: Ports, namespaces: Mapping[str, Collection[str]] | None = None
+    context: Context, state: State, ports: Ports | None, namespaces: Mapping[str, Collection[str]] | None = None
 ) -> ClusterSnapshot:
     """All nodes; of `namespaces`, if given, only these by node name, besides the nodes' own."""
 
@@ -62,7 +62,7 @@ async def cluster_snapshot(
         wanted = None if namespaces is None else namespaces.get(node.name, ())
         if node.id == context.node_id:
             return await context.observe(node, ports, wanted)
-        query = [("port", f"{number}/{protocol}") for protocol, number in ports]
+        query = [("port", f"{number}/{protocol}") for protocol, number in ports or ()]
         query += [("netns", name) for name in wanted or ()]
         raw = await _asked(node, urlencode(query))
         return await asyncio.to_thread(lambda: restored(NodeSnapshot, msgspec.json.decode(raw)))
@@ -168,6 +168,7 @@ def _named_task(state: State, task: Task, network: str) -> NamedTask:
         state=task.status.state.name.lower(),
         serving=task.serving,
         note=_why_not(task),
+        healthy=task.status.healthy,
     )
 
 

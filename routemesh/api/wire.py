@@ -134,6 +134,15 @@ class DiffInfo(msgspec.Struct, frozen=True, kw_only=True):
     ops: tuple[OpInfo, ...]
 
 
+class RepairInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node has changed to have what its plan wants: what was wrong, and what was refused. `error`: it did nothing."""
+
+    node: str
+    mended: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    error: str = ""
+
+
 class ServiceUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """A new spec for a service, made from the one at `version`."""
 

@@ -1,4 +1,4 @@
-"""`routemesh doctor`: what this machine offers, and what each missing thing costs."""
+"""`routemesh doctor`: what is wrong with the cluster, and what this machine offers."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,75 +7,133 @@ import click
 
 from routemesh.cli.host import Host
 from routemesh.cli.output import format_flag, print_json, print_table
-from routemesh.doctor import is_clean
-from routemesh.errors import RoutemeshError, UserError
+from routemesh.errors import RoutemeshError, Unavailable, UserError
 
 if TYPE_CHECKING:
+    from routemesh.api.client import Client
     from routemesh.doctor import Finding
+    from routemesh.doctor.machine import Engine
 
-FINDINGS = 3
-"""The exit status when something that routemesh needs is missing."""
+    Findings = tuple[Finding, ...]
+
+_MOST_MENDED = 8
 
 
 @click.command("doctor")
+@click.option("--fix", is_flag=True, help="Let every node bring its kernel to its plan first; what is not ours is left alone.")
+@click.option("--machine", is_flag=True, help="Look at this machine alone, and ask no daemon.")
 @click.option("--from", "recordings", multiple=True, type=click.Path(path_type=Path), metavar="DIR",
               help="Look at recordings of nodes (routemesh record); may be given several times.")  # fmt: skip
 @click.option("--swarm", is_flag=True, help="Look at this Docker Swarm node.")
 @format_flag
 @click.pass_obj
-def doctor(host: Host, recordings: tuple[Path, ...], swarm: bool, format_: str) -> None:
-    """Tell what this machine's kernel and programs offer, and what each missing thing costs; and which certificates expire.
+def doctor(host: Host, fix: bool, machine: bool, recordings: tuple[Path, ...], swarm: bool, format_: str) -> None:
+    """Tell what is wrong with the cluster, with this machine, and what to do about it.
 
-    With --from or --swarm: walk the way of every published port from every node that was read, and tell what the nodes of a
-    Docker Swarm lack, with the commands that mend it.
+    Reads all nodes' kernels, compares them with the plans, walks the way of every published port from every node, and sends
+    packets as large as may be between the nodes' sandboxes. Without a daemon: what this machine's kernel and programs offer.
 
-    Nothing is loaded or changed by looking. The exit status is 3 if something is wrong.
+    Nothing is loaded or changed by looking; --fix changes what is ours.
+
+    \b
+    Exit status: 0 nothing is wrong, 3 something is, 1 it can't be told.
     """
     if recordings and swarm:
         raise UserError("--from and --swarm exclude one another: a recording is of a Swarm by itself")
-    found = _of_a_mesh(recordings) if recordings or swarm else (*_of_this_machine(), *_of_the_gateway(host))
+    if fix and (recordings or swarm or machine):
+        raise UserError("--fix is for a running cluster of routemesh: what else there is can't be repaired from here")
+    if fix:
+        _fix(host, quiet=format_ == "json")
+    of_mesh, of_machine = _looked(host, recordings, machine=machine, swarm=swarm)
+    from routemesh.doctor import report
+
+    found = report((*of_mesh, *of_machine))
     if format_ == "json":
         print_json(found)
-    elif recordings or swarm:
-        for each in found:
-            _show(each)
     else:
-        rows = [(each.state, each.what, each.found, each.effect, each.fix) for each in found]
-        print_table(("STATE", "WHAT", "FOUND", "WITHOUT IT", "FIX"), rows)
-    if not is_clean(found):
-        raise click.exceptions.Exit(FINDINGS)
+        _print(of_mesh, of_machine)
+    if found.status:
+        raise click.exceptions.Exit(found.status)
 
 
-def _of_this_machine() -> "tuple[Finding, ...]":
+def _looked(host: Host, recordings: tuple[Path, ...], *, machine: bool, swarm: bool) -> "tuple[Findings, Findings]":
+    """What was found of the mesh, and of this machine; of each nothing where it is not asked for, or not there."""
+    if recordings or swarm:
+        return _of_a_mesh(recordings), ()
+    client = None if machine else _meant(host)
+    if client is None:
+        return (), _of_this_machine("nftables")
+    from routemesh.doctor import Finding, State
+
+    try:
+        found, engines = client.doctor().findings, {node.engine for node in client.nodes()}
+    except Unavailable as silence:
+        silent = Finding(what="node", where="", state=State.UNTOLD, found=str(silence), effect="how the cluster is can't be told")
+        return (silent,), _of_this_machine("nftables")
+    return (*found, *_of_the_gateway(client)), _of_this_machine("ipvs" if engines == {"ipvs"} else "nftables")
+
+
+def _meant(host: Host) -> "Client | None":
+    """The daemon to be asked; None where there is no cluster here."""
+    try:
+        return host.client()
+    except Unavailable:
+        return None
+
+
+def _of_this_machine(needed: "Engine") -> "Findings":
     from routemesh.doctor.machine import findings
     from routemesh.kernel.probe import machine
 
-    return tuple(findings(machine()))
+    return findings(machine(), needed)
 
 
-def _of_the_gateway(host: Host) -> "tuple[Finding, ...]":
-    """Nothing where no daemon answers or there is no gateway."""
+def _of_the_gateway(client: "Client") -> "Findings":
+    """Its certificates; nothing where there is no gateway."""
     from routemesh.doctor.certificates import findings
 
     try:
-        return findings(host.client().gateway().warnings)
+        return findings(client.gateway().warnings)
     except RoutemeshError:
         return ()
 
 
-def _of_a_mesh(recordings: tuple[Path, ...]) -> "tuple[Finding, ...]":
+def _of_a_mesh(recordings: tuple[Path, ...]) -> "Findings":
     """Of what was recorded, or of this Swarm node where nothing was."""
-    from routemesh.doctor.mesh import findings
+    from routemesh.doctor.mesh import findings, recorded
     from routemesh.recording.expected import lacking
     from routemesh.recording.read import read
     from routemesh.recording.swarm import live
 
     cluster = read(recordings) if recordings else live()
-    return tuple(findings(cluster, lacking(cluster)))
+    return findings(cluster, recorded(lacking(cluster)))
+
+
+def _fix(host: Host, *, quiet: bool) -> None:
+    """Repair what is ours and say what became of it."""
+    for node in host.client().repair():
+        lines = [f"mended {each}" for each in node.mended[:_MOST_MENDED]]
+        if len(node.mended) > _MOST_MENDED:
+            lines.append(f"mended {len(node.mended) - _MOST_MENDED} more")
+        lines += [f"refused {each}" for each in node.refused]
+        lines += [f"not repaired: {node.error}"] if node.error else []
+        for line in () if quiet else lines or ["as planned, nothing to mend"]:
+            click.echo(f"{node.node}: {line}")
+
+
+def _print(of_mesh: "Findings", of_machine: "Findings") -> None:
+    """A mesh's findings may have any length. Of a machine that runs a node only what is wrong is told, else all that it offers."""
+    from routemesh.doctor import State
+
+    for each in of_mesh:
+        _show(each)
+    told = of_machine if not of_mesh else [each for each in of_machine if each.state is State.WRONG]
+    if told:
+        rows = [(each.state, each.what, each.found, each.effect, each.fix) for each in told]
+        print_table(("STATE", "WHAT", "FOUND", "WITHOUT IT", "FIX"), rows)
 
 
 def _show(finding: "Finding") -> None:
-    """Findings have commands of any length: each on lines of its own."""
     where = f"{finding.where}: " if finding.where else ""
     click.echo(f"{finding.state:8} {where}{finding.what}: {finding.found}")
     if finding.effect:

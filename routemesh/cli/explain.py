@@ -99,15 +99,13 @@ def _read(recordings: tuple[Path, ...]) -> "ClusterSnapshot":
 
 def _of_recordings(cluster: "ClusterSnapshot", wanted: str, client: str) -> "Explanation":
     """Where something is broken, with what the nodes of a Swarm lack by what their manager knows."""
-    from routemesh.explain.mend import Repair
+    from routemesh.doctor.mesh import recorded
     from routemesh.recording.expected import lacking
 
     found = _explained(cluster, wanted, client, None)
     if found.outcome not in ("partly", "broken"):
         return found
-    lacks = lacking(cluster)
-    repairs = {node: [Repair(lack.netns, lack.command) for lack in found if lack.command] for node, found in lacks.items()}
-    return _explained(cluster, wanted, client, None, repairs)
+    return _explained(cluster, wanted, client, None, recorded(lacking(cluster)).repairs())
 
 
 def _asked(host: Host, wanted: str, client: str, request: "Request | None") -> "Explanation":

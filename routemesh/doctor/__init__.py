@@ -1,11 +1,21 @@
 """What is wrong, what that costs, what to do about it: findings made of facts. PURE.
 
-Who gathers the facts is elsewhere (kernel.probe). `machine` looks at what one machine offers.
+    machine   what one machine offers                 mesh     everything about a cluster as it was read, put together
+    facts     what a node says of itself              ways     the way of every published port from every node
+    told      operations, as what is wrong now        planned  what is not as a node's plan wants it
+    certificates                                      overlay  what real packets met between the nodes; devices
+                                                      load     tables, pools, clocks, tasks, ports
+
+Who gathers the facts is elsewhere (kernel.probe, kernel.checkup, api.doctoring).
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
+
+VERSION = 1
+"""Of the JSON (docs/doctor.md). Whatever changes a field's name or meaning raises it; a field that is added does not."""
 
 
 class State(StrEnum):
@@ -13,18 +23,24 @@ class State(StrEnum):
 
     OK = "ok"
     UNKNOWN = "unknown"
-    """It can't be told without changing something."""
+    """It can't be told without changing something, or was not read; nothing that is asked depends on it."""
     OPTIONAL = "optional"
-    """It is missing, and routemesh does without it."""
+    """It is missing, and routemesh does without it; or it will be wrong some day."""
+    UNTOLD = "untold"
+    """It is asked, and can't be told."""
     WRONG = "wrong"
     """It is missing or broken, and routemesh needs it."""
+
+
+Outcome = Literal["clean", "findings", "untold"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One thing that was looked at, all in words for people.
 
-    `found` is how it is there. `effect` is what that costs and `fix` what to do; both are empty where all is well.
+    `found` is how it is there. `effect` is what that costs and `fix` what to do; both are empty where all is well. `ours`: a node
+    mends it by itself when it carries out its plan (doctor --fix).
     """
 
     what: str
@@ -33,8 +49,39 @@ class Finding:
     found: str
     effect: str = ""
     fix: str = ""
+    ours: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All findings. `outcome`: nothing is wrong, something is, or, where nothing is, something that is asked can't be told."""
+
+    version: int
+    outcome: Outcome
+    findings: tuple[Finding, ...]
+
+    @property
+    def status(self) -> int:
+        """The exit status."""
+        return {"clean": 0, "findings": 3, "untold": 1}[self.outcome]
+
+
+def report(findings: Iterable[Finding]) -> Report:
+    """The findings and what they come to."""
+    told = tuple(findings)
+    states = {finding.state for finding in told}
+    outcome: Outcome = "findings" if State.WRONG in states else "untold" if State.UNTOLD in states else "clean"
+    return Report(version=VERSION, outcome=outcome, findings=told)
 
 
 def is_clean(findings: Iterable[Finding]) -> bool:
     """Whether nothing is wrong."""
     return all(finding.state is not State.WRONG for finding in findings)
+
+
+def listed(words: Iterable[str], most: int = 3) -> str:
+    """Words as people list them, with how many more there are."""
+    every = list(dict.fromkeys(words))
+    if len(every) > most:
+        return f"{', '.join(every[:most])} and {len(every) - most} more"
+    return every[0] if len(every) == 1 else f"{', '.join(every[:-1])} and {every[-1]}" if every else ""

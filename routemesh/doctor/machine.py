@@ -119,15 +119,17 @@ PROGRAMS: tuple[Program, ...] = (
 """Those that are not needed are for people, and for what is not used everywhere."""
 
 
-def findings(machine: Machine) -> tuple[Finding, ...]:
-    """The engines first, then what they are made of."""
-    parts = (*_features(machine), _schedulers(machine), *_libraries(machine), *_programs(machine))
+def findings(machine: Machine, needed: Engine = ENGINES[0]) -> tuple[Finding, ...]:
+    """The engines first, then what they are made of. `needed`: the engine without which something is wrong."""
+    parts = (
+        *_features(machine, needed), _schedulers(machine), *_libraries(machine, needed), *_programs(machine, needed)
+    )  # fmt: skip
     lacking = {
         engine: [part for by, part in parts if engine in by and part.state in (State.WRONG, State.OPTIONAL)] for engine in ENGINES
     }
     works = [engine for engine in ENGINES if not lacking[engine]]
     return (
-        *(_engine(engine, lacking[engine], works) for engine in ENGINES),
+        *(_engine(engine, lacking[engine], works, needed) for engine in ENGINES),
         *(part for _, part in parts),
         _bridge_netfilter(machine),
     )
@@ -137,7 +139,7 @@ _Part = tuple[tuple[Engine, ...], Finding]
 """A finding and the engines that need the thing."""
 
 
-def _engine(engine: Engine, lacking: Iterable[Finding], works: Sequence[Engine]) -> Finding:
+def _engine(engine: Engine, lacking: Iterable[Finding], works: Sequence[Engine], needed: Engine) -> Finding:
     missing = ", ".join(part.what for part in lacking)
     if not missing:
         return Finding(what=f"engine {engine}", where="this machine", state=State.OK, found="works")
@@ -145,23 +147,23 @@ def _engine(engine: Engine, lacking: Iterable[Finding], works: Sequence[Engine])
     return Finding(
         what=f"engine {engine}",
         where="this machine",
-        state=State.WRONG if default else State.OPTIONAL,
+        state=State.WRONG if engine == needed else State.OPTIONAL,
         found="does not work",
         effect=f"--engine {engine}{' (the default)' if default else ''} is refused: no {missing}",
         fix=f"see below, or use --engine {works[0]}" if works else "see below",
     )
 
 
-def _missing(needed_by: tuple[Engine, ...]) -> State:
-    return State.WRONG if ENGINES[0] in needed_by else State.OPTIONAL
+def _missing(needed_by: tuple[Engine, ...], needed: Engine) -> State:
+    return State.WRONG if needed in needed_by else State.OPTIONAL
 
 
-def _features(machine: Machine) -> Iterator[_Part]:
+def _features(machine: Machine, needed: Engine) -> Iterator[_Part]:
     where = f"kernel {machine.kernel}"
     for feature in FEATURES:
         found = machine.features[feature.name]
         if found == "missing":
-            state, effect, fix = _missing(feature.needed_by), feature.without, _kernel_fix(feature)
+            state, effect, fix = _missing(feature.needed_by, needed), feature.without, _kernel_fix(feature)
         else:
             state, effect, fix = (State.UNKNOWN if found == "not known" else State.OK), "", ""
         yield feature.needed_by, Finding(what=feature.name, where=where, state=state, found=found, effect=effect, fix=fix)
@@ -191,31 +193,38 @@ def _kernel_fix(feature: Feature) -> str:
     return fix
 
 
-def _libraries(machine: Machine) -> Iterator[_Part]:
+def _libraries(machine: Machine, needed: Engine) -> Iterator[_Part]:
     if machine.libnftables:
         yield _NFTABLES, Finding(what="libnftables", where="libraries", state=State.OK, found="there")
     else:
-        yield _NFTABLES, _not_installed("libnftables", "libraries", _NFTABLES, "no rules can be made", "libnftables1")
+        yield _NFTABLES, _not_installed("libnftables", "libraries", _NFTABLES, "no rules can be made", "libnftables1", needed)
     if machine.iptables:
         found = " and ".join(machine.iptables)
         yield _IPVS, Finding(what="iptables", where="programs", state=State.OK, found=found)
     else:
-        yield _IPVS, _not_installed("iptables", "programs", _IPVS, "engine ipvs can't make its rules", "iptables")
+        yield _IPVS, _not_installed("iptables", "programs", _IPVS, "engine ipvs can't make its rules", "iptables", needed)
 
 
-def _programs(machine: Machine) -> Iterator[_Part]:
+def _programs(machine: Machine, needed: Engine) -> Iterator[_Part]:
     for program in PROGRAMS:
         path = machine.programs.get(program.name)
         if path is None:
-            found = _not_installed(program.name, "programs", program.needed_by, program.without, program.package)
+            found = _not_installed(program.name, "programs", program.needed_by, program.without, program.package, needed)
         else:
             found = Finding(what=program.name, where="programs", state=State.OK, found=path)
         yield program.needed_by, found
 
 
-def _not_installed(what: str, where: str, needed_by: tuple[Engine, ...], without: str, package: str) -> Finding:
+def _not_installed(  # a row of a table
+    what: str, where: str, needed_by: tuple[Engine, ...], without: str, package: str, needed: Engine
+) -> Finding:
     return Finding(
-        what=what, where=where, state=_missing(needed_by), found="missing", effect=without, fix=f"apt-get install {package}"
+        what=what,
+        where=where,
+        state=_missing(needed_by, needed),
+        found="missing",
+        effect=without,
+        fix=f"apt-get install {package}",
     )
 
 

@@ -7,6 +7,7 @@ from routemesh.explain import cause
 from routemesh.explain.ask import Asked
 from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import VERSION, Cause, Explanation, Outcome, Question, Way
+from routemesh.explain.stale import stale
 from routemesh.explain.way import Places, way
 from routemesh.snapshot import ClusterSnapshot
 from routemesh.walk import OUTSIDE, Delivered, Network, Packet, Unclear, Walk, every_way, observed
@@ -40,6 +41,14 @@ def explain(
         notes=tuple(_notes(places, asked, ways, causes)),
         unread_nodes=tuple(node.name for node in cluster.names.nodes if node.absent),
     )
+
+
+def is_whole(places: Places, asked: Asked, network: Network) -> bool:
+    """Whether every way arrives and every task is reached, without telling how: for whoever has hundreds of questions."""
+    packet = Packet(protocol=asked.target.protocol, source=asked.source, destination=asked.destination)
+    branches = every_way(network, packet, asked.start, full_size=True)
+    arrives = all(cause.ends_well(branch) and cause.takes_it(places, asked, branch.outcome.place) for branch in branches)
+    return arrives and not any(cause.of_service(places, asked, branches, {}))
 
 
 def _causes(places: Places, asked: Asked, branches: Walk, ways: tuple[Way, ...], repairs: Repairs) -> tuple[Cause, ...]:
@@ -119,7 +128,9 @@ def _notes(places: Places, asked: Asked, ways: tuple[Way, ...], causes: tuple[Ca
         node = cluster.nodes.get(name)
         space = None if node is None else node.namespaces.get(netns)
         notes += [f"{name}: {unread}" for unread in (() if space is None else space.unread)]
-    notes += cause.stale(places, asked)
+    here = (asked.target.node, asked.target.protocol, asked.target.port)
+    gone = (each for each in stale(cluster) if (each.node, each.protocol, each.port) == here)
+    notes += (f"{each}; {each.command} lets go of them" for each in gone)
     if asked.service is not None and asked.service.keeps_client and asked.start == OUTSIDE:
         for each in ways:
             if each.arrives and each.peer != str(asked.source):

@@ -5,7 +5,6 @@ the command that a node's own plan has for it.
 """
 
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from routemesh import names
@@ -13,7 +12,7 @@ from routemesh.explain import mend, nearby
 from routemesh.explain.ask import Asked
 from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import Cause, Way
-from routemesh.explain.shown import in_namespace, rule_text
+from routemesh.explain.shown import rule_text
 from routemesh.explain.way import Places
 from routemesh.nodeplan import HOST, Chain, XtChain
 from routemesh.snapshot import NamedTask
@@ -37,7 +36,8 @@ def of_branch(places: Places, asked: Asked, branch: Branch, number: int, way: Wa
     last = hops[step] if 0 <= step < len(hops) else None
     yield from nearby.links_down(places, branch, number, repairs)
     missing = None if returning else _missing(places, asked, place, why, last)
-    why = f"{why}{_whose(last)}"
+    by = mend.foreign(places, last)
+    why = f"{why}{_whose(last, by)}"
     planned = mend.planned(repairs, place)
     yield Cause(
         node=place.node,
@@ -47,6 +47,7 @@ def of_branch(places: Places, asked: Asked, branch: Branch, number: int, way: Wa
         mend=mend.of_end(places, place, why, last, repairs) if missing is None else planned or missing.commands,
         way=number,
         step=step,
+        by=by,
     )
     yield from nearby.unlike_planned(places, branch, place, number, repairs)
 
@@ -77,31 +78,13 @@ def of_service(places: Places, asked: Asked, branches: Walk, repairs: Repairs) -
             yield Cause(node=entry.node, namespace=names.SANDBOX, place=places.called(sandbox), why=why, mend=commands)
 
 
-def stale(places: Places, asked: Asked) -> Iterator[str]:
-    """Connections of that port, through the asked node, which lead to an address that no serving task has."""
-    tasks = [task for task in places.cluster.names.tasks if asked.service is not None and task.service == asked.service.name]
-    alive = {address for task in tasks if task.serving for address in task.addresses.values()}
-    node = places.cluster.nodes.get(asked.target.node)
-    sandbox = None if node is None else node.namespaces.get(names.SANDBOX)
-    if sandbox is None or not tasks:
-        return
-    gone: dict[IPv4Address, int] = {}
-    for entry in sandbox.conntrack or ():
-        same = (entry.original.protocol, entry.original.destination.port) == (asked.target.protocol, asked.target.port)
-        if same and entry.reply.source.address not in alive and entry.reply.source.address != entry.original.destination.address:
-            gone[entry.reply.source.address] = gone.get(entry.reply.source.address, 0) + 1
-    for address, count in gone.items():
-        forget = in_namespace(node, names.SANDBOX, f"conntrack -D -p {asked.target.protocol} --reply-src {address}")
-        yield f"{count} known connections still lead to {address}, which no serving task has; {forget} lets go of them"
-
-
-def _whose(last: Hop | None) -> str:
-    """In which table of others, by which rule."""
+def _whose(last: Hop | None, by: str) -> str:
+    """In which table of others, by which rule, made by which tool."""
     if last is None or not isinstance(last.item, Chain | XtChain) or getattr(last.item, "table", "") == names.TABLE:
         return ""
-    rule = rule_text(last.item, last.rule)
-    where = f"{last.item.family} {last.item.table}" if isinstance(last.item, Chain) else f"iptables {last.item.table}"
-    return f" ({where}{': ' * bool(rule)}{rule})"
+    rule, where = rule_text(last.item, last.rule), mend.table_of(last.item)
+    tool = f"{by}, " if by not in ("", where) else ""
+    return f" ({tool}{where}{': ' * bool(rule)}{rule})"
 
 
 # --- where and why -----------------------------------------------------------------------------------------------
@@ -124,6 +107,11 @@ def _failure(branch: Branch) -> tuple[Place, str] | None:
         case Refused(place, why) | Dropped(place, why):
             return place, why
     raise AssertionError(branch.outcome)
+
+
+def ends_well(branch: Branch) -> bool:
+    """Whether a packet and its answer arrive, large ones too."""
+    return _failure(branch) is None
 
 
 def takes_it(places: Places, asked: Asked, place: Place) -> bool:

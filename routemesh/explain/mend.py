@@ -7,10 +7,12 @@ recording), it is what a person would type, as far as the snapshot tells it.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
+from shlex import quote
 from typing import NamedTuple
 
 from routemesh import names
 from routemesh.explain.ask import Asked
+from routemesh.explain.firewalls import by_whom, letting_pass
 from routemesh.explain.shown import command, in_namespace
 from routemesh.explain.way import Places
 from routemesh.nodeplan import (
@@ -22,6 +24,9 @@ from routemesh.nodeplan import (
     IpvsService,
     Link,
     Neighbour,
+    Route,
+    RoutingRule,
+    Rule,
     Unknown,
     XtChain,
 )
@@ -55,16 +60,40 @@ def planned(repairs: Repairs, place: Place) -> tuple[str, ...]:
 
 
 def of_end(places: Places, place: Place, why: str, last: Hop | None, repairs: Repairs) -> tuple[str, ...]:
-    """What mends the place where a packet ended."""
-    found = planned(repairs, place)
-    if found or place == OUTSIDE:
+    """What mends the place where a packet ended. No plan undoes what others have made."""
+    found, by = planned(repairs, place), foreign(places, last)
+    if (found and not by) or place == OUTSIDE:
         return found
     node = places.cluster.nodes.get(place.node)
-    return tuple(in_namespace(node, place.netns, each) for each in _by_hand(places, why, last))
+    return tuple(in_namespace(node, place.netns, each) for each in _by_hand(places, why, last, by))
 
 
-def _by_hand(places: Places, why: str, last: Hop | None) -> Iterator[str]:
+def foreign(places: Places, last: Hop | None) -> str:
+    """Whose rule ended a way, where it is not ours: the tool's name, else the table's."""
+    item = None if last is None else last.item
+    if last is None or not isinstance(item, Chain | XtChain) or item.table == names.TABLE:
+        return ""
+    node = places.cluster.nodes.get(last.place.node)
+    space = None if node is None else node.namespaces.get(last.place.netns)
+    of_mesh = node is not None and last.place.netns != HOST and isinstance(item, XtChain) and last.rule in _fence(item)
+    return "" if of_mesh else by_whom(item, last.rule, () if space is None else space.items) or table_of(item)
+
+
+def _fence(chain: XtChain) -> Sequence[object]:
+    """The rules of a namespace of the mesh that end a packet by intention: the last of a task's INPUT, in the ipvs engine."""
+    return chain.rules[-1:] if chain.table == "filter" else ()
+
+
+def table_of(item: Chain | XtChain) -> str:
+    """A chain's table, for people."""
+    return f"{item.family} {item.table}" if isinstance(item, Chain) else f"iptables {item.table}"
+
+
+def _by_hand(places: Places, why: str, last: Hop | None, by: str) -> Iterator[str]:
     item, device = (None, "") if last is None else (last.item, last.device)
+    if last is not None and (allowing := letting_pass(by, last.before)):
+        yield allowing
+        return
     match item:
         case Link(up=False):
             yield f"ip link set {item.name} up"
@@ -73,7 +102,13 @@ def _by_hand(places: Places, why: str, last: Hop | None) -> Iterator[str]:
         case XtChain():
             yield _against(item, last)
         case Chain() if last is not None and last.rule is not None:
-            yield command(None, item).replace("nft list", "nft -a list")
+            yield _without(item, last.rule)
+        case Chain(family, name, table=table, policy="drop"):
+            yield f"nft chain {family} {quote(table)} {quote(name)} '{{ policy accept; }}'"
+        case RoutingRule(priority=priority):
+            yield f"ip rule del pref {priority}"
+        case Route(destination=destination, table=number) if item.kind != "unicast":
+            yield f"ip route del {item.kind} {destination} table {number}"
         case Link() if _NO_FDB in why:
             yield from _missing_entry(places, item.name, why.partition(_NO_FDB)[2])
     if (too_large := _TOO_LARGE.search(why)) is not None:
@@ -82,6 +117,14 @@ def _by_hand(places: Places, why: str, last: Hop | None) -> Iterator[str]:
         yield "sysctl -w net.ipv4.ip_forward=1"
     if _REVERSE_PATH in why:
         yield from (f"sysctl -w net.ipv4.conf.{name}.rp_filter=0" for name in ("all", device) if name)
+
+
+def _without(chain: Chain, rule: Rule) -> str:
+    """Take a rule of others away, by its number where that is known."""
+    at = chain.rules.index(rule) if rule in chain.rules else len(chain.handles)
+    if at >= len(chain.handles) or not chain.handles[at]:
+        return command(None, chain).replace("nft list", "nft -a list")
+    return f"nft delete rule {chain.family} {quote(chain.table)} {quote(chain.name)} handle {chain.handles[at]}"
 
 
 def _against(chain: XtChain, last: Hop | None) -> str:

@@ -76,6 +76,7 @@ class Cause:
     """Why something is not as it should be: where, what is wrong, and the commands that mend it, to be run on `node`.
 
     `step`: which of the way's steps shows it (counted through `there` and `back`), -1 where none does; `way`: which way, or -1.
+    `by`: whose rule decided, where it is none of the mesh's: a firewall's name (ufw, firewalld, Docker …), else its table.
     """
 
     node: str
@@ -85,6 +86,7 @@ class Cause:
     mend: tuple[str, ...] = ()
     way: int = -1
     step: int = -1
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

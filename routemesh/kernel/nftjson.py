@@ -156,7 +156,7 @@ def _is_ours(kind: str, content: Json) -> bool:
 
 
 def _items(entries: Iterable[tuple[str, Json]], devices: Devices) -> Iterator[Item]:
-    rules: dict[tuple[str, str, str], list[Rule]] = {}
+    rules: dict[tuple[str, str, str], list[tuple[Rule, int]]] = {}
     chains: list[Json] = []
     for kind, entry in entries:
         match kind:
@@ -168,7 +168,7 @@ def _items(entries: Iterable[tuple[str, Json]], devices: Devices) -> Iterator[It
                 chains.append(entry)
             case "rule":
                 place = entry["family"], entry["table"], entry["chain"]
-                rules.setdefault(place, []).append(rule(entry.get("expr", ())))
+                rules.setdefault(place, []).append((rule(entry.get("expr", ())), entry.get("handle", 0)))
     for chain in chains:
         yield _chain(chain, rules.get((chain["family"], chain["table"], chain["name"]), []), devices)
 
@@ -180,13 +180,14 @@ def _texts(raw: Json) -> list[str]:
 # --- chains ------------------------------------------------------------------------------------------------------
 
 
-def _chain(entry: Json, rules: list[Rule], devices: Devices) -> Chain:
+def _chain(entry: Json, rules: list[tuple[Rule, int]], devices: Devices) -> Chain:
     family, name, table = entry["family"], entry["name"], entry["table"]
     hook = None
     if "hook" in entry:
         device = devices.get((table, name)) if family in _OF_DEVICES else None
         hook = Hook(entry["type"], entry["hook"], entry["prio"], device)
-    return Chain(family, name, hook, tuple(rules), entry.get("policy", "accept"), table)
+    handles = () if table == names.TABLE else tuple(handle for _, handle in rules)
+    return Chain(family, name, hook, tuple(each for each, _ in rules), entry.get("policy", "accept"), table, handles)
 
 
 # --- maps --------------------------------------------------------------------------------------------------------

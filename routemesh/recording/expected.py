@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from routemesh import names
-from routemesh.doctor.mesh import Lack
+from routemesh.doctor.facts import Difference
 from routemesh.model import (
     TaskId,
 )
@@ -56,7 +56,7 @@ _PARTS: Mapping[type, Part] = {
 }  # fmt: skip
 
 
-def lacking(cluster: ClusterSnapshot) -> Mapping[str, Sequence[Lack]]:
+def lacking(cluster: ClusterSnapshot) -> Mapping[str, Sequence[Difference]]:
     """What each recorded node of a Swarm lacks. Nodes without names, and parts that were not read, are passed over."""
     found = {}
     for node in cluster.nodes.values():
@@ -65,7 +65,7 @@ def lacking(cluster: ClusterSnapshot) -> Mapping[str, Sequence[Lack]]:
     return found
 
 
-def _of_node(cluster: ClusterSnapshot, node: NodeSnapshot) -> Iterator[Lack]:
+def _of_node(cluster: ClusterSnapshot, node: NodeSnapshot) -> Iterator[Difference]:
     at = state(cluster, node.name)
     me = next(each for each in at.nodes.values() if each.name == node.name)
     if me.ingress_address is None or at.cluster is None:
@@ -133,22 +133,22 @@ def _renamed(item: Item, spaces: Mapping[str, str]) -> Item:
 # --- what is not there -------------------------------------------------------------------------------------------
 
 
-def _lacks(space: NamespaceSnapshot, netns: str, item: Item) -> Iterator[Lack]:
+def _lacks(space: NamespaceSnapshot, netns: str, item: Item) -> Iterator[Difference]:
     def path(_: str) -> str:
         return space.path
 
     match item:
         case XtChain():
             for what, text in _missing_rules(space, item):
-                yield Lack(netns, what, inside(netns, text, path))
+                yield Difference(netns, what, inside(netns, text, path))
         case Sysctl(path=setting) if setting.startswith(_IPVS) and not any(each.path == setting for each in space.of(Sysctl)):
-            yield Lack(HOST, "IPVS is not there: nothing balances connections", _LOAD)
+            yield Difference(HOST, "IPVS is not there: nothing balances connections", _LOAD)
         case Link():
             for what, text in _wrong_link(space, item):
-                yield Lack(netns, what, inside(netns, text, path) if text else "")
+                yield Difference(netns, what, inside(netns, text, path) if text else "")
         case _:
             if what := _wrong(space, item):
-                yield Lack(netns, what, command(Create(netns, item), path))
+                yield Difference(netns, what, command(Create(netns, item), path))
 
 
 def _wrong(space: NamespaceSnapshot, item: Item) -> str:

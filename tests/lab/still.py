@@ -6,20 +6,26 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TypeVar, cast
 
 from routemesh.api.client import Client
 from routemesh.api.plain import restored
 from routemesh.diff import diff
+from routemesh.doctor import Finding
+from routemesh.doctor.facts import Facts, NodeFacts, differences
+from routemesh.doctor.mesh import findings
 from routemesh.explain.answer import explain
 from routemesh.explain.ask import ask, target
 from routemesh.explain.mend import Repair
 from routemesh.explain.nouns import Explanation
+from routemesh.kernel.checkup import check_up
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.lab import direct, topology
 from routemesh.lab.find import load
@@ -33,6 +39,7 @@ from tests.support import wait_until
 T = TypeVar("T")
 
 FAILED = "failed"
+OVERLAY_MTU = 1450
 _ANSWER_S = 1.5
 
 
@@ -54,6 +61,20 @@ class Still:
         asked = ask(now, target(what), client, topology.address(topology.CLIENT))
         found = explain(now, asked)
         return found if found.outcome == "reaches" else explain(now, asked, self.repairs())
+
+    def findings(self, now: ClusterSnapshot | None = None) -> tuple[Finding, ...]:
+        """What the doctor says, with packets sent between the nodes."""
+        with ThreadPoolExecutor() as both:
+            told = dict(zip(self.plans, both.map(self._facts, self.plans), strict=True))
+        return findings(now or self.read(), Facts(nodes=told))
+
+    def _facts(self, node: str) -> NodeFacts:
+        others = [other for other in self.known.names.nodes if other.name != node and other.ingress_address is not None]
+        peers = {other.name: (cast(IPv4Address, other.ingress_address), OVERLAY_MTU) for other in others}
+        spaces, address = self.cluster.directory / node / "netns", topology.address(node)
+        probes, offloads = self.cluster.at(node, lambda: check_up(spaces, address, peers, _ANSWER_S / 5))
+        wrong = differences(self.missing(node), partial(self._path, node))
+        return NodeFacts(node=node, differences=wrong, probes=probes, offloads=offloads)
 
     def repairs(self) -> dict[str, list[Repair]]:
         """What every node would do if its daemon lived."""

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from routemesh.doctor import State
 from routemesh.explain.nouns import Explanation
 from routemesh.model import Protocol
 from routemesh.nodeplan import (
@@ -24,6 +25,7 @@ from routemesh.nodeplan import (
     RoutingRule,
     Table,
 )
+from routemesh.snapshot import ClusterSnapshot
 from tests.lab.cluster import ADDRESSES, CLIENT, Cluster
 from tests.lab.still import Still, happens, kill_daemons, predicted
 from tests.support import require, unique
@@ -36,6 +38,7 @@ SERVICES = (
     ("old", ("-p", f"{OLD}:80", "--label", "routemesh.client-ip=snat")),
 )
 MOST_ROUNDS = 3
+MOST_FINDINGS = 4
 SEED = 20_261_126
 
 
@@ -131,6 +134,7 @@ def test_every_command_shows_what_it_is_to_show(still: Still) -> None:
 class Fault:
     """`where` something is done: a command, or the deletion of what a plan has there. `at` and `why` are what is to be said.
 
+    `reported`: where the doctor says that it is, if that is another place.
     Places: node1, node2, SANDBOX, OVERLAY, TASK (of web.2 on node2).
     """
 
@@ -141,6 +145,7 @@ class Fault:
     undo: str = ""
     node: str = "node1"
     port: int = WEB
+    reported: str = ""
 
 
 SANDBOX, OVERLAY, TASK = "ingress_sbox", "overlay ingress", "task web.2"
@@ -167,7 +172,11 @@ FAULTS = {
     "a strict reverse path filter": Fault("TASK", "sysctl -w net.ipv4.conf.eth0.rp_filter=1", TASK, "rp_filter is 1"),
     "an FDB entry missing": Fault("OVERLAY", "bridge fdb del FAR dev vxlan0 self", OVERLAY, "does not know which node has"),
     "an FDB entry of another node": Fault(
-        "OVERLAY", "bridge fdb replace FAR dev vxlan0 dst 192.168.200.77 self permanent", "outside", "belongs to no node"
+        "OVERLAY",
+        "bridge fdb replace FAR dev vxlan0 dst 192.168.200.77 self permanent",
+        "outside",
+        "belongs to no node",
+        reported=OVERLAY,
     ),
     "a bridge that is down": Fault("node1", "ip link set docker_gwbridge down", "node1", "docker_gwbridge is down"),
     "the sandbox's gateway link down": Fault("SANDBOX", "ip link set eth1 down", SANDBOX, "eth1 is down"),
@@ -182,6 +191,17 @@ FAULTS = {
     "no route for the way back": Fault("TASK", "ip route flush table 82", "", "the answer is lost"),
     "no sandbox known in the task": Fault("TASK", "nft flush map ip routemesh nodes", "", "the answer is lost"),
     "no MAC for the way back": Fault("TASK", "nft flush map netdev routemesh macs", "", "the answer is lost"),
+    "a wrong MAC": Fault("TASK", "ip link set eth0 address 02:42:00:00:00:01", TASK, "", reported=TASK),
+    "a neighbour with a wrong MAC": Fault(
+        "SANDBOX", "ip neighbour replace FARIP lladdr 02:42:00:00:00:01 dev eth0 nud permanent", OVERLAY, "", reported=SANDBOX
+    ),
+    "an overlay port with a small MTU": Fault("OVERLAY2", "ip link set PORT mtu 1200", OVERLAY, "large packets are lost"),
+    "a tunnel with a small MTU": Fault("OVERLAY", "ip link set vxlan0 mtu 1200", OVERLAY, "large packets are lost"),
+    "an underlay with a small MTU": Fault(
+        "node2", "ip link set eth0 mtu 1300", "node2", "large packets are lost", "ip link set eth0 mtu 1500"
+    ),
+    "a bridge without its port": Fault("OVERLAY", "ip link set vxlan0 nomaster", OVERLAY, ""),
+    "a rule that sends all away": Fault("node1", "ip rule add pref 5 blackhole", "node1", "", "ip rule del pref 5"),
 }
 
 
@@ -194,11 +214,26 @@ def test_a_fault_is_where_the_explanation_says(mended: Still, fault: str) -> Non
         found = mended.explain(f"{wrong.node}:{wrong.port}")
         assert found.status == 3
         assert any(wrong.at in cause.place and wrong.why in cause.why for cause in found.causes), found.causes
+        demand(mended, wrong.reported or wrong.at)
         if not wrong.undo:
             follow_the_advice(mended, wrong, found)
     finally:
         if wrong.undo:
             inflict(mended, wrong.where, wrong.undo)
+
+
+def demand(still: Still, where: str, now: ClusterSnapshot | None = None) -> None:
+    """The doctor finds it too, there, in few words, and knows what to do."""
+    found = [finding for finding in still.findings(now) if finding.state is State.WRONG]
+    assert any(where in finding.where for finding in found), found
+    assert 1 <= len(found) <= MOST_FINDINGS, found
+    assert all(finding.effect and finding.fix for finding in found), found
+
+
+def test_without_a_fault_the_doctor_finds_nothing(mended: Still) -> None:
+    found = mended.findings()
+    assert [(finding.state, finding.what) for finding in found] == [(State.OK, "ways"), (State.OK, "overlay")], found
+    assert found[0].found.startswith("all 6 ways of published ports reach every task")
 
 
 def follow_the_advice(still: Still, wrong: Fault, found: Explanation) -> None:
@@ -233,7 +268,7 @@ def inflict(still: Still, where: str, command: str) -> None:
         for item in still.plans["node2"].namespaces[still.cluster.overlay("node2").partition("/")[2]].values()
         if isinstance(item, Link) and item.peer is not None and item.peer.netns == task.netns
     )
-    words = command.replace("FAR", mac(far)).replace("PORT", port)
+    words = command.replace("FARIP", str(far)).replace("FAR", mac(far)).replace("PORT", port)
     still.cluster.inside(place, "sh", "-c", words.replace("{", "'{").replace("}", "}'") if words.startswith("nft") else words)
 
 

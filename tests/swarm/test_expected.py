@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from routemesh.doctor.mesh import Lack
+from routemesh.doctor.facts import Difference
 from routemesh.nodeplan import (
     HOST,
     Address,
@@ -86,7 +86,7 @@ def needed() -> Iterator[tuple[str, Item]]:
                     yield netns, item
 
 
-def is_told(cluster: ClusterSnapshot, netns: str) -> list[Lack]:
+def is_told(cluster: ClusterSnapshot, netns: str) -> list[Difference]:
     return [lack for lack in lacking(cluster)[NODE] if lack.netns == netns]
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from ipaddress import IPv4Address
@@ -23,9 +23,10 @@ from routemesh.api.server import Context, serving
 from routemesh.cli.main import main
 from routemesh.decide import admit, step
 from routemesh.decide.liveness import lease_name
+from routemesh.doctor.facts import SMALL_BYTES, Offload, Probe
 from routemesh.errors import NotFound, UserError
 from routemesh.model import Node, NodeId, Protocol, ServiceSpec, State, TaskId, TaskState, TaskStatus
-from routemesh.nodeplan import Capabilities, Op, Sysctl
+from routemesh.nodeplan import Capabilities, Failure, Op, Sysctl
 from routemesh.plan import plan
 from routemesh.plan.view import NodeView
 from routemesh.proxy.observed import Seen
@@ -94,6 +95,8 @@ class Daemon:
             logs=self._logs,
             observe=self._observe,
             proxies=self._proxies,
+            look=self._look,
+            repair=self._repair,
         )
 
     async def _observe(
@@ -106,6 +109,14 @@ class Daemon:
 
     async def _proxies(self) -> list[Seen]:
         return self.proxies
+
+    async def _look(self, _: Node, peers: Mapping[str, tuple[IPv4Address, int]]) -> tuple[tuple[Probe, ...], tuple[Offload, ...]]:
+        sizes = {name: (SMALL_BYTES, size) for name, (_, size) in peers.items()}
+        return tuple(Probe(peer=name, sizes=each, answered=each, heard=each) for name, each in sizes.items()), ()
+
+    async def _repair(self, _: NodeView, __: int) -> tuple[tuple[Op, ...], tuple[Failure, ...]]:
+        done, self.ops = self.ops, ()
+        return done, ()
 
     async def _diff(self, _: NodeView) -> tuple[Op, ...]:
         return self.ops

@@ -107,18 +107,20 @@ def test_the_command_prints_the_findings_and_ends_with_3_if_something_is_needed(
     machine: Machine, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "machine", lambda: machine)
-    table = CliRunner().invoke(cli, ["doctor"])
+    table = CliRunner().invoke(cli, ["doctor", "--machine"])
     assert table.exit_code == status
     for finding in findings(machine):
         assert f"{finding.what} " in table.output and finding.effect in table.output and finding.fix in table.output
-    printed = CliRunner().invoke(cli, ["doctor", "--format", "json"])
+    printed = CliRunner().invoke(cli, ["doctor", "--machine", "--format", "json"])
     assert printed.exit_code == status
-    assert [Finding(**{**each, "state": State(each["state"])}) for each in json.loads(printed.output)] == list(findings(machine))
+    told = json.loads(printed.output)
+    assert (told["version"], told["outcome"]) == (1, "findings" if status else "clean")
+    assert [Finding(**{**each, "state": State(each["state"])}) for each in told["findings"]] == list(findings(machine))
 
 
 def test_who_may_not_look_is_told_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(Unavailable):
         probe.machine()
-    assert main(["doctor"]) == 1
+    assert main(["doctor", "--machine"]) == 1
     assert capsys.readouterr().err == "routemesh: to look at what the kernel offers takes root: run it as root (sudo)\n"

@@ -195,7 +195,7 @@ def test_connections_to_who_is_gone_are_told(healthy: ClusterSnapshot) -> None:
     found = explained(changed(healthy, "swarm1", "ingress_sbox", conntrack=(entry,)))
     assert found.outcome == "reaches"
     (note,) = found.notes
-    assert note.startswith("1 known connections still lead to 10.0.0.99, which no serving task has; nsenter")
+    assert note.startswith("1 known connection still leads to 10.0.0.99, which no serving task has; nsenter")
     assert note.endswith("conntrack -D -p tcp --reply-src 10.0.0.99 lets go of them")
 
 

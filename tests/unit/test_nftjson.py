@@ -398,7 +398,15 @@ def test_everything_is_read_with_the_name_of_its_table() -> None:
             },
             {"set": {"family": "inet", "name": "s", "table": "filter", "type": "ifname", "elem": ["eth0"]}},
             {"chain": {"family": "inet", "table": "filter", "name": "in", **BASE, "policy": "drop"}},
-            {"rule": {"family": "inet", "table": "filter", "chain": "in", "expr": [{"log": None}, {"accept": None}]}},
+            {
+                "rule": {
+                    "family": "inet",
+                    "table": "filter",
+                    "chain": "in",
+                    "handle": 7,
+                    "expr": [{"log": None}, {"accept": None}],
+                }
+            },
         ]
     }
     assert set(parse_everything(document, {})) == {
@@ -408,5 +416,13 @@ def test_everything_is_read_with_the_name_of_its_table() -> None:
         Map("inet", "m", ("mark",), "verdict", "filter"),
         Element("inet", "m", (1,), Verdict("drop"), "filter"),
         Map("inet", "s", ("ifname",), None, "filter"),  # type: ignore[arg-type]  # what is read may be of any type
-        Chain("inet", "in", Hook("nat", "prerouting", -100), ((Unknown('{"log": null}'), Verdict("accept")),), "drop", "filter"),
+        Chain(
+            "inet",
+            "in",
+            Hook("nat", "prerouting", -100),
+            ((Unknown('{"log": null}'), Verdict("accept")),),
+            "drop",
+            "filter",
+            (7,),
+        ),
     }

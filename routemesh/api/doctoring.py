@@ -1,0 +1,165 @@
+"""`GET /doctor`: all nodes are read at once and judged where it is asked, so that only the findings travel.
+
+Each node's daemon reads its kernel, compares it with its plan and sends packets to the others; all is judged on that alone.
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, NamedTuple
+
+from aiohttp import web
+
+from routemesh.api import peer, wire
+from routemesh.api.context import CONTEXT, Context
+from routemesh.api.reply import json_reply
+from routemesh.api.snapshots import cluster_snapshot
+from routemesh.decide import admit
+from routemesh.errors import RoutemeshError
+from routemesh.model import VXLAN_OVERHEAD_BYTES, Node, NodeState, Protocol, State
+from routemesh.plan.view import view
+
+if TYPE_CHECKING:
+    from routemesh.doctor import Report
+    from routemesh.doctor.facts import Facts, NodeFacts
+    from routemesh.snapshot import ClusterSnapshot
+
+PATH = f"{wire.PREFIX}/doctor"
+_MOST_PORTS = 300
+"""With more, all connections are read: the question would get too long."""
+
+
+async def _doctor(request: web.Request) -> web.Response:
+    context = request.app[CONTEXT]
+    state = await context.store.snapshot()
+    published = {(port.protocol, port.published) for service in state.services.values() for port in service.spec.publish}
+    ports: set[tuple[Protocol, int]] | None = published if 0 < len(published) <= _MOST_PORTS else None
+    cluster, facts = await asyncio.gather(cluster_snapshot(context, state, ports), _gathered(context, state))
+    return json_reply(await asyncio.to_thread(_judged, cluster, facts))
+
+
+def _judged(cluster: "ClusterSnapshot", facts: "Facts") -> "Report":
+    from routemesh.doctor import report
+    from routemesh.doctor.mesh import findings
+
+    return report(findings(cluster, facts))
+
+
+async def _gathered(context: Context, state: State) -> "Facts":
+    """What all nodes say of themselves; those that say nothing are left out, since their snapshots tell why."""
+    from routemesh.doctor.facts import Facts
+
+    told = await asyncio.gather(*(_attempt(context, state, node) for node in state.nodes.values()))
+    errors = [f"{service.spec.name}: {service.error}" for service in state.services.values() if service.error]
+    errors += [f"{node.name}: {node.error}" for node in state.nodes.values() if node.error]
+    return Facts(
+        nodes={each.facts.node: each.facts for each in told if each is not None},
+        skews={each.facts.node: each.skew_s for each in told if each is not None},
+        errors=tuple(sorted(errors)),
+    )
+
+
+class _Told(NamedTuple):
+    facts: "NodeFacts"
+    skew_s: float
+
+
+async def _attempt(context: Context, state: State, node: Node) -> _Told | None:
+    from routemesh.doctor.facts import NodeFacts, skew_s
+
+    asked = context.now()
+    try:
+        if node.id == context.node_id:
+            facts = await _own(context, state, node)
+        else:
+            facts = await peer.get(node, f"/nodes/{node.id}/checkup", NodeFacts)
+    except RoutemeshError:
+        return None
+    return _Told(facts, skew_s(facts.clock, asked, context.now()))
+
+
+async def _check_up(request: web.Request) -> web.Response:
+    """What one node says of itself."""
+    from routemesh.doctor.facts import NodeFacts
+
+    context = request.app[CONTEXT]
+    state = await context.store.snapshot()
+    node = admit.find_node(state, request.match_info["ref"])
+    if not peer.is_here(request, context, node):
+        return json_reply(await peer.get(node, f"/nodes/{node.id}/checkup", NodeFacts))
+    return json_reply(await _own(context, state, node))
+
+
+async def _own(context: Context, state: State, node: Node) -> "NodeFacts":
+    from routemesh.doctor.facts import NodeFacts, differences
+
+    seen = view(state, node.id)
+    ops, (probes, offloads) = await asyncio.gather(context.diff(seen), context.look(node, _peers(state, node)))
+    return NodeFacts(
+        node=node.name,
+        pid=os.getpid(),
+        clock=context.now(),
+        differences=differences(ops, context.netns_path),
+        probes=probes,
+        offloads=offloads,
+        failures=node.failures,
+    )
+
+
+def _peers(state: State, node: Node) -> Mapping[str, tuple[IPv4Address, int]]:
+    """The other nodes' sandboxes, and how many bytes get there in one piece if all is well."""
+    others = (other for other in state.nodes.values() if other.id != node.id and other.state is NodeState.READY)
+    return {
+        other.name: (other.ingress_address, min(node.mtu_bytes, other.mtu_bytes) - VXLAN_OVERHEAD_BYTES)
+        for other in others
+        if other.ingress_address is not None
+    }
+
+
+# --- repairing ---------------------------------------------------------------------------------------------------
+
+
+async def _repair_all(request: web.Request) -> web.Response:
+    """Let every node bring its kernel to its plan; what became of it, node by node."""
+    context = request.app[CONTEXT]
+    state = await context.store.snapshot()
+
+    async def attempt(node: Node) -> wire.RepairInfo:
+        try:
+            if node.id == context.node_id:
+                return await _repaired(context, state, node)
+            return await peer.post(node, f"/nodes/{node.id}/repair", wire.RepairInfo)
+        except RoutemeshError as error:
+            return wire.RepairInfo(node=node.name, error=str(error))
+
+    nodes = sorted(state.nodes.values(), key=lambda node: node.name)
+    return json_reply(await asyncio.gather(*map(attempt, nodes)))
+
+
+async def _repair(request: web.Request) -> web.Response:
+    context = request.app[CONTEXT]
+    state = await context.store.snapshot()
+    node = admit.find_node(state, request.match_info["ref"])
+    if not peer.is_here(request, context, node):
+        return json_reply(await peer.post(node, f"/nodes/{node.id}/repair", wire.RepairInfo))
+    return json_reply(await _repaired(context, state, node))
+
+
+async def _repaired(context: Context, state: State, node: Node) -> wire.RepairInfo:
+    from routemesh.doctor.told import told
+
+    if node.ingress_address is None:
+        return wire.RepairInfo(node=node.name, error="it has no plan yet: the manager has given it no address")
+    ops, failures = await context.repair(view(state, node.id), state.revision)
+    failed = {failure.op for failure in failures}
+    mended = tuple(f"{op.netns + ': ' if op.netns else ''}{told(op)}" for op in ops if op not in failed)
+    return wire.RepairInfo(node=node.name, mended=mended, refused=tuple(map(str, failures)))
+
+
+ROUTES = (
+    web.get(PATH, _doctor),
+    web.post(f"{PATH}/repair", _repair_all),
+    web.get(f"{wire.PREFIX}/nodes/{{ref}}/checkup", _check_up),
+    web.post(f"{wire.PREFIX}/nodes/{{ref}}/repair", _repair),
+)

@@ -1,0 +1,95 @@
+"""What only a node itself can tell of its health, besides what is in its kernel: plain values, which travel as JSON. PURE."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from routemesh.doctor.told import told
+from routemesh.explain.mend import Repair, Repairs
+from routemesh.nodeplan import Op
+from routemesh.render import command
+from routemesh.render.commands import PathOf
+
+SMALL_BYTES = 100
+"""The size of a probe that gets through everything that lets anything through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something that is not as a node's plan wants it: in which namespace, what, and the command that mends it ("" for none)."""
+
+    netns: str
+    what: str
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What one node saw of packets through VXLAN between its sandbox and that of `peer`, none of which may be cut into fragments.
+
+    `sizes` in bytes with the IP header, the largest is what the overlay takes. `answered`: which of them were answered. `heard`:
+    which sizes of the peer's own probes arrived here. `refused`: why this node could not send the largest, or "".
+    """
+
+    peer: str
+    sizes: tuple[int, ...]
+    answered: tuple[int, ...]
+    heard: tuple[int, ...]
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offload:
+    """A network device that carries the tunnel: its driver, and whether the device is left to write checksums."""
+
+    link: str
+    driver: str
+    checksums: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What a node says of itself. `pid`: its daemon's. `clock`: seconds since the epoch. `failures`: what its kernel refuses."""
+
+    node: str
+    pid: int = 0
+    clock: float = 0.0
+    differences: tuple[Difference, ...] = ()
+    probes: tuple[Probe, ...] = ()
+    offloads: tuple[Offload, ...] = ()
+    failures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything that is judged besides the snapshot. `nodes` by name; those that said nothing are left out.
+
+    `skews`: by how many seconds a node's clock is ahead of that of the node which asked. `errors`: what the manager could not do.
+    `repairing`: there are daemons that carry the plans out.
+    """
+
+    nodes: Mapping[str, NodeFacts] = field(default_factory=dict)
+    skews: Mapping[str, float] = field(default_factory=dict)
+    errors: tuple[str, ...] = ()
+    repairing: bool = True
+
+    def differences(self, node: str) -> Sequence[Difference]:
+        """What of a node is not as planned."""
+        found = self.nodes.get(node)
+        return () if found is None else found.differences
+
+    def repairs(self) -> Repairs:
+        """The commands that mend that, by node; nothing for nodes that said nothing."""
+        return {
+            name: [Repair(each.netns, each.command) for each in node.differences if each.command]
+            for name, node in self.nodes.items()
+        }
+
+
+def differences(ops: Iterable[Op], path_of: PathOf) -> tuple[Difference, ...]:
+    """What a node would change, told as what is wrong now."""
+    return tuple(Difference(op.netns, told(op), command(op, path_of)) for op in ops)
+
+
+def skew_s(clock: float, asked: float, answered: float) -> float:
+    """By how much a clock is certainly ahead (below 0: behind) that was read between two times of one's own; 0 within them."""
+    return clock - min(max(clock, asked), answered)

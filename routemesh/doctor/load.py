@@ -1,0 +1,148 @@
+"""What is full, late, ill or in the way: connection tables, address pools, clocks, tasks, ports. PURE."""
+
+from collections import Counter
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
+
+from routemesh import names
+from routemesh.doctor import Finding, State
+from routemesh.doctor.facts import Facts
+from routemesh.explain.stale import stale
+from routemesh.explain.way import Places
+from routemesh.snapshot import ClusterSnapshot, NodeSnapshot
+from routemesh.walk import Place
+
+_NEARLY_FULL = 0.8
+_SKEW_S = 1.0
+_OVERLAY_GATEWAYS, _BRIDGE_GATEWAYS = 1, 2
+_OF_THE_MESH = frozenset({"dockerd", "docker-proxy"})
+"""Processes that only keep published ports from others."""
+
+
+def findings(cluster: ClusterSnapshot, facts: Facts) -> Iterator[Finding]:
+    """All of that."""
+    yield from _tables(cluster)
+    yield from _pools(cluster)
+    yield from _clocks(facts)
+    yield from _tasks(cluster)
+    yield from _ports(cluster, facts)
+    yield from _stale(cluster)
+    yield from (
+        Finding(what="manager", where="", state=State.WRONG, found=error, effect="it is not carried out")
+        for error in facts.errors
+    )
+
+
+def _tables(cluster: ClusterSnapshot) -> Iterator[Finding]:
+    """All namespaces share one limit, each has a table of its own."""
+    places = Places(cluster)
+    for name, node in cluster.nodes.items():
+        for netns, space in node.namespaces.items():
+            if space.conntrack_count is None or not space.conntrack_max:
+                continue
+            used = space.conntrack_count / space.conntrack_max
+            if used >= _NEARLY_FULL:
+                yield Finding(
+                    what="conntrack",
+                    where=places.called(Place(name, netns)),
+                    state=State.WRONG if used >= 1 else State.OPTIONAL,
+                    found=f"{space.conntrack_count} of {space.conntrack_max} connections are tracked",
+                    effect="new connections are dropped" if used >= 1 else "when it is full, new connections are dropped",
+                    fix=f"on {name}: sysctl -w net.netfilter.nf_conntrack_max={2 * space.conntrack_max}",
+                )
+
+
+def _pools(cluster: ClusterSnapshot) -> Iterator[Finding]:
+    known = cluster.names
+    for network in known.networks:
+        if network.subnet is None:
+            continue
+        if network.name == names.GWBRIDGE:
+            per_node = Counter(task.node for task in known.tasks if task.gateway_address is not None)
+            for node, used in per_node.items():
+                yield from _pool(f"{node}: {network.name}", network.subnet, used, _BRIDGE_GATEWAYS)
+        else:
+            taken: set[IPv4Address] = {task.addresses[network.id] for task in known.tasks if network.id in task.addresses}
+            taken |= {service.vips[network.id] for service in known.services if network.id in service.vips}
+            if network.name == "ingress":
+                taken |= {node.ingress_address for node in known.nodes if node.ingress_address is not None}
+            yield from _pool(f"network {network.name}", network.subnet, len(taken), _OVERLAY_GATEWAYS)
+
+
+def _pool(where: str, subnet: IPv4Network, used: int, gateways: int) -> Iterator[Finding]:
+    size = subnet.num_addresses - 2 - gateways
+    if size > 0 and used / size >= _NEARLY_FULL:
+        full = used >= size
+        yield Finding(
+            what="addresses",
+            where=where,
+            state=State.WRONG if full else State.OPTIONAL,
+            found=f"{used} of {size} addresses of {subnet} are in use",
+            effect="new services and tasks wait" if full else "when none is left, new services and tasks wait",
+            fix="scale a service down or remove one; a new cluster may have a larger pool (routemesh node --ingress-subnet)",
+        )
+
+
+def _clocks(facts: Facts) -> Iterator[Finding]:
+    for node, ahead in facts.skews.items():
+        if abs(ahead) >= _SKEW_S:
+            yield Finding(
+                what="clock",
+                where=node,
+                state=State.WRONG,
+                found=f"its clock is {abs(ahead):.1f} s {'ahead' if ahead > 0 else 'behind'}",
+                effect="heartbeats look late, so that the node may be taken for dead; certificates, logs",
+                fix=f"on {node}: timedatectl set-ntp true (or chronyc makestep)",
+            )
+
+
+def _tasks(cluster: ClusterSnapshot) -> Iterator[Finding]:
+    for task in cluster.names.tasks:
+        if not task.healthy:
+            yield Finding(
+                what="task",
+                where=f"{task.node}: task {task.name}",
+                state=State.WRONG,
+                found="it is unhealthy" + (f": {task.note}" if task.note and task.note != "it is unhealthy" else ""),
+                effect="it gets no connections, and is replaced",
+                fix=f"routemesh service logs {task.service}; its health check is in routemesh service inspect {task.service}",
+            )
+
+
+def _ports(cluster: ClusterSnapshot, facts: Facts) -> Iterator[Finding]:
+    """Published ports that other processes of a node have, whom nobody asks any more."""
+    published = {
+        (port.protocol, port.published): service for service in cluster.names.services for port in service.ports if not port.host
+    }
+    for name, node in cluster.nodes.items():
+        for socket in node.host.sockets or ():
+            service = published.get((socket.protocol, socket.port))
+            if service is None or _is_ours(node, facts, name, socket.pid, socket.process):
+                continue
+            who = f"{socket.process} ({socket.pid})" if socket.process else "another process"
+            yield Finding(
+                what="port",
+                where=name,
+                state=State.WRONG,
+                found=f"{who} has {socket.port}/{socket.protocol}, which {service.name} publishes",
+                effect=f"its clients reach {service.name} instead" if service.answers_on(name) else "the port is its alone here",
+                fix=f"on {name}: stop it (ss -lntup 'sport = :{socket.port}'), or publish another port",
+            )
+
+
+def _is_ours(node: NodeSnapshot, facts: Facts, name: str, pid: int, process: str) -> bool:
+    daemon = facts.nodes[name].pid if name in facts.nodes else 0
+    return process in _OF_THE_MESH if node.kind == "swarm" else pid != 0 and pid == daemon
+
+
+def _stale(cluster: ClusterSnapshot) -> Iterator[Finding]:
+    for each in stale(cluster):
+        yield Finding(
+            what="connections",
+            where=f"{each.node}: {names.SANDBOX}",
+            state=State.WRONG,
+            found=str(each),
+            effect="their clients hang until they time out; a UDP client that goes on sending never gets away",
+            fix=f"on {each.node}: {each.command}",
+            ours=True,
+        )

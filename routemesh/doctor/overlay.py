@@ -1,0 +1,110 @@
+"""What real packets met between the nodes' sandboxes, beside their kernels' state; devices that garble them. PURE."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from routemesh.doctor import Finding, State, listed
+from routemesh.doctor.facts import Facts, Offload, Probe
+from routemesh.model import VXLAN_OVERHEAD_BYTES, VXLAN_PORT
+from routemesh.snapshot import ClusterSnapshot
+
+_GARBLING = {
+    "vmxnet3": "some versions of ESXi write wrong checksums into what is inside of VXLAN (moby#41775)",
+    "hv_netvsc": "some versions of Hyper-V write wrong checksums into what is inside of VXLAN",
+}
+"""Drivers that are known for it."""
+
+
+class Lost(NamedTuple):
+    """Packets that do not get from one node's sandbox to another's. `sizes`: one that is lost, and one that is not, or 0.
+
+    `certain`: it is this direction; otherwise it may be the other one. `refused`: why the sender can't even send it.
+    """
+
+    sender: str
+    to: str
+    sizes: tuple[int, int]
+    certain: bool = True
+    refused: str = ""
+
+    def __str__(self) -> str:
+        return f"from {self.sender} to {self.to}" if self.certain else f"between {self.sender} and {self.to}"
+
+
+def findings(cluster: ClusterSnapshot, facts: Facts) -> Iterator[Finding]:
+    """Between every two nodes that were asked, in each direction; then devices."""
+    seen = {(name, probe.peer): probe for name, node in facts.nodes.items() for probe in node.probes}
+    lost = [found for pair in seen if (found := lost_between(seen, *pair)) is not None]
+    yield from _all_lost(cluster, [each for each in lost if not each.sizes[1]])
+    yield from _too_large([each for each in lost if each.sizes[1]])
+    whole = sum(probe.answered == probe.sizes for probe in seen.values())
+    if whole:
+        largest = listed({f"{max(probe.sizes)} bytes" for probe in seen.values() if probe.answered == probe.sizes})
+        yield Finding(
+            what="overlay",
+            where=listed(facts.nodes, 8),
+            state=State.OK,
+            found=f"packets of {largest} get there and back through VXLAN between {whole} of {len(seen)} pairs of nodes",
+        )
+    for name, node in facts.nodes.items():
+        yield from (found for offload in node.offloads for found in _offload(name, offload))
+
+
+def lost_between(seen: Mapping[tuple[str, str], Probe], sender: str, to: str) -> Lost | None:
+    """What does not get from one to the other. Where the other listened too it knows what arrived, else answers alone tell."""
+    probe, other = seen[sender, to], seen.get((to, sender))
+    small, large = min(probe.sizes), max(probe.sizes)
+    through = small if small in probe.answered else 0
+    if probe.refused:
+        return Lost(sender, to, (large, through), refused=probe.refused)
+    arrived = {*probe.answered, *(other.heard if other is not None else ())}
+    if small not in arrived:
+        return Lost(sender, to, (small, 0), certain=other is not None)
+    if large not in arrived:
+        return Lost(sender, to, (large, small), certain=other is not None)
+    return None  # if no answer came, it is the other direction that fails
+
+
+def _all_lost(cluster: ClusterSnapshot, lost: Sequence[Lost]) -> Iterator[Finding]:
+    if not lost:
+        return
+    address = {node.name: str(node.address) for node in cluster.names.nodes}
+    pairs = listed((f"from {address.get(each.sender, each.sender)} to {address.get(each.to, each.to)}" for each in lost), 6)
+    refused = listed(each.refused for each in lost if each.refused)
+    yield Finding(
+        what="overlay",
+        where=listed(dict.fromkeys(name for each in lost for name in (each.sender, each.to)), 8),
+        state=State.WRONG,
+        found=f"no packet gets through VXLAN {listed(map(str, lost), 6)}{f' ({refused})' if refused else ''}",
+        effect="connections that enter at the one and have a task on the other fail",
+        fix=f"let UDP {VXLAN_PORT} pass {pairs}: in the nodes' firewalls, and in what is between them (a cloud's security group)",
+    )
+
+
+def _too_large(lost: Sequence[Lost]) -> Iterator[Finding]:
+    if not lost:
+        return
+    large, small = max(each.sizes[0] for each in lost), max(each.sizes[1] for each in lost)
+    refused = listed(each.refused for each in lost if each.refused)
+    devices = f"give every device on the way an MTU of {large + VXLAN_OVERHEAD_BYTES} (ip link set DEVICE mtu …)"
+    yield Finding(
+        what="MTU",
+        where=listed(dict.fromkeys(name for each in lost for name in (each.sender, each.to)), 8),
+        state=State.WRONG,
+        found=f"packets of {large} bytes are lost through VXLAN {listed(map(str, lost), 6)}{f' ({refused})' if refused else ''}; "
+        f"of {small} bytes they get through",
+        effect="ping works, and connections hang as soon as they send much",
+        fix=f"on these nodes: {devices}; overlay devices of ours (br0, vxlan0, eth0 of tasks and sandbox) have {large}",
+    )
+
+
+def _offload(node: str, found: Offload) -> Iterator[Finding]:
+    if found.checksums and found.driver in _GARBLING:
+        yield Finding(
+            what="checksum offload",
+            where=node,
+            state=State.OPTIONAL,
+            found=f"{found.link} has driver {found.driver} and writes checksums; {_GARBLING[found.driver]}",
+            effect="where it does, ping works and connections through VXLAN hang",
+            fix=f"on {node}: ethtool -K {found.link} tx-checksum-ip-generic off",
+        )

@@ -1,0 +1,44 @@
+"""What is not as a node's plan wants it: one finding for each namespace, with the ways that fail because of it. PURE."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from routemesh.doctor import Finding, State, listed
+from routemesh.doctor.facts import Difference, Facts
+from routemesh.doctor.ways import Failing, Kept
+from routemesh.explain.way import Places
+from routemesh.snapshot import ClusterSnapshot
+from routemesh.walk import Place
+
+_MOST_TOLD, _MOST_COMMANDS = 4, 3
+
+
+def findings(cluster: ClusterSnapshot, facts: Facts, failing: Mapping[Kept, Failing]) -> Iterator[Finding]:
+    """By node and namespace; then what kernels refused."""
+    places = Places(cluster)
+    for node in facts.nodes:
+        by_space: dict[str, list[Difference]] = {}
+        for difference in facts.differences(node):
+            by_space.setdefault(difference.netns, []).append(difference)
+        for netns, differences in by_space.items():
+            ways = failing.get((node, netns))
+            yield Finding(
+                what="plan",
+                where=places.called(Place(node, netns)),
+                state=State.WRONG,
+                found=listed((each.what for each in differences), _MOST_TOLD),
+                effect=ways.effect if ways else "no published port fails by this",
+                fix=_fix(node, differences, repairing=facts.repairing),
+                ours=True,
+            )
+        for failure in facts.nodes[node].failures:
+            yield Finding(
+                what="node", where=node, state=State.WRONG, found=failure, effect="the node can't carry out its plan",
+                fix=f"see docs/cli.md, or the log of {node}'s daemon",
+            )  # fmt: skip
+
+
+def _fix(node: str, differences: Sequence[Difference], *, repairing: bool) -> str:
+    commands = list(dict.fromkeys(each.command for each in differences if each.command))
+    more = f" (and {len(commands) - _MOST_COMMANDS} more: routemesh diff {node})" if len(commands) > _MOST_COMMANDS else ""
+    by_hand = f"on {node}: {' && '.join(commands[:_MOST_COMMANDS])}{more}" if commands else ""
+    return f"routemesh doctor --fix, or {by_hand}" if repairing and by_hand else by_hand

@@ -1,0 +1,166 @@
+"""The way of every published port from every node, and what the ways that fail have in common. PURE.
+
+A fault breaks the ways of a hundred ports at once: they are put together by the place where they fail and why.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from routemesh.doctor import Finding, State, listed
+from routemesh.errors import RoutemeshError
+from routemesh.explain.answer import explain, is_whole
+from routemesh.explain.ask import Target, ask
+from routemesh.explain.mend import Repairs
+from routemesh.explain.nouns import Cause, Explanation
+from routemesh.explain.way import Places
+from routemesh.nodeplan import HOST
+from routemesh.snapshot import ClusterSnapshot, NamedPort, NamedService
+from routemesh.walk import Network
+
+_MOST_FIXES = 3
+_ANSWER = "the answer is lost: "
+_NUMBERS = re.compile(r"\b(?=[0-9a-fx.:]*\d)[0-9a-fx.:]+\b")
+
+Kept = tuple[str, str]
+"""A node and a namespace of it."""
+
+
+@dataclass(slots=True)
+class Failing:
+    """Ways that fail for one reason. `causes`: each of them, of which the first is told; `whole`: no connection gets through."""
+
+    causes: list[Cause] = field(default_factory=list)
+    ports: list[str] = field(default_factory=list)
+    nodes: list[str] = field(default_factory=list)
+    whole: bool = True
+    untold: bool = True
+
+    def add(self, cause: Cause, port: str, node: str, outcome: str) -> None:
+        """Another way that fails."""
+        self.causes.append(cause)
+        self.ports.append(port)
+        self.nodes.append(node)
+        self.whole &= outcome == "broken"
+        self.untold &= outcome == "untold"
+
+    @property
+    def effect(self) -> str:
+        """What that costs."""
+        who = f"{listed(self.ports)} through {listed(self.nodes)}"
+        if self.untold:
+            return f"whether connections succeed is not known: {who}"
+        return f"{'every connection fails' if self.whole else 'connections fail or tasks get none'}: {who}"
+
+
+@dataclass(slots=True)
+class Walked:
+    """What came of all ways: how many there are, and those that fail, by reason; of those that fail where a node knows that
+    something is not as planned, by that place."""
+
+    ways: int = 0
+    nodes: Sequence[str] = ()
+    whole: int = 0
+    by_reason: dict[tuple[str, ...], Failing] = field(default_factory=dict)
+    by_place: dict[Kept, Failing] = field(default_factory=dict)
+    unasked: dict[str, list[str]] = field(default_factory=dict)
+
+
+def walked(cluster: ClusterSnapshot, network: Network, repairs: Repairs) -> Walked:
+    """Walk them all. `repairs`: what the nodes would change."""
+    places, found = Places(cluster), Walked(nodes=tuple(cluster.nodes))
+    for service in sorted(cluster.names.services, key=lambda service: service.name):
+        for port in service.ports:
+            for node in () if port.host else filter(service.answers_on, cluster.nodes):
+                found.ways += 1
+                _walk(cluster, network, places, found, node, service, port, repairs)
+    return found
+
+
+def _walk(  # one way of many
+    cluster: ClusterSnapshot,
+    network: Network,
+    places: Places,
+    found: Walked,
+    node: str,
+    service: NamedService,
+    port: NamedPort,
+    repairs: Repairs,
+) -> None:
+    """A client outside of the cluster asks a port of a node."""
+    called = f"{service.name} {port.published}/{port.protocol}"
+    try:
+        asked = ask(cluster, Target(node=node, port=port.published, protocol=port.protocol), "", None)
+        if is_whole(places, asked, network):
+            found.whole += 1
+            return
+        explained = explain(cluster, asked, repairs, network)
+    except RoutemeshError as error:
+        found.unasked.setdefault(str(error), []).append(f"{called} through {node}")
+        return
+    _sort_in(found, explained, called, node, repairs)
+
+
+def _sort_in(found: Walked, explained: Explanation, port: str, node: str, repairs: Repairs) -> None:
+    """What others have made counts by itself; what is left is due to what is not as planned on the way, if there is anything."""
+    ours = [cause for cause in explained.causes if not cause.by]
+    planned = {(cause.node, cause.namespace): cause for cause in ours if _is_known(cause, repairs)}
+    for place, cause in planned.items():
+        found.by_place.setdefault(place, Failing()).add(cause, port, node, explained.outcome)
+    first = {cause.way: cause for cause in reversed(ours)} if not planned else {}
+    for cause in (*(cause for cause in explained.causes if cause.by), *reversed(first.values())):
+        found.by_reason.setdefault(_reason(cause, explained), Failing()).add(cause, port, node, explained.outcome)
+
+
+def _is_known(cause: Cause, repairs: Repairs) -> bool:
+    return any(repair.netns == cause.namespace for repair in repairs.get(cause.node, ()))
+
+
+def _reason(cause: Cause, explained: Explanation) -> tuple[str, ...]:
+    """Equal for causes that differ in numbers and names alone: in port, mark, address, task."""
+    service = explained.question.service
+    why = cause.why.removeprefix(_ANSWER)
+    why = re.sub(rf"\b{re.escape(service)}(\.\S+)?", "", why) if service else why
+    return cause.node, cause.namespace, cause.by, _NUMBERS.sub("#", why)
+
+
+def findings(found: Walked) -> Iterator[Finding]:
+    """The ways that fail, by reason, but for those that are by place; and how many there are."""
+    for failing in found.by_reason.values():
+        cause = failing.causes[0]
+        alike = len({each.why.removeprefix(_ANSWER) for each in failing.causes}) - 1
+        yield Finding(
+            what=_topic(cause),
+            where=_where(cause),
+            state=State.UNTOLD if failing.untold else State.WRONG,
+            found=f"{cause.why}{f'; and {alike} more like it' if alike else ''}",
+            effect=failing.effect,
+            fix=_fix(failing.causes),
+        )
+    for why, ways in found.unasked.items():
+        yield Finding(what="way", where="", state=State.UNTOLD, found=why, effect=f"not told: {listed(ways)}")
+    if found.whole:
+        good = f"{found.whole} of {found.ways} ways" if found.whole < found.ways else f"all {found.ways} ways"
+        yield Finding(
+            what="ways",
+            where=listed(found.nodes, 8),
+            state=State.OK,
+            found=f"{good} of published ports reach every task, and the answers come back",
+        )
+
+
+def _topic(cause: Cause) -> str:
+    return "firewall" if cause.by else "way"
+
+
+def _where(cause: Cause) -> str:
+    return cause.place or cause.node or HOST
+
+
+def _fix(causes: Sequence[Cause]) -> str:
+    """The commands of the first that anybody can mend, and of some that are like it."""
+    commands: dict[str, list[str]] = {}
+    for cause in causes:
+        commands.setdefault(cause.node, []).extend(each for each in cause.mend if each not in commands.get(cause.node, ()))
+    told = [f"on {node}: {' && '.join(each[:_MOST_FIXES])}" for node, each in commands.items() if each]
+    return "; ".join(told)

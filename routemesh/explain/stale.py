@@ -1,0 +1,61 @@
+"""Connections that a sandbox still leads to tasks which are no more. PURE."""
+
+from collections import Counter
+from collections.abc import Iterator, Set
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+from routemesh import names
+from routemesh.explain.shown import in_namespace
+from routemesh.model import Protocol
+from routemesh.snapshot import ClusterSnapshot, ConntrackEntry, NamedService
+
+_OVER = frozenset({"TIME_WAIT", "CLOSE", "LAST_ACK", "FIN_WAIT"})
+
+
+class Stale(NamedTuple):
+    """So many connections to a published port through a node lead to an address; `command` lets go of them."""
+
+    node: str
+    protocol: Protocol
+    port: int
+    address: IPv4Address
+    number: int
+    command: str
+
+    def __str__(self) -> str:
+        many = "1 known connection still leads" if self.number == 1 else f"{self.number} known connections still lead"
+        return f"{many} to {self.address}, which no serving task has"
+
+
+def stale(cluster: ClusterSnapshot) -> Iterator[Stale]:
+    """Of every published port, through every node that was read."""
+    ports = {(port.protocol, port.published): service for service in cluster.names.services for port in service.ports}
+    alive = {
+        (service.name, protocol): _alive(cluster, service, protocol)
+        for service in cluster.names.services
+        for protocol in Protocol
+    }
+    for name, node in cluster.nodes.items():
+        sandbox = node.namespaces.get(names.SANDBOX)
+        gone: Counter[tuple[Protocol, int, IPv4Address]] = Counter()
+        for entry in (sandbox.conntrack or ()) if sandbox is not None else ():
+            asked = (entry.original.protocol, entry.original.destination.port)
+            service = ports.get(asked)
+            if service is not None and _leads_astray(entry, alive[service.name, asked[0]]):
+                gone[*asked, entry.reply.source.address] += 1
+        for (protocol, port, address), count in gone.items():
+            command = in_namespace(node, names.SANDBOX, f"conntrack -D -p {protocol} --reply-src {address}")
+            yield Stale(name, protocol, port, address, count, command)
+
+
+def _alive(cluster: ClusterSnapshot, service: NamedService, protocol: Protocol) -> Set[IPv4Address]:
+    """Who may have connections: a task that gets no new ones keeps those of TCP until it ends."""
+    tasks = (task for task in cluster.names.tasks if task.service == service.name)
+    kept = (task for task in tasks if task.serving or protocol is Protocol.TCP)
+    return {address for task in kept for address in task.addresses.values()}
+
+
+def _leads_astray(entry: ConntrackEntry, alive: Set[IPv4Address]) -> bool:
+    server = entry.reply.source.address
+    return bool(alive) and entry.state not in _OVER and server not in alive and server != entry.original.destination.address

@@ -1,0 +1,47 @@
+"""What a node finds out for the doctor beyond what is in its kernel: real packets to the other nodes, and its devices.
+
+Source: rtnetlink(7); see overlayprobe and ethtool.
+"""
+
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from routemesh import names
+from routemesh.doctor.facts import Offload, Probe
+from routemesh.kernel import entries, entryreader, netns
+from routemesh.kernel.ethtool import offload
+from routemesh.kernel.netlink import Requests
+from routemesh.kernel.overlayprobe import WITHIN_S, probe
+from routemesh.nodeplan import Address
+
+
+def check_up(
+    directory: Path, address: IPv4Address, peers: Mapping[str, tuple[IPv4Address, int]], within_s: float = WITHIN_S
+) -> tuple[tuple[Probe, ...], tuple[Offload, ...]]:
+    """Of the node whose own namespace the calling thread is in, and whose others are files in `directory`.
+
+    `address` is its own on the underlay. Without a sandbox, nothing is sent.
+    """
+    return _probed(directory / names.SANDBOX, peers, within_s), tuple(_offloads(address))
+
+
+def _probed(sandbox: Path, peers: Mapping[str, tuple[IPv4Address, int]], within_s: float) -> tuple[Probe, ...]:
+    try:
+        with netns.entered(sandbox):
+            return probe(peers, within_s) if peers else ()
+    except OSError:
+        return ()  # that there is no sandbox the plan tells
+
+
+def _offloads(address: IPv4Address) -> Iterator[Offload]:
+    """Of the device that carries the tunnel's packets."""
+    links = dict(socket.if_nameindex())
+    with closing(Requests()) as requests:
+        for reply in requests.dump(*entries.dump_addresses()):
+            found = entryreader.address(reply.body, links)
+            entry = None if found is None else found.entry
+            if isinstance(entry, Address) and entry.address.ip == address and (told := offload(entry.link)) is not None:
+                yield told
