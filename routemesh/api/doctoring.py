@@ -50,7 +50,9 @@ async def _gathered(context: Context, state: State) -> "Facts":
     """What all nodes say of themselves; those that say nothing are left out, since their snapshots tell why."""
     from routemesh.doctor.facts import Facts
 
-    told = await asyncio.gather(*(_attempt(context, state, node) for node in state.nodes.values()))
+    told = await asyncio.gather(
+        *(_attempt(context, state, node) for node in sorted(state.nodes.values(), key=lambda node: node.name))
+    )
     errors = [f"{service.spec.name}: {service.error}" for service in state.services.values() if service.error]
     errors += [f"{node.name}: {node.error}" for node in state.nodes.values() if node.error]
     return Facts(

@@ -122,7 +122,7 @@ def _fix(host: Host, *, quiet: bool) -> None:
 
 
 def _print(of_mesh: "Findings", of_machine: "Findings") -> None:
-    """A mesh's findings may have any length. Of a machine that runs a node only what is wrong is told, else all that it offers."""
+    """A mesh's findings may have any length. Of a machine that runs a node only what is wrong is told, else all it offers."""
     from routemesh.doctor import State
 
     for each in of_mesh:

@@ -32,9 +32,10 @@ class Lost(NamedTuple):
 
 
 def findings(cluster: ClusterSnapshot, facts: Facts) -> Iterator[Finding]:
-    """Between every two nodes that were asked, in each direction; then devices."""
+    """Between every two nodes that were asked, in each direction; then devices. A node that is silent is told already."""
     seen = {(name, probe.peer): probe for name, node in facts.nodes.items() for probe in node.probes}
-    lost = [found for pair in seen if (found := lost_between(seen, *pair)) is not None]
+    silent = {node.name for node in cluster.names.nodes if node.absent}
+    lost = [found for pair in seen if pair[1] not in silent and (found := lost_between(seen, *pair)) is not None]
     yield from _all_lost(cluster, [each for each in lost if not each.sizes[1]])
     yield from _too_large([each for each in lost if each.sizes[1]])
     whole = sum(probe.answered == probe.sizes for probe in seen.values())

@@ -20,6 +20,7 @@ from routemesh.walk import Network
 
 _MOST_FIXES = 3
 _ANSWER = "the answer is lost: "
+_UNTOLD = re.compile("what .* can't be told: ")
 _NUMBERS = re.compile(r"\b(?=[0-9a-fx.:]*\d)[0-9a-fx.:]+\b")
 
 Kept = tuple[str, str]
@@ -42,7 +43,7 @@ class Failing:
         self.ports.append(port)
         self.nodes.append(node)
         self.whole &= outcome == "broken"
-        self.untold &= outcome == "untold"
+        self.untold &= outcome == "untold" or _UNTOLD.match(cause.why) is not None
 
     @property
     def effect(self) -> str:

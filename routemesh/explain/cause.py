@@ -20,6 +20,8 @@ from routemesh.walk import Branch, Delivered, Dropped, Hop, Place, Refused, Repl
 
 _KEPT_AWAY = "{0} has no task that this node may lead to (labels routemesh.locality, routemesh.weight)"
 _NOBODY_LISTENS = "nothing listens"
+_ENDING = ("dropped", "refused")
+"""How a hop is told that ended the packet."""
 
 
 def of_branch(places: Places, asked: Asked, branch: Branch, number: int, way: Way, repairs: Repairs) -> Iterator[Cause]:
@@ -36,15 +38,18 @@ def of_branch(places: Places, asked: Asked, branch: Branch, number: int, way: Wa
     last = hops[step] if 0 <= step < len(hops) else None
     yield from nearby.links_down(places, branch, number, repairs)
     missing = None if returning else _missing(places, asked, place, why, last)
-    by = mend.foreign(places, last)
-    why = f"{why}{_whose(last, by)}"
+    ended_by = last if last is not None and last.what.startswith(_ENDING) else None
+    by = mend.foreign(places, ended_by)
+    why = f"{why}{_whose(ended_by, by)}"
     planned = mend.planned(repairs, place)
+    untold = isinstance(branch.outcome.reply if isinstance(branch.outcome, Delivered) else branch.outcome, Unclear)
+    at_end = planned if untold else mend.of_end(places, place, why, ended_by, repairs)
     yield Cause(
         node=place.node,
         namespace=place.netns,
         place=places.called(place),
         why=why if missing is None else missing.why,
-        mend=mend.of_end(places, place, why, last, repairs) if missing is None else planned or missing.commands,
+        mend=at_end if missing is None else planned or missing.commands,
         way=number,
         step=step,
         by=by,

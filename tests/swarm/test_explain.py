@@ -181,5 +181,6 @@ def test_what_a_recording_lacks_is_no_verdict() -> None:
     found = explained(DATA / "3-node2-killed", "swarm1:8080")
     assert found["outcome"] == "untold"
     assert any("sysctl.txt" in note for note in found["notes"])
+    assert [cause["mend"] for cause in found["causes"]] == [[]]
     states = {each["what"]: each["state"] for each in findings(DATA / "3-node2-killed")}
     assert states == {"way": "untold", "node": "unknown", "reading": "unknown"}
