@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.spread import Spread, is_scheduler, is_worker, join
 from tests.uml.machine import is_inside
 from tests.uml.outer import Outer
 
@@ -15,6 +16,11 @@ settings.load_profile("routemesh")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Know what runs in User-Mode Linux; there, a test is a test."""
+    if is_scheduler(config):
+        config.pluginmanager.register(Spread())
+        return
+    if is_worker(config):
+        join(config)
     if not is_inside():
         config.pluginmanager.register(Outer(config))
 

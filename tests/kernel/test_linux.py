@@ -137,7 +137,7 @@ def counted_dumps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         ("task", "ip neigh replace 10.0.0.1 dev eth0 lladdr 02:00:00:00:00:01 nud reachable"),
         ("task", "ip link set eth0 address 02:00:00:00:00:01"),
         ("task", "ip link set eth0 down"),
-        ("task", f"ip link set eth0 netns {os.getpid()}"),
+        pytest.param("task", f"ip link set eth0 netns {os.getpid()}", id="task-ip link set eth0 netns PID"),
         (HOST, "ip link delete gateway"),
         (HOST, "nft delete table ip routemesh"),
         (HOST, "umount {overlay}"),

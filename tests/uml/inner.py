@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.uml.machine import INSIDE
-from tests.uml.outer import COVERAGE, ORDER, TIMEOUT_S, WORDS
+from tests.uml.machine import COVERAGE, INSIDE, ORDER, TIMEOUT_S, WORDS
 
 
 class Inner:

@@ -2,8 +2,9 @@
 
 Inside run all tests below `inside` or marked `uml`, and those marked `ip_vs` if this machine's own kernel has no IPVS. The items
 are collected here as pytest collects any test, so -k, -m and node ids choose among them. All that were chosen run in
-one pytest inside, in their order, and begin when the outer run begins, beside its other tests. Reports come back as pytest's own,
-so they count, look and are summed up like those of the tests outside.
+one pytest inside, in their order, and begin when the outer run begins, beside its other tests: nothing waits for the slow machine
+as long as there is something else to be done. With several workers (tests/spread.py) one of them has the machine from the start.
+Reports come back as pytest's own, so they count, look and are summed up like those of the tests outside.
 """
 
 import json
@@ -19,15 +20,12 @@ from typing import Any
 
 import pytest
 
+from tests.spread import is_worker, tell
 from tests.support import lacking
-from tests.uml.machine import Machine
+from tests.uml.machine import COVERAGE, ORDER, TIMEOUT_S, WORDS, Machine
 
 TESTS = Path(__file__).with_name("inside")
-ORDER, WORDS, COVERAGE = "order", "words", "coverage"
-"""Files in the machine's directory: what is to be run, what became of it, what was measured."""
-
-TIMEOUT_S = 240
-"""How long pytest inside allows a test."""
+LAB = TESTS.parents[1] / "lab"
 _SILENCE_S = TIMEOUT_S + 60.0
 """How long nothing may be heard of any test."""
 _GOODBYE_S = 60.0
@@ -40,6 +38,7 @@ class Outer:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._inside: set[str] = set()
+        self._chosen: list[str] = []
         self._run: Run | None = None
 
     @pytest.hookimpl(tryfirst=True)
@@ -54,34 +53,50 @@ class Outer:
                 else:
                     item.add_marker(pytest.mark.timeout(0))
                     self._inside.add(item.nodeid)
+        if is_worker(self._config):
+            tell(self._config, self._inside)
+        items.sort(key=self._turn)
+
+    def _turn(self, item: pytest.Item) -> tuple[bool, bool]:
+        """What takes longest is begun first, where there are others to do the rest."""
+        is_inside, worker = item.nodeid in self._inside, is_worker(self._config)
+        return is_inside != worker, worker and not item.path.is_relative_to(LAB)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """The machine's time; trylast: before its end, coverage is not summed up yet."""
-        chosen = [item.nodeid for item in session.items if item.nodeid in self._inside]
-        if not chosen or session.config.option.collectonly:
+        self._chosen = [item.nodeid for item in session.items if item.nodeid in self._inside]
+        if not self._chosen or session.config.option.collectonly:
             return (yield)
-        self._run = Run(chosen, measured=self._config.pluginmanager.hasplugin("_cov"))
+        if not is_worker(self._config):  # a worker does not know yet whether it is the one
+            self._start()
         try:
             result = yield
-            self._run.finish(self._config.rootpath)
+            if self._run is not None:
+                self._run.finish(self._config.rootpath)
             return result
         finally:
-            self._run.close()
+            if self._run is not None:
+                self._run.close()
+
+    def _start(self) -> "Run":
+        self._run = Run(self._chosen, measured=self._config.pluginmanager.hasplugin("_cov"))
+        return self._run
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
         """Instead of running a test, tell what became of it inside."""
-        if self._run is None or item.nodeid not in self._inside:
+        if item.nodeid not in self._inside:
             return None
+        run = self._run or self._start()
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        for data in self._run.reports(item.nodeid):
+        for data in run.reports(item.nodeid):
             if isinstance(data["longrepr"], list):  # which JSON has made of where and why a test was skipped
                 data["longrepr"] = tuple(data["longrepr"])
             report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
             item.ihook.pytest_runtest_logreport(report=report)
-        if self._run.failure:
-            report = pytest.TestReport(item.nodeid, item.location, {}, "failed", self._run.failure, "call")
+        if run.failure:
+            report = pytest.TestReport(item.nodeid, item.location, {}, "failed", run.failure, "call")
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         item.session._setupstate.teardown_exact(nextitem)  # what the last test outside has left up for this one

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.uml import outer
-from tests.uml.outer import ORDER, WORDS, Run
+from tests.uml.machine import ORDER, WORDS
+from tests.uml.outer import Run
 
 
 class FakeMachine:

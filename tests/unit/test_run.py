@@ -125,14 +125,15 @@ def test_a_tool_that_cannot_be_had_stops_no_test_and_is_asked_for_once_a_day(tre
     tree.set_up(DEV_LOCK)
     tree.program("python", 'echo "python: $*"', tree.root / ".venv" / "bin")
     tree.program("unshare", "exit 0")
+    tree.program("nproc", "echo 2")
     tree.program("apt-get", 'case "$*" in *"install --no-install-recommends user-mode-linux") exit 100 ;; esac')
     status, out, err = tree.run("test", "-k", "something")
-    assert (status, out) == (0, "python: -m pytest --cov=routemesh -k something\n")
+    assert (status, out) == (0, "python: -m pytest --numprocesses=3 --no-loadscope-reorder --cov=routemesh -k something\n")
     complaint = "run: user-mode-linux can't be installed here: the tests that need it will be skipped"
     assert [line for line in err.splitlines() if not line.startswith("run: installing ")] == [
         f"{complaint} ({tree.root}/.setup.log)"
     ]
-    assert tree.run("test") == (0, "python: -m pytest --cov=routemesh\n", "")
+    assert tree.run("test") == (0, "python: -m pytest --numprocesses=3 --no-loadscope-reorder --cov=routemesh\n", "")
 
 
 def test_a_kernel_without_nf_tables(tree: Tree) -> None:
