@@ -128,6 +128,8 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
             look=partial(_look, options),
             repair=dataplane.repair,
             netns_path=dataplane.netns_path,
+            own_netns=Path(f"/proc/{os.getpid()}/ns/net"),
+            netns_directory=options.run_dir / "netns",
         )
         agent = Agent(node.id, store, dataplane, runtime, ports.hold, proxied=gateway.acknowledged)
         gateway.on_acknowledge(agent.proxies_moved)

@@ -4,7 +4,7 @@ import errno
 import http.client
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -135,6 +135,23 @@ class Client:
         """Let every node bring its kernel to its plan, now."""
         return self._ask("POST", "/doctor/repair", list[wire.RepairInfo])
 
+    @contextmanager
+    def trace(self, target: str, **query: str) -> "Iterator[Conversation]":
+        """Begin a trace of a connection to NODE:PORT[/udp]: api.tracing says what is asked and said. It ends with the block."""
+        with closing(self._connection()) as connection:
+            path = f"{wire.PREFIX}/trace?{urlencode({'target': target, **query})}"
+            try:
+                connection.putrequest("POST", path)
+                connection.putheader("Transfer-Encoding", "chunked")
+                connection.endheaders()
+                answer = connection.getresponse()
+                if answer.status >= http.client.BAD_REQUEST:
+                    raise wire.error(answer.status, answer.read())
+                connection.settimeout(None)
+                yield Conversation(connection, answer)
+            except (OSError, http.client.HTTPException) as exc:
+                raise self._gone(exc) from exc
+
     def snapshot(self, ports: Iterable[tuple[Protocol, int]] = ()) -> "ClusterSnapshot":
         """Everything in the kernels of all nodes; with `ports` only connections that asked for one of these."""
         from routemesh.api.plain import restored  # knows every noun, which takes time to load
@@ -206,6 +223,25 @@ class Client:
             case OSError(errno=errno.ECONNRESET | errno.EPIPE) | http.client.HTTPException():
                 return Unavailable(f"the daemon at {self._path} went away while it was asked; try again")
         return Unavailable(f"{where}: {exc}")
+
+
+class Conversation:
+    """Lines of JSON to and from a daemon, over one request."""
+
+    def __init__(self, connection: "_UnixConnection", answer: http.client.HTTPResponse) -> None:
+        self._connection, self._answer = connection, answer
+
+    def say(self, what: object) -> None:
+        """Send a line, as a chunk of the request's body (RFC 9112)."""
+        line = wire.encode(what) + b"\n"
+        self._connection.send(b"%x\r\n%s\r\n" % (len(line), line))
+
+    def hear(self, kind: type[T]) -> T:
+        """The next line. Raises RoutemeshError when the daemon has ended."""
+        line = self._answer.readline()
+        if not line:
+            raise Unavailable("the daemon went away while it traced; try again")
+        return wire.decode(kind, line)
 
 
 class _UnixConnection(http.client.HTTPConnection):

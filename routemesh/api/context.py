@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Protocol
 
 from aiohttp import web
@@ -52,7 +53,8 @@ class Observe(Protocol):
 class Context:
     """One daemon. `check` raises UserError for a spec that can't run; `plan`, `diff` and `repair` are of this node's kernel.
 
-    `netns_path` says which file is a namespace, for the commands that people are shown. `proxies` asks this node's proxies.
+    `netns_path` says which file is a namespace, for the commands that people are shown; `own_netns` is the node's own, the others
+    are files in `netns_directory`. `proxies` asks this node's proxies.
     """
 
     node_id: NodeId
@@ -67,6 +69,8 @@ class Context:
     look: Look
     repair: Callable[[NodeView, int], Awaitable[tuple[tuple[Op, ...], tuple[Failure, ...]]]]
     netns_path: PathOf = default_path
+    own_netns: Path = Path("/proc/self/ns/net")
+    netns_directory: Path = Path("/run/routemesh/netns")
 
     def this_node(self, state: State) -> Node:
         """The node of this daemon. Raises NotFound until it has joined."""

@@ -35,13 +35,17 @@ PATH = f"{wire.PREFIX}/explain"
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    """NODE:PORT[/udp], who asks, the address of somebody who is no node, and what is asked of the gateway, if it is."""
+class Question:
+    """NODE:PORT[/udp], who asks, the address of somebody who is no node, and what is asked of the gateway, if it is.
+
+    `source_port`: the client's where it names none.
+    """
 
     wanted: "Target"
     client: str
     outside: IPv4Address | None
-    request: "Request | None"
+    request: "Request | None" = None
+    source_port: int | None = None
 
 
 async def _explain(request: web.Request) -> web.Response:
@@ -52,29 +56,36 @@ async def _explain(request: web.Request) -> web.Response:
     from routemesh.explain.ask import target
 
     context, wanted = request.app[CONTEXT], target(request.query.get("target", ""))
-    client, outside = request.query.get("client", ""), _address(request.query.get("outside", ""))
+    client, outside = request.query.get("client", ""), address(request.query.get("outside", ""))
     state = await context.store.snapshot()
     of_gateway = fitting(state, wanted.port, request_of(request)) if request.query.get("host") else None
-    question = _Question(wanted, client, outside, of_gateway)
-    cluster = await cluster_snapshot(context, state, {(wanted.protocol, wanted.port)}, _on_the_way(state, question))
+    _, found = await predicted(context, state, Question(wanted, client, outside, of_gateway))
+    return json_reply(found)
+
+
+async def predicted(context: Context, state: State, question: Question) -> "tuple[ClusterSnapshot, Explanation]":
+    """The explanation, and what it was made of."""
+    wanted = question.wanted
+    cluster = await cluster_snapshot(context, state, {(wanted.protocol, wanted.port)}, on_the_way(state, question))
     found = await _answered(context, state, cluster, question)
     if found.outcome != "reaches":
         cluster = await cluster_snapshot(context, state, {(wanted.protocol, wanted.port)})
         found = await _answered(context, state, cluster, question)
     if found.outcome in ("partly", "broken"):
         found = await _answered(context, state, cluster, question, await _repairs(context, state, found))
-    return json_reply(found)
+    return cluster, found
 
 
 async def _answered(
-    context: Context, state: State, cluster: "ClusterSnapshot", question: _Question, repairs: "Repairs | None" = None
+    context: Context, state: State, cluster: "ClusterSnapshot", question: Question, repairs: "Repairs | None" = None
 ) -> "Explanation":
     from routemesh.explain.answer import explain
-    from routemesh.explain.ask import ask
+    from routemesh.explain.ask import SOURCE_PORT, ask
     from routemesh.explain.through import through
     from routemesh.walk import observed
 
-    asked, network = ask(cluster, question.wanted, question.client, question.outside), observed(cluster)
+    asked = ask(cluster, question.wanted, question.client, question.outside, question.source_port or SOURCE_PORT)
+    network = observed(cluster)
     found = await asyncio.to_thread(lambda: explain(cluster, asked, repairs, network))
     if question.request is None:
         return found
@@ -83,7 +94,7 @@ async def _answered(
     return await asyncio.to_thread(lambda: through(cluster, found, str(request), by, repairs, network))
 
 
-def _on_the_way(state: State, question: _Question) -> Mapping[str, Collection[str]]:
+def on_the_way(state: State, question: Question) -> Mapping[str, Collection[str]]:
     """The namespaces to be read by node name, besides the nodes' own, sandboxes and overlays."""
     found: dict[str, set[str]] = {node.name: set() for node in state.nodes.values()}
     if state.cluster is None:
@@ -124,7 +135,8 @@ async def _repairs(context: Context, state: State, found: "Explanation") -> "Rep
     return dict(zip((node.name for node in nodes), await asyncio.gather(*map(diff, nodes)), strict=True))
 
 
-def _address(text: str) -> IPv4Address | None:
+def address(text: str) -> IPv4Address | None:
+    """The address of somebody outside, None for "". Raises UserError."""
     try:
         return IPv4Address(text) if text else None
     except ValueError:

@@ -1,5 +1,6 @@
 """Asking another node's daemon, for what only that node knows: its kernel and its tasks' output."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -14,6 +15,8 @@ from routemesh.model import Node
 
 ANSWER_TIMEOUT_S = 10.0
 MAX_LINE_BYTES = 64 * 1024
+MAX_ANSWER_LINE_BYTES = 16 * 1024 * 1024
+"""What a node saw of a connection is one line."""
 
 _MEANT_FOR = "Routemesh-Node"
 _SCHEME = "unix://"
@@ -57,15 +60,71 @@ async def lines(node: Node, path: str) -> AsyncIterator[bytes]:
             yield rest
 
 
+class Conversation:
+    """Lines to another node's daemon, and lines from it, over one request that lasts as long as both have something to say."""
+
+    def __init__(self) -> None:
+        self._said: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._answer: asyncio.Future[aiohttp.ClientResponse] = asyncio.get_running_loop().create_future()
+
+    async def say(self, line: bytes) -> None:
+        """Send a line."""
+        await self._said.put(line + b"\n")
+
+    async def hear(self) -> bytes:
+        """The next line; b"" when the other side has ended."""
+        return await (await self._answer).content.readline()
+
+    async def _lines(self) -> AsyncIterator[bytes]:
+        while (line := await self._said.get()) is not None:
+            yield line
+
+
 @asynccontextmanager
-async def _answer(node: Node, path: str, total_s: float | None, method: str = "GET") -> AsyncIterator[aiohttp.ClientResponse]:
+async def conversation(node: Node, path: str) -> AsyncIterator[Conversation]:
+    """Talk with another node's daemon; whoever leaves the block ends it. Raises Unavailable."""
+    talk = Conversation()
+
+    async def listen() -> None:
+        async with _answer(node, path, None, "POST", talk._lines()) as answer:
+            talk._answer.set_result(answer)
+            await ended.wait()
+
+    ended = asyncio.Event()
+    listening = asyncio.ensure_future(listen())
+    listening.add_done_callback(lambda task: _pass_on(task, talk._answer))
+    try:
+        yield talk
+    finally:
+        ended.set()
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
+def _pass_on(done: "asyncio.Task[None]", answer: "asyncio.Future[aiohttp.ClientResponse]") -> None:
+    """Who waits for an answer hears why there is none."""
+    failure = None if done.cancelled() else done.exception()
+    if failure is not None and not answer.done():
+        answer.set_exception(failure)
+
+
+@asynccontextmanager
+async def _answer(
+    node: Node, path: str, total_s: float | None, method: str = "GET", body: AsyncIterator[bytes] | None = None
+) -> AsyncIterator[aiohttp.ClientResponse]:
     if not node.api.startswith(_SCHEME):
         raise Unavailable(f"node {node.name} can't be asked from here: it has not said where its daemon answers")
     timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=ANSWER_TIMEOUT_S)
     try:
         async with (
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(node.api.removeprefix(_SCHEME)), timeout=timeout) as session,
-            session.request(method, f"http://routemesh{wire.PREFIX}{path}", headers={_MEANT_FOR: node.id}) as answer,
+            session.request(
+                method,
+                f"http://routemesh{wire.PREFIX}{path}",
+                headers={_MEANT_FOR: node.id},
+                data=body,
+                read_bufsize=MAX_ANSWER_LINE_BYTES,
+            ) as answer,
         ):
             if answer.status >= web.HTTPBadRequest.status_code:
                 raise wire.error(answer.status, await answer.read())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from routemesh.api import doctoring, explaining, gateway, nodes, secrets, services, snapshots, wire
+from routemesh.api import doctoring, explaining, gateway, nodes, secrets, services, snapshots, watching, wire
 from routemesh.api.context import CONTEXT, Context
 from routemesh.api.reply import error_reply
 from routemesh.errors import RoutemeshError, Unavailable
@@ -37,6 +37,7 @@ def make_app(context: Context) -> web.Application:
         snapshots.ROUTES,
         explaining.ROUTES,
         doctoring.ROUTES,
+        watching.ROUTES,
         secrets.ROUTES,
         gateway.ROUTES,
     )

@@ -1,6 +1,6 @@
 """The `routemesh` command: which subcommand is in which file, what an error looks like, the exit status.
 
-0  done      1  failed      2  wrong usage      3  something was found (routemesh diff, doctor)      130  interrupted
+0  done      1  failed      2  wrong usage      3  something was found (diff, explain, doctor, trace)      130  interrupted
 """
 
 from collections.abc import Sequence
@@ -30,6 +30,7 @@ _COMMANDS = {
     "record": "record",
     "secret": "secret",
     "service": "service",
+    "trace": "trace",
     "version": "more",
     "whoami": "more",
 }

@@ -62,18 +62,22 @@ def target(text: str) -> Target:
     return Target(node=found["node"], port=port, protocol=protocol)
 
 
-def ask(cluster: ClusterSnapshot, wanted: Target, client: str, outside: IPv4Address | None) -> Asked:
+def ask(
+    cluster: ClusterSnapshot, wanted: Target, client: str, outside: IPv4Address | None, source_port: int = SOURCE_PORT
+) -> Asked:
     """The question. `client`: an address, a node's or a task's name, each with a port if need be; "": the one that is `outside`.
+
+    `source_port`: the client's where it has none.
 
     A task may also ask a service by its name or virtual address, or another task, on a network that they share.
 
     Raises NotFound for a node, task or port that is not there, Unavailable for one that was not read.
     """
-    if (within := _within(cluster, wanted, client)) is not None:
+    if (within := _within(cluster, wanted, client, source_port)) is not None:
         return within
     node = _node(cluster, wanted.node)
     service = _service(cluster, wanted)
-    name, port = _client(client)
+    name, port = _client(client, source_port)
     address = node.addresses[0] if node.addresses else None
     if address is None:
         raise Unavailable(f"node {node.name} has no address that could be read; {'; '.join(map(str, node.unread))}")
@@ -90,14 +94,14 @@ def ask(cluster: ClusterSnapshot, wanted: Target, client: str, outside: IPv4Addr
     )
 
 
-def _within(cluster: ClusterSnapshot, wanted: Target, client: str) -> Asked | None:
+def _within(cluster: ClusterSnapshot, wanted: Target, client: str, source_port: int) -> Asked | None:
     """The question to a service or task inside of a network, whatever port it publishes; None for one to a node."""
     found = None if _is_node(cluster, wanted.node) else _ends(cluster, wanted.node)
     if found is None:
         return None
     ingress = {network.id for network in cluster.names.networks if network.name == _INGRESS}
     ends = {network: address for network, address in found.items() if network not in ingress}
-    name, port = _client(client)
+    name, port = _client(client, source_port)
     tasks = cluster.names.tasks
     asking = next((task for task in tasks if name and name in (task.name, task.netns)), None)
     if asking is None or not ends.keys() & asking.addresses.keys():
@@ -171,10 +175,10 @@ def _service(cluster: ClusterSnapshot, wanted: Target) -> NamedService | None:
     return None
 
 
-def _client(text: str) -> tuple[str, int]:
+def _client(text: str, source_port: int) -> tuple[str, int]:
     found = _CLIENT.fullmatch(text)
     if found is None or found["port"] is None:
-        return text, SOURCE_PORT
+        return text, source_port
     port = int(found["port"])
     if not 1 <= port <= _LAST_PORT:
         raise UserError(f"port {port} of client {text} is not between 1 and {_LAST_PORT}")

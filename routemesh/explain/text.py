@@ -111,14 +111,14 @@ def _steps(steps: Iterable[Step], screen: Screen, before: Step | None, indent: s
 def _step(step: Step, screen: Screen, indent: str) -> Iterator[str]:
     device = f"{step.device:<16}"
     what = screen.style(f"✗ {step.what}", "red") if step.failed else step.what
-    yield f"{indent}  {screen.style(device, 'cyan')} {what}{_became(step, screen)}"
+    yield f"{indent}  {screen.style(device, 'cyan')} {what}{became(step, screen)}"
     if step.rule:
         yield indent + " " * 19 + screen.style(screen.fit(step.rule, len(indent) + 19), "dim")
     if step.show:
         yield indent + " " * 19 + screen.style(f"$ {step.show}", "dim")
 
 
-def _became(step: Step, screen: Screen) -> str:
+def became(step: Step, screen: Screen) -> str:
     """What is new about the packet."""
     after = step.after
     ends = {"source", "destination", "protocol", "vni"} & set(step.changed)

@@ -69,7 +69,7 @@ class EventSocket:
         if protocol == socket.NETLINK_ROUTE:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROUTE_BUFFER_BYTES)
         else:
-            _attach_filter(self._socket, _ONLY_NEW_GENERATION)
+            attach_filter(self._socket, _ONLY_NEW_GENERATION)
         for group in groups:
             self._socket.setsockopt(SOL_NETLINK, _ADD_MEMBERSHIP, group)
 
@@ -173,7 +173,8 @@ class Watcher:
             _log.exception("watching the kernel failed")
 
 
-def _attach_filter(on: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
+def attach_filter(on: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
+    """Pass on to the socket only what a program of classic BPF (code, jump if so, jump if not, operand) lets through."""
     code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
     buffer = ctypes.create_string_buffer(code, len(code))
     on.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(buffer)))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from nftables import Nftables
 
+from routemesh import names
 from routemesh.errors import KernelError, RoutemeshError
 from routemesh.kernel import nftjson
 from routemesh.kernel.capabilities import has_nf_tables
@@ -83,11 +84,13 @@ def _nftables(told_by_iptables: Set[str]) -> Iterator[Item]:
     if not has_nf_tables():
         return
     with closing(Requests(protocol=NETFILTER)) as requests:
-        if not _table_names(requests):
+        tables = _table_names(requests)
+        if not tables:
             return
         chains = requests.dump(_GET_CHAIN, NETDEV)
         devices = dict(device for chain in chains for device in chain_device(chain.body))
-    left_out = {("ip", table) for table in told_by_iptables}
+    traces = {table for table in tables if table.startswith(names.TRACE_TABLE)}  # they decide nothing, and soon are gone
+    left_out = {("ip", table) for table in traces | told_by_iptables}
     yield from nftjson.parse_everything(_ruleset(), devices, left_out)
 
 

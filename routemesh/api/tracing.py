@@ -1,0 +1,133 @@
+"""`POST /trace`: a conversation with whoever traces: what is predicted, then the probe, then what all nodes saw of it.
+
+First comes an answer as of `GET /explain`, with all nodes armed; then a line says that the probe may go, or how it went where the
+asker sent it; then the nodes' observations end it. What to think of them is for the asker to say (routemesh.trace).
+"""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from aiohttp import web
+
+from routemesh.api import explaining, wire
+from routemesh.api.context import CONTEXT
+from routemesh.api.reply import number
+from routemesh.api.watching import Watcher, watchers
+from routemesh.errors import Unavailable
+from routemesh.explain.ask import Asked, ask, target
+from routemesh.explain.nouns import Explanation
+from routemesh.model import State
+from routemesh.snapshot import ClusterSnapshot
+from routemesh.trace.nouns import Probe, Sent, Wanted
+from routemesh.trace.talk import Go, Ready, Result, Watched
+from routemesh.trace.wanted import (
+    LIVE_SETTLE_S,
+    LIVE_TIMEOUT_S,
+    PORTS,
+    SETTLE_S,
+    TIMEOUT_S,
+    Asking,
+    namespaces,
+    nobody_came,
+    probe_of,
+    somebodys,
+    wanted,
+)
+
+
+def _asking(request: web.Request) -> Asking:
+    query, live = request.query, request.query.get("live") == "1"
+    return Asking(
+        target=target(query.get("target", "")),
+        client=query.get("client", ""),
+        outside=query.get("outside", ""),
+        http=query.get("http", ""),
+        host=query.get("host", ""),
+        live=live,
+        timeout_s=number(request, "timeout", float, LIVE_TIMEOUT_S if live else TIMEOUT_S),
+    )
+
+
+async def trace(request: web.Request) -> web.StreamResponse:
+    """Answer a request."""
+    context, asking = request.app[CONTEXT], _asking(request)
+    state = await context.store.snapshot()
+    port = random.choice(PORTS)
+    question = explaining.Question(asking.target, asking.client, explaining.address(asking.outside), source_port=port)
+    cluster, prediction = await explaining.predicted(context, state, question)
+    asked = ask(cluster, asking.target, asking.client, explaining.address(asking.outside), port)
+    probe, sought = probe_of(asked, asking), wanted(prediction, asked, asking)
+    done = asyncio.Event()
+    reply = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
+    async with asyncio.TaskGroup() as group:
+        try:
+            watched = _watched(state, question, prediction, sought)
+            found, absent = await watchers(group, context, list(state.nodes.values()), watched, done)
+            await reply.prepare(request)
+            ready = Ready(prediction=prediction, wanted=sought, probe=probe, unwatched=absent)
+            await reply.write(wire.encode(ready) + b"\n")
+            line = await request.content.readline()
+            if line:
+                run = _Run(cluster, prediction, asking, asked, found)
+                result = await (run.of_live() if probe is None else run.of_probe(probe, wire.parse(Go, line)))
+        finally:
+            done.set()
+    if line:
+        await reply.write(wire.encode(result) + b"\n")
+    await reply.write_eof()
+    return reply
+
+
+def _watched(state: State, question: explaining.Question, prediction: Explanation, wanted: Wanted) -> dict[str, Watched]:
+    """On each node what should be on the way, and what is predicted to be."""
+    found = explaining.on_the_way(state, question)
+    foreseen = namespaces(prediction)
+    return {name: Watched(wanted=wanted, namespaces=tuple({*spaces, *foreseen.get(name, ())})) for name, spaces in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """From the word to go to the observations."""
+
+    cluster: ClusterSnapshot
+    prediction: Explanation
+    asking: Asking
+    asked: Asked
+    watchers: Mapping[str, Watcher]
+
+    async def of_probe(self, probe: Probe, go: Go) -> Result:
+        """A probe that the asker has sent, or that a node sends."""
+        sent = go.sent
+        if sent is None:
+            sender = self.watchers.get(probe.node)
+            if sender is None:
+                return Result(error=f"nothing can be sent from {probe.node or 'outside'}: it is not watched")
+            try:
+                sent = await sender.send(probe)
+            except Unavailable as error:
+                return Result(error=str(error))
+        await asyncio.sleep(SETTLE_S)
+        return await self._collected(sent, self.asked.source.port, self.prediction)
+
+    async def of_live(self) -> Result:
+        """The first connection that comes to the asked node, with a prediction of its own."""
+        from routemesh.explain.answer import explain
+
+        entry = self.watchers.get(self.asked.target.node)
+        if entry is None:
+            return Result(error=f"{self.asked.target.node}, where it would come in, is not watched")
+        seen = await entry.first(self.asking.timeout_s)
+        if seen is None:
+            return Result(error=nobody_came(self.asking))
+        await asyncio.sleep(LIVE_SETTLE_S)
+        source = seen.headers.source
+        asked = ask(self.cluster, self.asking.target, source, None)
+        prediction = await asyncio.to_thread(explain, self.cluster, replace(asked, client=self.asked.client))
+        sent = somebodys(seen)
+        return await self._collected(sent, seen.port, prediction)
+
+    async def _collected(self, sent: Sent, port: int, prediction: Explanation) -> Result:
+        found = await asyncio.gather(*(watcher.collect(port) for watcher in self.watchers.values()))
+        return Result(prediction=prediction, observations=tuple(found), sent=sent)

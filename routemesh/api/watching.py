@@ -1,0 +1,216 @@
+"""`POST /nodes/REF/watch`: a conversation with one node's daemon, which watches a connection there for as long as it lasts.
+
+Both sides send lines of JSON: first what to watch, answered when all is armed; then orders, each answered; the request's end, a
+broken connection or the daemon's own end take everything away again. Nothing is left for anybody to clean up.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+from aiohttp import web
+
+from routemesh.api import peer, wire
+from routemesh.api.context import CONTEXT, Context
+from routemesh.decide import admit
+from routemesh.errors import NotFound, RoutemeshError, Unavailable
+from routemesh.kernel.sender import send
+from routemesh.kernel.watch import Watch, paths_of
+from routemesh.model import Node
+from routemesh.trace.nouns import Observation, Probe, Seen, Sent
+from routemesh.trace.talk import Order, Told, Watched
+
+SILENCE_S = 30.0
+"""A node that is asked to arm, send or collect and says nothing for so long has failed."""
+_MOST_S = 3600.0
+
+
+class Watcher(Protocol):
+    """A node's watch, here or elsewhere. Methods raise Unavailable."""
+
+    async def send(self, probe: Probe) -> Sent:
+        """Send a probe from a namespace of the node."""
+        ...
+
+    async def first(self, within_s: float) -> Seen | None:
+        """The first packet that is seen of a connection, None where none comes in time."""
+        ...
+
+    async def collect(self, port: int) -> Observation:
+        """What was seen of the connection from that port; then the watch is over."""
+        ...
+
+
+class Here:
+    """The watch of this daemon's own node."""
+
+    def __init__(self, paths: Mapping[str, Path], watch: Watch) -> None:
+        self._paths, self._watch = paths, watch
+
+    async def send(self, probe: Probe) -> Sent:
+        """As Watcher."""
+        path = self._paths.get(probe.namespace)
+        if path is None:
+            raise NotFound(f"there is no namespace {probe.namespace} on this node to send from")
+        return await asyncio.to_thread(send, probe, path)
+
+    async def first(self, within_s: float) -> Seen | None:
+        """As Watcher."""
+        loop, ready = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._watch.fileno(), ready.set)
+        try:
+            async with asyncio.timeout(within_s):
+                while True:
+                    await ready.wait()
+                    ready.clear()
+                    for seen in self._watch.look():
+                        if seen.opens:
+                            return seen
+        except TimeoutError:
+            return None
+        finally:
+            loop.remove_reader(self._watch.fileno())
+
+    async def collect(self, port: int) -> Observation:
+        """As Watcher."""
+        return await asyncio.to_thread(self._collect, port)
+
+    def _collect(self, port: int) -> Observation:
+        try:
+            return self._watch.collect(port)
+        finally:
+            self._watch.close()
+
+
+@asynccontextmanager
+async def here(context: Context, node: Node, watched: Watched) -> AsyncIterator[Watcher]:
+    """Watch in this daemon's node while the block runs."""
+    own, directory = context.own_netns, context.netns_directory
+    paths = await asyncio.to_thread(paths_of, directory, own, watched.namespaces)
+    arming = asyncio.ensure_future(asyncio.to_thread(Watch, node.name, paths, watched.wanted))
+    try:
+        yield Here(paths, await asyncio.shield(arming))
+    finally:
+        watch = await arming
+        await asyncio.to_thread(watch.close)
+
+
+class There:
+    """The watch of another node, through its daemon."""
+
+    def __init__(self, node: Node, talk: peer.Conversation) -> None:
+        self._node, self._talk = node, talk
+
+    async def send(self, probe: Probe) -> Sent:
+        """As Watcher."""
+        found = (await self._ask(Order(kind="send", probe=probe), SILENCE_S + probe.timeout_s)).sent
+        assert found is not None
+        return found
+
+    async def first(self, within_s: float) -> Seen | None:
+        """As Watcher."""
+        return (await self._ask(Order(kind="first", within_s=within_s), SILENCE_S + within_s)).seen
+
+    async def collect(self, port: int) -> Observation:
+        """As Watcher."""
+        found = (await self._ask(Order(kind="collect", port=port), SILENCE_S)).observation
+        assert found is not None
+        return found
+
+    async def _ask(self, order: Order, within_s: float) -> Told:
+        return await _heard(self._node, self._talk, order, within_s)
+
+
+@asynccontextmanager
+async def there(node: Node, watched: Watched) -> AsyncIterator[Watcher]:
+    """Watch in another daemon's node while the block runs."""
+    async with peer.conversation(node, f"/nodes/{node.id}/watch") as talk:
+        await _heard(node, talk, watched, SILENCE_S)
+        yield There(node, talk)
+
+
+async def _heard(node: Node, talk: peer.Conversation, said: object, within_s: float) -> Told:
+    try:
+        async with asyncio.timeout(within_s):
+            await talk.say(wire.encode(said))
+            line = await talk.hear()
+    except TimeoutError:
+        raise Unavailable(f"node {node.name}'s daemon said nothing for {within_s:.0f} s") from None
+    if not line:
+        raise Unavailable(f"node {node.name}'s daemon went away while it watched")
+    told = wire.decode(Told, line)
+    if told.error:
+        raise Unavailable(f"{node.name}: {told.error}")
+    return told
+
+
+async def watchers(
+    group: "asyncio.TaskGroup", context: Context, nodes: Collection[Node], watched: Mapping[str, Watched], done: asyncio.Event
+) -> tuple[dict[str, Watcher], dict[str, str]]:
+    """A watcher of every node that can be watched by its name, and why others can't. All end with `done`."""
+    loop = asyncio.get_running_loop()
+    armed: dict[str, asyncio.Future[Watcher | RoutemeshError]] = {node.name: loop.create_future() for node in nodes}
+
+    async def keep(node: Node) -> None:
+        what = watched[node.name]
+        try:
+            async with here(context, node, what) if node.id == context.node_id else there(node, what) as watcher:
+                armed[node.name].set_result(watcher)
+                await done.wait()
+        except RoutemeshError as error:
+            if not armed[node.name].done():
+                armed[node.name].set_result(error)
+
+    for node in nodes:
+        group.create_task(keep(node))
+    found = {name: await future for name, future in armed.items()}
+    absent = {name: str(each) for name, each in found.items() if isinstance(each, RoutemeshError)}
+    return {name: each for name, each in found.items() if not isinstance(each, RoutemeshError)}, absent
+
+
+# --- the other side -----------------------------------------------------------------------------------------------
+
+
+async def _watch(request: web.Request) -> web.StreamResponse:
+    context = request.app[CONTEXT]
+    node = admit.find_node(await context.store.snapshot(), request.match_info["ref"])
+    if not peer.is_here(request, context, node):
+        raise Unavailable(f"{node.name} is another node; its own daemon watches there")
+    watched = wire.parse(Watched, await request.content.readline())
+    async with here(context, node, watched) as watcher:
+        reply = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
+        await reply.prepare(request)
+        await reply.write(wire.encode(Told()) + b"\n")
+        while line := await request.content.readline():
+            await reply.write(wire.encode(await _carried_out(watcher, wire.parse(Order, line))) + b"\n")
+    await reply.write_eof()
+    return reply
+
+
+async def _carried_out(watcher: Watcher, order: Order) -> Told:
+    try:
+        match order.kind:
+            case "send":
+                assert order.probe is not None
+                return Told(sent=await watcher.send(order.probe))
+            case "first":
+                return Told(seen=await watcher.first(min(order.within_s, _MOST_S)))
+            case "collect":
+                return Told(observation=await watcher.collect(order.port))
+    except RoutemeshError as error:
+        return Told(error=str(error))
+
+
+async def _trace(request: web.Request) -> web.StreamResponse:
+    """See api.tracing, which loads what it needs when first asked for."""
+    from routemesh.api.tracing import trace
+
+    return await trace(request)
+
+
+ROUTES = (
+    web.post(f"{wire.PREFIX}/nodes/{{ref}}/watch", _watch),
+    web.post(f"{wire.PREFIX}/trace", _trace),
+)

@@ -1,0 +1,131 @@
+"""`routemesh trace [CLIENT] NODE:PORT[/udp]`: a real packet's way, beside the one that `explain` predicts.
+
+Daemons watch; a client outside is the lab's, whose probe is sent from here. Nodes of a lab whose daemons are silent are watched
+from here too.
+"""
+
+import shutil
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+from routemesh.cli.host import Host
+from routemesh.cli.output import is_terminal
+from routemesh.errors import Unavailable, UserError
+
+if TYPE_CHECKING:
+    from routemesh.api.client import Conversation
+    from routemesh.lab.find import Lab
+    from routemesh.trace.nouns import Trace, Traced
+    from routemesh.trace.talk import Ready
+
+_MOST_WORDS = 2
+
+
+@click.command("trace")
+@click.option("--http", metavar="[HOST]/PATH", default="", help="Ask for a page, of HOST if it is named.")
+@click.option("--live", is_flag=True, help="Send nothing: wait for somebody's connection.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+              help="How long to wait for the answer (2), or with --live for a connection (60).")  # fmt: skip
+@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", help="How to print it.")
+@click.argument("question", nargs=-1, required=True, metavar="[CLIENT] NODE:PORT[/udp]")
+@click.pass_obj
+def trace(host: Host, question: tuple[str, ...], http: str, live: bool, timeout: float | None, format_: str) -> None:
+    """Send a real connection or datagram, watch it in every namespace on its way, and hold that against what is predicted.
+
+    CLIENT, who asks NODE, is said as for explain. Everything that is added to watch is gone afterwards, also if interrupted.
+
+    \b
+    Exit status: 0 it arrives as predicted, 3 it does not arrive, or not as predicted, 1 it can't be told.
+    """
+    if len(question) > _MOST_WORDS:
+        raise click.UsageError(f"got {len(question)} words, but a question is [CLIENT] NODE:PORT[/udp]")
+    if http and live:
+        raise click.UsageError("--live sends nothing, so there is no --http")
+    wanted, client = question[-1], question[0] if len(question) == _MOST_WORDS else ""
+    name, slash, path = http.partition("/")
+    if http and not slash:
+        raise click.UsageError(f"{http} is no [HOST]/PATH; / is one")
+    query = {"client": client, "http": slash + path, "host": name, "live": str(int(live))}
+    found = _traced(host, wanted, query if timeout is None else {**query, "timeout": str(timeout)})
+    click.echo(_printed(found, format_), nl=False)
+    if found.status:
+        raise click.exceptions.Exit(found.status)
+
+
+def _traced(host: Host, wanted: str, query: Mapping[str, str]) -> "Trace":
+    """By the daemons; in a lab without them, if one is silent."""
+    from routemesh.lab import find
+    from routemesh.trace.compare import compare
+    from routemesh.trace.talk import Ready
+
+    socket = host.socket()
+    lab = next((lab for lab in find.running_labs() if socket.is_relative_to(lab.directory)), None)
+    outside = "" if lab is None else str(lab.client)
+    try:
+        with host.client().trace(wanted, outside=outside, **query) as talk:
+            ready = talk.hear(Ready)
+            if lab is None or not ready.unwatched:
+                unwatched = [f"{name} ({why})" for name, why in ready.unwatched.items()]
+                return compare(_by_daemons(talk, lab, ready), unwatched)
+    except Unavailable:
+        if lab is None or not _has_silent_nodes(host):
+            raise
+    return _in_lab(host, lab, wanted, query)
+
+
+def _by_daemons(talk: "Conversation", lab: "Lab | None", ready: "Ready") -> "Traced":
+    """Send the probe if it comes from outside, which is the lab's client; or let it be sent."""
+    from routemesh.lab import topology
+    from routemesh.trace.nouns import Traced
+    from routemesh.trace.talk import Go, Result
+
+    sent = None
+    if ready.probe is not None and not ready.probe.node and lab is not None:
+        from routemesh.kernel.sender import send
+
+        sent = send(ready.probe, lab.netns(topology.CLIENT))
+    talk.say(Go(sent=sent))
+    result = talk.hear(Result)
+    if result.error or result.sent is None or result.prediction is None:
+        raise UserError(result.error or "the daemon told nothing")
+    return Traced(result.prediction, result.sent, result.observations)
+
+
+def _has_silent_nodes(host: Host) -> bool:
+    return any(node.absent for node in host.client().snapshot().names.nodes)
+
+
+def _in_lab(host: Host, lab: "Lab", wanted: str, query: Mapping[str, str]) -> "Trace":
+    from routemesh.explain.ask import target
+    from routemesh.lab import direct, tracing
+    from routemesh.trace.compare import compare
+    from routemesh.trace.wanted import LIVE_TIMEOUT_S, TIMEOUT_S, Asking
+
+    live, asked = query["live"] == "1", target(wanted)
+    asking = Asking(
+        target=asked,
+        client=query["client"],
+        outside=str(lab.client),
+        http=query["http"],
+        host=query["host"],
+        live=live,
+        timeout_s=float(query.get("timeout", LIVE_TIMEOUT_S if live else TIMEOUT_S)),
+    )
+    cluster = direct.with_silent_nodes(host.client().snapshot([(asked.protocol, asked.port)]), lab)
+    found = tracing.trace(cluster, lab, asking)
+    dark = [f"{node.name} ({node.absent})" for node in cluster.names.nodes if node.absent]
+    return compare(found, dark)
+
+
+def _printed(found: "Trace", format_: str) -> str:
+    if format_ == "json":
+        import msgspec
+
+        return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
+    from routemesh.explain.text import Screen
+    from routemesh.trace.text import text
+
+    width = shutil.get_terminal_size().columns if is_terminal() else 0
+    return text(found, Screen(colour=is_terminal(), width=width))

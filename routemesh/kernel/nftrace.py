@@ -1,0 +1,222 @@
+"""What nftables does with the packets of one connection in a namespace: its own trace, made by a table that is there meanwhile.
+
+The table belongs to the netlink socket that makes it (flags owner, Linux 5.12): nobody else can change it, and the kernel removes
+it when the socket is closed, also when its process is killed. Its rules match the wanted packets alone and only set their trace
+bit, which the kernel takes off where a packet leaves the namespace. Chains that are empty, first and last at each hook, tell that
+the packet came to a hook and that it got through.
+Source: nft(8) on meta nftrace; include/uapi/linux/netfilter/nf_tables.h (nft_trace_attributes); net/netfilter/nf_tables_trace.c.
+"""
+
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import NamedTuple
+
+from nftables import Nftables
+
+from routemesh import names
+from routemesh.errors import KernelError
+from routemesh.kernel.netfilter import NETFILTER
+from routemesh.kernel.netlink import BUFFER_BYTES, SOL_NETLINK, Attributes, as_text, parse, replies
+from routemesh.kernel.packets import Parsed
+from routemesh.kernel.packets import parse as parse_packet
+from routemesh.model import VXLAN_PORT
+from routemesh.trace.nouns import How, Seen, Wanted
+
+_ADD_MEMBERSHIP, _TRACE_GROUP = 1, 9
+_RECEIVE_BUFFER_FORCE, _BUFFER_BYTES = 33, 4 << 20
+_TRACE_MESSAGE = 10 << 8 | 17
+_GENERIC_HEADER_BYTES = 4
+_TABLE, _CHAIN, _HANDLE, _VERDICT, _ID, _NETWORK, _TRANSPORT, _IN, _OUT, _MARK, _FAMILY, _POLICY = (
+    1,
+    2,
+    3,
+    5,
+    6,
+    8,
+    9,
+    10,
+    12,
+    14,
+    15,
+    16,
+)
+_VERDICT_CODE, _VERDICT_CHAIN = 1, 2
+_VERDICTS: Mapping[int, str] = {
+    0: "drop", 1: "accept", 2: "stolen", 3: "queue", -1: "continue", -2: "break", -3: "jump", -4: "goto", -5: "return"
+}  # fmt: skip
+_FAMILIES: Mapping[int, str] = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
+_FIRST, _LAST = -1_000_000, 1_000_000
+_CARRIED_PORT_BITS = (8 + 8 + 14 + 20) * 8
+"""From a tunnel's UDP header to the ports of what it carries: UDP, VXLAN, Ethernet and IP headers."""
+_RULE = re.compile(r"\t\t(?P<text>.*) # handle (?P<handle>\d+)")
+
+
+class _Event(NamedTuple):
+    """A message of the kernel, with a number in place of the rule's text."""
+
+    device: str
+    family: str
+    table: str
+    chain: str
+    handle: int
+    verdict: str
+    packet: Parsed
+
+
+class NfTrace:
+    """The trace of what is `wanted` in the calling thread's namespace, under a name that ends in `tag`.
+
+    Raises KernelError where the kernel makes no such table, OSError where it gives no socket.
+    """
+
+    def __init__(self, wanted: Wanted, tag: str) -> None:
+        self._wanted = wanted
+        self._links = dict(socket.if_nameindex())
+        self._events: list[_Event] = []
+        self._packets: dict[bytes, tuple[str, Parsed]] = {}
+        self._table = f"{names.TRACE_TABLE}{tag}"
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETFILTER)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, _BUFFER_BYTES)
+            self._socket.bind((0, 0))
+            self._socket.setsockopt(SOL_NETLINK, _ADD_MEMBERSHIP, _TRACE_GROUP)
+            self._library = Nftables()
+            code, _, error = self._library.cmd(_ruleset(self._table, wanted))
+        except BaseException:
+            self._socket.close()
+            raise
+        if code != 0:
+            self.close()
+            raise KernelError(f"nft add table ip {self._table}", error.strip() or "libnftables gave no reason")
+
+    def fileno(self) -> int:
+        """The file descriptor to wait on."""
+        return self._socket.fileno()
+
+    def drain(self) -> None:
+        """Keep what came since the last look. Raises OSError with ENOBUFS when there was more than the socket could hold."""
+        while True:
+            try:
+                data = self._socket.recv(BUFFER_BYTES)
+            except BlockingIOError:
+                return
+            for message in replies(data):
+                if message.kind == _TRACE_MESSAGE:
+                    event = self._event(parse(message.body, _GENERIC_HEADER_BYTES))
+                    self._events += [] if event is None else [event]
+
+    def seen(self, namespace: str) -> Iterator[Seen]:
+        """What was kept, in order, without times."""
+        texts = self._rules()
+        for event in self._events:
+            hook = event.table == self._table
+            if (hook and event.chain.endswith("-trace")) or (not event.handle and event.verdict == "continue"):
+                continue
+            how: How = "hook" if hook else "rule"
+            packet = event.packet
+            chain = f"{event.family} {event.table} {event.chain}"
+            yield Seen(
+                namespace=namespace,
+                device=event.device,
+                at=0.0,
+                how=how,
+                headers=packet.headers,
+                flags=packet.flags,
+                back=packet.back,
+                first=packet.first,
+                identity=packet.identity,
+                port=packet.port,
+                chain=event.chain.replace("-", " ") if hook else chain,
+                rule=texts.get((chain, event.handle), "policy" if not event.handle else f"rule {event.handle}"),
+                verdict=event.verdict,
+            )
+
+    def close(self) -> None:
+        """Take the table away, with the sockets."""
+        self._socket.close()
+        del self._library
+
+    def _event(self, found: Attributes) -> _Event | None:
+        packet = self._packet(found)
+        if packet is None:
+            return None
+        verdict = parse(found.get(_VERDICT, b""))
+        number = int.from_bytes(verdict.get(_VERDICT_CODE, found.get(_POLICY, b"")), "big", signed=True)
+        target = as_text(verdict[_VERDICT_CHAIN]) if _VERDICT_CHAIN in verdict else ""
+        return _Event(
+            device=packet[0],
+            family=_FAMILIES.get(int.from_bytes(found.get(_FAMILY, b""), "big"), ""),
+            table=as_text(found.get(_TABLE, b"")),
+            chain=as_text(found.get(_CHAIN, b"")),
+            handle=int.from_bytes(found.get(_HANDLE, b""), "big"),
+            verdict=f"{_VERDICTS.get(number, str(number))} {target}".rstrip(),
+            packet=packet[1],
+        )
+
+    def _packet(self, found: Attributes) -> tuple[str, Parsed] | None:
+        """The device and the packet: the kernel tells of them once in a chain, and then only the packet's number."""
+        number = found.get(_ID, b"")
+        if _NETWORK not in found:
+            return self._packets.get(number)
+        packet = parse_packet(found[_NETWORK] + found.get(_TRANSPORT, b""), self._wanted)
+        if packet is None:
+            return None
+        mark = int.from_bytes(found.get(_MARK, b""), "big")
+        index = int.from_bytes(found.get(_IN, found.get(_OUT, b"")), "big")
+        packet = packet._replace(headers=replace(packet.headers, mark=mark))
+        self._packets[number] = self._links.get(index, ""), packet
+        return self._packets[number]
+
+    def _rules(self) -> dict[tuple[str, int], str]:
+        """The texts of all rules of the chains that were met, by chain and handle."""
+        self._library.set_handle_output(True)
+        self._library.set_stateless_output(True)
+        self._library.set_terse_output(True)
+        found: dict[tuple[str, int], str] = {}
+        for family, table in dict.fromkeys((event.family, event.table) for event in self._events if event.table != self._table):
+            with suppress(ValueError):
+                _, listed, _ = self._library.cmd(f"list table {family} {table}")
+                found |= _texts(family, table, listed)
+        return found
+
+
+def _texts(family: str, table: str, listed: str) -> Iterator[tuple[tuple[str, int], str]]:
+    chain = ""
+    for line in listed.splitlines():
+        if line.startswith("\tchain "):
+            chain = line.split()[1]
+        elif rule := _RULE.fullmatch(line):
+            yield (f"{family} {table} {chain}", int(rule["handle"])), rule["text"]
+
+
+def _ruleset(table: str, wanted: Wanted) -> str:
+    """The table; its rules are before all others at the two hooks where a packet begins."""
+    ports = "{ " + ", ".join(map(str, wanted.ports)) + " }"
+    there, back = (f"meta l4proto {wanted.protocol}",) * 2
+    if wanted.sources:
+        sources = "{ " + ", ".join(wanted.sources) + " }"
+        there, back = f"{there} ip saddr {sources}", f"{back} ip daddr {sources}"
+    if wanted.port:
+        there, back = f"{there} th sport {wanted.port}", f"{back} th dport {wanted.port}"
+    elif wanted.protocol == "tcp":
+        there, back = f"{there} tcp flags & syn == syn", f"{back} tcp flags & syn == syn"
+    first, second = (f"@th,{bits},16" for bits in (_CARRIED_PORT_BITS, _CARRIED_PORT_BITS + 16))
+    client, tunnel = f" {wanted.port}" if wanted.port else "", f"udp dport {VXLAN_PORT}"
+    matches = (
+        f"{there} th dport {ports}",
+        f"{back} th sport {ports}",
+        f"{tunnel} {second} {ports}" + f" {first}{client}" * bool(client),
+        f"{tunnel} {first} {ports}" + f" {second}{client}" * bool(client),
+    )
+    lines = [f"table ip {table} {{", "flags owner"]
+    for hook in ("prerouting", "output"):
+        lines += [f"chain {hook}-trace {{ type filter hook {hook} priority {_FIRST}; policy accept;"]
+        lines += [*(f"{match} meta nftrace set 1" for match in matches), "}"]
+    for hook in _HOOKS:
+        for edge, priority in (("begins", _FIRST + 1), ("ends", _LAST)):
+            lines.append(f"chain {hook}-{edge} {{ type filter hook {hook} priority {priority}; policy accept; }}")
+    return "\n".join([*lines, "}"])

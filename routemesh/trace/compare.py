@@ -1,0 +1,198 @@
+"""What was seen beside what was predicted. PURE."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from routemesh.explain.nouns import Explanation, Step, Way
+from routemesh.trace.nouns import VERSION, Hop, Observation, Sent, Trace, Traced, Where
+from routemesh.trace.story import Sighting, Story, shown
+
+_MOST_STRAYS = 12
+
+
+def compare(traced: Traced, unwatched: Sequence[str] = ()) -> Trace:
+    """Which of the predicted ways the packet took, what was seen of every step, and whether the two agree."""
+    prediction, sent, kept = traced.prediction, traced.sent, traced.observations
+    story = Story(kept)
+    numbers = range(len(prediction.ways))
+    hops = [_hops(way, story, sent.at) for way in prediction.ways]
+    way = max(numbers, key=lambda number: _fit(prediction.ways[number], hops[number], sent), default=-1)
+    taken = hops[way] if way >= 0 else ()
+    steps = _steps(prediction.ways[way]) if way >= 0 else ()
+    turn = len(prediction.ways[way].there) if way >= 0 else 0
+    last, lost = _last(steps, taken, story, sent.at, turn), _lost(steps, taken)
+    arrives = sent.outcome == "answered" or (sent.outcome == "live" and bool(taken) and taken[-1].mark == "seen")
+    predicted = way >= 0 and prediction.ways[way].arrives
+    strays = tuple(_strays(prediction, steps, story, sent.at))
+    beyond = not predicted and any(_after(stray, last) for stray in strays)
+    agrees = way >= 0 and arrives == predicted and lost is None and not beyond
+    found = Trace(
+        version=VERSION,
+        prediction=prediction,
+        way=way,
+        sent=sent,
+        hops=taken,
+        agrees=agrees,
+        arrives=arrives,
+        verdict="",
+        last=last,
+        lost=lost,
+        drops=tuple(dict.fromkeys(_drops(story))),
+        strays=strays,
+        observations=kept,
+        notes=tuple(_notes(kept)),
+        unwatched_nodes=tuple(unwatched),
+    )
+    return replace(found, verdict=_verdict(found))
+
+
+def _steps(way: Way) -> tuple[Step, ...]:
+    return (*way.there, *way.back)
+
+
+def _hops(way: Way, story: Story, start: float) -> tuple[Hop, ...]:
+    """What was seen of a way's steps. One that nothing shows was passed if a later one was seen, unless its rule would tell."""
+    found: list[Hop] = []
+    for number, step in enumerate(_steps(way)):
+        if not story.watched(step.node, step.namespace):
+            found.append(Hop(step=number, mark="unwatched"))
+            continue
+        seen = story.evidence(step, back=number >= len(way.there))
+        if seen is None:
+            found.append(Hop(step=number, mark="missing"))
+        else:
+            found.append(Hop(step=number, mark="seen", evidence=shown(seen), at_s=seen.at - start))
+    reached = max((hop.step for hop in found if hop.mark == "seen"), default=-1)
+    steps = _steps(way)
+    return tuple(
+        replace(hop, mark="passed")
+        if hop.mark == "missing" and hop.step < reached and not _tells(steps[hop.step], story)
+        else hop
+        for hop in found
+    )
+
+
+def _tells(step: Step, story: Story) -> bool:
+    """Whether a rule would have been traced if the packet had met it."""
+    if step.kind not in ("rule", "element") or "nft " not in step.show or " bridge " in step.show or " netdev " in step.show:
+        return False
+    return any(seen.how == "hook" for back in (False, True) for seen in story.at(step.node, step.namespace, back=back))
+
+
+def _fit(way: Way, hops: Sequence[Hop], sent: Sent) -> tuple[int, int, bool]:
+    seen = [hop.step < len(way.there) for hop in hops if hop.mark == "seen"]
+    return sum(seen), len(seen), way.arrives == (sent.outcome == "answered")
+
+
+def _last(steps: Sequence[Step], hops: Sequence[Hop], story: Story, start: float, turn: int) -> Where | None:
+    """Where it was seen last of its way, with the hook in which it got stuck, if it did."""
+    lost = next((steps[hop.step] for hop in hops if hop.mark == "missing"), None)
+    number = len(steps) if lost is None else steps.index(lost)
+    hop = next((hop for hop in reversed(hops) if hop.mark == "seen"), None)
+    near = None if lost is None else story.latest(lost, back=number >= turn)
+    if near is not None and lost is not None and (hop is None or hop.step < number):
+        where = Where(
+            node=lost.node, namespace=lost.namespace, place=lost.place, device=near.device, what=shown(near), at_s=near.at - start
+        )
+    elif hop is not None:
+        where = _where(steps[hop.step], hop, hop.evidence)
+    else:
+        return None
+    stuck = story.stuck(where.node, where.namespace, (where.at_s or 0.0) + start)
+    return replace(where, what=f"{where.what}; it came to hook {stuck}, but not out of it") if stuck else where
+
+
+def _lost(steps: Sequence[Step], hops: Sequence[Hop]) -> Where | None:
+    hop = next((hop for hop in hops if hop.mark == "missing"), None)
+    return None if hop is None else _where(steps[hop.step], hop, steps[hop.step].what)
+
+
+def _where(step: Step, hop: Hop, what: str) -> Where:
+    return Where(node=step.node, namespace=step.namespace, place=step.place, device=step.device, what=what, at_s=hop.at_s)
+
+
+def _strays(prediction: Explanation, steps: Sequence[Step], story: Story, start: float) -> Iterator[Where]:
+    """Where links carried the packet, though its way leads through no such namespace; each once."""
+    expected = {(step.node, step.namespace) for step in steps}
+    expected |= {(prediction.question.client_node, prediction.question.client_namespace)}
+    names = {(step.node, step.namespace): step.place for way in prediction.ways for step in _steps(way)}
+    found: dict[tuple[str, str, str, bool], Sighting] = {}
+    for sighting in story.everything():
+        place = (sighting.node, sighting.seen.namespace)
+        if sighting.seen.how in ("in", "out") and not sighting.seen.elsewhere and place not in expected:
+            found.setdefault((*place, sighting.seen.device, sighting.seen.back), sighting)
+    for node, seen in list(found.values())[:_MOST_STRAYS]:
+        called = names.get((node, seen.namespace), f"{node}: {seen.namespace}" if seen.namespace else node)
+        yield Where(node=node, namespace=seen.namespace, place=called, device=seen.device, what=shown(seen), at_s=seen.at - start)
+
+
+def _after(stray: Where, last: Where | None) -> bool:
+    return last is None or last.at_s is None or (stray.at_s or 0.0) > last.at_s
+
+
+def _drops(story: Story) -> Iterator[str]:
+    for node, seen in story.everything():
+        if seen.how == "rule" and seen.verdict == "drop":
+            yield f"{node}{f' {seen.namespace}' if seen.namespace else ''}: {seen.chain}: {seen.rule}"
+
+
+def _notes(observations: Iterable[Observation]) -> Iterator[str]:
+    for each in observations:
+        yield from (f"{each.node}: {why}" for why in each.unwatched)
+        if each.lost:
+            yield f"{each.node}: there was more to see than could be kept"
+
+
+# --- the verdict --------------------------------------------------------------------------------------------------
+
+
+def _verdict(found: Trace) -> str:
+    asked = found.prediction.question
+    port = f"{asked.node}:{asked.port}/{asked.protocol}"
+    if found.way < 0:
+        return f"{port}: no way is predicted; {found.sent.what}"
+    way = found.prediction.ways[found.way]
+    if found.agrees and found.arrives:
+        who = way.task or way.node
+        took = "" if found.sent.outcome == "live" else f" in {milliseconds(found.sent.took_s)}"
+        return f"{port} reached {who} and the answer came back{took}, as predicted"
+    if found.agrees:
+        return f"{port} fails as predicted: it {way.end}"
+    return f"{port}: NOT AS PREDICTED: {_happened(found, way)}; predicted was that it {way.end}"
+
+
+def _happened(found: Trace, way: Way) -> str:
+    """What was seen instead, in one sentence."""
+    parts = []
+    if found.arrives and not way.arrives:
+        parts.append(f"{found.sent.what}")
+    if found.drops:
+        parts.append(f"dropped by {found.drops[0]}")
+    if found.last is None:
+        parts.append("it was seen nowhere")
+    elif found.lost is not None and not (found.arrives and found.last.at_s is not None and _skipped(found)):
+        parts.append(f"last seen in {at(found.last)}, not seen in {at(found.lost)}")
+    elif found.lost is not None:
+        parts.append(f"{found.lost.what} did not happen in {found.lost.place}")
+    elif not found.arrives and way.arrives:
+        parts.append(f"it was seen on all of its way, but {found.sent.what}")
+    elif found.strays and not way.arrives:
+        parts.append(f"it went on to {at(found.strays[0])}")
+    return ", ".join(parts)
+
+
+def _skipped(found: Trace) -> bool:
+    """Whether it was seen after what is missing."""
+    missing = next(hop.step for hop in found.hops if hop.mark == "missing")
+    return any(hop.mark == "seen" and hop.step > missing for hop in found.hops)
+
+
+def at(where: Where) -> str:
+    """A place with its device and time."""
+    when = "" if where.at_s is None else f" after {milliseconds(where.at_s)}"
+    return f"{where.place}{f' {where.device}' if where.device else ''}{when}"
+
+
+def milliseconds(seconds: float) -> str:
+    """A time for people."""
+    return f"{seconds * 1000:.3f} ms" if abs(seconds) < 0.1 else f"{seconds:.2f} s"

@@ -1,0 +1,111 @@
+"""What all nodes saw of a connection's first packets, and which of it shows a predicted step. PURE."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from routemesh.explain.nouns import Headers, Step
+from routemesh.trace.nouns import Observation, Seen
+
+_RULES = ("rule", "element")
+_ROUTED = ("forward begins", "input begins", "output begins")
+_BEGINS = " begins"
+_A_MOMENT_S = 1e-6
+_ONWARD = "bridge "
+_UNTRACED = ("nft list chain bridge ", "nft list chain netdev ", "iptables-legacy ")
+"""What shows the rules that a trace of nftables does not reach in time, or not at all."""
+
+
+class Sighting(NamedTuple):
+    """Something that a node saw."""
+
+    node: str
+    seen: Seen
+
+
+class Story:
+    """The first packets of both directions, node by node, in the order in which each node saw them."""
+
+    def __init__(self, observations: Iterable[Observation]) -> None:
+        self._by_place: dict[tuple[str, str, bool], list[Seen]] = {}
+        self._watched: set[tuple[str, str]] = set()
+        for observation in observations:
+            self._watched |= {(observation.node, namespace) for namespace in observation.namespaces}
+            for seen in observation.seen:
+                if seen.first:
+                    self._by_place.setdefault((observation.node, seen.namespace, seen.back), []).append(seen)
+
+    def watched(self, node: str, namespace: str) -> bool:
+        """Whether anybody looked there."""
+        return (node, namespace) in self._watched
+
+    def at(self, node: str, namespace: str, *, back: bool) -> Sequence[Seen]:
+        """What was seen in a namespace."""
+        return self._by_place.get((node, namespace, back), ())
+
+    def stuck(self, node: str, namespace: str, since: float) -> str:
+        """The hook that the last packet which was seen there came to and did not get out of, "" for none."""
+        found = [*self.at(node, namespace, back=False), *self.at(node, namespace, back=True)]
+        hooks = [seen.chain for seen in found if seen.how == "hook" and seen.at >= since - _A_MOMENT_S]
+        return hooks[-1].removesuffix(_BEGINS) if hooks and hooks[-1].endswith(_BEGINS) else ""
+
+    def everything(self) -> Iterator[Sighting]:
+        """All of it."""
+        yield from (Sighting(node, seen) for (node, _, _), found in self._by_place.items() for seen in found)
+
+    def evidence(self, step: Step, *, back: bool) -> Seen | None:
+        """What shows that the packet was at this step; a rule that can be traced shows itself."""
+        found = self.at(step.node, step.namespace, back=back)
+        fitting = [seen for seen in found if same(seen.headers, step.before) or same(seen.headers, step.after)]
+        if step.kind in _RULES:
+            of_chain = [seen for seen in fitting if seen.how == "rule" and _chain(seen) == _chain_of(step)]
+            traced = any(seen.how == "hook" for seen in found) and not any(word in step.show for word in _UNTRACED)
+            if of_chain or traced:
+                return next((seen for seen in of_chain if same(seen.headers, step.before)), None)
+        if step.kind == "route" and (hooks := [seen for seen in fitting if seen.how == "hook" and seen.chain in _ROUTED]):
+            return hooks[0]
+        links = [seen for seen in fitting if seen.how in ("in", "out") and seen.device == step.device]
+        if step.what.startswith(_ONWARD):
+            return next(iter(links), None)  # that it came to the bridge shows nothing of where it went
+        return next(iter(links or fitting), None)
+
+    def latest(self, step: Step, *, back: bool) -> Seen | None:
+        """The last that was seen of a packet as it comes to this step, in its namespace."""
+        return next(
+            (seen for seen in reversed(self.at(step.node, step.namespace, back=back)) if same(seen.headers, step.before)), None
+        )
+
+
+def same(seen: Headers, predicted: Headers) -> bool:
+    """Whether they may be of one packet. A tunnel's source port and the MACs are not compared."""
+    if (seen.protocol, seen.vni) != (predicted.protocol, predicted.vni):
+        return False
+    if seen.vni:
+        return _address(seen.source) == _address(predicted.source) and _address(seen.destination) == _address(
+            predicted.destination
+        )
+    return (seen.source, seen.destination) == (predicted.source, predicted.destination)
+
+
+def shown(seen: Seen) -> str:
+    """A sighting in a few words."""
+    headers = seen.headers
+    ends = f"{headers.source} → {headers.destination}" + (f" VNI {headers.vni}" if headers.vni else "")
+    match seen.how:
+        case "rule":
+            return f"{seen.chain}: {seen.rule}" + ("" if seen.verdict == "continue" else f" ({seen.verdict})")
+        case "hook":
+            return f"{seen.chain}: {ends}"
+    return f"{seen.how} {seen.device}: {ends}" + (f" {seen.flags}" if seen.flags not in ("", "syn", "syn ack") else "")
+
+
+def _address(end: str) -> str:
+    return end.rpartition(":")[0]
+
+
+def _chain(seen: Seen) -> str:
+    return seen.chain.rpartition(" ")[2]
+
+
+def _chain_of(step: Step) -> str:
+    """A rule's step begins with the chain's type, or iptables' table, and its name."""
+    return next(iter(step.what.removeprefix("dropped: ").removeprefix("refused: ").split()[1:]), "")

@@ -1,0 +1,110 @@
+"""A trace as text: what was predicted, step by step, and beside it what was seen, and when. PURE."""
+
+from collections.abc import Iterator, Sequence
+
+from routemesh.explain.nouns import Step
+from routemesh.explain.text import Screen, became
+from routemesh.trace.compare import at
+from routemesh.trace.nouns import Hop, Trace
+
+_SIGNS = {"seen": ("✓", "green"), "passed": ("·", "dim"), "missing": ("✗", "red"), "unwatched": ("?", "yellow")}
+_UNSEEN = {"passed": "not seen itself", "missing": "NOT SEEN", "unwatched": "not watched"}
+_MOST_COLUMNS = 76
+_MARGIN = 30
+
+
+def text(trace: Trace, screen: Screen | None = None) -> str:
+    """The trace, with a line break at the end."""
+    return "".join(f"{line}\n" for line in _lines(trace, screen or Screen()))
+
+
+def _lines(trace: Trace, screen: Screen) -> Iterator[str]:
+    asked = trace.prediction.question
+    of = f", published by {asked.service}" if asked.service else ""
+    yield (
+        screen.style(f"{asked.protocol} {asked.source} → {asked.destination}", "bold")
+        + f"   {asked.client} asks {asked.node}{of}"
+    )
+    yield f"{'' if trace.sent.outcome == 'live' else 'sent: '}{trace.sent.what}"
+    if trace.way >= 0:
+        yield from _way(trace, screen)
+    yield ""
+    style = "green" if trace.agrees and trace.arrives else "red"
+    yield screen.style(trace.verdict, style)
+    if not trace.agrees or not trace.arrives:
+        yield from _where(trace, screen)
+    yield from (screen.style(f"note: {note}", "yellow") for note in trace.notes)
+    yield from (screen.style(f"note: {node} was not watched", "yellow") for node in trace.unwatched_nodes)
+
+
+def _where(trace: Trace, screen: Screen) -> Iterator[str]:
+    if trace.last is not None:
+        yield f"  last seen:  {at(trace.last)}: {screen.fit(trace.last.what, 14)}"
+    if trace.lost is not None:
+        yield f"  not seen:   {at(trace.lost)}: {screen.fit(trace.lost.what, 14)}"
+    yield from (f"  dropped by: {rule}" for rule in trace.drops)
+    yield from (f"  also seen:  {at(stray)}: {stray.what}" for stray in trace.strays)
+    if not trace.agrees:
+        for cause in trace.prediction.causes:
+            yield f"  predicted:  {cause.place}: {cause.why}"
+
+
+def _way(trace: Trace, screen: Screen) -> Iterator[str]:
+    way = trace.prediction.ways[trace.way]
+    steps = (*way.there, *way.back)
+    if len(trace.prediction.ways) > 1:
+        yield f"way {trace.way + 1} of {len(trace.prediction.ways)}: {way.task or way.end}"
+    columns = min(max(len(_predicted(step)) for step in steps) if steps else 0, _MOST_COLUMNS)
+    place, told = "", set[tuple[str, str]]()
+    end = _told_until(trace.hops)
+    for hop in trace.hops[:end]:
+        step = steps[hop.step]
+        if hop.step == len(way.there):
+            yield ""
+            yield "and back:"
+            place = ""
+        if step.place != place:
+            yield from _tracked(trace, screen, steps[hop.step - 1], told) if place else ()
+            place = step.place
+            yield screen.style(place, "blue") + screen.style(f"  ({step.service})" if step.service else "", "dim")
+        yield _row(step, hop, screen, columns)
+    if end:
+        yield from _tracked(trace, screen, steps[end - 1], told)
+    if end < len(trace.hops):
+        yield f"  … and none of the {len(trace.hops) - end} steps that follow"
+
+
+def _told_until(hops: Sequence[Hop]) -> int:
+    """Behind the first step that was not seen, if nothing was seen after it."""
+    reached = max((number for number, hop in enumerate(hops) if hop.mark == "seen"), default=-1)
+    lost = next((number for number, hop in enumerate(hops) if hop.mark == "missing" and number > reached), None)
+    return len(hops) if lost is None else lost + 1
+
+
+def _row(step: Step, hop: Hop, screen: Screen, columns: int) -> str:
+    sign, style = _SIGNS[hop.mark]
+    when = "" if hop.at_s is None else f"{hop.at_s * 1000:.3f}"
+    predicted = screen.style(f"✗ {_predicted(step)}", "red") if step.failed else _predicted(step)
+    gap = " " * max(columns - len(_predicted(step)) - 2 * step.failed, 0)
+    seen = hop.evidence or _UNSEEN[hop.mark]
+    return (
+        f"  {screen.style(sign, style)} {when:>9}  {screen.style(f'{step.device:<15}', 'cyan')} {predicted}{gap} │ "
+        + screen.style(screen.fit(seen, _MARGIN + columns + 3), "red" if hop.mark == "missing" else "dim")
+    )
+
+
+def _predicted(step: Step) -> str:
+    return step.what + became(step, Screen())
+
+
+def _tracked(trace: Trace, screen: Screen, step: Step, told: set[tuple[str, str]]) -> Iterator[str]:
+    """What connection tracking has of it in the namespace that is left, if that has not been told."""
+    if (step.node, step.namespace) in told:
+        return
+    told.add((step.node, step.namespace))
+    for observation in trace.observations:
+        for each in observation.connections if observation.node == step.node else ():
+            if each.namespace == step.namespace and each.answer_source != each.destination:
+                state = f", {each.state}" if each.state else ""
+                what = f"conntrack: {each.source} → {each.destination} is answered by {each.answer_source}{state}"
+                yield f"  {' ' * 12} {screen.style(what, 'dim')}"
