@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from routemesh.explain.nouns import VERSION, Explanation, Headers, Kind, Question, Step, Way
+from routemesh.explain.nouns import VERSION, Explanation, Headers, Kind, Outcome, Question, Step, Way
 from routemesh.explain.text import Screen
 from routemesh.kernel.packets import parse
 from routemesh.trace.compare import compare
@@ -126,7 +126,7 @@ def predicted(*ways: Way) -> Explanation:
         port=8080,
         service="web",
     )
-    outcome = "reaches" if all(way.arrives for way in ways) else "broken"
+    outcome: Outcome = "reaches" if all(way.arrives for way in ways) else "broken"
     return Explanation(
         version=VERSION,
         question=asked,
@@ -134,7 +134,7 @@ def predicted(*ways: Way) -> Explanation:
         verdict="",
         reached=(),
         causes=(),
-        ways=ways,  # type: ignore[arg-type]
+        ways=ways,
     )
 
 
