@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from routemesh.api import wire
+from routemesh.api.client import Client
+from routemesh.errors import NotFound
 from routemesh.kernel import netns
 from routemesh.lab.find import LABS, NAME_VARIABLE
 from tests.support import wait_until
@@ -185,9 +188,14 @@ class Cluster:
             self.cli("service", "rm", name)
             wait_until(lambda: not self.containers(name), 30, f"the end of the tasks of {name}")
 
+    @property
+    def api(self) -> Client:
+        """What the first node's daemon answers, without the time that a command takes to start."""
+        return Client(self.directory / "node1" / "routemesh.sock")
+
     def tasks(self, service: str) -> list[dict[str, Any]]:
         """`service ps` as data."""
-        tasks: list[dict[str, Any]] = self.json("service", "ps", service)
+        tasks: list[dict[str, Any]] = json.loads(wire.encode(self.api.tasks(service)))
         return tasks
 
     def serving(self, service: str) -> list[dict[str, Any]]:
@@ -196,8 +204,10 @@ class Cluster:
 
     def containers(self, service: str) -> list[str]:
         """Processes of a service's tasks, by what is left of it in the store."""
-        done = self.run("service", "ps", service, "--format", "json")
-        return [] if done.returncode else [task["id"] for task in json.loads(done.stdout)]
+        try:
+            return [task.id for task in self.api.tasks(service)]
+        except NotFound:
+            return []
 
     def nft(self, place: str, *command: str) -> str:
         """nft in a namespace."""
