@@ -71,7 +71,7 @@ async def predicted(context: Context, state: State, question: Question) -> "tupl
     if found.outcome != "reaches" and not _is_told_by_proxies(found):
         cluster = await cluster_snapshot(context, state, {(wanted.protocol, wanted.port)})
         found = await _answered(context, state, cluster, question)
-    if found.outcome in ("partly", "broken") and not _is_told_by_proxies(found):
+    if found.outcome in ("partly", "broken"):
         found = await _answered(context, state, cluster, question, await _repairs(context, state, found))
     return cluster, found
 
