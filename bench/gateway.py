@@ -1,9 +1,9 @@
 """Question: what does the gateway cost over the same proxy configured by hand, and what a task's change among 1,000 servers?
 
 Setup, throughput: a lab of 3 nodes on this one machine; one nginx (one process, a constant answer) as a service behind the
-gateway on node2. `by hand` is the same program with what a person would write for one host name (its access log, the client in
-a header), in the namespace of the gateway's task on node1, so that both have one way to clients and to the task. wrk on node1:
-1 thread, 16 connections, kept alive, rounds of 2 s in which all have their turn; ratios are of one round. `mesh alone` and
+gateway on node2. `by hand` is the same program with the same options (time-outs, access log, headers for the task), but for one
+host name only, in the namespace of the gateway's task on node1, so that both have one way to clients and to the task. wrk on
+node1: 1 thread, 16 connections, kept alive, rounds of 2 s in which all have their turn; ratios are of one round. `mesh alone` and
 `direct` are the published port and the program's own address. Wanted: 0.95 of the same proxy by hand. Setup, change: a real
 HAProxy in a namespace of its own, 100 services of 10 tasks; from the table to the process doing it, with what runs read back
 before and after. Budget: 100 ms for a task, 1 s for a route.
@@ -11,7 +11,6 @@ before and after. Budget: 100 ms for a task, 1 s for a route.
 
 import asyncio
 import os
-import re
 import signal
 import subprocess
 import time
@@ -21,12 +20,10 @@ from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import NamedTuple
 
-from bench import webserver
+from bench import webserver, wrk
 from bench.cluster import addresses, answer, client, lab, program, run_service, scratch, until
 from bench.measurement import Limit, Measurement, Rival
-from routemesh.errors import Unavailable
 from routemesh.gateway.files import Directory
 from routemesh.gateway.haproxy import Haproxy
 from routemesh.gateway.proxies import Inside
@@ -42,25 +39,30 @@ SECONDS, CONNECTIONS = 2, 16
 WEB, DIRECT, BY_HAND = 80, 9080, 8081
 SERVICES, TASKS = 100, 10
 
-_RATE = re.compile(r"^Requests/sec: *([\d.]+)$", re.MULTILINE)
-_LATENCY = re.compile(r"^ +(50|99)% +([\d.]+)(us|ms|s)$", re.MULTILINE)
-_ERRORS = re.compile(r"^ *(Socket errors: .*|Non-2xx.*)$", re.MULTILINE)
-_UNIT_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 _HAPROXY = """
 global
     log stdout format raw daemon
+    fd-hard-limit 50000
 defaults
     mode http
     log global
     option httplog
-    option forwardfor
-    timeout connect 5s
+    option dontlognull
+    option redispatch 1
+    timeout connect 3s
+    timeout http-request 10s
+    timeout http-keep-alive 10s
     timeout client 60s
     timeout server 60s
 frontend web
     bind :{port}
+    option idle-close-on-response
+    http-request capture req.hdr(host) len 64
+    http-request set-header X-Forwarded-For %[src]
+    http-request set-header X-Real-IP %[src]
     http-request set-header X-Forwarded-Proto http
     http-request set-header X-Forwarded-Host %[req.hdr(host)]
+    http-request set-header X-Forwarded-Port {port}
     default_backend task
 backend task
     server task {target}
@@ -72,8 +74,12 @@ pid {directory}/by-hand.pid;
 error_log stderr crit;
 events {{ worker_connections 4096; }}
 http {{
-    access_log /dev/stdout;
+    log_format web '$remote_addr:$remote_port [$time_local] $host $upstream_addr $status $bytes_sent $request_time "$request"';
+    access_log /dev/stdout web;
     proxy_http_version 1.1;
+    proxy_buffering off;
+    proxy_request_buffering off;
+    client_max_body_size 0;
     upstream task {{ server {target}; keepalive 32; }}
     server {{
         listen {port};
@@ -83,20 +89,14 @@ http {{
             proxy_set_header Connection "";
             proxy_set_header Host $host;
             proxy_set_header X-Forwarded-For $remote_addr;
+            proxy_set_header X-Real-IP $remote_addr;
             proxy_set_header X-Forwarded-Proto $scheme;
             proxy_set_header X-Forwarded-Host $http_host;
+            proxy_set_header X-Forwarded-Port {port};
         }}
     }}
 }}
 """
-
-
-class Answered(NamedTuple):
-    """What wrk saw in one round."""
-
-    per_s: float
-    p50_ms: float
-    p99_ms: float
 
 
 def measure(runs: int) -> Iterator[Measurement]:
@@ -137,11 +137,11 @@ def _throughput(cluster: Lab, directory: Path, driver: GatewayDriver, runs: int)
     with _by_hand(place, directory, driver, target), netns.entered(cluster.netns("node1")):
         for name, way in ways.items():
             until(partial(answer, *way), f"it answered: {name}")
-        seen: dict[str, list[Answered]] = {name: [] for name in ways}
+        seen: dict[str, list[wrk.Answered]] = {name: [] for name in ways}
         for number in range(runs):
             order = list(ways)
             for name in (*order[number % len(order) :], *order[: number % len(order)]):
-                seen[name].append(_wrk(*ways[name]))
+                seen[name].append(wrk.ask("http://{}:{}/".format(*ways[name]), CONNECTIONS, SECONDS))
         back = [_back(task.pid, ways["gateway"]) for _ in range(runs)]
     api.remove_service(enabled.id)
     until(lambda: not any(info.name == service.NAME for info in api.services()), "the gateway was gone")
@@ -180,17 +180,6 @@ def _by_hand(place: Path, directory: Path, driver: GatewayDriver, target: str) -
     finally:
         process.terminate()
         process.wait()
-
-
-def _wrk(address: str, port: int) -> Answered:
-    url = f"http://{address}:{port}/"
-    command = ("wrk", "--latency", "--threads=1", f"--connections={CONNECTIONS}", f"--duration={SECONDS}s", url)
-    output = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
-    rate, errors = _RATE.search(output), _ERRORS.search(output)
-    latency = {share: float(number) * _UNIT_MS[unit] for share, number, unit in _LATENCY.findall(output)}
-    if rate is None or errors is not None or len(latency) != 2:
-        raise Unavailable(f"wrk {url}: {errors[1] if errors else output.strip()}")
-    return Answered(float(rate[1]), latency["50"], latency["99"])
 
 
 # --- a change ----------------------------------------------------------------------------------------------------------------
