@@ -110,7 +110,9 @@ class Daemon:
     async def _proxies(self) -> list[Seen]:
         return self.proxies
 
-    async def _look(self, node: Node, peers: Mapping[str, tuple[IPv4Address, int]]) -> tuple[tuple[Probe, ...], tuple[Offload, ...]]:
+    async def _look(
+        self, node: Node, peers: Mapping[str, tuple[IPv4Address, int]]
+    ) -> tuple[tuple[Probe, ...], tuple[Offload, ...]]:
         sizes = {name: (SMALL_BYTES, size) for name, (_, size) in peers.items()}
         return tuple(Probe(peer=name, sizes=each, answered=each, heard=each) for name, each in sizes.items()), ()
 
