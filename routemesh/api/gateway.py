@@ -1,6 +1,7 @@
 """What is asked and told about the gateway: its proxies and its routes."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address
 
 from aiohttp import web
@@ -10,8 +11,8 @@ from routemesh.api.context import CONTEXT, Context
 from routemesh.api.reply import json_reply
 from routemesh.decide import admit
 from routemesh.decide.admit.routes import find_gateway
-from routemesh.errors import NotFound, UserError
-from routemesh.model import Http, Node, Service, State
+from routemesh.errors import NotFound, RoutemeshError, UserError
+from routemesh.model import Http, Node, NodeState, Service, State
 from routemesh.proxy import external
 from routemesh.proxy.certificates import warnings
 from routemesh.proxy.explain import explain
@@ -20,6 +21,7 @@ from routemesh.proxy.request import Request
 from routemesh.proxy.routes import table
 
 _BASE = f"{wire.PREFIX}/gateway"
+_IN_MEMORY = {"tmpfs", "ramfs", ""}
 
 
 async def _get(request: web.Request) -> web.Response:
@@ -28,10 +30,27 @@ async def _get(request: web.Request) -> web.Response:
     service = find_gateway(state)
     if service is None:
         raise NotFound("the gateway is not enabled; routemesh gateway enable runs it")
-    return json_reply(gateway_info(state, service, context.now()))
+    return json_reply(gateway_info(state, service, context.now(), await _keys_on_disk(context, state)))
 
 
-def gateway_info(state: State, service: Service, now: float) -> wire.GatewayInfo:
+async def _keys_on_disk(context: Context, state: State) -> Mapping[str, str]:
+    """The nodes whose proxies have their files elsewhere than in memory, and on which file system; none that can't be asked."""
+    tasks = (task for task in state.tasks.values() if not task.status.state.ended)
+    homes = {task.node_id for task in tasks if task.spec.gateway is not None and task.spec.gateway.https_port}
+    every = sorted(state.nodes.values(), key=lambda node: node.name)
+    nodes = [node for node in every if node.id in homes and node.state is NodeState.READY]
+
+    async def ask(node: Node) -> set[str]:
+        try:
+            return {seen.filesystem for seen in await proxies_of(context, node)} - _IN_MEMORY
+        except RoutemeshError:
+            return set()
+
+    found = await asyncio.gather(*map(ask, nodes))
+    return {node.name: ", ".join(sorted(kinds)) for node, kinds in zip(nodes, found, strict=True) if kinds}
+
+
+def gateway_info(state: State, service: Service, now: float, keys_on_disk: Mapping[str, str]) -> wire.GatewayInfo:
     """The gateway as it is now."""
     gateway = service.spec.gateway
     assert gateway is not None
@@ -43,6 +62,7 @@ def gateway_info(state: State, service: Service, now: float) -> wire.GatewayInfo
         proxies=tuple(sorted(_proxies(state, service), key=lambda proxy: (proxy.node, proxy.task))),
         routes=tuple(_routes(state)),
         warnings=tuple(warnings(state, now)),
+        keys_on_disk=keys_on_disk,
     )
 
 

@@ -217,7 +217,7 @@ class GatewayExplanation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GatewayInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The gateway. `warnings` are about certificates."""
+    """The gateway. `warnings` are about certificates; `keys_on_disk`: nodes with their keys on a disk → its file system."""
 
     service: str
     driver: GatewayDriver
@@ -226,6 +226,7 @@ class GatewayInfo(msgspec.Struct, frozen=True, kw_only=True):
     proxies: tuple[ProxyInfo, ...]
     routes: tuple[RouteInfo, ...]
     warnings: tuple[str, ...]
+    keys_on_disk: Mapping[str, str] = {}
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):

@@ -93,7 +93,8 @@ def _of_the_gateway(client: "Client") -> "Findings":
     from routemesh.doctor.certificates import findings
 
     try:
-        return findings(client.gateway().warnings)
+        found = client.gateway()
+        return findings(found.warnings, found.keys_on_disk)
     except RoutemeshError:
         return ()
 

@@ -1,22 +1,35 @@
-"""The gateway's certificates: which have expired, soon will, or are not for their services' names. PURE."""
+"""The gateway's certificates: which have expired, soon will, or are for other names; where their keys are on a disk. PURE."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from routemesh.doctor import Finding, State
 
 _SOON = " expires on "
 
 
-def findings(warnings: Iterable[str]) -> tuple[Finding, ...]:
-    """What the gateway warns of (proxy.certificates.warnings), a finding each."""
-    return tuple(
+def findings(warnings: Iterable[str], keys_on_disk: Mapping[str, str]) -> tuple[Finding, ...]:
+    """A finding for each that the gateway warns of (proxy.certificates.warnings), and for each node with keys on a disk."""
+    on_disk = (
         Finding(
-            what="certificate",
-            where="gateway",
-            state=State.OPTIONAL if _SOON in warning else State.WRONG,
-            found=warning,
-            effect="clients will refuse the connection" if _SOON in warning else "clients refuse the connection",
-            fix="routemesh secret create NAME NEW.pem, then service update --label-add routemesh.http.tls=NAME",
+            what="certificate keys",
+            where=node,
+            state=State.OPTIONAL,
+            found=f"on {kind}",
+            effect="who gets the disk or a copy of it has the keys",
+            fix="mount a tmpfs for the run directory (/run is one on a machine with systemd)",
         )
-        for warning in warnings
+        for node, kind in keys_on_disk.items()
+    )
+    return (*map(_of_warning, warnings), *on_disk)
+
+
+def _of_warning(warning: str) -> Finding:
+    soon = _SOON in warning
+    return Finding(
+        what="certificate",
+        where="gateway",
+        state=State.OPTIONAL if soon else State.WRONG,
+        found=warning,
+        effect="clients will refuse the connection" if soon else "clients refuse the connection",
+        fix="routemesh secret create NAME NEW.pem, then service update --label-add routemesh.http.tls=NAME",
     )

@@ -22,6 +22,17 @@ class Directory:
         """Whether that configuration is in use."""
         return self._read(rendered.main) == rendered.files[rendered.main]
 
+    def filesystem(self) -> str:
+        """What kind of file system it is on: tmpfs, ext4 … Source: proc(5), mountinfo; a later mount hides an earlier one."""
+        path, found = os.path.realpath(self.path), ""
+        longest = 0
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            mounted, _, about = line.partition(" - ")
+            at = mounted.split()[4]
+            if len(at) >= longest and (path == at or path.startswith(f"{at.rstrip('/')}/")):
+                longest, found = len(at), about.split()[0]
+        return found
+
     def text(self, name: str) -> str:
         """A file that is in use; "" where there is none."""
         return self._read(name) or ""

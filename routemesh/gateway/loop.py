@@ -171,7 +171,8 @@ class GatewayLoop:
 
     async def _look(self, state: State, routes: Table, task: Task) -> Seen:
         proxy, rendered, directory = self._rendered(state, routes, names.container_id(task.id), task)
-        seen = Seen(task=task.id, directory=str(directory.path), wanted=rendered.generation)
+        where = {"directory": str(directory.path), "filesystem": directory.filesystem()}
+        seen = Seen(task=task.id, wanted=rendered.generation, **where)
         try:
             return await proxy.look(seen)
         except (NotYet, OSError) as exc:

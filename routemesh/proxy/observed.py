@@ -25,11 +25,13 @@ class Seen:
     """One proxy, by its task. `error`: why nothing else is known, or "".
 
     `running` and `wanted` are generations. `routes` is HAProxy's `show map`, which `map` names, both "" for nginx; `servers` is
-    HAProxy's `show servers state`, or nginx's configuration. `directory` has the proxy's files and sockets.
+    HAProxy's `show servers state`, or nginx's configuration. `directory` has the proxy's files and sockets, on a `filesystem`
+    (tmpfs, ext4 …).
     """
 
     task: str
     directory: str
+    filesystem: str = ""
     error: str = ""
     running: str = ""
     wanted: str = ""

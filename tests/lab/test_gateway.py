@@ -442,6 +442,9 @@ def test_keys_are_nobodys_to_read_and_in_no_log(gate: Cluster, certificates: dic
     assert len(found) >= 3
     assert {path.stat().st_mode & 0o777 for path in found} == {0o600}
     assert {path.parent.stat().st_mode & 0o777 for path in found} == {0o700}
+    kind = gate.inside("client", "findmnt", "-no", "FSTYPE", "-T", str(gate.directory)).strip()
+    told = gate.json("gateway", "status")["keys_on_disk"]
+    assert told == ({} if kind == "tmpfs" else dict.fromkeys(ADDRESSES, kind))
     key = certificates["tls-example"].read_text().rpartition("-----BEGIN PRIVATE KEY-----\n")[2][:40]
     for log in gate.directory.glob("disk/*/daemon.log"):
         assert key not in log.read_text()

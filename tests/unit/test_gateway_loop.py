@@ -1,6 +1,7 @@
 """The gateway's loop: what it acknowledges and when, what it says of proxies that don't do as they should."""
 
 import asyncio
+import subprocess
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -151,6 +152,10 @@ def test_proxies_are_looked_at_beside_what_is_wanted_of_them(tmp_path: Path) -> 
     async def work(gateway: GatewayLoop, store: MemoryStore, proxies: FakeProxies) -> None:
         (seen,) = await gateway.look()
         assert (seen.running, seen.error) == ("old", "")
+        kind = subprocess.run(
+            ("findmnt", "-no", "FSTYPE", "-T", seen.directory), capture_output=True, text=True, check=True
+        ).stdout
+        assert seen.filesystem == kind.strip()
         made = haproxy.render(table(await store.snapshot()), Gateway(), seen.directory, {}, "")
         assert seen.wanted == made.generation
         proxies.error = NotYet("it does not run")
