@@ -13,7 +13,19 @@ from bench.machine import conditions
 from bench.measurement import HEADINGS, markdown_row, text_row
 from routemesh.errors import RoutemeshError
 
-NAMES = ("plan_and_diff", "apply_one", "iptables", "lifecycle", "rest", "explain", "throughput", "ipvs", "balancing", "gateway")
+NAMES = (
+    "plan_and_diff",
+    "apply_one",
+    "iptables",
+    "lifecycle",
+    "rest",
+    "explain",
+    "doctor",
+    "throughput",
+    "ipvs",
+    "balancing",
+    "gateway",
+)
 
 
 def main() -> int:

@@ -28,10 +28,7 @@ QUESTION = f"node1:{FIRST_PORT}"
 def measure(runs: int) -> Iterator[Measurement]:
     """The same question over and over."""
     with lab() as made:
-        for number in range(SERVICES):
-            publish = tuple(Publish(published=FIRST_PORT + number * PORTS + port, target=80 + port) for port in range(PORTS))
-            command = ("sleep", "1000000") if number else ("routemesh", "whoami")
-            run_service(client(made), ServiceSpec(name=f"s{number}", command=command, replicas=TASKS, publish=publish))
+        fill(made)
         whole, processor = zip(*(_command_ms(made) for _ in range(runs)), strict=True)
         parts = [_parts_ms(made) for _ in range(runs)]
     ports = SERVICES * PORTS
@@ -39,6 +36,14 @@ def measure(runs: int) -> Iterator[Measurement]:
     yield Measurement("  of which the command itself has a processor", processor, "ms")
     for number, part in enumerate(("the daemon's answer", "printing it")):
         yield Measurement(f"  of which {part}", [one[number] for one in parts], "ms")
+
+
+def fill(made: Lab) -> None:
+    """The services; the tasks of the first answer, the others just run."""
+    for number in range(SERVICES):
+        publish = tuple(Publish(published=FIRST_PORT + number * PORTS + port, target=80 + port) for port in range(PORTS))
+        command = ("sleep", "1000000") if number else ("routemesh", "whoami")
+        run_service(client(made), ServiceSpec(name=f"s{number}", command=command, replicas=TASKS, publish=publish))
 
 
 def _command_ms(made: Lab) -> tuple[float, float]:

@@ -6,13 +6,14 @@ A fault breaks the ways of a hundred ports at once: they are put together by the
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from routemesh.doctor import Finding, State, listed
 from routemesh.errors import RoutemeshError
-from routemesh.explain.answer import explain, is_whole
+from routemesh.explain.answer import judge
 from routemesh.explain.ask import Target, ask
 from routemesh.explain.mend import Repairs
-from routemesh.explain.nouns import Cause, Explanation
+from routemesh.explain.nouns import Cause, Outcome
 from routemesh.explain.way import Places
 from routemesh.nodeplan import HOST
 from routemesh.snapshot import ClusterSnapshot, NamedPort, NamedService
@@ -27,6 +28,16 @@ Kept = tuple[str, str]
 """A node and a namespace of it."""
 
 
+class Failed(NamedTuple):
+    """A way that fails: of a port of a service, through a node."""
+
+    outcome: Outcome
+    causes: Sequence[Cause]
+    port: str
+    service: str
+    node: str
+
+
 @dataclass(slots=True)
 class Failing:
     """Ways that fail for one reason. `causes`: each of them, of which the first is told; `whole`: no connection gets through."""
@@ -37,13 +48,13 @@ class Failing:
     whole: bool = True
     untold: bool = True
 
-    def add(self, cause: Cause, port: str, node: str, outcome: str) -> None:
+    def add(self, cause: Cause, failed: Failed) -> None:
         """Another way that fails."""
         self.causes.append(cause)
-        self.ports.append(port)
-        self.nodes.append(node)
-        self.whole &= outcome == "broken"
-        self.untold &= outcome == "untold" or _UNTOLD.match(cause.why) is not None
+        self.ports.append(failed.port)
+        self.nodes.append(failed.node)
+        self.whole &= failed.outcome == "broken"
+        self.untold &= failed.outcome == "untold" or _UNTOLD.match(cause.why) is not None
 
     @property
     def effect(self) -> str:
@@ -92,36 +103,34 @@ def _walk(  # one way of many
     called = f"{service.name} {port.published}/{port.protocol}"
     try:
         asked = ask(cluster, Target(node=node, port=port.published, protocol=port.protocol), "", None)
-        if is_whole(places, asked, network):
-            found.whole += 1
-            return
-        explained = explain(cluster, asked, repairs, network)
+        outcome, causes = judge(places, asked, network, repairs)
     except RoutemeshError as error:
         found.unasked.setdefault(str(error), []).append(f"{called} through {node}")
         return
-    _sort_in(found, explained, called, node, repairs)
+    if outcome == "reaches":
+        found.whole += 1
+    else:
+        _sort_in(found, Failed(outcome, causes, called, service.name, node), repairs)
 
 
-def _sort_in(found: Walked, explained: Explanation, port: str, node: str, repairs: Repairs) -> None:
+def _sort_in(found: Walked, failed: Failed, repairs: Repairs) -> None:
     """What others have made counts by itself; what is left is due to what is not as planned on the way, if there is anything."""
-    ours = [cause for cause in explained.causes if not cause.by]
+    ours = [cause for cause in failed.causes if not cause.by]
     planned = {(cause.node, cause.namespace): cause for cause in ours if _is_known(cause, repairs)}
     for place, cause in planned.items():
-        found.by_place.setdefault(place, Failing()).add(cause, port, node, explained.outcome)
+        found.by_place.setdefault(place, Failing()).add(cause, failed)
     first = {cause.way: cause for cause in reversed(ours)} if not planned else {}
-    for cause in (*(cause for cause in explained.causes if cause.by), *reversed(first.values())):
-        found.by_reason.setdefault(_reason(cause, explained), Failing()).add(cause, port, node, explained.outcome)
+    for cause in (*(cause for cause in failed.causes if cause.by), *reversed(first.values())):
+        found.by_reason.setdefault(_reason(cause, failed.service), Failing()).add(cause, failed)
 
 
 def _is_known(cause: Cause, repairs: Repairs) -> bool:
     return any(repair.netns == cause.namespace for repair in repairs.get(cause.node, ()))
 
 
-def _reason(cause: Cause, explained: Explanation) -> tuple[str, ...]:
+def _reason(cause: Cause, service: str) -> tuple[str, ...]:
     """Equal for causes that differ in numbers and names alone: in port, mark, address, task."""
-    service = explained.question.service
-    why = cause.why.removeprefix(_ANSWER)
-    why = re.sub(rf"\b{re.escape(service)}(\.\S+)?", "", why) if service else why
+    why = re.sub(rf"\b{re.escape(service)}(\.\S+)?", "", cause.why.removeprefix(_ANSWER))
     return cause.node, cause.namespace, cause.by, _NUMBERS.sub("#", why)
 
 

@@ -8,7 +8,7 @@ from routemesh.explain.ask import Asked
 from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import VERSION, Cause, Explanation, Outcome, Question, Way
 from routemesh.explain.stale import stale
-from routemesh.explain.way import Places, way
+from routemesh.explain.way import Places, arrives, way
 from routemesh.snapshot import ClusterSnapshot
 from routemesh.walk import OUTSIDE, Delivered, Network, Packet, Unclear, Walk, every_way, observed
 
@@ -27,8 +27,9 @@ def explain(
     branches = every_way(network or observed(cluster), packet, asked.start, full_size=True)
     places = Places(cluster)
     ways = tuple(way(places, branch, taken=cause.takes_it(places, asked, branch.outcome.place)) for branch in branches)
-    causes = _causes(places, asked, branches, ways, repairs or {})
-    outcome = _outcome(branches, ways, causes)
+    arriving = [each.arrives for each in ways]
+    causes = _causes(places, asked, branches, arriving, repairs or {})
+    outcome = _outcome(branches, arriving, causes)
     reached = tuple(dict.fromkeys(sorted(each.task or each.node for each in ways if each.arrives)))
     return Explanation(
         version=VERSION,
@@ -43,22 +44,22 @@ def explain(
     )
 
 
-def is_whole(places: Places, asked: Asked, network: Network) -> bool:
-    """Whether every way arrives and every task is reached, without telling how: for whoever has hundreds of questions."""
+def judge(places: Places, asked: Asked, network: Network, repairs: Repairs) -> tuple[Outcome, tuple[Cause, ...]]:
+    """What is wrong, without telling the ways: for whoever has hundreds of questions."""
     packet = Packet(protocol=asked.target.protocol, source=asked.source, destination=asked.destination)
     branches = every_way(network, packet, asked.start, full_size=True)
-    arrives = all(cause.ends_well(branch) and cause.takes_it(places, asked, branch.outcome.place) for branch in branches)
-    return arrives and not any(cause.of_service(places, asked, branches, {}))
+    arriving = [arrives(branch) and cause.takes_it(places, asked, branch.outcome.place) for branch in branches]
+    causes = _causes(places, asked, branches, arriving, repairs)
+    return _outcome(branches, arriving, causes), causes
 
 
-def _causes(places: Places, asked: Asked, branches: Walk, ways: tuple[Way, ...], repairs: Repairs) -> tuple[Cause, ...]:
+def _causes(places: Places, asked: Asked, branches: Walk, arriving: Sequence[bool], repairs: Repairs) -> tuple[Cause, ...]:
     """The first cause on the way comes first; a service without tasks explains everything else."""
-    reached = {each.task for each in ways if each.arrives}
     of_service = list(cause.of_service(places, asked, branches, repairs))
     of_ways: list[Cause] = []
-    for number, (branch, each) in enumerate(zip(branches, ways, strict=True)):
-        of_ways += cause.of_branch(places, asked, branch, number, each, repairs)
-    found = [*of_ways, *of_service] if reached else [*of_service, *of_ways]
+    for number, (branch, arrived) in enumerate(zip(branches, arriving, strict=True)):
+        of_ways += cause.of_branch(places, asked, branch, number, repairs, arrived=arrived)
+    found = [*of_ways, *of_service] if any(arriving) else [*of_service, *of_ways]
     return once(found)
 
 
@@ -78,8 +79,8 @@ def _each_command_once(causes: Iterable[Cause]) -> Iterator[Cause]:
         yield replace(each, mend=fresh)
 
 
-def _outcome(branches: Walk, ways: tuple[Way, ...], causes: tuple[Cause, ...]) -> Outcome:
-    if any(each.arrives for each in ways):
+def _outcome(branches: Walk, arriving: Sequence[bool], causes: tuple[Cause, ...]) -> Outcome:
+    if any(arriving):
         return "partly" if causes else "reaches"
     ends = (branch.outcome.reply if isinstance(branch.outcome, Delivered) else branch.outcome for branch in branches)
     return "untold" if all(isinstance(end, Unclear) for end in ends) else "broken"

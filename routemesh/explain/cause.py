@@ -11,7 +11,7 @@ from routemesh import names
 from routemesh.explain import mend, nearby
 from routemesh.explain.ask import Asked
 from routemesh.explain.mend import Repairs
-from routemesh.explain.nouns import Cause, Way
+from routemesh.explain.nouns import Cause
 from routemesh.explain.shown import rule_text
 from routemesh.explain.way import Places
 from routemesh.nodeplan import HOST, Chain, XtChain
@@ -24,7 +24,7 @@ _ENDING = ("dropped", "refused")
 """How a hop is told that ended the packet."""
 
 
-def of_branch(places: Places, asked: Asked, branch: Branch, number: int, way: Way, repairs: Repairs) -> Iterator[Cause]:
+def of_branch(places: Places, asked: Asked, branch: Branch, number: int, repairs: Repairs, *, arrived: bool) -> Iterator[Cause]:
     """What is wrong on one way; nothing where it ends well. What is switched off comes first, for all else may follow from it."""
     failure = _failure(branch)
     if failure is None:
@@ -34,7 +34,7 @@ def of_branch(places: Places, asked: Asked, branch: Branch, number: int, way: Wa
     hops = (*branch.hops, *branch.reply_hops)
     returning = isinstance(branch.outcome, Delivered)
     # The steps are those of small packets, which get through where large ones do not.
-    step = -1 if way.arrives else len(hops) - 1 if returning else len(branch.hops) - 1
+    step = -1 if arrived else len(hops) - 1 if returning else len(branch.hops) - 1
     last = hops[step] if 0 <= step < len(hops) else None
     yield from nearby.links_down(places, branch, number, repairs)
     missing = None if returning else _missing(places, asked, place, why, last)
@@ -112,11 +112,6 @@ def _failure(branch: Branch) -> tuple[Place, str] | None:
         case Refused(place, why) | Dropped(place, why):
             return place, why
     raise AssertionError(branch.outcome)
-
-
-def ends_well(branch: Branch) -> bool:
-    """Whether a packet and its answer arrive, large ones too."""
-    return _failure(branch) is None
 
 
 def takes_it(places: Places, asked: Asked, place: Place) -> bool:

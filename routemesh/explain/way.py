@@ -46,14 +46,19 @@ class Places:
         return f"{place.node}: {place.netns}"
 
 
+def arrives(branch: Branch) -> bool:
+    """Whether a process gets the request and the client the answer, small ones at least."""
+    return isinstance(branch.outcome, Delivered) and isinstance(branch.outcome.reply, ReplyArrives)
+
+
 def way(places: Places, branch: Branch, *, taken: bool = True) -> Way:
     """A branch, there and back. `taken`: who gets it is who should."""
     there = tuple(_steps(places, branch.hops))
     back = tuple(_steps(places, branch.reply_hops))
     outcome = branch.outcome
     delivered = isinstance(outcome, Delivered)
-    arrives = taken and isinstance(outcome, Delivered) and isinstance(outcome.reply, ReplyArrives)
-    if not arrives:
+    arrived = taken and arrives(branch)
+    if not arrived:
         there, back = _with_failure(there, back, _why(branch), turned=delivered and taken)
     task = places.task(outcome.place) or places.meant(branch)
     return Way(
@@ -61,7 +66,7 @@ def way(places: Places, branch: Branch, *, taken: bool = True) -> Way:
         estimated=branch.estimated,
         there=there,
         back=back,
-        arrives=arrives,
+        arrives=arrived,
         end=ending(places, branch),
         task=task.name if task is not None else "",
         node=outcome.place.node,

@@ -259,7 +259,9 @@ def _resolve(flight: Flight, link: Link) -> str:
     if known is not None and known.state not in _FORGOTTEN:
         flight.note(f"neighbour {address} is {known.mac}" + ("" if known.state == "permanent" else f", {known.state}"), known)
         return known.mac
-    answers = dict(_answers(flight.trip, stack, link, address))
+    answers = flight.trip.network.arp.get(asked := (stack.place, link.name, address))
+    if answers is None:
+        answers = flight.trip.network.arp[asked] = dict(_answers(flight.trip, stack, link, address))
     if not answers and any(map(_is_hidden, (link, *stack.ports[link.name]))):
         raise UnknownRule(stack.place, f"ARP for {address}, which only namespaces may answer that were not seen")
     if not answers:

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 from typing import Literal
 
 from routemesh.model import Protocol
-from routemesh.nodeplan import HOST, Item, Link, NodePlan
+from routemesh.nodeplan import HOST, Item, Link, Neighbour, NodePlan
 from routemesh.snapshot import ANY_ADDRESS, ClusterSnapshot, ConntrackEntry, Endpoint, NamespaceSnapshot, NodeSnapshot
 from routemesh.walk.nouns import Place, UnknownRule
 from routemesh.walk.stack import Stack
@@ -39,6 +39,7 @@ class Network:
     `hosts`: the nodes that are planned. `listening`: the ports that have a process which answers, by place. `sysctls`: what a
     namespace has where its plan is silent; what is in neither is 0. `wildcard_udp`: UDP programs answer from the address that the
     route to the client prefers, otherwise from the one that was asked.
+    `arp`: who was found to answer, by who asks through which link; a thousand walks ask the same.
     `seen`: the nodes that are observed. `unseen`: those of which there is no snapshot, by address.
     """
 
@@ -48,6 +49,7 @@ class Network:
     wildcard_udp: bool = False
     seen: Mapping[str, NodeSnapshot] = field(default_factory=dict)
     unseen: Mapping[IPv4Address, str] = field(default_factory=dict)
+    arp: dict[tuple[Place, str, IPv4Address], dict[str, Neighbour | Link]] = field(default_factory=dict, init=False, repr=False)
     _stacks: dict[Place, Stack] = field(default_factory=dict, init=False, repr=False)
     _tunnelled: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False)
 
