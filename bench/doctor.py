@@ -1,7 +1,7 @@
 """Question: how long does `routemesh doctor` take for 100 services?
 
 Setup: the lab of bench/explain (three nodes, 10 services of 10 ports and 3 tasks each) and 90 services more, of one port and one
-task each: 100 services, 190 published ports, 120 tasks, 570 ways. In 27 of the tasks nobody listens, so that 270 of the ways are found
+task each: 100 services, 190 published ports, 120 tasks, 570 ways. In 27 of the tasks nobody listens: 270 ways are found
 broken, which costs more than to find them whole. Budget (issue): 3 s.
 """
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 
 from routemesh import names
-from routemesh.doctor import Finding, State
+from routemesh.doctor import Finding, State, listed
 from routemesh.doctor.facts import Facts
+from routemesh.explain.nearby import doubles
 from routemesh.explain.stale import stale
 from routemesh.explain.way import Places
 from routemesh.snapshot import ClusterSnapshot, NodeSnapshot
@@ -26,6 +27,7 @@ def findings(cluster: ClusterSnapshot, facts: Facts) -> Iterator[Finding]:
     yield from _clocks(facts)
     yield from _tasks(cluster)
     yield from _ports(cluster, facts)
+    yield from _doubles(cluster)
     yield from _stale(cluster)
     yield from (
         Finding(what="manager", where="", state=State.WRONG, found=error, effect="it is not carried out")
@@ -133,6 +135,21 @@ def _ports(cluster: ClusterSnapshot, facts: Facts) -> Iterator[Finding]:
 def _is_ours(node: NodeSnapshot, facts: Facts, name: str, pid: int, process: str) -> bool:
     daemon = facts.nodes[name].pid if name in facts.nodes else 0
     return process in _OF_THE_MESH if node.kind == "swarm" else pid != 0 and pid == daemon
+
+
+def _doubles(cluster: ClusterSnapshot) -> Iterator[Finding]:
+    """What is planned of it the node takes away itself."""
+    places = Places(cluster)
+    for address, having in doubles(cluster).items():
+        rightful, *others = having
+        yield Finding(
+            what="address",
+            where=listed(map(places.called, others)),
+            state=State.WRONG,
+            found=f"{address} is there too, though it is that of {places.called(rightful)}",
+            effect="connections to it reach now the one, now the other, or nobody",
+            fix=f"on {others[0].node}: take it away there (ip address del {address} dev DEVICE), or replace that task",
+        )
 
 
 def _stale(cluster: ClusterSnapshot) -> Iterator[Finding]:

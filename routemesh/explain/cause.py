@@ -37,6 +37,7 @@ def of_branch(places: Places, asked: Asked, branch: Branch, number: int, repairs
     step = -1 if arrived else len(hops) - 1 if returning else len(branch.hops) - 1
     last = hops[step] if 0 <= step < len(hops) else None
     yield from nearby.links_down(places, branch, number, repairs)
+    yield from nearby.doubled(places, branch, number, repairs)
     missing = None if returning else _missing(places, asked, place, why, last)
     ended_by = last if last is not None and last.what.startswith(_ENDING) else None
     by = mend.foreign(places, ended_by)

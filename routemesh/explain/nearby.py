@@ -1,13 +1,15 @@
 """What else may be wrong where a way ended: a packet ends of what lies before its end, or behind it. PURE."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Address
 
 from routemesh import names
 from routemesh.explain.mend import Repairs, planned
 from routemesh.explain.nouns import Cause
 from routemesh.explain.shown import in_namespace
 from routemesh.explain.way import Places
-from routemesh.nodeplan import HOST, Link
+from routemesh.nodeplan import HOST, Address, Link
+from routemesh.snapshot import ClusterSnapshot
 from routemesh.walk import OUTSIDE, Branch, Place
 
 _LIKE_PLANNED = "it is not as it is planned"
@@ -28,6 +30,46 @@ def unlike_planned(places: Places, branch: Branch, ended: Place, number: int, re
         commands = () if place == ended else planned(repairs, place)
         if commands:
             yield _cause(places, place, _LIKE_PLANNED, commands, number)
+
+
+def doubles(cluster: ClusterSnapshot) -> Mapping[IPv4Address, Sequence[Place]]:
+    """Overlay addresses that several tasks and sandboxes have but for VIPs. Who should have it comes first."""
+    known = cluster.names
+    subnets = [network.subnet for network in known.networks if network.vni and network.subnet is not None]
+    overlays = {HOST, *(network.netns for network in known.networks)}
+    vips = {vip for service in known.services for vip in service.vips.values()}
+    owners = {address: Place(task.node, task.netns) for task in known.tasks for address in task.addresses.values()}
+    owners |= {node.ingress_address: Place(node.name, names.SANDBOX) for node in known.nodes if node.ingress_address}
+    found: dict[IPv4Address, list[Place]] = {}
+    for name, node in cluster.nodes.items():
+        for netns, space in node.namespaces.items():
+            for address in {item.address.ip for item in space.of(Address)} if netns not in overlays else ():
+                if address not in vips and any(address in subnet for subnet in subnets):
+                    found.setdefault(address, []).append(Place(name, netns))
+    return {
+        address: [place for place in having if place == owners.get(address)]
+        + [place for place in having if place != owners.get(address)]
+        for address, having in found.items()
+        if len(having) > 1
+    }
+
+
+def doubled(places: Places, branch: Branch, number: int, repairs: Repairs) -> Iterator[Cause]:
+    """Who else has the address of the task that was meant."""
+    task = places.meant(branch)
+    for address in () if task is None else task.addresses.values():
+        for place in doubles(places.cluster).get(address, ())[1:]:
+            device = next(
+                (
+                    item.link
+                    for item in places.cluster.nodes[place.node].namespaces[place.netns].of(Address)
+                    if item.address.ip == address
+                ),
+                "",
+            )
+            by_hand = in_namespace(places.cluster.nodes[place.node], place.netns, f"ip address del {address} dev {device}")
+            why = f"{address} is {task.name}'s address, and it is here too" if task is not None else ""
+            yield _cause(places, place, why, planned(repairs, place) or (by_hand,), number)
 
 
 def _cause(places: Places, place: Place, why: str, commands: tuple[str, ...], number: int) -> Cause:

@@ -70,10 +70,14 @@ def flush_untranslated(protocol: Protocol, ports: Collection[int]) -> int:
     return _flush(protocol, lambda flow: flow.port in wanted and not flow.translated)
 
 
+_FEW_PORTS = 4
+"""The kernel goes through its whole table for every question, however little it then tells."""
+
+
 def entries(ports: Collection[tuple[Protocol, int]] | None = None) -> tuple[ConntrackEntry, ...]:
     """The TCP and UDP connections over IPv4; with `ports` only those that asked for one of these. Raises OSError."""
     with closing(Requests(protocol=NETFILTER)) as requests:
-        if ports is None:
+        if ports is None or len(ports) > _FEW_PORTS:
             replies = requests.dump(_GET, IPV4)
         else:
             replies = [reply for port in sorted(ports) for reply in requests.dump(_GET, IPV4 + _to_port(*port))]

@@ -3,12 +3,13 @@
 import random
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from ipaddress import IPv4Address
+from dataclasses import replace
 
 import pytest
 
 from routemesh.doctor import State
+from routemesh.explain.answer import explain
+from routemesh.explain.ask import ask, target
 from routemesh.explain.nouns import Explanation
 from routemesh.model import Protocol
 from routemesh.nodeplan import (
@@ -27,18 +28,18 @@ from routemesh.nodeplan import (
 )
 from routemesh.snapshot import ClusterSnapshot
 from tests.lab.cluster import ADDRESSES, CLIENT, Cluster
+from tests.lab.faults import OVERLAY, SANDBOX, TASK, WEB, Fault, demand, inflict
 from tests.lab.still import Still, happens, kill_daemons, predicted
 from tests.support import require, unique
 
 TASKS = 2
-WEB, DNS, OLD = 8080, 5353, 8081
+DNS, OLD = 5353, 8081
 SERVICES = (
     ("web", ("-p", f"{WEB}:80")),
     ("dns", ("-p", f"{DNS}:80/udp")),
     ("old", ("-p", f"{OLD}:80", "--label", "routemesh.client-ip=snat")),
 )
 MOST_ROUNDS = 3
-MOST_FINDINGS = 4
 SEED = 20_261_126
 
 
@@ -130,25 +131,6 @@ def test_every_command_shows_what_it_is_to_show(still: Still) -> None:
 # --- faults -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Fault:
-    """`where` something is done: a command, or the deletion of what a plan has there. `at` and `why` are what is to be said.
-
-    `reported`: where the doctor says that it is, if that is another place.
-    Places: node1, node2, SANDBOX, OVERLAY, TASK (of web.2 on node2).
-    """
-
-    where: str
-    command: str
-    at: str
-    why: str
-    undo: str = ""
-    node: str = "node1"
-    port: int = WEB
-    reported: str = ""
-
-
-SANDBOX, OVERLAY, TASK = "ingress_sbox", "overlay ingress", "task web.2"
 DROP = "table inet enemy {{ chain c {{ type filter hook {} priority -5; {} drop;\n}}\n}}\n"
 REJECT = DROP.replace(" drop;", " reject;")
 POLICY = "table inet enemy { chain c { type filter hook forward priority -5; policy drop;\n}\n}\n"
@@ -222,18 +204,66 @@ def test_a_fault_is_where_the_explanation_says(mended: Still, fault: str) -> Non
             inflict(mended, wrong.where, wrong.undo)
 
 
-def demand(still: Still, where: str, now: ClusterSnapshot | None = None) -> None:
-    """The doctor finds it too, there, in few words, and knows what to do."""
-    found = [finding for finding in still.findings(now) if finding.state is State.WRONG]
-    assert any(where in finding.where for finding in found), found
-    assert 1 <= len(found) <= MOST_FINDINGS, found
-    assert all(finding.effect and finding.fix for finding in found), found
-
-
 def test_without_a_fault_the_doctor_finds_nothing(mended: Still) -> None:
     found = mended.findings()
     assert [(finding.state, finding.what) for finding in found] == [(State.OK, "ways"), (State.OK, "overlay")], found
     assert found[0].found.startswith("all 6 ways of published ports reach every task")
+
+
+# What can't be done to the kernels of a lab without touching the machine's own is done to what was read of them.
+
+
+def test_a_full_table_of_connections(still: Still) -> None:
+    now = in_space(still.read(), "node1", SANDBOX, conntrack_count=262144, conntrack_max=262144)
+    found = explained(now, f"node1:{WEB}")
+    assert found.status == 3
+    assert "262144 of 262144" in found.causes[0].why and SANDBOX in found.causes[0].place, found.causes
+    demand(still, SANDBOX, now)
+
+
+def test_a_task_that_is_unhealthy(still: Still) -> None:
+    ill = {"serving": False, "healthy": False, "note": "it is unhealthy"}
+    now = still.read()
+    tasks = tuple(replace(task, **ill) if task.service == "web" else task for task in now.names.tasks)  # type: ignore[arg-type]
+    now = replace(now, names=replace(now.names, tasks=tasks))
+    found = explained(now, f"node1:{WEB}")
+    assert any("it is unhealthy" in cause.why for cause in found.causes), found.causes
+    demand(still, "task web.2", now)
+
+
+def test_a_connection_to_a_task_that_is_gone(mended: Still) -> None:
+    happens(mended, "client", ADDRESSES["node1"], DNS, Protocol.UDP, 2 * TASKS)
+    now = mended.read()
+    tasks = tuple(task for task in now.names.tasks if task.name != "dns.2")
+    now = replace(now, names=replace(now.names, tasks=tasks))
+    gone = next(task for task in mended.known.names.tasks if task.name == "dns.2").addresses.values()
+    (address,) = gone
+    assert any(f"lead to {address}" in note for note in explained(now, f"node1:{DNS}/udp").notes)
+    assert any(f"lead to {address}" in each.found and each.ours for each in mended.findings(now))
+
+
+def test_an_address_that_two_tasks_have(mended: Still) -> None:
+    first, other = (next(task for task in mended.known.names.tasks if task.name == name) for name in ("web.1", "old.1"))
+    if first.node != other.node:
+        other = next(task for task in mended.known.names.tasks if task.name == "old.2")
+    (address,) = first.addresses.values()
+    mended.cluster.inside(f"{other.node}/{other.netns}", "ip", "address", "add", f"{address}/24", "dev", "eth0")
+    for node in ("node1", "node2"):
+        mended.cluster.inside(f"{node}/{SANDBOX}", "ip", "neighbour", "flush", "dev", "eth0")
+    found = mended.explain(f"{first.node}:{WEB}")
+    assert any(other.name in cause.place and f"{address} is web.1's address" in cause.why for cause in found.causes), found.causes
+    demand(mended, f"task {other.name}")
+
+
+def in_space(now: ClusterSnapshot, node: str, netns: str, **changes: object) -> ClusterSnapshot:
+    """What was read, with something else in one namespace."""
+    spaces = dict(now.nodes[node].namespaces)
+    spaces[netns] = replace(spaces[netns], **changes)  # type: ignore[arg-type]
+    return replace(now, nodes={**now.nodes, node: replace(now.nodes[node], namespaces=spaces)})
+
+
+def explained(now: ClusterSnapshot, what: str) -> Explanation:
+    return explain(now, ask(now, target(what), "", None))
 
 
 def follow_the_advice(still: Still, wrong: Fault, found: Explanation) -> None:
@@ -248,32 +278,6 @@ def follow_the_advice(still: Still, wrong: Fault, found: Explanation) -> None:
             break
     assert found.outcome == "reaches", found.causes
     compare(still, wrong.node, wrong.port)
-
-
-def inflict(still: Still, where: str, command: str) -> None:
-    """Do it in the namespace that is meant."""
-    task = next(task for task in still.known.names.tasks if task.name == "web.2")
-    far = next(network for network in task.addresses.values())
-    place = {
-        "SANDBOX": "node1/ingress_sbox",
-        "OVERLAY": still.cluster.overlay("node1"),
-        "OVERLAY2": still.cluster.overlay("node2"),
-        "TASK": f"{task.node}/{task.netns}",
-    }.get(where, where)
-    if command.startswith("table"):
-        still.cluster.inside(place, "sh", "-c", f"printf '%s' '{command}' | nft -f -")
-        return
-    port = next(
-        item.name
-        for item in still.plans["node2"].namespaces[still.cluster.overlay("node2").partition("/")[2]].values()
-        if isinstance(item, Link) and item.peer is not None and item.peer.netns == task.netns
-    )
-    words = command.replace("FARIP", str(far)).replace("FAR", mac(far)).replace("PORT", port)
-    still.cluster.inside(place, "sh", "-c", words.replace("{", "'{").replace("}", "}'") if words.startswith("nft") else words)
-
-
-def mac(address: IPv4Address) -> str:
-    return f"02:42:{address.packed.hex(':')}"
 
 
 # --- anything missing ---------------------------------------------------------------------------------------------

@@ -24,3 +24,15 @@ def mesh() -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.lab("down")
+
+
+@pytest.fixture(scope="session")
+def swarm() -> Iterator[Cluster]:
+    """Two nodes and the service of the tutorial, 8080 published; the last module that uses them kills their daemons."""
+    cluster = Cluster(unique("walk"))
+    cluster.lab("up", "--nodes", "2", "--engine", "ipvs")
+    try:
+        cluster.cli("service", "create", "--name", "web", "--replicas", "2", "-p", "8080:80", "host", "routemesh", "whoami")
+        yield cluster
+    finally:
+        cluster.lab("down")

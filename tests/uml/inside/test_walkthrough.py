@@ -5,27 +5,14 @@ Two nodes, a service `web` of two replicas, 8080 published. Source: the tutorial
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
 from tests.lab.cluster import ADDRESSES, Cluster
-from tests.support import unique
 
 NODES = ("node1", "node2")
-WEB = ("service", "create", "--name", "web", "--replicas", "2", "-p", "8080:80", "host", "routemesh", "whoami")
 COUNTED = r" *\d+[KMG]? +\d+[KMG]? "
-
-
-@pytest.fixture(scope="module")
-def swarm() -> Iterator[Cluster]:
-    cluster = Cluster(unique("walk"))
-    cluster.lab("up", "--nodes", "2", "--engine", "ipvs")
-    try:
-        cluster.cli(*WEB)
-        yield cluster
-    finally:
-        cluster.lab("down")
 
 
 def shows(output: str, *shapes: str) -> None:
