@@ -7,7 +7,6 @@ from ipaddress import IPv4Address, IPv4Network
 from routemesh import names
 from routemesh.doctor import Finding, State, listed
 from routemesh.doctor.facts import Facts
-from routemesh.explain.nearby import doubles
 from routemesh.explain.stale import stale
 from routemesh.explain.way import Places
 from routemesh.snapshot import ClusterSnapshot, NodeSnapshot
@@ -140,7 +139,7 @@ def _is_ours(node: NodeSnapshot, facts: Facts, name: str, pid: int, process: str
 def _doubles(cluster: ClusterSnapshot) -> Iterator[Finding]:
     """What is planned of it the node takes away itself."""
     places = Places(cluster)
-    for address, having in doubles(cluster).items():
+    for address, having in places.doubles.items():
         rightful, *others = having
         yield Finding(
             what="address",

@@ -172,5 +172,5 @@ def _fix(causes: Sequence[Cause]) -> str:
     commands: dict[str, list[str]] = {}
     for cause in causes:
         commands.setdefault(cause.node, []).extend(each for each in cause.mend if each not in commands.get(cause.node, ()))
-    told = [f"on {node}: {' && '.join(each[:_MOST_FIXES])}" for node, each in commands.items() if each]
+    told = [f"{f'on {node}: ' if node else ''}{' && '.join(each[:_MOST_FIXES])}" for node, each in commands.items() if each]
     return "; ".join(told)

@@ -66,7 +66,14 @@ def of_service(places: Places, asked: Asked, branches: Walk, repairs: Repairs) -
     serving = [task for task in tasks if task.serving]
     entry = Place(asked.target.node, HOST)
     if not serving:
-        yield Cause(node="", namespace="", place=f"service {asked.service.name}", why=_no_task(asked.service.name, tasks))
+        tool = "docker" if any(node.kind == "swarm" for node in places.cluster.nodes.values()) else "routemesh"
+        yield Cause(
+            node="",
+            namespace="",
+            place=f"service {asked.service.name}",
+            why=_no_task(asked.service.name, tasks),
+            mend=(f"{tool} service ps {asked.service.name}",),
+        )
         return
     if not asked.service.answers_on(entry.node):
         yield Cause(node=entry.node, namespace=HOST, place=places.called(entry), why=_KEPT_AWAY.format(asked.service.name))

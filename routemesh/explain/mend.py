@@ -38,6 +38,7 @@ from routemesh.walk import OUTSIDE, Hop, Place
 _MOST_COMMANDS = 4
 _FORWARDS_NOTHING, _REVERSE_PATH, _NO_FDB = "forwards nothing", "rp_filter", "does not know which node has "
 _TOO_LARGE = re.compile(r"its (?P<bytes>\d+) bytes are too many for (?P<link>\S+), which takes \d+")
+_FULL = re.compile(r"connections is full \(\d+ of (?P<limit>\d+)\)")
 _GATEWAY = 2
 """The sandbox's place in docker_gwbridge's network."""
 
@@ -113,6 +114,8 @@ def _by_hand(places: Places, why: str, last: Hop | None, by: str) -> Iterator[st
             yield from _missing_entry(places, item.name, why.partition(_NO_FDB)[2])
     if (too_large := _TOO_LARGE.search(why)) is not None:
         yield f"ip link set {too_large['link']} mtu {too_large['bytes']}"
+    if (full := _FULL.search(why)) is not None:
+        yield f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(full['limit'])}"
     if _FORWARDS_NOTHING in why:
         yield "sysctl -w net.ipv4.ip_forward=1"
     if _REVERSE_PATH in why:

@@ -1,7 +1,6 @@
 """What else may be wrong where a way ended: a packet ends of what lies before its end, or behind it. PURE."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import IPv4Address
+from collections.abc import Iterator, Sequence
 
 from routemesh import names
 from routemesh.explain.mend import Repairs, planned
@@ -9,7 +8,6 @@ from routemesh.explain.nouns import Cause
 from routemesh.explain.shown import in_namespace
 from routemesh.explain.way import Places
 from routemesh.nodeplan import HOST, Address, Link
-from routemesh.snapshot import ClusterSnapshot
 from routemesh.walk import OUTSIDE, Branch, Place
 
 _LIKE_PLANNED = "it is not as it is planned"
@@ -18,7 +16,9 @@ _LIKE_PLANNED = "it is not as it is planned"
 def links_down(places: Places, branch: Branch, number: int, repairs: Repairs) -> Iterator[Cause]:
     """Links of the mesh that are switched off on the way, or where it would have gone on."""
     for place in _concerned(places, branch):
-        for link in _off(places, place):
+        if place not in places.off:
+            places.off[place] = list(_off(places, place))
+        for link in places.off[place]:
             by_hand = in_namespace(places.cluster.nodes.get(place.node), place.netns, f"ip link set {link.name} up")
             commands = planned(repairs, place) or (by_hand,)
             yield _cause(places, place, f"{link.name} is down", commands, number)
@@ -32,33 +32,11 @@ def unlike_planned(places: Places, branch: Branch, ended: Place, number: int, re
             yield _cause(places, place, _LIKE_PLANNED, commands, number)
 
 
-def doubles(cluster: ClusterSnapshot) -> Mapping[IPv4Address, Sequence[Place]]:
-    """Overlay addresses that several tasks and sandboxes have but for VIPs. Who should have it comes first."""
-    known = cluster.names
-    subnets = [network.subnet for network in known.networks if network.vni and network.subnet is not None]
-    overlays = {HOST, *(network.netns for network in known.networks)}
-    vips = {vip for service in known.services for vip in service.vips.values()}
-    owners = {address: Place(task.node, task.netns) for task in known.tasks for address in task.addresses.values()}
-    owners |= {node.ingress_address: Place(node.name, names.SANDBOX) for node in known.nodes if node.ingress_address}
-    found: dict[IPv4Address, list[Place]] = {}
-    for name, node in cluster.nodes.items():
-        for netns, space in node.namespaces.items():
-            for address in {item.address.ip for item in space.of(Address)} if netns not in overlays else ():
-                if address not in vips and any(address in subnet for subnet in subnets):
-                    found.setdefault(address, []).append(Place(name, netns))
-    return {
-        address: [place for place in having if place == owners.get(address)]
-        + [place for place in having if place != owners.get(address)]
-        for address, having in found.items()
-        if len(having) > 1
-    }
-
-
 def doubled(places: Places, branch: Branch, number: int, repairs: Repairs) -> Iterator[Cause]:
     """Who else has the address of the task that was meant."""
     task = places.meant(branch)
     for address in () if task is None else task.addresses.values():
-        for place in doubles(places.cluster).get(address, ())[1:]:
+        for place in places.doubles.get(address, ())[1:]:
             device = next(
                 (
                     item.link

@@ -1,9 +1,12 @@
 """A walk's branch as a way for people: every hop with its place, what decided, and what became of the packet. PURE."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import cached_property
+from ipaddress import IPv4Address
 
+from routemesh.explain.doubles import doubles
 from routemesh.explain.nouns import Headers, Kind, Step, Way
 from routemesh.explain.shown import command, in_namespace, kind_of, rule_text
 from routemesh.nodeplan import HOST, Link
@@ -18,7 +21,14 @@ class Places:
         self.cluster = cluster
         self._tasks = {(task.node, task.netns): task for task in cluster.names.tasks if task.netns}
         self._addresses = {address: task for task in cluster.names.tasks for address in task.addresses.values()}
+        self.off: dict[Place, Sequence[Link]] = {}
+        """By namespace, the links that are down and should not be; filled by who looks (nearby)."""
         self._networks = {network.netns: network.name for network in cluster.names.networks if network.netns}
+
+    @cached_property
+    def doubles(self) -> Mapping[IPv4Address, Sequence[Place]]:
+        """See doubles.doubles."""
+        return doubles(self.cluster)
 
     def task(self, place: Place) -> NamedTask | None:
         """The task whose namespace it is."""

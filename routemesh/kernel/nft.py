@@ -10,6 +10,7 @@ Source: libnftables(3); include/uapi/linux/netfilter/nf_tables.h; net/netfilter/
 """
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -38,6 +39,9 @@ _GENERIC_HEADER_BYTES = 4
 _FAMILIES: Mapping[Family, bytes] = {"ip": IPV4, "netdev": NETDEV}
 
 T = TypeVar("T")
+
+ONE_AT_A_TIME = threading.Lock()
+"""libnftables is not for several threads, even with a context each: two listings at once mix up the types of concatenations."""
 
 _READ_ATTEMPTS = 5
 _APPLY_ATTEMPTS = 3
@@ -194,7 +198,8 @@ class Nft:
         """Only here is the output set to JSON: with it, libnftables would first try to read its input as JSON too."""
         self._library.set_json_output(True)
         try:
-            code, output, error = self._library.cmd(text)
+            with ONE_AT_A_TIME:
+                code, output, error = self._library.cmd(text)
         finally:
             self._library.set_json_output(False)
         if code != 0:
@@ -209,9 +214,11 @@ class Nft:
     def _execute(self, ops: Sequence[Op]) -> str | None:
         """Carry out all or nothing; why it was refused, or None."""
         try:
-            code, _, error = self._library.cmd(transaction(ops))
+            text = transaction(ops)
         except ValueError as exc:  # somebody else's object that bears a name which nft's language can't express
             return str(exc)
+        with ONE_AT_A_TIME:
+            code, _, error = self._library.cmd(text)
         return None if code == 0 else _reason(error)
 
     def _keep_if_alone(self, items: dict[ItemKey, Item]) -> None:

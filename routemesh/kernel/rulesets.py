@@ -18,7 +18,7 @@ from routemesh.kernel.capabilities import has_nf_tables
 from routemesh.kernel.ipvs import Ipvs, is_loaded
 from routemesh.kernel.netfilter import ANY_FAMILY, NETDEV, NETFILTER
 from routemesh.kernel.netlink import Requests, as_text, parse
-from routemesh.kernel.nft import chain_device
+from routemesh.kernel.nft import ONE_AT_A_TIME, chain_device
 from routemesh.kernel.quiet import c_stderr_silenced
 from routemesh.kernel.xtables import save
 from routemesh.kernel.xtevidence import Witness
@@ -111,7 +111,7 @@ def _ruleset() -> nftjson.Json:
     library.set_stateless_output(True)
     library.set_numeric_proto_output(True)
     library.set_json_output(True)
-    with c_stderr_silenced():  # nft 1.0.6 complains there about statements that add to maps
+    with ONE_AT_A_TIME, c_stderr_silenced():  # nft 1.0.6 complains there about statements that add to maps
         code, output, error = library.cmd("list ruleset")
     if code != 0:
         raise KernelError("nft list ruleset", error.strip() or "libnftables gave no reason")

@@ -39,8 +39,8 @@ def demand(still: Still, where: str, now: ClusterSnapshot | None = None) -> None
     assert all(finding.effect and finding.fix for finding in found), found
 
 
-def inflict(still: Still, where: str, command: str) -> None:
-    """Do it in the namespace that is meant."""
+def inflict(still: Still, where: str, command: str) -> str:
+    """Do it in the namespace that is meant; the node on which that is."""
     task = next(task for task in still.known.names.tasks if task.name == "web.2")
     far = next(network for network in task.addresses.values())
     place = {
@@ -51,7 +51,7 @@ def inflict(still: Still, where: str, command: str) -> None:
     }.get(where, where)
     if command.startswith("table"):
         still.cluster.inside(place, "sh", "-c", f"printf '%s' '{command}' | nft -f -")
-        return
+        return place.partition("/")[0]
     port = next(
         item.name
         for item in still.plans["node2"].namespaces[still.cluster.overlay("node2").partition("/")[2]].values()
@@ -59,6 +59,7 @@ def inflict(still: Still, where: str, command: str) -> None:
     )
     words = command.replace("FARIP", str(far)).replace("FAR", mac(far)).replace("PORT", port)
     still.cluster.inside(place, "sh", "-c", words.replace("{", "'{").replace("}", "}'") if words.startswith("nft") else words)
+    return place.partition("/")[0]
 
 
 def mac(address: IPv4Address) -> str:

@@ -94,9 +94,9 @@ class Still:
         """Do something to a node's kernel; whether it let us."""
         return not self._with_kernel(node, lambda kernel: kernel.apply([op]))
 
-    def mend(self) -> None:
-        """Bring every node to its plan again."""
-        for node in self.plans:
+    def mend(self, *nodes: str) -> None:
+        """Bring nodes, all if none is named, to their plans again."""
+        for node in nodes or self.plans:
             wait_until(partial(self._mended, node), what=f"{node} as planned")
 
     def _mended(self, node: str) -> bool:

@@ -3,8 +3,6 @@
 The nodes are those of test_walkthrough, whose daemons are killed first: this module is the last to use them.
 """
 
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,12 +24,6 @@ def still(swarm: Cluster) -> Still:
     options = ("--name", "old", "--replicas", "2", "-p", f"{OLD}:80", *SNAT)
     swarm.cli("service", "create", *options, "host", "routemesh", "whoami")
     return kill_daemons(swarm)
-
-
-@pytest.fixture
-def mended(still: Still) -> Iterator[Still]:
-    yield still
-    still.mend()
 
 
 DROPS = "filter {} drops it"
@@ -76,18 +68,20 @@ def test_without_a_fault_nothing_is_found(still: Still) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_named_by_explain_and_by_doctor(mended: Still, fault: str) -> None:
+def test_a_fault_is_named_by_explain_and_by_doctor(still: Still, fault: str) -> None:
     wrong = FAULTS[fault]
-    inflict(mended, wrong.where, wrong.command)
+    node = inflict(still, wrong.where, wrong.command)
     try:
-        now = mended.read()
+        now = still.read()
         found = explain(now, ask(now, target(f"{wrong.node}:{wrong.port}"), "", None))
         assert found.status == 3
         assert any(wrong.at in cause.place and wrong.why in cause.why for cause in found.causes), found.causes
-        demand(mended, wrong.reported or wrong.at, now)
+        demand(still, wrong.reported or wrong.at, now)
     finally:
         if wrong.undo:
-            inflict(mended, wrong.where, wrong.undo)
+            inflict(still, wrong.where, wrong.undo)
+        else:
+            still.mend(node)
 
 
 @pytest.mark.parametrize(
@@ -97,21 +91,24 @@ def test_a_fault_is_named_by_explain_and_by_doctor(mended: Still, fault: str) ->
         ("TASK", "ip route del default"),
     ],
 )
-def test_what_breaks_no_way_is_found_by_doctor_all_the_same(mended: Still, place: str, command: str) -> None:
-    inflict(mended, place, command)
-    demand(mended, SANDBOX if place == "SANDBOX" else TASK)
+def test_what_breaks_no_way_is_found_by_doctor_all_the_same(still: Still, place: str, command: str) -> None:
+    node = inflict(still, place, command)
+    try:
+        demand(still, SANDBOX if place == "SANDBOX" else TASK)
+    finally:
+        still.mend(node)
 
 
-def test_a_full_table_of_connections(mended: Still) -> None:
+def test_a_full_table_of_connections(still: Still) -> None:
     """The limit is one for all namespaces; connections are made before it is lowered."""
-    mended.cluster.ask("192.168.200.10", 8080, 2)
+    still.cluster.ask("192.168.200.10", 8080, 2)
     limit = ENTRIES.read_text()
     ENTRIES.write_text("1")
     try:
-        now = mended.read()
+        now = still.read()
         found = explain(now, ask(now, target("node1:8080"), "", None))
         assert any("1" in cause.why and "connections" in cause.why for cause in found.causes), found.causes
-        told = [finding for finding in mended.findings(replace(now)) if finding.what == "conntrack"]
+        told = [finding for finding in still.findings(now) if finding.what == "conntrack"]
         assert told and all("nf_conntrack_max" in finding.fix for finding in told)
     finally:
         ENTRIES.write_text(limit)
