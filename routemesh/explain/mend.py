@@ -22,6 +22,7 @@ from routemesh.nodeplan import (
     FdbEntry,
     IpvsDestination,
     IpvsService,
+    Item,
     Link,
     Neighbour,
     Route,
@@ -95,6 +96,20 @@ def _by_hand(places: Places, why: str, last: Hop | None, by: str) -> Iterator[st
     if last is not None and (allowing := letting_pass(by, last.before)):
         yield allowing
         return
+    if item is not None and last is not None:
+        yield from _against_item(places, why, item, last)
+    if (too_large := _TOO_LARGE.search(why)) is not None:
+        yield f"ip link set {too_large['link']} mtu {too_large['bytes']}"
+    if (full := _FULL.search(why)) is not None:
+        yield f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(full['limit'])}"
+    if _FORWARDS_NOTHING in why:
+        yield "sysctl -w net.ipv4.ip_forward=1"
+    if _REVERSE_PATH in why:
+        yield from (f"sysctl -w net.ipv4.conf.{name}.rp_filter=0" for name in ("all", device) if name)
+
+
+def _against_item(places: Places, why: str, item: Item, last: Hop) -> Iterator[str]:
+    """Undo what ended the packet."""
     match item:
         case Link(up=False):
             yield f"ip link set {item.name} up"
@@ -102,7 +117,7 @@ def _by_hand(places: Places, why: str, last: Hop | None, by: str) -> Iterator[st
             yield f"ip neighbour del {item.ip} dev {item.link}"
         case XtChain():
             yield _against(item, last)
-        case Chain() if last is not None and last.rule is not None:
+        case Chain() if last.rule is not None:
             yield _without(item, last.rule)
         case Chain(family, name, table=table, policy="drop"):
             yield f"nft chain {family} {quote(table)} {quote(name)} '{{ policy accept; }}'"
@@ -112,14 +127,6 @@ def _by_hand(places: Places, why: str, last: Hop | None, by: str) -> Iterator[st
             yield f"ip route del {item.kind} {destination} table {number}"
         case Link() if _NO_FDB in why:
             yield from _missing_entry(places, item.name, why.partition(_NO_FDB)[2])
-    if (too_large := _TOO_LARGE.search(why)) is not None:
-        yield f"ip link set {too_large['link']} mtu {too_large['bytes']}"
-    if (full := _FULL.search(why)) is not None:
-        yield f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(full['limit'])}"
-    if _FORWARDS_NOTHING in why:
-        yield "sysctl -w net.ipv4.ip_forward=1"
-    if _REVERSE_PATH in why:
-        yield from (f"sysctl -w net.ipv4.conf.{name}.rp_filter=0" for name in ("all", device) if name)
 
 
 def _without(chain: Chain, rule: Rule) -> str:

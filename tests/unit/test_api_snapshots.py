@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from routemesh import names
+from routemesh.doctor import State
 from routemesh.errors import UserError
 from routemesh.model import Protocol, Publish, ServiceSpec
-from routemesh.nodeplan import Sysctl
+from routemesh.nodeplan import Change, Create, Sysctl
 from tests.unit.daemon import Daemon, cluster
 from tests.unit.test_api import raw
 
@@ -57,3 +58,28 @@ def test_a_port_that_is_none_is_refused(nodes: list[Daemon]) -> None:
     with pytest.raises(UserError):
         nodes[0].client.plan("no-such-node")
     assert nodes[0].client.snapshot([(Protocol.UDP, 53)]).nodes.keys() == {"node1", "node2"}
+
+
+# --- the doctor --------------------------------------------------------------------------------------------------
+
+
+def test_what_every_node_says_of_itself_is_judged_where_it_is_asked(nodes: list[Daemon]) -> None:
+    nodes[1].ops = (Change("", Sysctl("net/ipv4/ip_forward", "0"), Sysctl("net/ipv4/ip_forward", "1")),)
+    nodes[1].fault("ip link add …: no")
+    for asked in nodes:
+        found = asked.client.doctor()
+        assert (found.version, found.outcome, found.status) == (1, "findings", 3)
+        wrong = [(each.what, each.where, each.found) for each in found.findings if each.state is State.WRONG]
+        assert wrong == [
+            ("plan", "node2", "net/ipv4/ip_forward is 0 instead of 1"),
+            ("node", "node2", "ip link add …: no"),
+        ]
+
+
+def test_every_node_repairs_what_is_ours_and_says_so(nodes: list[Daemon]) -> None:
+    nodes[1].ops = (Create("", Sysctl("net/ipv4/ip_forward", "1")),)
+    assert [(each.node, each.mended) for each in nodes[0].client.repair()] == [
+        ("node1", ()),
+        ("node2", ("net/ipv4/ip_forward can't be read",)),
+    ]
+    assert nodes[0].client.doctor().outcome == "clean"
