@@ -8,7 +8,6 @@ from tests.lab.cluster import Cluster
 from tests.support import unique
 from tests.uml.machine import is_inside
 
-
 _TURNS = {"test_ipvs_is_loaded.py": 0, "test_walkthrough_faults.py": 2}
 
 
