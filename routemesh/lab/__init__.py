@@ -1,6 +1,6 @@
 """A whole cluster on one machine: every node is a network namespace with a real daemon in it.
 
-    topology    the machines and the wires between them: PURE
+    topology    the machines and their addresses: PURE       wires   what connects them: PURE
     find        which labs there are, and where each keeps what
     control     up, down, kill, start, cut, heal, status
     daemons     starting the nodes' daemons and watching them get ready

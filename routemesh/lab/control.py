@@ -10,7 +10,7 @@ from routemesh.diff import diff
 from routemesh.errors import Conflict, NotFound, Unavailable
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.kernel.owner import LAB
-from routemesh.lab import daemons, find, processes, removal, topology
+from routemesh.lab import daemons, find, processes, removal, topology, wires
 from routemesh.lab.find import Lab
 from routemesh.lab.processes import Namespaces
 from routemesh.nodeplan import HOST, Capabilities, Change, Delete, Link, Netns, NodePlan, Op
@@ -48,7 +48,7 @@ def up(lab: Lab) -> None:
     with find.locked(lab.name):
         try:
             lab.save()
-            _apply(lab, diff(NodePlan(), topology.topology(lab.nodes, lab.mtu_bytes)))
+            _apply(lab, diff(NodePlan(), wires.topology(lab.nodes, lab.mtu_bytes)))
             _start_daemons(lab, lab.node_names)
         except BaseException:
             removal.remove_lab(lab.directory)
@@ -92,7 +92,7 @@ def kill(lab: Lab, name: str) -> None:
     """Cut a node's power. Its link goes first: dying processes close their connections, and nobody may hear of that."""
     node = lab.node(name)
     with find.locked(lab.name):
-        _apply(lab, [Delete(topology.UNDERLAY, topology.port(name, lab.mtu_bytes))])
+        _apply(lab, [Delete(topology.UNDERLAY, wires.port(name, lab.mtu_bytes))])
         removal.empty_node(lab.netns(name), node.run_dir)
         _apply(lab, [Delete(HOST, Netns(name))])
 
@@ -104,7 +104,7 @@ def start(lab: Lab, name: str) -> bool:
         if daemons.daemon_pid(node) is not None:
             return False
         if not lab.netns(name).exists():
-            _apply(lab, diff(NodePlan(), topology.machine(name, lab.mtu_bytes)))
+            _apply(lab, diff(NodePlan(), wires.machine(name, lab.mtu_bytes)))
         _start_daemons(lab, [name])
         return True
 
@@ -124,7 +124,7 @@ def _plug(lab: Lab, name: str, *, plugged_in: bool) -> None:
     with find.locked(lab.name):
         if not lab.netns(name).exists():
             raise Conflict(f"{name} of lab {lab.name} has no power: 'routemesh lab start {name}' first")
-        before, after = (topology.port(name, lab.mtu_bytes, plugged_in=state) for state in (not plugged_in, plugged_in))
+        before, after = (wires.port(name, lab.mtu_bytes, plugged_in=state) for state in (not plugged_in, plugged_in))
         _apply(lab, [Change(topology.UNDERLAY, before, after)])
 
 

@@ -6,7 +6,7 @@ from ipaddress import IPv4Interface
 import pytest
 
 from routemesh.diff import applied, diff
-from routemesh.lab import topology
+from routemesh.lab import topology, wires
 from routemesh.lab.topology import CLIENT, MAX_NODES, UNDERLAY
 from routemesh.nodeplan import HOST, Address, Link, Netns, NodePlan, Peer, key
 
@@ -24,7 +24,7 @@ def addresses(plan: NodePlan) -> dict[str, IPv4Interface]:
 
 
 def test_the_first_node_is_at_10_and_the_client_at_100() -> None:
-    assert addresses(topology.topology(3, MTU)) == {
+    assert addresses(wires.topology(3, MTU)) == {
         "client": IPv4Interface("192.168.200.100/24"),
         "node1": IPv4Interface("192.168.200.10/24"),
         "node2": IPv4Interface("192.168.200.11/24"),
@@ -33,7 +33,7 @@ def test_the_first_node_is_at_10_and_the_client_at_100() -> None:
 
 
 def test_no_two_machines_of_the_largest_lab_share_an_address_or_a_mac() -> None:
-    plan = topology.topology(MAX_NODES, MTU)
+    plan = wires.topology(MAX_NODES, MTU)
     assert len(set(addresses(plan).values())) == MAX_NODES + 1
     assert len({link.mac for link in links(plan).values() if link.mac}) == MAX_NODES + 1
 
@@ -44,11 +44,11 @@ def test_a_larger_lab_would_reach_the_client() -> None:
 
 def test_nothing_but_namespaces_is_made_on_the_host() -> None:
     machines = (UNDERLAY, CLIENT, "node1", "node2")
-    assert topology.topology(2, MTU).namespaces[HOST] == {key(item): item for item in map(Netns, machines)}
+    assert wires.topology(2, MTU).namespaces[HOST] == {key(item): item for item in map(Netns, machines)}
 
 
 def test_every_cable_has_two_ends_that_know_each_other() -> None:
-    found = links(topology.topology(2, MTU))
+    found = links(wires.topology(2, MTU))
     for (netns, name), link in found.items():
         if link.peer is not None:
             assert found[link.peer.netns, link.peer.link].peer == Peer(netns, name)
@@ -57,12 +57,12 @@ def test_every_cable_has_two_ends_that_know_each_other() -> None:
 
 @pytest.mark.parametrize("mtu", [626, 1500, 9000])
 def test_every_link_has_the_mtu_that_was_asked_for(mtu: int) -> None:
-    assert {link.mtu for link in links(topology.topology(2, mtu)).values()} == {mtu}
+    assert {link.mtu for link in links(wires.topology(2, mtu)).values()} == {mtu}
 
 
 def test_a_machine_comes_back_as_it_was_in_the_whole() -> None:
-    whole = topology.topology(3, MTU)
-    without = {key(item) for item in topology.machine("node2", MTU).namespaces[UNDERLAY].values()}
+    whole = wires.topology(3, MTU)
+    without = {key(item) for item in wires.machine("node2", MTU).namespaces[UNDERLAY].values()}
     broken = NodePlan(
         {
             HOST: {name: item for name, item in whole.namespaces[HOST].items() if item != Netns("node2")},
@@ -71,9 +71,9 @@ def test_a_machine_comes_back_as_it_was_in_the_whole() -> None:
         }
     )
     assert broken != whole
-    assert applied(broken, diff(NodePlan(), topology.machine("node2", MTU))) == whole
+    assert applied(broken, diff(NodePlan(), wires.machine("node2", MTU))) == whole
 
 
 def test_a_cut_cable_differs_in_nothing_but_being_down() -> None:
-    port = topology.port("node1", MTU)
-    assert topology.port("node1", MTU, plugged_in=False) == replace(port, up=False)
+    port = wires.port("node1", MTU)
+    assert wires.port("node1", MTU, plugged_in=False) == replace(port, up=False)
