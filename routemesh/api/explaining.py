@@ -89,9 +89,10 @@ async def _answered(
     found = await asyncio.to_thread(lambda: explain(cluster, asked, repairs, network))
     if question.request is None:
         return found
-    request = replace(question.request, source=asked.source.address)
-    by = await passages(context, state, request, {way.task for way in found.ways if way.arrives})
-    return await asyncio.to_thread(lambda: through(cluster, found, str(request), by, repairs, network))
+    clients = {way.task: IPv4Address(way.peer.rpartition(":")[0]) for way in found.ways if way.arrives}
+    requests = {name: replace(question.request, source=client) for name, client in clients.items()}
+    by = await passages(context, state, requests)
+    return await asyncio.to_thread(lambda: through(cluster, found, str(question.request), by, repairs, network))
 
 
 def _is_told_by_proxies(found: "Explanation") -> bool:

@@ -1,7 +1,7 @@
 """What the gateway's proxies do with a request, asked of them where they are: for explanations that go on through the gateway."""
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -41,10 +41,10 @@ def behind(state: State, request: Request) -> Iterator[Task]:
     return (task for task in state.tasks.values() if route is not None and task.spec.name == route.backend)
 
 
-async def passages(context: Context, state: State, request: Request, tasks: Collection[str]) -> "Mapping[str, Passage]":
-    """What the proxies of these tasks of the gateway do with a request, by the tasks' names."""
+async def passages(context: Context, state: State, requests: Mapping[str, Request]) -> "Mapping[str, Passage]":
+    """What the gateway's proxies do with a request, each with the client that it sees; by the names of their tasks."""
     asked = {_name(state, task): task for task in state.tasks.values() if task.spec.gateway is not None}
-    asked = {name: task for name, task in asked.items() if name in tasks}
+    asked = {name: task for name, task in asked.items() if name in requests}
     nodes = {task.node_id: state.nodes[task.node_id] for task in asked.values() if task.node_id is not None}
     answers = await asyncio.gather(*(_seen(context, node) for node in nodes.values()))
     seen = {each.task: each for answer in answers if not isinstance(answer, str) for each in answer}
@@ -54,7 +54,7 @@ async def passages(context: Context, state: State, request: Request, tasks: Coll
     for name, task in asked.items():
         assert task.spec.gateway is not None and task.node_id is not None
         silent = Seen(task=task.id, directory="", error=errors.get(task.node_id, "it does not run"))
-        found[name] = _passage(name, task.spec.gateway, request, wanted, seen.get(task.id, silent))
+        found[name] = _passage(name, task.spec.gateway, requests[name], wanted, seen.get(task.id, silent))
     return found
 
 
