@@ -6,7 +6,7 @@ by one connection, and an answer of the wrong generation counts for nothing: aro
 
 import asyncio
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,8 @@ CHECK_TIMEOUT_S = 20.0
 RELOAD_TIMEOUT_S = 20.0
 _POLL_S = 0.02
 _ROUNDS = 5
+_FEW = 20
+"""Of so many backends the servers are asked one by one; the whole list takes HAProxy and us a while."""
 _REQUEST_BYTES = 8000
 """HAProxy reads a line of commands into one buffer (tune.bufsize, 16,384)."""
 _MAP = re.compile(r"map_beg\((?P<path>[^)]+)\)")
@@ -46,12 +48,14 @@ class Haproxy:
                 await self._check(candidate)
             self._directory.accept(rendered)
         await self._load(rendered.generation)
+        present = await self._servers(rendered.generation)
         for _ in range(_ROUNDS):
-            present = await self._servers(rendered.generation)
             steps = servers.steps(present, table)
             if not steps.urgent:
                 return await self._tidy(steps.late)
             said = await self._tell(steps.urgent)
+            others = {key: server for key, server in present.items() if key[0] not in steps.backends}
+            present = others | dict(await self._servers(rendered.generation, steps.backends))
         raise Unavailable(f"HAProxy does not take its servers: {said}")
 
     async def look(self, seen: Seen) -> Seen:
@@ -90,10 +94,14 @@ class Haproxy:
         except NotYet:
             return None
 
-    async def _servers(self, generation: str) -> Mapping[servers.Key, servers.Present]:
+    async def _servers(self, generation: str, backends: Set[str] = frozenset()) -> Mapping[servers.Key, servers.Present]:
+        """Those of some backends, or of all."""
+        states = (
+            [f"show servers state {name}" for name in sorted(backends)] if 0 < len(backends) <= _FEW else ["show servers state"]
+        )
         async with asyncio.timeout(RELOAD_TIMEOUT_S):
             while True:
-                info, _, state = (await self._ask(haproxy.ADMIN_SOCKET, ["show info", "show servers state"])).partition("\n\n")
+                info, _, state = (await self._ask(haproxy.ADMIN_SOCKET, ["show info", *states])).partition("\n\n")
                 if _generation(info) == generation:
                     return servers.parse(state)
                 await asyncio.sleep(_POLL_S)

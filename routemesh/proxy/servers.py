@@ -7,7 +7,6 @@ Source: HAProxy's management.txt (2.6): `show servers state`, `add server`, `del
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 
 from routemesh.errors import Unavailable
 from routemesh.model import Http
@@ -37,14 +36,26 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Commands: `urgent` ones bring and take requests and must succeed; `late` ones may fail while connections last."""
+    """Commands: `urgent` ones bring and take requests and must succeed; `late` ones may fail while connections last.
+
+    `backends`: those that `urgent` is about.
+    """
 
     urgent: tuple[str, ...]
     late: tuple[str, ...]
+    backends: frozenset[str] = frozenset()
 
 
 def parse(text: str) -> Mapping[Key, Present]:
-    """What `show servers state` said, but for the servers that are the gateway's own. Raises Unavailable for anything else."""
+    """What `show servers state` said, but for the servers that are the gateway's own. Raises Unavailable for anything else.
+
+    Asked of several backends, it says so much of each, with empty lines between.
+    """
+    answers = [answer for answer in text.split("\n\n") if answer.strip()] or [""]
+    return {key: present for answer in answers for key, present in _parse(answer).items()}
+
+
+def _parse(text: str) -> Mapping[Key, Present]:
     lines = text.strip().split("\n")
     if lines[0].strip() != _FORMAT or len(lines) < 2:
         raise Unavailable(f"HAProxy's answer to 'show servers state' is not understood: {lines[0][:80]!r}")
@@ -72,26 +83,27 @@ def parse(text: str) -> Mapping[Key, Present]:
 def steps(present: Mapping[Key, Present], wanted: Table) -> Steps:
     """From the servers that are there to those of the table: first new ones, then away with the others."""
     servers = {(backend.name, server.name): (backend, server) for backend in wanted.backends for server in backend.servers}
-    urgent = [command for (name, _), (backend, server) in servers.items() for command in _in(present, name, server, backend.http)]
-    gone = present.keys() - {key for key, (_, server) in servers.items() if _same(present.get(key), server)}
-    urgent += (f"set server {_path(key)} state maint" for key in sorted(gone) if not present[key].maintenance)
-    return Steps(tuple(urgent), tuple(f"del server {_path(key)}" for key in sorted(gone)))
+    kept = {key for key, (_, server) in servers.items() if _same(present.get(key), server)}
+    gone = sorted(present.keys() - kept)
+    back = [key for key in servers if key in kept and present[key].maintenance]
+    new = [key for key in servers if key not in present]
+    away = [key for key in gone if not present[key].maintenance]
+    urgent = [f"set server {_path(key)} state ready" for key in back]
+    urgent += (command for key in new for command in _in(_path(key), servers[key][1], servers[key][0].http))
+    urgent += (f"set server {_path(key)} state maint" for key in away)
+    late = tuple(f"del server {_path(key)}" for key in gone)
+    return Steps(tuple(urgent), late, frozenset(backend for backend, _ in (*back, *new, *away)))
 
 
-def _in(present: Mapping[Key, Present], backend: str, server: Server, http: Http) -> Iterator[str]:
-    path = _path((backend, server.name))
-    there = present.get((backend, server.name))
-    if there is None:
-        yield f"add server {path} {server_options(http, server)}"
-        yield f"enable server {path}"
-        if http.health:
-            yield f"enable health {path}"
-    elif _same(there, server) and there.maintenance:
-        yield f"set server {path} state ready"
+def _in(path: str, server: Server, http: Http) -> Iterator[str]:
+    yield f"add server {path} {server_options(http, server)}"
+    yield f"enable server {path}"
+    if http.health:
+        yield f"enable health {path}"
 
 
 def _same(there: Present | None, server: Server) -> bool:
-    return there is not None and (IPv4Address(there.address), there.port) == (server.address, server.port)
+    return there is not None and (there.address, there.port) == (str(server.address), server.port)
 
 
 def _path(key: Key) -> str:

@@ -25,6 +25,12 @@ def wanted(*servers: Server, http: Http | None = None) -> Table:
     return Table((), (Backend("web", ServiceId("web"), http or Http(hosts=("*",), port=80), servers),))
 
 
+def test_answers_about_several_backends_are_read_as_one() -> None:
+    head = ANSWER.partition("\n3 web 9")[0]
+    found = parse(f"{head}\n3 web 9 aaa 10.0.0.9 2 0 1 1 80\n\n{head}\n\n{head}\n4 api 9 aaa 10.0.0.9 2 0 1 1 81\n\n")
+    assert {key: server.port for key, server in found.items()} == {("web", "aaa"): 80, ("api", "aaa"): 81}
+
+
 def test_the_answer_is_read_without_the_gateways_own_servers() -> None:
     assert parse(ANSWER) == {
         ("web", "aaa"): Present("10.0.0.9", 80, False, number=9),
@@ -55,6 +61,7 @@ def test_new_tasks_come_before_old_ones_go() -> None:
     assert found.urgent[0].startswith("add server web/bbb")
     assert found.urgent[-1] == "set server web/aaa state maint"
     assert found.late == ("del server web/aaa",)
+    assert found.backends == {"web"}
 
 
 def test_what_has_no_requests_any_more_is_only_to_be_deleted() -> None:
