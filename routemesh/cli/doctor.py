@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from routemesh.api.client import Client
     from routemesh.doctor import Finding
     from routemesh.doctor.machine import Engine
+    from routemesh.nodeplan import Item
+    from routemesh.recording.ownplan import Plans
 
     Findings = tuple[Finding, ...]
 
@@ -103,11 +105,42 @@ def _of_a_mesh(recordings: tuple[Path, ...]) -> "Findings":
     """Of what was recorded, or of this Swarm node where nothing was."""
     from routemesh.doctor.mesh import findings, recorded
     from routemesh.recording.expected import lacking
+    from routemesh.recording.ownplan import differing
     from routemesh.recording.read import read
     from routemesh.recording.swarm import live
 
     cluster = read(recordings) if recordings else live()
-    return findings(cluster, recorded(lacking(cluster)))
+    plans = _plans(recordings)
+    own = {name: differing(plans[name], node) for name, node in cluster.nodes.items() if name in plans}
+    return findings(cluster, recorded({**lacking(cluster), **own}))
+
+
+def _plans(recordings: tuple[Path, ...]) -> "Plans":
+    """What recorded nodes of ours should have had, as far as that was recorded. Raises UserError for a broken file."""
+    import json
+
+    from routemesh.nodeplan import NodePlan, namespace
+    from routemesh.recording.ownplan import FILE
+
+    found = {}
+    for directory in recordings:
+        for file in (directory / FILE, *sorted(directory.glob(f"*/{FILE}"))):
+            if file.exists():
+                try:
+                    raw = json.loads(file.read_text())
+                    spaces = {name: namespace(map(_item, items)) for name, items in raw["namespaces"].items()}
+                    found[raw["node"]] = NodePlan(spaces)
+                except (OSError, ValueError, KeyError, TypeError, AttributeError, RoutemeshError) as error:
+                    raise UserError(f"{file} is no plan of a node ({error}); remove it to do without") from None
+    return found
+
+
+def _item(raw: object) -> "Item":
+    from typing import Any, cast
+
+    from routemesh.api.plain import restored
+
+    return cast(Any, restored(object, raw))  # type: ignore[no-any-return]
 
 
 def _fix(host: Host, *, quiet: bool) -> None:

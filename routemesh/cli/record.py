@@ -54,8 +54,10 @@ def _complain(report: "Report") -> None:
 
 def _of_routemesh(host: Host) -> "Target":
     """The node whose daemon is asked. Its namespaces are beside its socket; its own is the one that the daemon is in."""
+    import msgspec
+
     from routemesh.nodeplan import HOST
-    from routemesh.recording import known
+    from routemesh.recording import known, ownplan
     from routemesh.recording.node import About
     from routemesh.recording.write import Target
 
@@ -76,7 +78,9 @@ def _of_routemesh(host: Host) -> "Target":
     own = Path(f"/proc/{_daemon(path)}/ns/net")
     spaces = {HOST: own, **{entry.name: entry for entry in sorted(directory.iterdir())}}
     names = client.snapshot([_NO_PORT]).names
-    return Target(about=about, namespaces=spaces, files={known.FILE: known.write(names)})
+    plan = {space.name: space.items for space in client.plan(node.name).namespaces}
+    told = msgspec.json.format(msgspec.json.encode({"node": node.name, "namespaces": plan}), indent=1).decode() + "\n"
+    return Target(about=about, namespaces=spaces, files={known.FILE: known.write(names), ownplan.FILE: told})
 
 
 def _daemon(path: Path) -> int:

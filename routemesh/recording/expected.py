@@ -83,7 +83,7 @@ def _of_node(cluster: ClusterSnapshot, node: NodeSnapshot) -> Iterator[Differenc
         for item in _as_in_a_swarm(items.values()):
             of_rules = isinstance(item, XtChain)
             if not closed & {_PARTS[type(item)], "all"} and (of_rules or netns not in elsewhere):
-                yield from _lacks(space, netns, _renamed(item, spaces))
+                yield from lacks(space, netns, _renamed(item, spaces))
 
 
 # --- the plan without what is ours alone -------------------------------------------------------------------------
@@ -133,7 +133,15 @@ def _renamed(item: Item, spaces: Mapping[str, str]) -> Item:
 # --- what is not there -------------------------------------------------------------------------------------------
 
 
-def _lacks(space: NamespaceSnapshot, netns: str, item: Item) -> Iterator[Difference]:
+def closed_part(space: NamespaceSnapshot, item: Item) -> bool:
+    """Whether that part of a namespace was not read."""
+    closed = {unread.part for unread in space.unread}
+    return bool(closed & {_PARTS.get(type(item), "filters"), "all"})
+
+
+def lacks(space: NamespaceSnapshot, netns: str, item: Item) -> Iterator[Difference]:
+    """What a namespace lacks of an item."""
+
     def path(_: str) -> str:
         return space.path
 

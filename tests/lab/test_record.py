@@ -43,8 +43,20 @@ def test_a_recording_of_all_nodes_leads_to_the_tasks_and_back(mesh: Cluster, tmp
             told = mesh.cli("explain", "--from", str(tmp_path), f"{node}:8080")
             assert told.splitlines()[-1] == f"{node}:8080/tcp reaches web.1 and web.2"
         assert "wrong" not in mesh.cli("doctor", "--from", str(tmp_path))
+        assert_differences_are_told(mesh, tmp_path)
     assert cluster.unread == ()
     assert [unread for node in cluster.nodes.values() for space in node.namespaces.values() for unread in space.unread] == []
+
+
+def assert_differences_are_told(mesh: Cluster, directory: Path) -> None:
+    """Against its plan a recording is held item by item: here an element is taken out of it, and one is put in."""
+    file = directory / "node2" / "netns" / "ingress_sbox" / "nft-ruleset.json"
+    file.write_text(file.read_text().replace("8080", "8081"))
+    told = mesh.cli("doctor", "--from", str(directory), status=3)
+    assert "wrong    node2: ingress_sbox: plan: element tcp . 8080 of " in told
+    assert "element tcp . 8081 of marks is not planned" in told
+    (directory / "node2" / "plan.json").write_text("{}")
+    assert "plan.json is no plan of a node" in mesh.refused("doctor", "--from", str(directory))
 
 
 def test_a_node_that_was_not_recorded_is_named(mesh: Cluster, tmp_path: Path) -> None:
