@@ -69,9 +69,9 @@ class Client:
 
     # The gateway and secrets.
 
-    def gateway(self) -> wire.GatewayInfo:
-        """The gateway. Raises NotFound when there is none."""
-        return self._get("/gateway", wire.GatewayInfo)
+    def gateway(self, *, keys: bool = False) -> wire.GatewayInfo:
+        """The gateway, with `keys` as they are on its nodes. Raises NotFound when there is none."""
+        return self._get("/gateway", wire.GatewayInfo, keys=str(int(keys)))
 
     def gateway_config(self, program: str, to: str) -> str:
         """A configuration for a proxy outside of the cluster."""

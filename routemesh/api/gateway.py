@@ -25,12 +25,14 @@ _IN_MEMORY = {"tmpfs", "ramfs", ""}
 
 
 async def _get(request: web.Request) -> web.Response:
+    """With `keys=1` all nodes are asked where they have the keys of certificates."""
     context = request.app[CONTEXT]
     state = await context.store.snapshot()
     service = find_gateway(state)
     if service is None:
         raise NotFound("the gateway is not enabled; routemesh gateway enable runs it")
-    return json_reply(gateway_info(state, service, context.now(), await _keys_on_disk(context, state)))
+    keys = await _keys_on_disk(context, state) if request.query.get("keys", "") == "1" else {}
+    return json_reply(gateway_info(state, service, context.now(), keys))
 
 
 async def _keys_on_disk(context: Context, state: State) -> Mapping[str, str]:

@@ -95,7 +95,7 @@ def _of_the_gateway(client: "Client") -> "Findings":
     from routemesh.doctor.certificates import findings
 
     try:
-        found = client.gateway()
+        found = client.gateway(keys=True)
         return findings(found.warnings, found.keys_on_disk)
     except RoutemeshError:
         return ()

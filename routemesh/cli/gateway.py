@@ -95,7 +95,7 @@ def ls(host: Host, format_: str) -> None:
 @click.pass_obj
 def status(host: Host, format_: str) -> None:
     """Show the proxies, and what is wrong with them or with certificates."""
-    found = host.client().gateway()
+    found = host.client().gateway(keys=True)
     if format_ == "json":
         print_json(found)
         return
