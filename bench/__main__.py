@@ -20,6 +20,7 @@ NAMES = (
     "lifecycle",
     "rest",
     "explain",
+    "trace",
     "doctor",
     "throughput",
     "ipvs",

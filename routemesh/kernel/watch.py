@@ -6,7 +6,8 @@ Whoever closes a watch, or dies, leaves nothing behind: all that is added are so
 import os
 import select
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from errno import ENOBUFS
 from pathlib import Path
@@ -42,11 +43,11 @@ class Watch:
 
     def __init__(self, node: str, paths: Mapping[str, Path], wanted: Wanted) -> None:
         self._node, self._wanted = node, wanted
-        self._stack, self._spaces = ExitStack(), list[_Space]()
+        self._spaces: list[_Space] = []
+        self._closed = False
         self._unwatched: list[str] = []
         self._lost = False
         self._waiting = select.epoll()
-        self._stack.callback(self._waiting.close)
         tag = os.urandom(_TAG_BYTES).hex()
         try:
             for name, path in paths.items():
@@ -61,10 +62,8 @@ class Watch:
         try:
             with netns.entered(path):
                 packets = PacketSocket(self._wanted)
-                self._stack.callback(packets.close)
                 try:
                     rules = NfTrace(self._wanted, tag)
-                    self._stack.callback(rules.close)
                 except (OSError, RoutemeshError) as refusal:
                     self._unwatched.append(f"{called}: its rules can't be traced ({_reason(refusal)})")
         except OSError as refusal:
@@ -116,14 +115,21 @@ class Watch:
         )
 
     def close(self) -> None:
-        """Take away everything that was added."""
-        self._stack.close()
+        """Take away everything that was added, all at once: for each the kernel waits until no processor uses it."""
+        if self._closed:
+            return
+        self._closed = True
+        self._waiting.close()
+        sockets = [each for space in self._spaces for each in (space.packets, space.rules) if each is not None]
+        with ThreadPoolExecutor(max(len(sockets), 1)) as threads:
+            list(threads.map(lambda each: each.close(), sockets))
 
     def _connections(self, space: _Space, client_port: int) -> Iterator[Connection]:
         wanted = self._wanted
-        ports = {(Protocol(wanted.protocol), port) for port in wanted.ports}
+        if not space.seen:
+            return
         with suppress(OSError), netns.entered(space.path):
-            for entry in conntrack.entries(ports):
+            for entry in conntrack.entries({(Protocol(wanted.protocol), wanted.published)}):
                 source = entry.original.source
                 if source.port == client_port and (not wanted.sources or str(source.address) in wanted.sources):
                     yield _connection(space.name, entry)

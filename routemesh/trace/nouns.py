@@ -23,12 +23,14 @@ class Wanted:
     """The packets of one connection: from one of `sources` and `port`, to one of `ports`, and the answers.
 
     `port` 0: from any port; without `sources`: from anybody. Then of TCP only what opens a connection is looked at.
+    `published`: the port that the client asks.
     """
 
     protocol: str
     port: int
     sources: tuple[str, ...]
     ports: tuple[int, ...]
+    published: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

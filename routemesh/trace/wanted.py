@@ -1,6 +1,6 @@
 """Which packets to watch for, and where, by what is predicted. PURE."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from routemesh.errors import Unavailable, UserError
 from routemesh.explain.ask import Asked, Target
@@ -67,7 +67,13 @@ def _foreseen(prediction: Explanation, asked: Asked) -> Wanted:
     ]
     sources = {str(asked.source.address), *(address for address, number, _ in ends if number == port)}
     ports = {asked.target.port, *_targets(asked), *(other for _, number, other in ends if number == port)}
-    return Wanted(protocol=asked.target.protocol.value, port=port, sources=tuple(sorted(sources)), ports=tuple(sorted(ports)))
+    return Wanted(
+        protocol=asked.target.protocol.value,
+        port=port,
+        sources=tuple(sorted(sources)),
+        ports=tuple(sorted(ports)),
+        published=asked.target.port,
+    )
 
 
 def wanted(prediction: Explanation, asked: Asked, asking: Asking) -> Wanted:
@@ -75,7 +81,7 @@ def wanted(prediction: Explanation, asked: Asked, asking: Asking) -> Wanted:
     foreseen = _foreseen(prediction, asked)
     if not asking.live:
         return foreseen
-    return Wanted(protocol=foreseen.protocol, port=0, sources=foreseen.sources if asking.client else (), ports=foreseen.ports)
+    return replace(foreseen, port=0, sources=foreseen.sources if asking.client else ())
 
 
 def somebodys(seen: Seen) -> Sent:

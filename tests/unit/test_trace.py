@@ -14,7 +14,7 @@ from routemesh.trace.nouns import How, Observation, Seen, Sent, Trace, Traced, W
 from routemesh.trace.text import text
 
 CLIENT, NODE, SANDBOX = "192.168.200.100:23456", "192.168.200.10:8080", "172.18.0.2:8080"
-WANTED = Wanted(protocol="tcp", port=23456, sources=("192.168.200.100",), ports=(80, 8080))
+WANTED = Wanted(protocol="tcp", port=23456, sources=("192.168.200.100",), ports=(80, 8080), published=8080)
 START = 1000.0
 
 
@@ -77,7 +77,7 @@ def test_an_error_about_the_probe_is_an_answer() -> None:
 
 
 def test_of_live_connections_everybody_counts() -> None:
-    assert parse(SYN, Wanted(protocol="tcp", port=0, sources=(), ports=(8080,))) is not None
+    assert parse(SYN, Wanted(protocol="tcp", port=0, sources=(), ports=(8080,), published=8080)) is not None
 
 
 # --- beside what was predicted --------------------------------------------------------------------------------------
