@@ -91,7 +91,8 @@ class NfTrace:
             raise
         if code != 0:
             self.close()
-            raise KernelError(f"nft add table ip {self._table}", error.strip() or "libnftables gave no reason")
+            reason = error.strip().partition("\n")[0].removeprefix("Error: ") or "libnftables gave no reason"
+            raise KernelError(f"nft add table ip {self._table}", reason)
 
     def fileno(self) -> int:
         """The file descriptor to wait on."""

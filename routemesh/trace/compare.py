@@ -62,20 +62,39 @@ def _hops(way: Way, story: Story, start: float) -> tuple[Hop, ...]:
             found.append(Hop(step=number, mark="missing"))
         else:
             found.append(Hop(step=number, mark="seen", evidence=shown(seen), at_s=seen.at - start))
-    reached = max((hop.step for hop in found if hop.mark == "seen"), default=-1)
     steps = _steps(way)
-    return tuple(
-        replace(hop, mark="passed")
-        if hop.mark == "missing" and hop.step < reached and not _tells(steps[hop.step], story)
-        else hop
-        for hop in found
-    )
+    reached = max((hop.step for hop in found if hop.mark == "seen"), default=-1)
+    blind = _blind(steps, found, story)
+
+    def mark(hop: Hop) -> Hop:
+        if hop.mark != "missing":
+            return hop
+        if hop.step < reached and not _tells(steps[hop.step], story):
+            return replace(hop, mark="passed")
+        return replace(hop, mark="unwatched") if hop.step >= blind else hop
+
+    return tuple(map(mark, found))
+
+
+def _blind(steps: Sequence[Step], hops: Sequence[Hop], story: Story) -> int:
+    """From which step on nothing can be seen, because the packet is to end in a namespace that it reached, by rules that are not
+    traced there."""
+    end = steps[-1] if steps else None
+    if end is None or not end.failed or _traced(end, story):
+        return len(steps)
+    run = [hop for hop in hops if (steps[hop.step].node, steps[hop.step].namespace) == (end.node, end.namespace)]
+    seen = [hop.step for hop in run if hop.mark == "seen"]
+    return seen[-1] + 1 if seen and all(hop in run for hop in hops[seen[-1] :]) else len(steps)
 
 
 def _tells(step: Step, story: Story) -> bool:
     """Whether a rule would have been traced if the packet had met it."""
     if step.kind not in ("rule", "element") or "nft " not in step.show or " bridge " in step.show or " netdev " in step.show:
         return False
+    return _traced(step, story)
+
+
+def _traced(step: Step, story: Story) -> bool:
     return any(seen.how == "hook" for back in (False, True) for seen in story.at(step.node, step.namespace, back=back))
 
 
@@ -157,8 +176,14 @@ def _verdict(found: Trace) -> str:
         took = "" if found.sent.outcome == "live" else f" in {milliseconds(found.sent.took_s)}"
         return f"{port} reached {who} and the answer came back{took}, as predicted"
     if found.agrees:
-        return f"{port} fails as predicted: it {way.end}"
+        return f"{port} fails as predicted: it {way.end}{_because(found, way)}"
     return f"{port}: NOT AS PREDICTED: {_happened(found, way)}; predicted was that it {way.end}"
+
+
+def _because(found: Trace, way: Way) -> str:
+    """Why a way fails, where its end does not say so."""
+    cause = next((cause for cause in found.prediction.causes if cause.way in (found.way, -1)), None)
+    return "" if cause is None or cause.why in way.end else f" ({cause.place}: {cause.why})"
 
 
 def _happened(found: Trace, way: Way) -> str:
@@ -168,23 +193,20 @@ def _happened(found: Trace, way: Way) -> str:
         parts.append(f"{found.sent.what}")
     if found.drops:
         parts.append(f"dropped by {found.drops[0]}")
+    lost = next((hop.step for hop in found.hops if hop.mark == "missing"), -1)
     if found.last is None:
         parts.append("it was seen nowhere")
-    elif found.lost is not None and not (found.arrives and found.last.at_s is not None and _skipped(found)):
-        parts.append(f"last seen in {at(found.last)}, not seen in {at(found.lost)}")
-    elif found.lost is not None:
-        parts.append(f"{found.lost.what} did not happen in {found.lost.place}")
-    elif not found.arrives and way.arrives:
+    elif found.lost is None and not found.arrives and way.arrives:
         parts.append(f"it was seen on all of its way, but {found.sent.what}")
-    elif found.strays and not way.arrives:
+    elif found.lost is None and found.strays and not way.arrives:
         parts.append(f"it went on to {at(found.strays[0])}")
+    elif found.lost is not None and any(hop.mark == "seen" and hop.step > lost for hop in found.hops):
+        parts.append(f"{found.lost.what} did not happen in {found.lost.place}")
+    elif found.lost is not None and lost == len(way.there):
+        parts.append(f"it got to {found.last.place}, out of which no answer came")
+    elif found.lost is not None:
+        parts.append(f"last seen in {at(found.last)}, not seen in {at(found.lost)}")
     return ", ".join(parts)
-
-
-def _skipped(found: Trace) -> bool:
-    """Whether it was seen after what is missing."""
-    missing = next(hop.step for hop in found.hops if hop.mark == "missing")
-    return any(hop.mark == "seen" and hop.step > missing for hop in found.hops)
 
 
 def at(where: Where) -> str:

@@ -44,9 +44,8 @@ def _where(trace: Trace, screen: Screen) -> Iterator[str]:
         yield f"  not seen:   {at(trace.lost)}: {screen.fit(trace.lost.what, 14)}"
     yield from (f"  dropped by: {rule}" for rule in trace.drops)
     yield from (f"  also seen:  {at(stray)}: {stray.what}" for stray in trace.strays)
-    if not trace.agrees:
-        for cause in trace.prediction.causes:
-            yield f"  predicted:  {cause.place}: {cause.why}"
+    for cause in trace.prediction.causes:
+        yield f"  predicted:  {cause.place}: {cause.why}"
 
 
 def _way(trace: Trace, screen: Screen) -> Iterator[str]:

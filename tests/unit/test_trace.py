@@ -223,6 +223,19 @@ def test_where_rules_are_not_traced_the_link_will_do() -> None:
     assert (found.agrees, [hop.mark for hop in found.hops]) == (True, ["seen"] * 4)
 
 
+def test_where_rules_are_not_traced_a_predicted_drop_leaves_nothing_to_see() -> None:
+    dropped = replace(THERE[1], what="dropped: filter FORWARD drops it", kind="rule", failed=True)
+    fails = replace(FAILS, there=(THERE[0], replace(THERE[1], what="route dev veth1", kind="route"), dropped))
+    found = traced(predicted(fails), SILENCE, WHOLE[0])
+    assert (found.agrees, [hop.mark for hop in found.hops]) == (True, ["seen", "unwatched", "unwatched"])
+    assert not traced(predicted(fails), SILENCE).agrees
+
+
+def test_an_answer_that_never_left_is_the_tasks_own() -> None:
+    found = traced(predicted(ARRIVES), SILENCE, *WHOLE[:5])
+    assert "it got to node1: ingress_sbox, out of which no answer came" in found.verdict
+
+
 def test_where_nobody_looked_nothing_is_missed() -> None:
     found = traced(predicted(ARRIVES), ANSWERED, *WHOLE[:4], namespaces=("",))
     assert [hop.mark for hop in found.hops] == ["seen", "seen", "unwatched", "unwatched"]

@@ -1,5 +1,6 @@
 """What becomes of connections when tasks, nodes and daemons go, with the engine ipvs and real packets."""
 
+import json
 import os
 import signal
 import socket
@@ -119,3 +120,20 @@ def test_a_client_of_a_node_without_power_hears_a_reset_and_the_others_nothing(m
             finally:
                 mesh.lab("start", "node2")
                 wait_until(lambda: all(node["state"] == "ready" for node in mesh.json("node", "ls")), 60, "the node's return")
+
+
+def test_a_packet_is_traced_on_links_alone(mesh: Cluster) -> None:
+    """Here rules are not traced; IPVS and the rules of iptables show in what becomes of the packet."""
+    with mesh.service("web", "--replicas", "2", "-p", "8080:80", *NOT_NODE1, *HEALTHY):
+        found = mesh.json("trace", "--http", "/", "node1:8080")
+        assert (found["agrees"], found["arrives"]) == (True, True), found["verdict"]
+        assert {hop["mark"] for hop in found["hops"]} <= {"seen", "passed"}
+        assert any("its rules can't be traced" in note for note in found["notes"])
+        drop = ("iptables-legacy", "FORWARD", "-p", "tcp", "--dport", "8080", "-j", "DROP")
+        mesh.inside("node1", drop[0], "-I", *drop[1:])
+        try:
+            done = mesh.run("trace", "--timeout", "0.5", "--format", "json", "node1:8080")
+        finally:
+            mesh.inside("node1", drop[0], "-D", *drop[1:])
+        broken = json.loads(done.stdout)
+        assert (done.returncode, broken["agrees"], broken["last"]["place"]) == (3, True, "node1"), broken["verdict"]
