@@ -6,6 +6,7 @@ from here too.
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -24,7 +25,7 @@ _MOST_WORDS = 2
 
 
 @click.command("trace")
-@click.option("--http", metavar="[HOST]/PATH", default="", help="Ask for a page, of HOST if it is named.")
+@click.option("--http", metavar="HOST[/PATH]", default="", help="Ask for a page of HOST; /PATH alone asks the node.")
 @click.option("--live", is_flag=True, help="Send nothing: wait for somebody's connection.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
               help="How long to wait for the answer (2), or with --live for a connection (60).")  # fmt: skip
@@ -44,11 +45,12 @@ def trace(host: Host, question: tuple[str, ...], http: str, live: bool, timeout:
     if http and live:
         raise click.UsageError("--live sends nothing, so there is no --http")
     wanted, client = question[-1], question[0] if len(question) == _MOST_WORDS else ""
-    name, slash, path = http.partition("/")
-    if http and not slash:
-        raise click.UsageError(f"{http} is no [HOST]/PATH; / is one")
-    query = {"client": client, "http": slash + path, "host": name, "live": str(int(live))}
+    name, _, path = http.partition("/")
+    query = {"client": client, "http": f"/{path}" if http else "", "host": name, "live": str(int(live))}
     found = _traced(host, wanted, query if timeout is None else {**query, "timeout": str(timeout)})
+    if name:
+        onward = f"what a proxy does then is another connection: routemesh explain {' '.join(question)} --http {http}"
+        found = replace(found, notes=(*found.notes, onward))
     click.echo(_printed(found, format_), nl=False)
     if found.status:
         raise click.exceptions.Exit(found.status)

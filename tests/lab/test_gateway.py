@@ -377,6 +377,12 @@ def test_what_explain_says_is_so(gate: Cluster, driver: str) -> None:
     assert f"is broken at {task['node']}: task {task['name']}: filter in drops it (ip fw: " in said
 
 
+def test_a_trace_names_the_proxy_that_answers(gate: Cluster) -> None:
+    found = gate.json("trace", "--http", "a.example/", f"node2:{HTTP}")
+    assert (found["agrees"], found["prediction"]["ways"][found["way"]]["task"]) == (True, "gateway.node2")
+    assert found["sent"]["what"].startswith("HTTP/1.1 200")
+
+
 def test_explain_knows_what_a_proxy_has_otherwise(haproxy: Cluster) -> None:
     (admin,) = haproxy.directory.glob("node1/gateway/*/admin.sock")
     (task,) = haproxy.serving("seen")
