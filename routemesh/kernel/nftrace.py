@@ -29,7 +29,7 @@ _ADD_MEMBERSHIP, _TRACE_GROUP = 1, 9
 _RECEIVE_BUFFER_FORCE, _BUFFER_BYTES = 33, 4 << 20
 _TRACE_MESSAGE = 10 << 8 | 17
 _GENERIC_HEADER_BYTES = 4
-_TABLE, _CHAIN, _HANDLE, _VERDICT, _ID, _NETWORK, _TRANSPORT, _IN, _OUT, _MARK, _FAMILY, _POLICY = (
+_TABLE, _CHAIN, _HANDLE, _VERDICT, _ID, _NETWORK, _TRANSPORT, _IN, _OUT, _MARK, _POLICY = (
     1,
     2,
     3,
@@ -40,7 +40,6 @@ _TABLE, _CHAIN, _HANDLE, _VERDICT, _ID, _NETWORK, _TRANSPORT, _IN, _OUT, _MARK, 
     10,
     12,
     14,
-    15,
     16,
 )
 _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
@@ -107,7 +106,7 @@ class NfTrace:
                 return
             for message in replies(data):
                 if message.kind == _TRACE_MESSAGE:
-                    event = self._event(parse(message.body, _GENERIC_HEADER_BYTES))
+                    event = self._event(message.body[0], parse(message.body, _GENERIC_HEADER_BYTES))
                     self._events += [] if event is None else [event]
 
     def seen(self, namespace: str) -> Iterator[Seen]:
@@ -141,7 +140,8 @@ class NfTrace:
         self._socket.close()
         del self._library
 
-    def _event(self, found: Attributes) -> _Event | None:
+    def _event(self, family: int, found: Attributes) -> _Event | None:
+        """`family` is the table's; the attribute of that name has the packet's, which for an inet table is another."""
         packet = self._packet(found)
         if packet is None:
             return None
@@ -150,7 +150,7 @@ class NfTrace:
         target = as_text(verdict[_VERDICT_CHAIN]) if _VERDICT_CHAIN in verdict else ""
         return _Event(
             device=packet[0],
-            family=_FAMILIES.get(int.from_bytes(found.get(_FAMILY, b""), "big"), ""),
+            family=_FAMILIES.get(family, ""),
             table=as_text(found.get(_TABLE, b"")),
             chain=as_text(found.get(_CHAIN, b"")),
             handle=int.from_bytes(found.get(_HANDLE, b""), "big"),

@@ -94,13 +94,13 @@ def traces(cluster: Cluster) -> int:
 @contextmanager
 def foreign(cluster: Cluster, place: str, hook: str, rule: str) -> Iterator[None]:
     """A rule of somebody else's."""
-    chain = f"add chain ip fw c {{ type filter hook {hook} priority 5; policy accept; }}"
-    for command in ("add table ip fw", chain, f"add rule ip fw c {rule}"):
+    chain = f"add chain inet fw c {{ type filter hook {hook} priority 5; policy accept; }}"
+    for command in ("add table inet fw", chain, f"add rule inet fw c {rule}"):
         cluster.nft(place, command)
     try:
         yield
     finally:
-        cluster.nft(place, "delete table ip fw")
+        cluster.nft(place, "delete table inet fw")
 
 
 # --- whole --------------------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def test_a_rule_that_drops_it_is_named(traced: Cluster) -> None:
     with foreign(traced, "node1", "forward", f"tcp dport {WEB} drop"):
         found = trace(traced, *QUICK, f"node1:{WEB}", status=3)
     assert found["agrees"]
-    assert found["drops"] == [f"node1: ip fw c: tcp dport {WEB} drop"]
+    assert found["drops"] == [f"node1: inet fw c: tcp dport {WEB} drop"]
     assert found["last"]["place"] == "node1"
     assert "hook forward" in found["last"]["what"]
 
@@ -169,7 +169,7 @@ def test_a_tunnel_that_is_dropped_is_seen_to_be(traced: Cluster) -> None:
     with foreign(traced, "node2", "input", "udp dport 4789 drop"):
         found = to_task(traced, "web.2", *QUICK, f"node1:{WEB}", status=3)
     assert found["agrees"]
-    assert found["drops"] == ["node2: ip fw c: udp dport 4789 drop"]
+    assert found["drops"] == ["node2: inet fw c: udp dport 4789 drop"]
     assert found["last"]["place"] == "node2"
 
 
@@ -177,7 +177,7 @@ def test_a_drop_in_the_task_itself(traced: Cluster) -> None:
     task = next(task for task in traced.tasks("web") if task["name"] == "web.2")
     with foreign(traced, f"node2/{task['container']}", "input", "tcp dport 80 drop"):
         found = to_task(traced, "web.2", *QUICK, f"node1:{WEB}", status=3)
-    assert found["drops"] == [f"node2 {task['container']}: ip fw c: tcp dport 80 drop"]
+    assert found["drops"] == [f"node2 {task['container']}: inet fw c: tcp dport 80 drop"]
 
 
 def test_nobody_listens(traced: Cluster) -> None:
