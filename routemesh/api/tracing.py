@@ -118,7 +118,7 @@ class _Run:
         entry = self.watchers.get(self.asked.target.node)
         if entry is None:
             return Result(error=f"{self.asked.target.node}, where it would come in, is not watched")
-        seen = await entry.first(self.asking.timeout_s)
+        seen = await entry.first(str(self.asked.destination), self.asking.timeout_s)
         if seen is None:
             return Result(error=nobody_came(self.asking))
         await asyncio.sleep(LIVE_SETTLE_S)

@@ -34,8 +34,8 @@ class Watcher(Protocol):
         """Send a probe from a namespace of the node."""
         ...
 
-    async def first(self, within_s: float) -> Seen | None:
-        """The first packet that is seen of a connection, None where none comes in time."""
+    async def first(self, destination: str, within_s: float) -> Seen | None:
+        """The first packet of somebody's connection to address:port of this node, None where none comes in time."""
         ...
 
     async def collect(self, port: int) -> Observation:
@@ -44,10 +44,14 @@ class Watcher(Protocol):
 
 
 class Here:
-    """The watch of this daemon's own node."""
+    """The watch of this daemon's own node. It is looked at as long as it lasts, so that on a busy port nothing fills up."""
 
     def __init__(self, paths: Mapping[str, Path], watch: Watch) -> None:
         self._paths, self._watch = paths, watch
+        self._loop = asyncio.get_running_loop()
+        self._opened: asyncio.Future[Seen] | None = None
+        self._destination = ""
+        self._loop.add_reader(watch.fileno(), self._look)
 
     async def send(self, probe: Probe) -> Sent:
         """As Watcher."""
@@ -56,32 +60,39 @@ class Here:
             raise NotFound(f"there is no namespace {probe.namespace} on this node to send from")
         return await asyncio.to_thread(send, probe, path)
 
-    async def first(self, within_s: float) -> Seen | None:
+    async def first(self, destination: str, within_s: float) -> Seen | None:
         """As Watcher."""
-        loop, ready = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(self._watch.fileno(), ready.set)
+        self._destination = destination
+        self._opened = self._loop.create_future()
         try:
             async with asyncio.timeout(within_s):
-                while True:
-                    await ready.wait()
-                    ready.clear()
-                    for seen in self._watch.look():
-                        if seen.opens:
-                            return seen
+                return await self._opened
         except TimeoutError:
             return None
         finally:
-            loop.remove_reader(self._watch.fileno())
+            self._opened = None
 
     async def collect(self, port: int) -> Observation:
         """As Watcher."""
-        return await asyncio.to_thread(self._collect, port)
-
-    def _collect(self, port: int) -> Observation:
+        self._look_no_more()
         try:
-            return self._watch.collect(port)
+            return await asyncio.to_thread(self._watch.collect, port)
         finally:
-            self._watch.close()
+            await self.close()
+
+    async def close(self) -> None:
+        """Take everything away."""
+        self._look_no_more()
+        await asyncio.to_thread(self._watch.close)
+
+    def _look(self) -> None:
+        opened = next((seen for seen in self._watch.look() if seen.opens(self._destination)), None)
+        if opened is not None and self._opened is not None and not self._opened.done():
+            self._opened.set_result(opened)
+
+    def _look_no_more(self) -> None:
+        if not self._watch.closed:
+            self._loop.remove_reader(self._watch.fileno())
 
 
 @asynccontextmanager
@@ -91,10 +102,14 @@ async def here(context: Context, node: Node, watched: Watched) -> AsyncIterator[
     paths = await asyncio.to_thread(paths_of, directory, own, watched.namespaces)
     arming = asyncio.ensure_future(asyncio.to_thread(Watch, node.name, paths, watched.wanted))
     try:
-        yield Here(paths, await asyncio.shield(arming))
+        watcher = Here(paths, await asyncio.shield(arming))
+    except asyncio.CancelledError:
+        await asyncio.to_thread((await arming).close)
+        raise
+    try:
+        yield watcher
     finally:
-        watch = await arming
-        await asyncio.to_thread(watch.close)
+        await watcher.close()
 
 
 class There:
@@ -109,9 +124,10 @@ class There:
         assert found is not None
         return found
 
-    async def first(self, within_s: float) -> Seen | None:
+    async def first(self, destination: str, within_s: float) -> Seen | None:
         """As Watcher."""
-        return (await self._ask(Order(kind="first", within_s=within_s), SILENCE_S + within_s)).seen
+        order = Order(kind="first", destination=destination, within_s=within_s)
+        return (await self._ask(order, SILENCE_S + within_s)).seen
 
     async def collect(self, port: int) -> Observation:
         """As Watcher."""
@@ -196,7 +212,7 @@ async def _carried_out(watcher: Watcher, order: Order) -> Told:
                 assert order.probe is not None
                 return Told(sent=await watcher.send(order.probe))
             case "first":
-                return Told(seen=await watcher.first(min(order.within_s, _MOST_S)))
+                return Told(seen=await watcher.first(order.destination, min(order.within_s, _MOST_S)))
             case "collect":
                 return Told(observation=await watcher.collect(order.port))
     except RoutemeshError as error:

@@ -9,6 +9,7 @@ Source: nft(8) on meta nftrace; include/uapi/linux/netfilter/nf_tables.h (nft_tr
 
 import re
 import socket
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -51,6 +52,8 @@ _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 _FIRST, _LAST = -1_000_000, 1_000_000
 _CARRIED_PORT_BITS = (8 + 8 + 14 + 20) * 8
 """From a tunnel's UDP header to the ports of what it carries: UDP, VXLAN, Ethernet and IP headers."""
+_MOST_KEPT = 100_000
+"""So many events are kept, the newest; a packet causes some twenty."""
 _RULE = re.compile(r"\t\t(?P<text>.*) # handle (?P<handle>\d+)")
 
 
@@ -75,7 +78,7 @@ class NfTrace:
     def __init__(self, wanted: Wanted, tag: str) -> None:
         self._wanted = wanted
         self._links = dict(socket.if_nameindex())
-        self._events: list[_Event] = []
+        self._events: deque[_Event] = deque(maxlen=_MOST_KEPT)
         self._packets: dict[bytes, tuple[str, Parsed]] = {}
         self._table = f"{names.TRACE_TABLE}{tag}"
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETFILTER)
@@ -108,6 +111,8 @@ class NfTrace:
                 if message.kind == _TRACE_MESSAGE:
                     event = self._event(message.body[0], parse(message.body, _GENERIC_HEADER_BYTES))
                     self._events += [] if event is None else [event]
+            if len(self._packets) > _MOST_KEPT:
+                self._packets.clear()
 
     def seen(self, namespace: str) -> Iterator[Seen]:
         """What was kept, in order, without times."""

@@ -5,7 +5,8 @@ Whoever closes a watch, or dies, leaves nothing behind: all that is added are so
 
 import os
 import select
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from routemesh.snapshot import ConntrackEntry
 from routemesh.trace.nouns import Connection, Observation, Seen, Wanted
 
 _TAG_BYTES = 4
+MOST_KEPT = 20_000
+"""So many packets of a namespace are kept, the newest: who waits for somebody's connection may see many of others."""
 
 
 @dataclass(slots=True)
@@ -32,7 +35,7 @@ class _Space:
     path: Path
     packets: PacketSocket
     rules: NfTrace | None
-    seen: list[Seen]
+    seen: deque[Seen]
 
 
 class Watch:
@@ -44,7 +47,7 @@ class Watch:
     def __init__(self, node: str, paths: Mapping[str, Path], wanted: Wanted) -> None:
         self._node, self._wanted = node, wanted
         self._spaces: list[_Space] = []
-        self._closed = False
+        self.closed = False
         self._unwatched: list[str] = []
         self._lost = False
         self._waiting = select.epoll()
@@ -69,7 +72,7 @@ class Watch:
         except OSError as refusal:
             self._unwatched.append(f"{called} can't be watched ({_reason(refusal)})")
             return
-        self._spaces.append(_Space(name, path, packets, rules, []))
+        self._spaces.append(_Space(name, path, packets, rules, deque(maxlen=MOST_KEPT)))
         self._waiting.register(packets, select.EPOLLIN)
         if rules is not None:
             self._waiting.register(rules, select.EPOLLIN)
@@ -116,9 +119,9 @@ class Watch:
 
     def close(self) -> None:
         """Take away everything that was added, all at once: for each the kernel waits until no processor uses it."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         self._waiting.close()
         sockets = [each for space in self._spaces for each in (space.packets, space.rules) if each is not None]
         with ThreadPoolExecutor(max(len(sockets), 1)) as threads:
@@ -154,10 +157,11 @@ def _connection(namespace: str, entry: ConntrackEntry) -> Connection:
     )
 
 
-def _in_order(packets: Sequence[Seen], rules: Sequence[Seen]) -> list[Seen]:
+def _in_order(packets: Iterable[Seen], rules: Sequence[Seen]) -> list[Seen]:
     """Packets and rules as one story: a rule has no time of its own, so it gets that of its packet on the link beside it."""
     known: dict[tuple[str, int], list[Seen]] = {}
-    for packet in sorted(packets, key=lambda each: each.at):
+    packets = sorted(packets, key=lambda each: each.at)
+    for packet in packets:
         known.setdefault((packet.identity, packet.headers.vni), []).append(packet)
     timed = [_timed(rule, known.get((rule.identity, rule.headers.vni), [])) for rule in rules]
     ranks = {"in": 0, "rule": 1, "hook": 1, "out": 2}

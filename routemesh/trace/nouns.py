@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from routemesh.explain.nouns import Explanation, Headers
+from routemesh.nodeplan import HOST
 
 VERSION = 1
 
@@ -58,10 +59,10 @@ class Seen:
     rule: str = ""
     verdict: str = ""
 
-    @property
-    def opens(self) -> bool:
-        """Whether it opens a connection, where its frame was meant to get to."""
-        return self.first and not self.back and not self.elsewhere
+    def opens(self, destination: str) -> bool:
+        """Whether it opens a connection that comes to address:port of this node."""
+        here = self.namespace == HOST and self.headers.destination == destination and not self.elsewhere
+        return here and self.first and not self.back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

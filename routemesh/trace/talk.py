@@ -53,10 +53,12 @@ class Watched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """Send a probe; wait for a first packet; tell what was seen of the connection from `port`, and end."""
+    """Send a probe; wait for the first packet to `destination` (address:port); tell what was seen of the
+    connection from `port`, and end."""
 
     kind: Literal["send", "first", "collect"]
     probe: Probe | None = None
+    destination: str = ""
     within_s: float = 0.0
     port: int = 0
 

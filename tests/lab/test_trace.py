@@ -147,6 +147,7 @@ def test_text_has_both_side_by_side(traced: Cluster) -> None:
 def test_live_waits_for_somebody_else(traced: Cluster) -> None:
     with spawned(traced, "trace", "--live", "--timeout", "20", "--format", "json", f"node1:{WEB}") as waiting:
         wait_until(lambda: traces(traced) == ON_THE_WAY, what="all tables")
+        traced.ask(ADDRESSES["node2"], WEB, 4)  # half of them are led to node1, which is not what is waited for
         traced.ask(ADDRESSES["node1"], WEB)
         found = json.loads(waiting.communicate(timeout=20)[0])
     assert (waiting.returncode, found["agrees"], found["sent"]["outcome"]) == (0, True, "live")

@@ -80,6 +80,13 @@ def test_of_live_connections_everybody_counts() -> None:
     assert parse(SYN, Wanted(protocol="tcp", port=0, sources=(), ports=(8080,), published=8080)) is not None
 
 
+def test_what_is_waited_for_live_comes_to_the_node_itself() -> None:
+    assert seen(0, "in", "eth0", (CLIENT, NODE)).opens(NODE)
+    assert not seen(0, "in", "eth0", (CLIENT, SANDBOX)).opens(NODE)
+    assert not seen(0, "in", "eth1", (CLIENT, NODE), "ingress_sbox").opens(NODE)
+    assert not seen(0, "out", "eth0", (NODE, CLIENT), back=True).opens(NODE)
+
+
 # --- beside what was predicted --------------------------------------------------------------------------------------
 
 
