@@ -10,6 +10,7 @@ from routemesh.doctor.facts import Difference
 from routemesh.doctor.told import told
 from routemesh.nodeplan import (
     HOST,
+    Change,
     Create,
     Delete,
     Element,
@@ -60,19 +61,17 @@ def _of_node(plan: NodePlan, node: NodeSnapshot) -> Iterator[Difference]:
 def _wrong(space: NamespaceSnapshot, netns: str, there: Namespace, item: Item) -> Iterator[Difference]:
     if isinstance(item, Link | XtChain):
         yield from lacks(space, netns, item)
-    elif there.get(key(item)) != item:
-        known = key(item) in there
-        op = Create(netns, item)
-        what = told(op).removesuffix("is missing") + "is not as planned" if known else told(op)
-        yield Difference(netns, what, command(op, lambda _: space.path))
+    elif (found := there.get(key(item))) != item:
+        op = Create(netns, item) if found is None else Change(netns, found, item)
+        yield Difference(netns, told(op), command(op, lambda _: space.path))
 
 
 def _stale(space: NamespaceSnapshot, netns: str, items: Namespace) -> Iterator[Difference]:
     learning = {item.name for item in items.values() if isinstance(item, Map) and item.learns}
-    maps = {(item.family, item.name) for item in items.values() if isinstance(item, Map)}
+    maps = {(item.family, item.name, item.table) for item in items.values() if isinstance(item, Map)}
     for item in space.items:
         ours = (
-            (isinstance(item, Element) and (item.family, item.map) in maps and item.map not in learning)
+            (isinstance(item, Element) and (item.family, item.map, item.table) in maps and item.map not in learning)
             or (isinstance(item, FdbEntry) and item.dst is not None and netns != HOST)
             or (isinstance(item, Neighbour) and item.state == "permanent" and netns != HOST)
         )
