@@ -15,6 +15,7 @@ from routemesh.model import Protocol
 from routemesh.nodeplan import (
     Address,
     Chain,
+    Create,
     Delete,
     Element,
     FdbEntry,
@@ -208,6 +209,41 @@ def test_without_a_fault_the_doctor_finds_nothing(mended: Still) -> None:
     found = mended.findings()
     assert [(finding.state, finding.what) for finding in found] == [(State.OK, "ways"), (State.OK, "overlay")], found
     assert found[0].found.startswith("all 6 ways of published ports reach every task")
+
+
+@pytest.mark.parametrize(
+    ("place", "command", "where"),
+    [
+        ("TASK", "ip link set eth0 mtu 1200", TASK),
+        ("SANDBOX", "ip link set eth0 mtu 1200", SANDBOX),
+        ("OVERLAY", "ip link set br0 mtu 1200", OVERLAY),
+        ("node1", "ip link set docker_gwbridge mtu 1200", "node1"),
+        ("node1", "sysctl -w net.ipv4.conf.docker_gwbridge.route_localnet=0", "node1"),
+        ("OVERLAY", "bridge fdb add 02:42:0a:00:00:63 dev vxlan0 dst 192.168.200.11 self permanent", OVERLAY),
+        ("SANDBOX", "nft add element ip routemesh marks { tcp . 9999 : 256 }", SANDBOX),
+    ],
+)
+def test_what_breaks_no_way_of_a_small_packet_the_doctor_finds_all_the_same(
+    mended: Still, place: str, command: str, where: str
+) -> None:
+    inflict(mended, place, command)
+    demand(mended, where)
+
+
+def test_a_tunnel_of_another_vni(mended: Still) -> None:
+    netns = mended.cluster.overlay("node1").partition("/")[2]
+    items = mended.plans["node1"].namespaces[netns].values()
+    tunnel = next(item for item in items if isinstance(item, Link) and item.vxlan is not None)
+    assert tunnel.vxlan is not None
+    wrong = replace(tunnel, vxlan=replace(tunnel.vxlan, vni=tunnel.vxlan.vni + 1))
+    known = [item for item in items if isinstance(item, Neighbour | FdbEntry) and item.link == tunnel.name]
+    ops: list[Op] = [Delete(netns, tunnel), Create(netns, wrong), *(Create(netns, item) for item in known)]
+    for op in ops:
+        assert mended.change("node1", op)
+    compare(mended, "node1", WEB)
+    found = mended.explain(f"node1:{WEB}")
+    assert any(cause.place == "node2" and "no tunnel here has VNI 4097" in cause.why for cause in found.causes), found.causes
+    demand(mended, OVERLAY)
 
 
 # What can't be done to the kernels of a lab without touching the machine's own is done to what was read of them.
