@@ -26,6 +26,9 @@ def compare(traced: Traced, unwatched: Sequence[str] = ()) -> Trace:
     strays = tuple(_strays(prediction, steps, story, sent.at))
     beyond = not predicted and any(_after(stray, last) for stray in strays)
     agrees = way >= 0 and arrives == predicted and lost is None and not beyond
+    stopped = story.stopped() if lost is None and predicted and not arrives else None
+    if stopped is not None:
+        last = _later(stopped, steps, sent.at)
     found = Trace(
         version=VERSION,
         prediction=prediction,
@@ -121,6 +124,14 @@ def _last(steps: Sequence[Step], hops: Sequence[Hop], story: Story, start: float
     return replace(where, what=f"{where.what}; it came to hook {stuck}, but not out of it") if stuck else where
 
 
+def _later(stopped: Sighting, steps: Sequence[Step], start: float) -> Where:
+    """Where a packet that followed was seen last."""
+    node, seen = stopped
+    place = next((step.place for step in steps if (step.node, step.namespace) == (node, seen.namespace)), node)
+    what = f"{shown(seen)}, after the connection was opened"
+    return Where(node=node, namespace=seen.namespace, place=place, device=seen.device, what=what, at_s=seen.at - start)
+
+
 def _lost(steps: Sequence[Step], hops: Sequence[Hop]) -> Where | None:
     hop = next((hop for hop in hops if hop.mark == "missing"), None)
     return None if hop is None else _where(steps[hop.step], hop, steps[hop.step].what)
@@ -150,7 +161,7 @@ def _after(stray: Where, last: Where | None) -> bool:
 
 
 def _drops(story: Story) -> Iterator[str]:
-    for node, seen in story.everything():
+    for node, seen in (*story.everything(), *story.later()):
         if seen.how == "rule" and seen.verdict == "drop":
             yield f"{node}{f' {seen.namespace}' if seen.namespace else ''}: {seen.chain}: {seen.rule}"
 
@@ -197,7 +208,8 @@ def _happened(found: Trace, way: Way) -> str:
     if found.last is None:
         parts.append("it was seen nowhere")
     elif found.lost is None and not found.arrives and way.arrives:
-        parts.append(f"it was seen on all of its way, but {found.sent.what}")
+        where = f"; a later packet was last seen in {at(found.last)}" if found.last.what.endswith("was opened") else ""
+        parts.append(f"it was seen on all of its way, but {found.sent.what}{where}")
     elif found.lost is None and found.strays and not way.arrives:
         parts.append(f"it went on to {at(found.strays[0])}")
     elif found.lost is not None and any(hop.mark == "seen" and hop.step > lost for hop in found.hops):

@@ -10,6 +10,7 @@ _RULES = ("rule", "element")
 _ROUTED = ("forward begins", "input begins", "output begins")
 _BEGINS = " begins"
 _A_MOMENT_S = 1e-6
+_LINKS = ("in", "out")
 _ONWARD = "bridge "
 _UNTRACED = ("nft list chain bridge ", "nft list chain netdev ", "iptables-legacy ")
 """What shows the rules that a trace of nftables does not reach in time, or not at all."""
@@ -28,10 +29,13 @@ class Story:
     def __init__(self, observations: Iterable[Observation]) -> None:
         self._by_place: dict[tuple[str, str, bool], list[Seen]] = {}
         self._watched: set[tuple[str, str]] = set()
+        self._later: list[Sighting] = []
         for observation in observations:
             self._watched |= {(observation.node, namespace) for namespace in observation.namespaces}
             for seen in observation.seen:
-                if seen.first:
+                if not seen.first:
+                    self._later.append(Sighting(observation.node, seen))
+                else:
                     self._by_place.setdefault((observation.node, seen.namespace, seen.back), []).append(seen)
 
     def watched(self, node: str, namespace: str) -> bool:
@@ -47,6 +51,25 @@ class Story:
         found = [*self.at(node, namespace, back=False), *self.at(node, namespace, back=True)]
         hooks = [seen.chain for seen in found if seen.how == "hook" and seen.at >= since - _A_MOMENT_S]
         return hooks[-1].removesuffix(_BEGINS) if hooks and hooks[-1].endswith(_BEGINS) else ""
+
+    def later(self) -> Sequence[Sighting]:
+        """What was seen of the packets that followed the first ones."""
+        return self._later
+
+    def stopped(self) -> Sighting | None:
+        """The last that was seen of the first packet which did not get as far as the one that opened its direction."""
+        opened: dict[bool, set[tuple[str, str]]] = {False: set(), True: set()}
+        for (node, namespace, back), found in self._by_place.items():
+            if any(seen.how in _LINKS and not seen.headers.vni and not seen.elsewhere for seen in found):
+                opened[back].add((node, namespace))
+        packets: dict[str, list[Sighting]] = {}
+        for sighting in self._later:
+            if sighting.seen.how in _LINKS and not sighting.seen.headers.vni:
+                packets.setdefault(sighting.seen.identity, []).append(sighting)
+        for met in packets.values():
+            if not opened[met[0].seen.back] <= {(sighting.node, sighting.seen.namespace) for sighting in met}:
+                return max(met, key=lambda sighting: sighting.seen.at)
+        return None
 
     def everything(self) -> Iterator[Sighting]:
         """All of it."""

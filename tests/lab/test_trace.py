@@ -181,6 +181,15 @@ def test_a_drop_in_the_task_itself(traced: Cluster) -> None:
     assert found["drops"] == [f"node2 {task['container']}: inet fw c: tcp dport 80 drop"]
 
 
+def test_a_later_packet_that_is_dropped_is_followed_too(traced: Cluster) -> None:
+    with foreign(traced, "node1", "forward", "tcp flags & psh == psh drop"):
+        found = trace(traced, *QUICK, "--http", "/", f"node1:{WEB}", status=3)
+    assert not found["agrees"]
+    assert found["drops"] == ["node1: inet fw c: tcp flags & psh == psh drop"]
+    assert (found["last"]["place"], found["lost"]) == ("node1", None)
+    assert "a later packet was last seen in node1 " in found["verdict"]
+
+
 def test_nobody_listens(traced: Cluster) -> None:
     found = trace(traced, f"node1:{DEAF}", status=3)
     assert (found["agrees"], found["sent"]["outcome"]) == (True, "refused")

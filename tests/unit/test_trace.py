@@ -230,6 +230,13 @@ def test_where_rules_are_not_traced_the_link_will_do() -> None:
     assert (found.agrees, [hop.mark for hop in found.hops]) == (True, ["seen"] * 4)
 
 
+def test_a_later_packet_is_followed_where_the_answer_is_missing() -> None:
+    data = [replace(packet, first=False, flags="ack psh", identity="2") for packet in (WHOLE[0], WHOLE[3])]
+    found = traced(predicted(ARRIVES), SILENCE, *WHOLE, *data)
+    assert (found.agrees, found.lost) == (False, None)
+    assert "a later packet was last seen in node1 veth1 after 2.000 ms" in found.verdict
+
+
 def test_where_rules_are_not_traced_a_predicted_drop_leaves_nothing_to_see() -> None:
     dropped = replace(THERE[1], what="dropped: filter FORWARD drops it", kind="rule", failed=True)
     fails = replace(FAILS, there=(THERE[0], replace(THERE[1], what="route dev veth1", kind="route"), dropped))
