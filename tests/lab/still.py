@@ -100,10 +100,9 @@ class Still:
             wait_until(partial(self._mended, node), what=f"{node} as planned")
 
     def _mended(self, node: str) -> bool:
-        ops = self.missing(node)
-        if ops:
-            self._with_kernel(node, lambda kernel: kernel.apply(ops))
-        return not self.missing(node)
+        """What one pass did without a refusal another would not change (rule 7)."""
+        plan = self.plans[node]
+        return self._with_kernel(node, lambda kernel: not kernel.apply(diff(kernel.read(plan), plan)))
 
     def _with_kernel(self, node: str, work: Callable[[LinuxKernel], T]) -> T:
         def inside() -> T:
