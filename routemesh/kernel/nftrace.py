@@ -19,8 +19,9 @@ from nftables import Nftables
 
 from routemesh import names
 from routemesh.errors import KernelError
-from routemesh.kernel.netfilter import NETFILTER
+from routemesh.kernel.netfilter import FAMILIES, NETFILTER
 from routemesh.kernel.netlink import BUFFER_BYTES, SOL_NETLINK, Attributes, as_text, parse, replies
+from routemesh.kernel.nft import ONE_AT_A_TIME
 from routemesh.kernel.packets import Parsed
 from routemesh.kernel.packets import parse as parse_packet
 from routemesh.model import VXLAN_PORT
@@ -47,7 +48,6 @@ _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
 _VERDICTS: Mapping[int, str] = {
     0: "drop", 1: "accept", 2: "stolen", 3: "queue", -1: "continue", -2: "break", -3: "jump", -4: "goto", -5: "return"
 }  # fmt: skip
-_FAMILIES: Mapping[int, str] = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 _FIRST, _LAST = -1_000_000, 1_000_000
 _CARRIED_PORT_BITS = (8 + 8 + 14 + 20) * 8
@@ -87,7 +87,8 @@ class NfTrace:
             self._socket.bind((0, 0))
             self._socket.setsockopt(SOL_NETLINK, _ADD_MEMBERSHIP, _TRACE_GROUP)
             self._library = Nftables()
-            code, _, error = self._library.cmd(_ruleset(self._table, wanted))
+            with ONE_AT_A_TIME:
+                code, _, error = self._library.cmd(_ruleset(self._table, wanted))
         except BaseException:
             self._socket.close()
             raise
@@ -155,7 +156,7 @@ class NfTrace:
         target = as_text(verdict[_VERDICT_CHAIN]) if _VERDICT_CHAIN in verdict else ""
         return _Event(
             device=packet[0],
-            family=_FAMILIES.get(family, ""),
+            family=FAMILIES.get(family, ""),
             table=as_text(found.get(_TABLE, b"")),
             chain=as_text(found.get(_CHAIN, b"")),
             handle=int.from_bytes(found.get(_HANDLE, b""), "big"),
@@ -185,7 +186,8 @@ class NfTrace:
         found: dict[tuple[str, int], str] = {}
         for family, table in dict.fromkeys((event.family, event.table) for event in self._events if event.table != self._table):
             with suppress(ValueError):
-                _, listed, _ = self._library.cmd(f"list table {family} {table}")
+                with ONE_AT_A_TIME:
+                    _, listed, _ = self._library.cmd(f"list table {family} {table}")
                 found |= _texts(family, table, listed)
         return found
 

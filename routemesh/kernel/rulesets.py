@@ -16,7 +16,7 @@ from routemesh.errors import KernelError, RoutemeshError
 from routemesh.kernel import nftjson
 from routemesh.kernel.capabilities import has_nf_tables
 from routemesh.kernel.ipvs import Ipvs, is_loaded
-from routemesh.kernel.netfilter import ANY_FAMILY, NETDEV, NETFILTER
+from routemesh.kernel.netfilter import ANY_FAMILY, FAMILIES, NETDEV, NETFILTER
 from routemesh.kernel.netlink import Requests, as_text, parse
 from routemesh.kernel.nft import ONE_AT_A_TIME, chain_device
 from routemesh.kernel.quiet import c_stderr_silenced
@@ -84,14 +84,18 @@ def _nftables(told_by_iptables: Set[str]) -> Iterator[Item]:
     if not has_nf_tables():
         return
     with closing(Requests(protocol=NETFILTER)) as requests:
-        tables = _table_names(requests)
+        tables = _tables(requests)
         if not tables:
             return
         chains = requests.dump(_GET_CHAIN, NETDEV)
         devices = dict(device for chain in chains for device in chain_device(chain.body))
-    traces = {table for table in tables if table.startswith(names.TRACE_TABLE)}  # they decide nothing, and soon are gone
-    left_out = {("ip", table) for table in traces | told_by_iptables}
-    yield from nftjson.parse_everything(_ruleset(), devices, left_out)
+    left_out = {("ip", table) for table in told_by_iptables}
+    if not any(name.startswith(names.TRACE_TABLE) for _, name in tables):
+        yield from nftjson.parse_everything(_listed("ruleset"), devices, left_out)
+        return
+    for family, name in tables:  # nft 1.0.6 breaks off its JSON at a trace's table: `flags owner` is more than it can tell
+        if not name.startswith(names.TRACE_TABLE):
+            yield from nftjson.parse_everything(_listed(f"table {family} {name}"), devices, left_out)
 
 
 def _ipvs() -> Iterator[Item]:
@@ -101,18 +105,25 @@ def _ipvs() -> Iterator[Item]:
             yield from ipvs.read()
 
 
-def _table_names(requests: Requests) -> set[str]:
-    tables = requests.dump(_GET_TABLE, ANY_FAMILY)
-    return {as_text(parse(table.body, _GENERIC_HEADER_BYTES)[_TABLE_NAME]) for table in tables}
+def _tables(requests: Requests) -> list[tuple[str, str]]:
+    """The tables by family and name."""
+    found = requests.dump(_GET_TABLE, ANY_FAMILY)
+    named = ((FAMILIES.get(table.body[0], ""), parse(table.body, _GENERIC_HEADER_BYTES)[_TABLE_NAME]) for table in found)
+    return [(family, as_text(name)) for family, name in named]
 
 
-def _ruleset() -> nftjson.Json:
+def _listed(what: str) -> nftjson.Json:
     library = Nftables()
     library.set_stateless_output(True)
     library.set_numeric_proto_output(True)
     library.set_json_output(True)
     with ONE_AT_A_TIME, c_stderr_silenced():  # nft 1.0.6 complains there about statements that add to maps
-        code, output, error = library.cmd("list ruleset")
+        code, output, error = library.cmd(f"list {what}")
     if code != 0:
-        raise KernelError("nft list ruleset", error.strip() or "libnftables gave no reason")
-    return json.loads(output)
+        raise KernelError(f"nft list {what}", error.strip() or "libnftables gave no reason")
+    try:
+        return json.loads(output)
+    except ValueError:
+        raise KernelError(
+            f"nft -j list {what}", "its JSON is broken off, as nft 1.0.6 does it at a table with flags owner"
+        ) from None

@@ -246,6 +246,7 @@ def test_an_interrupted_trace_leaves_nothing(traced: Cluster, how: signal.Signal
     before = rules(traced)
     with spawned(traced, "trace", "--live", f"node1:{WEB}") as running:
         wait_until(lambda: traces(traced) == ON_THE_WAY, what="all tables")
+        assert " reaches web.1 and web.2" in traced.cli("explain", f"node1:{WEB}"), "what is there meanwhile disturbs nobody"
         running.send_signal(how)
         running.communicate(timeout=20)
     wait_until(lambda: rules(traced) == before, what="the rules as they were")
