@@ -12,13 +12,13 @@ import socket
 import struct
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from errno import EMSGSIZE
 from ipaddress import IPv4Address
 
 from routemesh.doctor.facts import SMALL_BYTES, Probe
 
-WITHIN_S = 0.5
+WITHIN_S = 1.0
 """How long is waited for answers, where not all come; long enough for nodes that begin a little later."""
 
 _AGAIN_S = 0.1
@@ -72,6 +72,15 @@ class _Prober:
             for address, size in sorted(self._waiting):
                 self._send(address, size)
             self._listen(min(deadline, time.monotonic() + _AGAIN_S))
+        self._hear_what_is_there()
+
+    def _hear_what_is_there(self) -> None:
+        """On a busy machine this thread may have slept while the answers came."""
+        self._wire.setblocking(False)
+        with suppress(OSError):
+            while True:
+                packet, (source, _) = self._wire.recvfrom(_LARGEST_BYTES)
+                self._take(packet, IPv4Address(source))
 
     def _send(self, address: IPv4Address, size: int) -> None:
         data = (_WORDS * (size // len(_WORDS) + 1))[: size - _IP_HEADER_BYTES - _HEADER.size]

@@ -39,12 +39,6 @@ def test_what_is_not_ours_is_told_and_left(mesh: Cluster) -> None:
         assert "from node1 to node2 and from node3 to node2" in overlay["found"]
 
 
-def test_a_port_that_another_process_took_first(mesh: Cluster) -> None:
-    with mesh.listening("node3", 8243), mesh.service("late", "--replicas", "1", "-p", "8243:80"):
-        found = [each for each in findings(mesh, status=3) if each["what"] == "port"]
-        assert [(each["where"], "which late publishes" in each["found"]) for each in found] == [("node3", True)]
-
-
 def test_repair_says_what_each_node_has_mended(mesh: Cluster) -> None:
     with mesh.service("mended", "--replicas", "1", "-p", "8244:80"):
         assert mesh.cli("doctor", "--fix").startswith("node1: as planned, nothing to mend\n")
