@@ -31,9 +31,9 @@ class Fault:
     reported: str = ""
 
 
-def demand(still: Still, where: str, now: ClusterSnapshot | None = None) -> None:
-    """The doctor finds it too, there, in few words, and knows what to do."""
-    found = [finding for finding in still.findings(now) if finding.state is State.WRONG]
+def demand(still: Still, where: str, now: ClusterSnapshot | None = None, *nodes: str) -> None:
+    """The doctor finds it too, there, in few words, and knows what to do. `nodes`: as for Still.findings."""
+    found = [finding for finding in still.findings(now, *nodes) if finding.state is State.WRONG]
     assert any(where in finding.where for finding in found), found
     assert 1 <= len(found) <= MOST_FINDINGS, found
     assert all(finding.effect and finding.fix for finding in found), found

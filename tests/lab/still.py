@@ -62,10 +62,11 @@ class Still:
         found = explain(now, asked)
         return found if found.outcome == "reaches" else explain(now, asked, self.repairs())
 
-    def findings(self, now: ClusterSnapshot | None = None) -> tuple[Finding, ...]:
-        """What the doctor says, with packets sent between the nodes."""
+    def findings(self, now: ClusterSnapshot | None = None, *nodes: str) -> tuple[Finding, ...]:
+        """What the doctor says, with packets sent between the nodes. `nodes`: who says something of itself, if not all."""
+        asked = nodes or tuple(self.plans)
         with ThreadPoolExecutor() as both:
-            told = dict(zip(self.plans, both.map(self._facts, self.plans), strict=True))
+            told = dict(zip(asked, both.map(self._facts, asked), strict=True))
         return findings(now or self.read(), Facts(nodes=told))
 
     def _facts(self, node: str) -> NodeFacts:

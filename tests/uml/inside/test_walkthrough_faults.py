@@ -76,7 +76,7 @@ def test_a_fault_is_named_by_explain_and_by_doctor(still: Still, fault: str) -> 
         found = explain(now, ask(now, target(f"{wrong.node}:{wrong.port}"), "", None))
         assert found.status == 3
         assert any(wrong.at in cause.place and wrong.why in cause.why for cause in found.causes), found.causes
-        demand(still, wrong.reported or wrong.at, now)
+        demand(still, wrong.reported or wrong.at, now, node)
     finally:
         if wrong.undo:
             inflict(still, wrong.where, wrong.undo)
@@ -94,7 +94,7 @@ def test_a_fault_is_named_by_explain_and_by_doctor(still: Still, fault: str) -> 
 def test_what_breaks_no_way_is_found_by_doctor_all_the_same(still: Still, place: str, command: str) -> None:
     node = inflict(still, place, command)
     try:
-        demand(still, SANDBOX if place == "SANDBOX" else TASK)
+        demand(still, SANDBOX if place == "SANDBOX" else TASK, None, node)
     finally:
         still.mend(node)
 
