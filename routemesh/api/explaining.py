@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from routemesh.explain.ask import Target
     from routemesh.explain.mend import Repairs
     from routemesh.explain.nouns import Explanation
+    from routemesh.explain.through import Passage
     from routemesh.proxy.request import Request
     from routemesh.snapshot import ClusterSnapshot
 
@@ -89,10 +90,14 @@ async def _answered(
     found = await asyncio.to_thread(lambda: explain(cluster, asked, repairs, network))
     if question.request is None:
         return found
-    clients = {way.task: IPv4Address(way.peer.rpartition(":")[0]) for way in found.ways if way.arrives}
-    requests = {name: replace(question.request, source=client) for name, client in clients.items()}
-    by = await passages(context, state, requests)
+    by = await passed(context, state, found, question.request)
     return await asyncio.to_thread(lambda: through(cluster, found, str(question.request), by, repairs, network))
+
+
+async def passed(context: Context, state: State, first: "Explanation", request: "Request") -> "Mapping[str, Passage]":
+    """What the proxies to which an explanation leads do with the request, by the names of the gateway's tasks."""
+    clients = {way.task: IPv4Address(way.peer.rpartition(":")[0]) for way in first.ways if way.arrives}
+    return await passages(context, state, {name: replace(request, source=client) for name, client in clients.items()})
 
 
 def _is_told_by_proxies(found: "Explanation") -> bool:

@@ -7,20 +7,25 @@ asker sent it; then the nodes' observations end it. What to think of them is for
 import asyncio
 import random
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from aiohttp import web
 
 from routemesh.api import explaining, wire
 from routemesh.api.context import CONTEXT
+from routemesh.api.onward import Onward
+from routemesh.api.passages import fitting
 from routemesh.api.reply import number
 from routemesh.api.watching import Watcher, watchers
-from routemesh.errors import Unavailable
+from routemesh.errors import Unavailable, UserError
+from routemesh.explain.answer import explain
 from routemesh.explain.ask import Asked, ask, target
 from routemesh.explain.nouns import Explanation
 from routemesh.model import State
+from routemesh.proxy.request import Request
 from routemesh.snapshot import ClusterSnapshot
-from routemesh.trace.nouns import Probe, Sent, Wanted
+from routemesh.trace.nouns import Opening, Probe, Sent, Traced, Wanted
 from routemesh.trace.talk import Go, Ready, Result, Watched
 from routemesh.trace.wanted import (
     LIVE_SETTLE_S,
@@ -55,9 +60,14 @@ async def trace(request: web.Request) -> web.StreamResponse:
     context, asking = request.app[CONTEXT], _asking(request)
     state = await context.store.snapshot()
     port = random.choice(PORTS)
-    question = explaining.Question(asking.target, asking.client, explaining.address(asking.outside), source_port=port)
+    outside, of_gateway = explaining.address(asking.outside), _of_gateway(state, asking)
+    question = explaining.Question(asking.target, asking.client, outside, source_port=port)
     cluster, prediction = await explaining.predicted(context, state, question)
-    asked = ask(cluster, asking.target, asking.client, explaining.address(asking.outside), port)
+    asked = ask(cluster, asking.target, asking.client, outside, port)
+    onward: Onward | None = None
+    if of_gateway is not None:
+        further, whole = await explaining.predicted(context, state, replace(question, request=of_gateway))
+        onward = Onward(further, await explaining.passed(context, state, prediction, of_gateway), whole)
     probe, sought = probe_of(asked, asking), wanted(prediction, asked, asking)
     done = asyncio.Event()
     reply = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
@@ -65,6 +75,8 @@ async def trace(request: web.Request) -> web.StreamResponse:
         try:
             watched = _watched(state, question, prediction, sought)
             found, absent = await watchers(group, context, list(state.nodes.values()), watched, done)
+            of_proxies = {} if onward is None else onward.watched(state)
+            others = (await watchers(group, context, list(state.nodes.values()), of_proxies, done))[0] if of_proxies else {}
             await reply.prepare(request)
             ready = Ready(prediction=prediction, wanted=sought, probe=probe, unwatched=absent)
             await reply.write(wire.encode(ready) + b"\n")
@@ -72,12 +84,23 @@ async def trace(request: web.Request) -> web.StreamResponse:
             if line:
                 run = _Run(cluster, prediction, asking, asked, found)
                 result = await (run.of_live() if probe is None else run.of_probe(probe, wire.parse(Go, line)))
+                if onward is not None and result.traced is not None:
+                    result = Result(traced=await onward.followed(result.traced, others))
         finally:
             done.set()
     if line:
         await reply.write(wire.encode(result) + b"\n")
     await reply.write_eof()
     return reply
+
+
+def _of_gateway(state: State, asking: Asking) -> Request | None:
+    """The request, if it goes to the gateway and is one that a probe sends: without TLS."""
+    with suppress(UserError):
+        if asking.host:
+            request = fitting(state, asking.target.port, Request(host=asking.host, path=asking.http))
+            return None if request.tls else request
+    return None
 
 
 def _watched(state: State, question: explaining.Question, prediction: Explanation, wanted: Wanted) -> dict[str, Watched]:
@@ -113,12 +136,10 @@ class _Run:
 
     async def of_live(self) -> Result:
         """The first connection that comes to the asked node, with a prediction of its own."""
-        from routemesh.explain.answer import explain
-
         entry = self.watchers.get(self.asked.target.node)
         if entry is None:
             return Result(error=f"{self.asked.target.node}, where it would come in, is not watched")
-        seen = await entry.first(str(self.asked.destination), self.asking.timeout_s)
+        seen = await entry.first(Opening(destination=str(self.asked.destination)), self.asking.timeout_s)
         if seen is None:
             return Result(error=nobody_came(self.asking))
         await asyncio.sleep(LIVE_SETTLE_S)
@@ -130,4 +151,4 @@ class _Run:
 
     async def _collected(self, sent: Sent, port: int, prediction: Explanation) -> Result:
         found = await asyncio.gather(*(watcher.collect(port) for watcher in self.watchers.values()))
-        return Result(prediction=prediction, observations=tuple(found), sent=sent)
+        return Result(traced=Traced(prediction, sent, tuple(found)))

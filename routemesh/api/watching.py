@@ -19,7 +19,7 @@ from routemesh.errors import NotFound, RoutemeshError, Unavailable
 from routemesh.kernel.sender import send
 from routemesh.kernel.watch import Watch, paths_of
 from routemesh.model import Node
-from routemesh.trace.nouns import Observation, Probe, Seen, Sent
+from routemesh.trace.nouns import Observation, Opening, Probe, Seen, Sent
 from routemesh.trace.talk import Order, Told, Watched
 
 SILENCE_S = 30.0
@@ -34,8 +34,8 @@ class Watcher(Protocol):
         """Send a probe from a namespace of the node."""
         ...
 
-    async def first(self, destination: str, within_s: float) -> Seen | None:
-        """The first packet of somebody's connection to address:port of this node, None where none comes in time."""
+    async def first(self, opening: Opening, within_s: float) -> Seen | None:
+        """The first packet of somebody's connection, if it was not seen before; None where none comes in time."""
         ...
 
     async def collect(self, port: int) -> Observation:
@@ -50,7 +50,7 @@ class Here:
         self._paths, self._watch = paths, watch
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[Seen] | None = None
-        self._destination = ""
+        self._opening = Opening()
         self._loop.add_reader(watch.fileno(), self._look)
 
     async def send(self, probe: Probe) -> Sent:
@@ -60,9 +60,12 @@ class Here:
             raise NotFound(f"there is no namespace {probe.namespace} on this node to send from")
         return await asyncio.to_thread(send, probe, path)
 
-    async def first(self, destination: str, within_s: float) -> Seen | None:
+    async def first(self, opening: Opening, within_s: float) -> Seen | None:
         """As Watcher."""
-        self._destination = destination
+        self._look()
+        if known := next((seen for seen in self._watch.kept() if seen.opens(opening)), None):
+            return known
+        self._opening = opening
         self._opened = self._loop.create_future()
         try:
             async with asyncio.timeout(within_s):
@@ -86,7 +89,7 @@ class Here:
         await asyncio.to_thread(self._watch.close)
 
     def _look(self) -> None:
-        opened = next((seen for seen in self._watch.look() if seen.opens(self._destination)), None)
+        opened = next((seen for seen in self._watch.look() if seen.opens(self._opening)), None)
         if opened is not None and self._opened is not None and not self._opened.done():
             self._opened.set_result(opened)
 
@@ -124,9 +127,9 @@ class There:
         assert found is not None
         return found
 
-    async def first(self, destination: str, within_s: float) -> Seen | None:
+    async def first(self, opening: Opening, within_s: float) -> Seen | None:
         """As Watcher."""
-        order = Order(kind="first", destination=destination, within_s=within_s)
+        order = Order(kind="first", opening=opening, within_s=within_s)
         return (await self._ask(order, SILENCE_S + within_s)).seen
 
     async def collect(self, port: int) -> Observation:
@@ -212,7 +215,8 @@ async def _carried_out(watcher: Watcher, order: Order) -> Told:
                 assert order.probe is not None
                 return Told(sent=await watcher.send(order.probe))
             case "first":
-                return Told(seen=await watcher.first(order.destination, min(order.within_s, _MOST_S)))
+                assert order.opening is not None
+                return Told(seen=await watcher.first(order.opening, min(order.within_s, _MOST_S)))
             case "collect":
                 return Told(observation=await watcher.collect(order.port))
     except RoutemeshError as error:

@@ -6,7 +6,6 @@ from here too.
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -48,9 +47,6 @@ def trace(host: Host, question: tuple[str, ...], http: str, live: bool, timeout:
     name, _, path = http.partition("/")
     query = {"client": client, "http": f"/{path}" if http else "", "host": name, "live": str(int(live))}
     found = _traced(host, wanted, query if timeout is None else {**query, "timeout": str(timeout)})
-    if name:
-        onward = f"what a proxy does then is another connection: routemesh explain {' '.join(question)} --http {http}"
-        found = replace(found, notes=(*found.notes, onward))
     click.echo(_printed(found, format_), nl=False)
     if found.status:
         raise click.exceptions.Exit(found.status)
@@ -80,7 +76,6 @@ def _traced(host: Host, wanted: str, query: Mapping[str, str]) -> "Trace":
 def _by_daemons(talk: "Conversation", lab: "Lab | None", ready: "Ready") -> "Traced":
     """Send the probe if it comes from outside, which is the lab's client; or let it be sent."""
     from routemesh.lab import topology
-    from routemesh.trace.nouns import Traced
     from routemesh.trace.talk import Go, Result
 
     sent = None
@@ -90,9 +85,9 @@ def _by_daemons(talk: "Conversation", lab: "Lab | None", ready: "Ready") -> "Tra
         sent = send(ready.probe, lab.netns(topology.CLIENT))
     talk.say(Go(sent=sent))
     result = talk.hear(Result)
-    if result.error or result.sent is None or result.prediction is None:
+    if result.traced is None:
         raise UserError(result.error or "the daemon told nothing")
-    return Traced(result.prediction, result.sent, result.observations)
+    return result.traced
 
 
 def _has_silent_nodes(host: Host) -> bool:

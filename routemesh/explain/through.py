@@ -76,6 +76,29 @@ def through(
     )
 
 
+def leg(
+    cluster: ClusterSnapshot,
+    gateway: NamedTask,
+    server: str,
+    end: Endpoint,
+    source_port: int,
+    repairs: Repairs | None = None,
+    network: Network | None = None,
+) -> Explanation:
+    """The connection that a proxy opens to a server, `end` of the task of that name."""
+    networks = [each for each in cluster.names.networks if each.subnet is not None and end.address in each.subnet]
+    own = next(address for each in networks for of, address in gateway.addresses.items() if of == each.id)
+    asked = Asked(
+        client=f"task {gateway.name}",
+        start=Place(gateway.node, gateway.netns),
+        source=Endpoint(own, source_port),
+        destination=end,
+        target=Target(node=server, port=end.port, protocol=Protocol.TCP),
+        service=None,
+    )
+    return explain(cluster, asked, repairs, network)
+
+
 @dataclass(frozen=True, slots=True)
 class _Joined:
     """A way with what it is made of: which of the first ones, by which of the gateway's tasks, which of a leg's."""
@@ -105,11 +128,11 @@ class _Walker:
             yield _Joined(_answered(way, there, passage), gateway=gateway.name)
             return
         for name, end in passage.servers.items():
-            leg = self._leg(gateway, name, end)
+            onwards = leg(self.cluster, gateway, name, end, SOURCE_PORT, self.repairs, self.network)
             chosen = f"server {name}, {steps[-1].what.removeprefix('server ')}" if len(passage.servers) > 1 else steps[-1].what
-            opened = _opened(leg)
+            opened = _opened(onwards)
             last = replace(steps[-1], what=chosen, after=opened, changed=_changed(steps[-1].before, opened))
-            for number, onward in enumerate(leg.ways):
+            for number, onward in enumerate(onwards.ways):
                 share = Fraction(*way.share) * Fraction(*onward.share) / len(passage.servers)
                 whole = replace(
                     onward,
@@ -118,7 +141,7 @@ class _Walker:
                     there=(*way.there, *steps[:-1], last, *onward.there),
                     back=(*onward.back, *way.back) if onward.arrives else onward.back,
                 )
-                yield _Joined(whole, gateway=gateway.name, leg=leg, number=number, offset=len(there))
+                yield _Joined(whole, gateway=gateway.name, leg=onwards, number=number, offset=len(there))
 
     def of_passages(self, joined: Sequence[_Joined], passages: Mapping[str, Passage]) -> Iterator[Cause]:
         """What is wrong with the proxies that are passed, and what they refuse."""
@@ -130,19 +153,6 @@ class _Walker:
                 whys.append(f"it answers {passage.status} itself: {passage.decisions[-1].why}")
             for why in whys:
                 yield Cause(node=place.node, namespace=place.netns, place=self.places.called(place), why=why)
-
-    def _leg(self, gateway: NamedTask, server: str, end: Endpoint) -> Explanation:
-        networks = [each for each in self.cluster.names.networks if each.subnet is not None and end.address in each.subnet]
-        own = next(address for each in networks for of, address in gateway.addresses.items() if of == each.id)
-        asked = Asked(
-            client=f"task {gateway.name}",
-            start=Place(gateway.node, gateway.netns),
-            source=Endpoint(own, SOURCE_PORT),
-            destination=end,
-            target=Target(node=server, port=end.port, protocol=Protocol.TCP),
-            service=None,
-        )
-        return explain(self.cluster, asked, self.repairs, self.network)
 
     def _decisions(self, gateway: NamedTask, at: Headers, passage: Passage) -> Iterator[Step]:
         place = Place(gateway.node, gateway.netns)

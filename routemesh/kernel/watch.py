@@ -98,6 +98,11 @@ class Watch:
             by_name[packet.namespace].seen.append(packet)
         return tuple(fresh)
 
+    def kept(self) -> Iterator[Seen]:
+        """The packets on links that were taken in and are kept, namespace by namespace."""
+        for space in self._spaces:
+            yield from space.seen
+
     def collect(self, port: int = 0) -> Observation:
         """What was seen by now, of the connection from that port, if given."""
         self.look()

@@ -16,7 +16,7 @@ from routemesh.kernel.watch import Watch, paths_of
 from routemesh.lab import topology
 from routemesh.lab.find import Lab
 from routemesh.snapshot import ClusterSnapshot
-from routemesh.trace.nouns import Probe, Seen, Sent, Traced, Wanted
+from routemesh.trace.nouns import Opening, Probe, Seen, Sent, Traced, Wanted
 from routemesh.trace.wanted import LIVE_SETTLE_S, PORTS, SETTLE_S, Asking, nobody_came, probe_of, somebodys, wanted
 
 
@@ -30,7 +30,7 @@ def trace(cluster: ClusterSnapshot, lab: Lab, asking: Asking) -> Traced:
             sent, port = _sent(lab, probe), asked.source.port
             time.sleep(SETTLE_S)
         else:
-            seen = _first(watches, str(asked.destination), asking)
+            seen = _first(watches, Opening(destination=str(asked.destination)), asking)
             time.sleep(LIVE_SETTLE_S)
             source, port = seen.headers.source, seen.port
             theirs = ask(cluster, asking.target, source, None)
@@ -59,7 +59,7 @@ def _sent(lab: Lab, probe: Probe) -> Sent:
     return send(probe, lab.node(probe.node).run_dir / "netns" / probe.namespace if probe.namespace else lab.netns(probe.node))
 
 
-def _first(watches: Mapping[str, Watch], destination: str, asking: Asking) -> Seen:
+def _first(watches: Mapping[str, Watch], opening: Opening, asking: Asking) -> Seen:
     """The first packet of somebody's connection at the node that is asked."""
     entry = watches.get(asking.target.node)
     if entry is None:
@@ -68,6 +68,6 @@ def _first(watches: Mapping[str, Watch], destination: str, asking: Asking) -> Se
     while (left := deadline - time.monotonic()) > 0:
         select.select([entry], [], [], left)
         for seen in entry.look():
-            if seen.opens(destination):
+            if seen.opens(opening):
                 return seen
     raise Unavailable(nobody_came(asking))

@@ -21,8 +21,8 @@ def compare(traced: Traced, unwatched: Sequence[str] = ()) -> Trace:
     steps = _steps(prediction.ways[way]) if way >= 0 else ()
     turn = len(prediction.ways[way].there) if way >= 0 else 0
     last, lost = _last(steps, taken, story, sent.at, turn), _lost(steps, taken)
-    arrives = sent.outcome == "answered" or (sent.outcome == "live" and bool(taken) and taken[-1].mark == "seen")
     predicted = way >= 0 and prediction.ways[way].arrives
+    arrives = sent.outcome == "answered" or (sent.outcome == "live" and predicted and taken[-1].mark == "seen")
     strays = tuple(_strays(prediction, steps, story, sent.at))
     beyond = not predicted and any(_after(stray, last) for stray in strays)
     agrees = way >= 0 and arrives == predicted and lost is None and not beyond
@@ -43,8 +43,9 @@ def compare(traced: Traced, unwatched: Sequence[str] = ()) -> Trace:
         drops=tuple(dict.fromkeys(_drops(story))),
         strays=strays,
         observations=kept,
-        notes=tuple(_notes(kept)),
+        notes=(*_notes(kept), *traced.notes),
         unwatched_nodes=tuple(unwatched),
+        onward=None if traced.onward is None else compare(traced.onward),
     )
     return replace(found, verdict=_verdict(found))
 

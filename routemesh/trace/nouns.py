@@ -59,10 +59,21 @@ class Seen:
     rule: str = ""
     verdict: str = ""
 
-    def opens(self, destination: str) -> bool:
-        """Whether it opens a connection that comes to address:port of this node."""
-        here = self.namespace == HOST and self.headers.destination == destination and not self.elsewhere
-        return here and self.first and not self.back
+    def opens(self, opening: "Opening") -> bool:
+        """Whether it is the first packet of such a connection."""
+        here = (
+            self.namespace == opening.namespace and opening.destination in ("", self.headers.destination) and not self.elsewhere
+        )
+        return here and self.first and not self.back and self.at >= opening.since
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """A connection that is waited for: in which namespace of a node, to which address:port ("": any), not before when."""
+
+    namespace: str = HOST
+    destination: str = ""
+    since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,11 +135,16 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """What was predicted, what became of the probe, and what the nodes saw."""
+    """What was predicted, what became of the probe, and what the nodes saw.
+
+    `onward`: the same of the connection that a proxy opened because of it.
+    """
 
     prediction: Explanation
     sent: Sent
     observations: tuple[Observation, ...]
+    onward: "Traced | None" = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +178,7 @@ class Trace:
 
     `last`: the last step of the way where the packet was seen, `lost`: the first where it was not, though it should have been;
     None where it went all the way. `drops`: rules that were seen to drop it. `strays`: where it was seen though no step is there.
+    `onward`: the same of the connection that the gateway's proxy opened because of it.
     """
 
     version: int
@@ -179,10 +196,13 @@ class Trace:
     observations: tuple[Observation, ...]
     notes: tuple[str, ...] = ()
     unwatched_nodes: tuple[str, ...] = ()
+    onward: "Trace | None" = None
 
     @property
     def status(self) -> int:
         """The exit status: 0 it arrives as predicted, 3 it does not arrive, or not as predicted, 1 nobody can tell."""
         if self.agrees and self.prediction.outcome == "untold":
             return 1
-        return 0 if self.agrees and self.arrives else 3
+        if not (self.agrees and self.arrives):
+            return 3
+        return 0 if self.onward is None else self.onward.status

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from routemesh.explain.nouns import Explanation
-from routemesh.trace.nouns import Observation, Probe, Seen, Sent, Wanted
+from routemesh.trace.nouns import Observation, Opening, Probe, Seen, Sent, Traced, Wanted
 
 # --- with the daemon that is asked ----------------------------------------------------------------------------------
 
@@ -34,9 +34,7 @@ class Go:
 class Result:
     """What came of it. `error`: why nothing did."""
 
-    prediction: Explanation | None = None
-    observations: tuple[Observation, ...] = ()
-    sent: Sent | None = None
+    traced: Traced | None = None
     error: str = ""
 
 
@@ -53,12 +51,12 @@ class Watched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """Send a probe; wait for the first packet to `destination` (address:port); tell what was seen of the
+    """Send a probe; wait for the first packet of an `opening` connection, if it has not been seen; tell what was seen of the
     connection from `port`, and end."""
 
     kind: Literal["send", "first", "collect"]
     probe: Probe | None = None
-    destination: str = ""
+    opening: Opening | None = None
     within_s: float = 0.0
     port: int = 0
 

@@ -19,6 +19,14 @@ def text(trace: Trace, screen: Screen | None = None) -> str:
 
 
 def _lines(trace: Trace, screen: Screen) -> Iterator[str]:
+    yield from _connection(trace, screen)
+    if trace.onward is not None:
+        yield ""
+        yield "and because of it another connection:"
+        yield from _lines(trace.onward, screen)
+
+
+def _connection(trace: Trace, screen: Screen) -> Iterator[str]:
     asked = trace.prediction.question
     of = f", published by {asked.service}" if asked.service else ""
     yield (

@@ -377,10 +377,43 @@ def test_what_explain_says_is_so(gate: Cluster, driver: str) -> None:
     assert f"is broken at {task['node']}: task {task['name']}: filter in drops it (ip fw: " in said
 
 
-def test_a_trace_names_the_proxy_that_answers(gate: Cluster) -> None:
-    found = gate.json("trace", "--http", "a.example/", f"node2:{HTTP}")
+def test_a_trace_goes_on_with_the_connection_that_the_proxy_opens(gate: Cluster, driver: str) -> None:
+    question = ("trace", "--timeout", "1", "--http", "a.example/", f"node2:{HTTP}")
+    (task,) = gate.serving("exact")
+    inside = f"{task['node']}/{task['container']}"
+    chain = "add table ip fw; add chain ip fw in { type filter hook input priority 0; }"
+    gate.nft(inside, f"{chain}; add rule ip fw in tcp dport 80 drop")
+    try:
+        broken = json.loads(gate.cli(*question, "--format", "json", status=3))
+    finally:
+        gate.nft(inside, "delete table ip fw")
+    if broken["onward"] is None:  # nginx's workers each keep the connections that they have opened
+        assert driver == "nginx" and "it may have had one" in broken["notes"][-1]
+    else:
+        assert broken["onward"]["drops"] == [f"{task['node']} {task['container']}: ip fw in: tcp dport 80 drop"]
+        assert (broken["onward"]["agrees"], broken["onward"]["arrives"]) == (True, False)
+
+    wait_until(lambda: get(gate, "a.example", "/").status == 200, what="the proxy's trust in the task")
+    found = gate.json(*question)
     assert (found["agrees"], found["prediction"]["ways"][found["way"]]["task"]) == (True, "gateway.node2")
     assert found["sent"]["what"].startswith("HTTP/1.1 200")
+    if found["onward"] is None:
+        assert driver == "nginx" and "it may have had one" in found["notes"][-1]
+    else:
+        onward = found["onward"]
+        assert (onward["agrees"], onward["arrives"], onward["prediction"]["question"]["client"]) == (
+            True,
+            True,
+            "task gateway.node2",
+        )
+        assert onward["prediction"]["ways"][onward["way"]]["task"] == task["name"]
+        assert "rule a.example" in onward["sent"]["what"]
+
+
+def test_a_trace_names_the_proxy_that_answers_itself(gate: Cluster) -> None:
+    found = gate.json("trace", "--http", "nobody.example/", f"node2:{HTTP}")
+    assert found["onward"] is None
+    assert "of gateway.node2 answers itself: no service has host nobody.example and path /" in found["notes"][0]
 
 
 def test_explain_knows_what_a_proxy_has_otherwise(haproxy: Cluster) -> None:

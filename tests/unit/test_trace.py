@@ -10,7 +10,7 @@ from routemesh.explain.nouns import VERSION, Explanation, Headers, Kind, Outcome
 from routemesh.explain.text import Screen
 from routemesh.kernel.packets import parse
 from routemesh.trace.compare import compare
-from routemesh.trace.nouns import How, Observation, Seen, Sent, Trace, Traced, Wanted
+from routemesh.trace.nouns import How, Observation, Opening, Seen, Sent, Trace, Traced, Wanted
 from routemesh.trace.text import text
 
 CLIENT, NODE, SANDBOX = "192.168.200.100:23456", "192.168.200.10:8080", "172.18.0.2:8080"
@@ -81,10 +81,10 @@ def test_of_live_connections_everybody_counts() -> None:
 
 
 def test_what_is_waited_for_live_comes_to_the_node_itself() -> None:
-    assert seen(0, "in", "eth0", (CLIENT, NODE)).opens(NODE)
-    assert not seen(0, "in", "eth0", (CLIENT, SANDBOX)).opens(NODE)
-    assert not seen(0, "in", "eth1", (CLIENT, NODE), "ingress_sbox").opens(NODE)
-    assert not seen(0, "out", "eth0", (NODE, CLIENT), back=True).opens(NODE)
+    assert seen(0, "in", "eth0", (CLIENT, NODE)).opens(Opening(destination=NODE))
+    assert not seen(0, "in", "eth0", (CLIENT, SANDBOX)).opens(Opening(destination=NODE))
+    assert not seen(0, "in", "eth1", (CLIENT, NODE), "ingress_sbox").opens(Opening(destination=NODE))
+    assert not seen(0, "out", "eth0", (NODE, CLIENT), back=True).opens(Opening(destination=NODE))
 
 
 # --- beside what was predicted --------------------------------------------------------------------------------------
