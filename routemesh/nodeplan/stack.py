@@ -1,0 +1,157 @@
+"""Namespaces, links, addresses, routes, neighbours: what is there before any rule."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Literal
+
+from routemesh.nodeplan.fields import theirs
+
+HOST = ""
+ROUTE_PROTOCOL = 82
+"""Our number in rtm_protocol, the rule's and the neighbour's protocol: how we recognise them (rule 5). 82 is 'R'."""
+
+
+@dataclass(frozen=True, slots=True)
+class Netns:
+    """A network namespace of ours; an item of HOST's."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a veth: which namespace it is in and what it is called there."""
+
+    netns: str
+    link: str
+
+
+@dataclass(frozen=True, slots=True)
+class Vxlan:
+    """A VXLAN tunnel whose underlay socket is in the node's own namespace.
+
+    `local` 0.0.0.0: sends from the address that the route prefers. `learning`: it notes behind which tunnel end a MAC was seen;
+    `proxy`: it answers ARP from its neighbours.
+    """
+
+    vni: int
+    local: IPv4Address
+    port: int
+    learning: bool = theirs(False)
+    proxy: bool = theirs(True)
+
+
+LinkKind = Literal["bridge", "veth", "vxlan", "loopback", "other"]
+"""`other`: whatever leads out of what can be seen, as a network card does. Ours are the first three."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A network device, up. `mac` None: whatever the kernel gave it.
+
+    A veth is two Links, one in each namespace, each naming the other as `peer` (None: it is in a namespace that we can't see).
+    `master` is a bridge in the same namespace; `flood` is the bridge port's flag for unknown destinations (True where there is
+    no master); `learning`: the port notes which MACs it saw. An `isolated` port reaches the bridge itself and no other isolated
+    port (False where there is no master). `vxlan` is set for kind vxlan. `carrier` False: what the link leads to is off; a plan
+    has none of that. Every link of ours carries the alias `routemesh`.
+    """
+
+    name: str
+    kind: LinkKind
+    mtu: int = 1500
+    mac: str | None = None
+    master: str | None = None
+    peer: Peer | None = None
+    vxlan: Vxlan | None = None
+    flood: bool = True
+    isolated: bool = False
+    up: bool = True
+    learning: bool = theirs(False)
+    carrier: bool = theirs(True)
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl:
+    """A kernel setting of one namespace, by its path below /proc/sys: net/ipv4/ip_forward."""
+
+    path: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An IPv4 address on a link."""
+
+    link: str
+    address: IPv4Interface
+
+
+RouteKind = Literal[
+    "unicast", "local", "broadcast", "multicast", "blackhole", "unreachable", "prohibit", "throw", "unknown"
+]  # fmt: skip
+"""As ip-route(8) has it; `unknown`: with several next hops, or one that is no IPv4 address."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A route. Ours (protocol ROUTE_PROTOCOL) go via a next hop; those that come with an address are the kernel's own.
+
+    `via` None: the destination is on the link. `source`: the address that a socket bound to none takes when it sends this way;
+    None leaves it to the kernel. `link` is "" for kinds without one. `protocol` is rtm_protocol, the kernel's own is 2.
+    """
+
+    destination: IPv4Network
+    via: IPv4Address | None
+    link: str
+    table: int = 254
+    source: IPv4Address | None = None
+    metric: int = theirs(0)
+    kind: RouteKind = theirs("unicast")
+    protocol: int = theirs(ROUTE_PROTOCOL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingRule:
+    """`ip rule add fwmark MARK/MASK lookup TABLE pref PRIORITY`; mask 0: whatever the mark.
+
+    Ours have no more than that. `source`, `destination`, `iif`, `oif`: which packets it is for (None, "": all); `negate`: for all
+    but those. `action` other than lookup needs no table. `unknown`: conditions that have no place here, as attribute numbers.
+    """
+
+    priority: int
+    fwmark: int
+    mask: int
+    table: int
+    source: IPv4Network | None = theirs(None)
+    destination: IPv4Network | None = theirs(None)
+    iif: str = theirs("")
+    oif: str = theirs("")
+    negate: bool = theirs(False)
+    action: Literal["lookup", "blackhole", "unreachable", "prohibit", "unknown"] = theirs("lookup")
+    unknown: tuple[int, ...] = theirs(())
+
+
+NeighbourState = Literal["permanent", "noarp", "reachable", "stale", "delay", "probe", "failed", "incomplete"]
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """An ARP entry; ours are permanent. `mac` is "" where it is failed or incomplete."""
+
+    link: str
+    ip: IPv4Address
+    mac: str
+    state: NeighbourState = theirs("permanent")
+
+
+@dataclass(frozen=True, slots=True)
+class FdbEntry:
+    """Where a MAC is: behind tunnel end `dst` of a vxlan device (self permanent), or on a bridge port (master static).
+
+    `learned`: seen by the device itself, which forgets it again. `local`: frames to it are the bridge's own (master permanent).
+    """
+
+    link: str
+    mac: str
+    dst: IPv4Address | None = None
+    kind: Literal["static", "learned", "local"] = theirs("static")
