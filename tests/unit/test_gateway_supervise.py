@@ -59,9 +59,15 @@ def test_without_a_configuration_it_waits_and_ends_when_asked(tmp_path: Path) ->
     env = os.environ | {"PATH": f"{tmp_path}/bin:/usr/bin", "ROUTEMESH_RUN_DIR": str(tmp_path), "HOSTNAME": "c0ffee"}
     command = (sys.executable, "-m", "routemesh", "gateway", "proxy", "haproxy")
     with subprocess.Popen(command, env=env) as waiting:
-        status = Path(f"/proc/{waiting.pid}/status")
-        wait_until(lambda: "SigBlk:\t0000000000014002" in status.read_text(), what="its signals")
-        waiting.send_signal(signal.SIGTERM)
+        # While a process waits for signals the kernel shows them as not blocked.
+        status, place = Path(f"/proc/{waiting.pid}/status"), Path(f"/proc/{waiting.pid}/wchan")
+        try:
+            wait_until(
+                lambda: "SigBlk:\t0000000000014002" in status.read_text() or "sigtimedwait" in place.read_text(),
+                what="its signals",
+            )
+        finally:
+            waiting.send_signal(signal.SIGTERM)
         assert waiting.wait(10) == 0
     assert len(pids(tmp_path)) == 1
     assert supervisor.returncode is not None
