@@ -30,6 +30,12 @@ class Endpoint(NamedTuple):
         return f"{self.address}:{self.port}"
 
 
+def endpoint(text: str) -> Endpoint:
+    """What an Endpoint is as text. Raises ValueError."""
+    address, _, port = text.rpartition(":")
+    return Endpoint(IPv4Address(address), int(port))
+
+
 class Flow(NamedTuple):
     """One direction of a connection."""
 

@@ -7,12 +7,12 @@ import socket
 import time
 from contextlib import closing
 from errno import EADDRINUSE, EADDRNOTAVAIL
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Literal
 
 from routemesh.errors import Unavailable
 from routemesh.kernel import netns
+from routemesh.snapshot import endpoint
 from routemesh.trace.nouns import Probe, Sent
 
 _DATAGRAM = b"routemesh trace\n"
@@ -26,7 +26,7 @@ def send(probe: Probe, path: Path) -> Sent:
         kind = socket.SOCK_STREAM if probe.protocol == "tcp" else socket.SOCK_DGRAM
         made = socket.socket(socket.AF_INET, kind)
     with closing(made):
-        source, destination = _end(probe.source), _end(probe.destination)
+        source, destination = ((str(end.address), end.port) for end in map(endpoint, (probe.source, probe.destination)))
         try:
             made.bind(source)
         except OSError as refusal:
@@ -64,11 +64,6 @@ def _ask(made: socket.socket, destination: tuple[str, int], probe: Probe, starte
         received += data
     status = received.partition(b"\r\n")[0].decode("latin-1", "replace")
     return f"{status or 'nothing'}, {len(received)} bytes" if status else "the connection was closed without an answer"
-
-
-def _end(text: str) -> tuple[str, int]:
-    address, _, port = text.rpartition(":")
-    return str(IPv4Address(address)), int(port)
 
 
 def _why(refusal: OSError) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from routemesh.errors import Unavailable, UserError
 from routemesh.explain.ask import Asked, Target
 from routemesh.explain.nouns import Explanation
+from routemesh.snapshot import endpoint
 from routemesh.trace.nouns import Probe, Seen, Sent, Wanted
 from routemesh.walk import OUTSIDE
 
@@ -58,12 +59,12 @@ def _foreseen(prediction: Explanation, asked: Asked) -> Wanted:
     """The probe's connection, with the addresses and ports that it is predicted to get on its way."""
     port = asked.source.port
     ends = [
-        (*end, other)
+        (str(end.address), end.port, other)
         for way in prediction.ways
         for step in way.there
         for headers in (step.before, step.after)
         if not headers.vni
-        for end, other in [(_end(headers.source), _end(headers.destination)[1])]
+        for end, other in [(endpoint(headers.source), endpoint(headers.destination).port)]
     ]
     sources = {str(asked.source.address), *(address for address, number, _ in ends if number == port)}
     ports = {asked.target.port, *_targets(asked), *(other for _, number, other in ends if number == port)}
@@ -111,8 +112,3 @@ def namespaces(prediction: Explanation) -> dict[str, set[str]]:
 def _targets(asked: Asked) -> list[int]:
     ports = () if asked.service is None else asked.service.ports
     return [port.target for port in ports if (port.protocol, port.published) == (asked.target.protocol, asked.target.port)]
-
-
-def _end(text: str) -> tuple[str, int]:
-    address, _, port = text.rpartition(":")
-    return address, int(port)
