@@ -23,6 +23,7 @@ from routemesh.api.snapshots import cluster_snapshot
 from routemesh.errors import RoutemeshError, UserError
 from routemesh.model import Node, State, Task
 from routemesh.plan.view import view
+from routemesh.snapshot import endpoint
 
 if TYPE_CHECKING:
     from routemesh.explain.ask import Target
@@ -33,6 +34,18 @@ if TYPE_CHECKING:
     from routemesh.snapshot import ClusterSnapshot
 
 PATH = f"{wire.PREFIX}/explain"
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What was read, where its client's own connection goes, and, of a request, what the gateway's proxies that this leads to do
+    with it (by the names of their tasks), and all of its way.
+    """
+
+    cluster: "ClusterSnapshot"
+    first: "Explanation"
+    passages: "Mapping[str, Passage]"
+    whole: "Explanation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +73,25 @@ async def _explain(request: web.Request) -> web.Response:
     client, outside = request.query.get("client", ""), address(request.query.get("outside", ""))
     state = await context.store.snapshot()
     of_gateway = fitting(state, wanted.port, request_of(request)) if request.query.get("host") else None
-    _, found = await predicted(context, state, Question(wanted, client, outside, of_gateway))
-    return json_reply(found)
+    return json_reply((await predicted(context, state, Question(wanted, client, outside, of_gateway))).whole)
 
 
-async def predicted(context: Context, state: State, question: Question) -> "tuple[ClusterSnapshot, Explanation]":
+async def predicted(context: Context, state: State, question: Question) -> Predicted:
     """The explanation, and what it was made of."""
     wanted = question.wanted
     cluster = await cluster_snapshot(context, state, {(wanted.protocol, wanted.port)}, on_the_way(state, question))
     found = await _answered(context, state, cluster, question)
-    if found.outcome != "reaches" and not _is_told_by_proxies(found):
+    if found.whole.outcome != "reaches" and not _is_told_by_proxies(found.whole):
         cluster = await cluster_snapshot(context, state, {(wanted.protocol, wanted.port)})
         found = await _answered(context, state, cluster, question)
-    if found.outcome in ("partly", "broken"):
-        found = await _answered(context, state, cluster, question, await _repairs(context, state, found))
-    return cluster, found
+    if found.whole.outcome in ("partly", "broken"):
+        found = await _answered(context, state, cluster, question, await _repairs(context, state, found.whole))
+    return found
 
 
 async def _answered(
     context: Context, state: State, cluster: "ClusterSnapshot", question: Question, repairs: "Repairs | None" = None
-) -> "Explanation":
+) -> Predicted:
     from routemesh.explain.answer import explain
     from routemesh.explain.ask import SOURCE_PORT, ask
     from routemesh.explain.through import through
@@ -89,15 +101,12 @@ async def _answered(
     network = observed(cluster)
     found = await asyncio.to_thread(lambda: explain(cluster, asked, repairs, network))
     if question.request is None:
-        return found
-    by = await passed(context, state, found, question.request)
-    return await asyncio.to_thread(lambda: through(cluster, found, str(question.request), by, repairs, network))
-
-
-async def passed(context: Context, state: State, first: "Explanation", request: "Request") -> "Mapping[str, Passage]":
-    """What the proxies to which an explanation leads do with the request, by the names of the gateway's tasks."""
-    clients = {way.task: IPv4Address(way.peer.rpartition(":")[0]) for way in first.ways if way.arrives}
-    return await passages(context, state, {name: replace(request, source=client) for name, client in clients.items()})
+        return Predicted(cluster, found, {}, found)
+    clients = {way.task: endpoint(way.peer).address for way in found.ways if way.arrives}
+    requests = {name: replace(question.request, source=client) for name, client in clients.items()}
+    by = await passages(context, state, requests)
+    whole = await asyncio.to_thread(lambda: through(cluster, found, str(question.request), by, repairs, network))
+    return Predicted(cluster, found, by, whole)
 
 
 def _is_told_by_proxies(found: "Explanation") -> bool:

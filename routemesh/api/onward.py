@@ -7,13 +7,12 @@ proxy opens after the request has come to it is taken for the request's; a healt
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from routemesh.api.watching import Watcher
 from routemesh.explain.through import Passage, leg
 from routemesh.model import State
-from routemesh.snapshot import ClusterSnapshot, Endpoint, NamedTask
+from routemesh.snapshot import ClusterSnapshot, NamedTask, endpoint
 from routemesh.trace.nouns import Observation, Opening, Traced, Wanted
 from routemesh.trace.talk import Watched
 from routemesh.trace.wanted import namespaces, somebodys
@@ -63,8 +62,7 @@ class Onward:
         opened = watcher and await watcher.first(Opening(namespace=gateway.netns, since=at), _PATIENCE_S)
         if not opened:
             return None, f"{passage.driver} of {gateway.name} was not seen to open a connection for it: it may have had one"
-        address, _, port = opened.headers.destination.rpartition(":")
-        end = Endpoint(IPv4Address(address), int(port))
+        end = endpoint(opened.headers.destination)
         server = next((name for name, each in passage.servers.items() if each == end), opened.headers.destination)
         prediction = await asyncio.to_thread(leg, self.cluster, gateway, server, end, opened.port)
         found = await asyncio.gather(*(each.collect(opened.port) for each in watchers.values()))

@@ -62,27 +62,25 @@ async def trace(request: web.Request) -> web.StreamResponse:
     port = random.choice(PORTS)
     outside, of_gateway = explaining.address(asking.outside), _of_gateway(state, asking)
     question = explaining.Question(asking.target, asking.client, outside, source_port=port)
-    cluster, prediction = await explaining.predicted(context, state, question)
+    found = await explaining.predicted(context, state, replace(question, request=of_gateway))
+    cluster, prediction = found.cluster, found.first
     asked = ask(cluster, asking.target, asking.client, outside, port)
-    onward: Onward | None = None
-    if of_gateway is not None:
-        further, whole = await explaining.predicted(context, state, replace(question, request=of_gateway))
-        onward = Onward(further, await explaining.passed(context, state, prediction, of_gateway), whole)
+    onward = None if of_gateway is None else Onward(cluster, found.passages, found.whole)
     probe, sought = probe_of(asked, asking), wanted(prediction, asked, asking)
     done = asyncio.Event()
     reply = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
     async with asyncio.TaskGroup() as group:
         try:
             watched = _watched(state, question, prediction, sought)
-            found, absent = await watchers(group, context, list(state.nodes.values()), watched, done)
+            nodes, absent = await watchers(group, context, list(state.nodes.values()), watched, done)
             of_proxies = {} if onward is None else onward.watched(state)
             others = (await watchers(group, context, list(state.nodes.values()), of_proxies, done))[0] if of_proxies else {}
             await reply.prepare(request)
-            ready = Ready(prediction=prediction, wanted=sought, probe=probe, unwatched=absent)
+            ready = Ready(probe=probe, unwatched=absent)
             await reply.write(wire.encode(ready) + b"\n")
             line = await request.content.readline()
             if line:
-                run = _Run(cluster, prediction, asking, asked, found)
+                run = _Run(cluster, prediction, asking, asked, nodes)
                 result = await (run.of_live() if probe is None else run.of_probe(probe, wire.parse(Go, line)))
                 if onward is not None and result.traced is not None:
                     result = Result(traced=await onward.followed(result.traced, others))

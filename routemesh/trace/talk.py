@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from routemesh.explain.nouns import Explanation
 from routemesh.trace.nouns import Observation, Opening, Probe, Seen, Sent, Traced, Wanted
 
 # --- with the daemon that is asked ----------------------------------------------------------------------------------
@@ -17,8 +16,6 @@ class Ready:
     `unwatched`: the nodes that can't be watched, with the reason.
     """
 
-    prediction: Explanation
-    wanted: Wanted
     probe: Probe | None
     unwatched: Mapping[str, str]
 
