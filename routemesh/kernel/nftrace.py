@@ -123,19 +123,9 @@ class NfTrace:
             if (hook and event.chain.endswith("-trace")) or (not event.handle and event.verdict == "continue"):
                 continue
             how: How = "hook" if hook else "rule"
-            packet = event.packet
             chain = f"{event.family} {event.table} {event.chain}"
-            yield Seen(
-                namespace=namespace,
-                device=event.device,
-                at=0.0,
-                how=how,
-                headers=packet.headers,
-                flags=packet.flags,
-                back=packet.back,
-                first=packet.first,
-                identity=packet.identity,
-                port=packet.port,
+            yield replace(
+                event.packet.seen(namespace, event.device, how),
                 chain=event.chain.replace("-", " ") if hook else chain,
                 rule=texts.get((chain, event.handle), "policy" if not event.handle else f"rule {event.handle}"),
                 verdict=event.verdict,

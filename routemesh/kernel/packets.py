@@ -15,7 +15,7 @@ from typing import NamedTuple
 from routemesh.explain.nouns import Headers
 from routemesh.kernel.events import attach_filter
 from routemesh.model import VXLAN_PORT
-from routemesh.trace.nouns import Seen, Wanted
+from routemesh.trace.nouns import How, Seen, Wanted
 
 _ALL_PROTOCOLS, _IPV4 = 0x0003, 0x0800
 _TIMESTAMP, _RECEIVE_BUFFER_FORCE = 35, 33
@@ -47,6 +47,22 @@ class Parsed(NamedTuple):
     identity: str
     port: int
 
+    def seen(self, namespace: str, device: str, how: How, at: float = 0.0, *, elsewhere: bool = False) -> Seen:
+        """It, where it was seen."""
+        return Seen(
+            namespace=namespace,
+            device=device,
+            at=at,
+            how=how,
+            headers=self.headers,
+            flags=self.flags,
+            back=self.back,
+            first=self.first,
+            identity=self.identity,
+            port=self.port,
+            elsewhere=elsewhere,
+        )
+
 
 class PacketSocket:
     """A socket in the calling thread's namespace that sees what is `wanted` on all its links."""
@@ -74,19 +90,9 @@ class PacketSocket:
             if found is None:
                 continue
             seconds, nanoseconds = _TIME.unpack(ancillary[0][2][: _TIME.size])
-            yield Seen(
-                namespace=namespace,
-                device=source[0],
-                at=seconds + nanoseconds / 1e9,
-                how="out" if source[2] == _OUTGOING else "in",
-                headers=found.headers,
-                flags=found.flags,
-                back=found.back,
-                first=found.first,
-                identity=found.identity,
-                port=found.port,
-                elsewhere=source[2] == _OTHER_HOST,
-            )
+            how: How = "out" if source[2] == _OUTGOING else "in"
+            at = seconds + nanoseconds / 1e9
+            yield found.seen(namespace, source[0], how, at, elsewhere=source[2] == _OTHER_HOST)
 
     def close(self) -> None:
         """Close the socket."""
