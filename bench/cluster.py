@@ -4,8 +4,9 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ from routemesh.api.wire import ServiceInfo
 from routemesh.errors import Unavailable
 from routemesh.kernel import netns
 from routemesh.lab import control, topology
-from routemesh.lab.find import Lab
+from routemesh.lab.find import NAME_VARIABLE, Lab
 from routemesh.model import ServiceSpec
 from routemesh.options import NodeOptions
 
@@ -52,6 +53,17 @@ def client(lab: Lab) -> Client:
 def addresses(lab: Lab) -> dict[str, str]:
     """The nodes' names and underlay addresses."""
     return {name: str(topology.address(name)) for name in lab.node_names}
+
+
+def timed(lab: Lab, *words: str, statuses: Collection[int] = (0,)) -> tuple[float, bytes]:
+    """How many seconds a command of routemesh takes, and what it prints. Raises Unavailable for any other exit status."""
+    command = [sys.executable, "-m", "routemesh", *words]
+    started = time.perf_counter()
+    done = subprocess.run(command, env={NAME_VARIABLE: lab.name, "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"}, capture_output=True)
+    took = time.perf_counter() - started
+    if done.returncode not in statuses:
+        raise Unavailable(f"{' '.join(command)}: status {done.returncode}: {done.stderr.decode()}{done.stdout.decode()[-300:]}")
+    return took, done.stdout
 
 
 def run_service(api: Client, spec: ServiceSpec) -> ServiceInfo:

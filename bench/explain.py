@@ -6,16 +6,13 @@ Budget (issue): 300 ms.
 """
 
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
-from bench.cluster import client, lab, run_service
+from bench.cluster import client, lab, run_service, timed
 from bench.measurement import Limit, Measurement
-from routemesh.errors import Unavailable
 from routemesh.explain.text import text
-from routemesh.lab.find import NAME_VARIABLE, Lab
+from routemesh.lab.find import Lab
 from routemesh.model import Publish, ServiceSpec
 
 RUNS = 15
@@ -48,12 +45,8 @@ def fill(made: Lab) -> None:
 
 def _command_ms(made: Lab) -> tuple[float, float]:
     """How long it takes, and how long it has a processor."""
-    started, before = time.perf_counter(), _processor_s()
-    command = [sys.executable, "-m", "routemesh", "explain", QUESTION]
-    done = subprocess.run(command, env={NAME_VARIABLE: made.name, "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"}, capture_output=True)
-    took = time.perf_counter() - started
-    if done.returncode != 0:
-        raise Unavailable(f"{' '.join(command)}: status {done.returncode}: {done.stderr.decode()}{done.stdout.decode()[-300:]}")
+    before = _processor_s()
+    took, _ = timed(made, "explain", QUESTION)
     return took * 1000, (_processor_s() - before) * 1000
 
 

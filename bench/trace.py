@@ -6,16 +6,13 @@ Budget (issue): 1 s.
 """
 
 import json
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 
-from bench.cluster import lab
+from bench.cluster import lab, timed
 from bench.explain import PORTS, QUESTION, SERVICES, TASKS, fill
 from bench.measurement import Limit, Measurement
 from routemesh.errors import Unavailable
-from routemesh.lab.find import NAME_VARIABLE, Lab
+from routemesh.lab.find import Lab
 
 RUNS = 15
 BUDGET_MS = 1000
@@ -26,7 +23,7 @@ def measure(runs: int) -> Iterator[Measurement]:
     with lab() as made:
         fill(made)
         traces = [_trace_ms(made) for _ in range(runs)]
-        explained = [_run_ms(made, "explain")[0] for _ in range(runs)]
+        explained = [timed(made, "explain", QUESTION)[0] * 1000 for _ in range(runs)]
     what = f"{SERVICES * PORTS} ports, {SERVICES * TASKS} tasks: the whole command, less its probe"
     yield Measurement(what, [whole - probe for whole, probe in traces], "ms", Limit(BUDGET_MS))
     yield Measurement("  the probe (an HTTP request)", [probe for _, probe in traces], "ms")
@@ -34,18 +31,8 @@ def measure(runs: int) -> Iterator[Measurement]:
 
 
 def _trace_ms(made: Lab) -> tuple[float, float]:
-    took, printed = _run_ms(made, "trace", "--http", "/", "--format", "json")
+    took_s, printed = timed(made, "trace", "--http", "/", "--format", "json", QUESTION)
     found = json.loads(printed)
     if not found["agrees"]:
         raise Unavailable(f"the trace is not as predicted: {found['verdict']}")
-    return took, found["sent"]["took_s"] * 1000
-
-
-def _run_ms(made: Lab, *words: str) -> tuple[float, bytes]:
-    command = [sys.executable, "-m", "routemesh", *words, QUESTION]
-    started = time.perf_counter()
-    done = subprocess.run(command, env={NAME_VARIABLE: made.name, "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"}, capture_output=True)
-    took = (time.perf_counter() - started) * 1000
-    if done.returncode != 0:
-        raise Unavailable(f"{' '.join(command)}: status {done.returncode}: {done.stderr.decode()}")
-    return took, done.stdout
+    return took_s * 1000, found["sent"]["took_s"] * 1000
