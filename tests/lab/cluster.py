@@ -18,7 +18,7 @@ from routemesh.api.client import Client
 from routemesh.errors import NotFound
 from routemesh.kernel import netns
 from routemesh.lab.find import LABS, NAME_VARIABLE
-from tests.support import wait_until
+from tests.support import unique, wait_until
 
 T = TypeVar("T")
 
@@ -212,6 +212,17 @@ class Cluster:
     def nft(self, place: str, *command: str) -> str:
         """nft in a namespace."""
         return self.inside(place, "nft", *command)
+
+
+@contextmanager
+def running(prefix: str, *options: str) -> Iterator[Cluster]:
+    """A lab of its own, gone afterwards; `options` of routemesh lab up."""
+    cluster = Cluster(unique(prefix))
+    cluster.lab("up", *options)
+    try:
+        yield cluster
+    finally:
+        cluster.lab("down")
 
 
 def _ask(address: str, port: int) -> Answer:

@@ -4,25 +4,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.cluster import Cluster
-from tests.support import require, unique
+from tests.lab.cluster import Cluster, running
+from tests.support import require
 
 
 @pytest.fixture(scope="session")
 def mesh() -> Iterator[Cluster]:
     """The shared lab."""
     require("root", "netns", "nf_tables")
-    cluster = Cluster(unique("mesh"))
-    cluster.lab("up")
-    yield cluster
-    cluster.lab("down")
+    with running("mesh") as cluster:
+        yield cluster
 
 
 @pytest.fixture
 def own_mesh() -> Iterator[Cluster]:
     """A lab for a test that breaks it."""
     require("root", "netns", "nf_tables")
-    cluster = Cluster(unique("own"))
-    cluster.lab("up")
-    yield cluster
-    cluster.lab("down")
+    with running("own") as cluster:
+        yield cluster

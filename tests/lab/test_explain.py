@@ -28,10 +28,10 @@ from routemesh.nodeplan import (
     Table,
 )
 from routemesh.snapshot import ClusterSnapshot
-from tests.lab.cluster import ADDRESSES, CLIENT, Cluster
+from tests.lab.cluster import ADDRESSES, CLIENT, running
 from tests.lab.faults import OVERLAY, SANDBOX, TASK, WEB, Fault, demand, inflict
 from tests.lab.still import Still, happens, kill_daemons, predicted
-from tests.support import require, unique
+from tests.support import require
 
 TASKS = 2
 DNS, OLD = 5353, 8081
@@ -48,14 +48,10 @@ SEED = 20_261_126
 def still() -> Iterator[Still]:
     """Two nodes, three services with a task on each node, and no daemon any more."""
     require("root", "netns", "nf_tables")
-    cluster = Cluster(unique("still"))
-    cluster.lab("up", "--nodes", "2")
-    try:
+    with running("still", "--nodes", "2") as cluster:
         for name, options in SERVICES:
             cluster.cli("service", "create", "--name", name, "--replicas", str(TASKS), *options, "host", "routemesh", "whoami")
         yield kill_daemons(cluster)
-    finally:
-        cluster.lab("down")
 
 
 @pytest.fixture

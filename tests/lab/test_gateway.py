@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import pytest
 
-from tests.lab.cluster import ADDRESSES, CLIENT, Cluster
+from tests.lab.cluster import ADDRESSES, CLIENT, Cluster, running
 from tests.lab.gate import (
     HTTP,
     HTTPS,
@@ -40,7 +40,7 @@ from tests.lab.gate import (
 )
 from tests.lab.gateserver import exactly, head
 from tests.lab.load import load
-from tests.support import Need, require, unique, wait_until
+from tests.support import Need, require, wait_until
 
 NODE1, NODE2, NODE3 = ADDRESSES.values()
 BALANCER = "192.168.200.101"
@@ -70,11 +70,9 @@ def certificates(lab: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict
 def lab() -> Iterator[Cluster]:
     """A lab for the gateway alone, whose ports are those of everybody's services."""
     require("root", "netns", "nf_tables")
-    cluster = Cluster(unique("gate"))
-    cluster.lab("up")
-    cluster.inside("client", "ip", "address", "add", f"{BALANCER}/24", "dev", "eth0")
-    yield cluster
-    cluster.lab("down")
+    with running("gate") as cluster:
+        cluster.inside("client", "ip", "address", "add", f"{BALANCER}/24", "dev", "eth0")
+        yield cluster
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from routemesh import names
 from routemesh.lab.find import NAME_VARIABLE
-from tests.lab.cluster import Cluster
-from tests.support import require, unique
+from tests.lab.cluster import Cluster, running
+from tests.support import require
 from tests.transcript import write_or_compare
 
 FIRST = IPv4Address("10.0.0.2")
@@ -31,9 +31,5 @@ def aliases(cluster: Cluster) -> dict[str, str]:
 
 def test_every_command_of_the_page_shows_what_the_page_shows() -> None:
     require("root", "netns", "nf_tables", "conntrack", "tcpdump")
-    cluster = Cluster(unique("path"))
-    try:
-        cluster.lab("up")
+    with running("path") as cluster:
         write_or_compare(PAGE, {NAME_VARIABLE: cluster.name}, section="# The path of a packet", aliases=aliases(cluster))
-    finally:
-        cluster.lab("down")

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from routemesh.lab.find import NAME_VARIABLE
-from tests.lab.cluster import ADDRESSES, CLIENT, Cluster
-from tests.support import require, unique, wait_until
+from tests.lab.cluster import ADDRESSES, CLIENT, Cluster, running
+from tests.support import require, wait_until
 
 WEB, DNS, DEAF = 8080, 5353, 8081
 QUICK = ("--timeout", "0.4")
@@ -29,15 +29,11 @@ Json = dict[str, Any]
 def traced() -> Iterator[Cluster]:
     """Two nodes; a service with a task on each over TCP and UDP; and one that answers on no port."""
     require("root", "netns", "nf_tables")
-    cluster = Cluster(unique("trace"))
-    cluster.lab("up", "--nodes", "2")
-    try:
+    with running("trace", "--nodes", "2") as cluster:
         ports = ("-p", f"{WEB}:80", "-p", f"{DNS}:80/udp")
         cluster.cli("service", "create", "--name", "web", "--replicas", "2", *ports, "host", "routemesh", "whoami")
         cluster.cli("service", "create", "--name", "deaf", "-p", f"{DEAF}:80", "host", "sleep", "1000000")
         yield cluster
-    finally:
-        cluster.lab("down")
 
 
 def trace(cluster: Cluster, *question: str, host: str = "", status: int = 0) -> Json:

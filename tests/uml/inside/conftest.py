@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.cluster import Cluster
-from tests.support import unique
+from tests.lab.cluster import Cluster, running
 from tests.uml.machine import is_inside
 
 _TURNS = {"test_ipvs_is_loaded.py": 0, "test_walkthrough_faults.py": 2}
@@ -20,21 +19,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def mesh() -> Iterator[Cluster]:
     """Three nodes that balance by IPVS, for all tests that leave them as they find them."""
-    cluster = Cluster(unique("ipvs"))
-    cluster.lab("up", "--engine", "ipvs")
-    try:
+    with running("ipvs", "--engine", "ipvs") as cluster:
         yield cluster
-    finally:
-        cluster.lab("down")
 
 
 @pytest.fixture(scope="session")
 def swarm() -> Iterator[Cluster]:
     """Two nodes and the service of the tutorial, 8080 published; the last module that uses them kills their daemons."""
-    cluster = Cluster(unique("walk"))
-    cluster.lab("up", "--nodes", "2", "--engine", "ipvs")
-    try:
+    with running("walk", "--nodes", "2", "--engine", "ipvs") as cluster:
         cluster.cli("service", "create", "--name", "web", "--replicas", "2", "-p", "8080:80", "host", "routemesh", "whoami")
         yield cluster
-    finally:
-        cluster.lab("down")

@@ -7,19 +7,16 @@ import pytest
 
 from routemesh.model import Protocol
 from routemesh.recording.read import read
-from tests.lab.cluster import Cluster
+from tests.lab.cluster import Cluster, running
 from tests.lab.test_record import reached
-from tests.support import unique
 
 NODES = ("node1", "node2")
 
 
 @pytest.fixture
 def mesh() -> Iterator[Cluster]:
-    cluster = Cluster(unique("rec"))
-    cluster.lab("up", "--nodes", str(len(NODES)), "--engine", "ipvs")
-    yield cluster
-    cluster.lab("down")
+    with running("rec", "--nodes", str(len(NODES)), "--engine", "ipvs") as cluster:
+        yield cluster
 
 
 def test_a_recording_of_ipvs_leads_to_the_tasks_and_back(mesh: Cluster, tmp_path: Path) -> None:
