@@ -74,11 +74,6 @@ def report(findings: Iterable[Finding]) -> Report:
     return Report(version=VERSION, outcome=outcome, findings=told)
 
 
-def is_clean(findings: Iterable[Finding]) -> bool:
-    """Whether nothing is wrong."""
-    return all(finding.state is not State.WRONG for finding in findings)
-
-
 def listed(words: Iterable[str], most: int = 3) -> str:
     """Words as people list them, with how many more there are."""
     every = list(dict.fromkeys(words))

@@ -15,7 +15,6 @@ from routemesh.explain.ask import Target, ask
 from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import Cause, Outcome
 from routemesh.explain.way import Places
-from routemesh.nodeplan import HOST
 from routemesh.snapshot import ClusterSnapshot, NamedPort, NamedService
 from routemesh.walk import Network
 
@@ -164,7 +163,7 @@ def _topic(cause: Cause) -> str:
 
 
 def _where(cause: Cause) -> str:
-    return cause.place or cause.node or HOST
+    return cause.place or cause.node
 
 
 def _fix(causes: Sequence[Cause]) -> str:

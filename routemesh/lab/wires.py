@@ -1,6 +1,5 @@
 """The wires between a lab's machines, in the words of NodePlan. PURE.
 
-
     client .100          node1 .10        node2 .11        192.168.200.0/24
       eth0                 eth0             eth0
        │                    │                │

@@ -1,14 +1,14 @@
 """What `routemesh doctor` makes of what a machine offers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
 from routemesh.cli.main import cli, main
-from routemesh.doctor import Finding, State, is_clean
+from routemesh.doctor import Finding, State, report
 from routemesh.doctor.machine import FEATURES, PROGRAMS, SCHEDULERS, Machine, Presence, findings
 from routemesh.errors import Unavailable
 from routemesh.kernel import probe
@@ -26,6 +26,10 @@ WHOLE = Machine(
 
 def with_features(**changes: Presence) -> Machine:
     return replace(WHOLE, features={**WHOLE.features, **{name.replace("_AND_", " "): found for name, found in changes.items()}})
+
+
+def is_clean(found: Iterable[Finding]) -> bool:
+    return report(found).outcome != "findings"
 
 
 def about(machine: Machine) -> Mapping[str, Finding]:
