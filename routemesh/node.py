@@ -25,7 +25,6 @@ from routemesh.agent.ports import PortHolder
 from routemesh.api.context import Context
 from routemesh.api.server import serve
 from routemesh.decide import admit
-from routemesh.doctor.facts import Offload, Probe
 from routemesh.errors import Conflict, Unavailable, UserError
 from routemesh.gateway.loop import GatewayLoop
 from routemesh.gateway.loop import check as check_gateway
@@ -38,6 +37,7 @@ from routemesh.nodeplan import HOST, Capabilities, Link, NodePlan, Vxlan, namesp
 from routemesh.options import NodeOptions
 from routemesh.plan import check_engine
 from routemesh.runtime.process import ProcessRuntime
+from routemesh.sightings import Echoes, Offload
 from routemesh.snapshot import NodeSnapshot
 from routemesh.store.sqlite import SqliteStore
 
@@ -162,7 +162,7 @@ async def _observe(
 
 async def _look(
     options: NodeOptions, node: Node, peers: Mapping[str, tuple[IPv4Address, int]]
-) -> tuple[tuple[Probe, ...], tuple[Offload, ...]]:
+) -> tuple[tuple[Echoes, ...], tuple[Offload, ...]]:
     """In a thread of its own, beside the one that reads: it goes into the sandbox, and may wait for answers."""
     return await asyncio.to_thread(check_up, options.run_dir / "netns", node.address, peers)
 

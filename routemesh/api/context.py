@@ -8,7 +8,6 @@ from typing import Protocol
 
 from aiohttp import web
 
-from routemesh.doctor.facts import Offload, Probe
 from routemesh.errors import NotFound
 from routemesh.model import Node, NodeId, ServiceSpec, State, TaskId
 from routemesh.model import Protocol as L4
@@ -16,6 +15,7 @@ from routemesh.nodeplan import Failure, NodePlan, Op
 from routemesh.plan.view import NodeView
 from routemesh.proxy.observed import Seen
 from routemesh.render.commands import PathOf, default_path
+from routemesh.sightings import Echoes, Offload
 from routemesh.snapshot import NodeSnapshot
 from routemesh.store import Store
 
@@ -33,7 +33,7 @@ class Look(Protocol):
 
     def __call__(
         self, node: Node, peers: Mapping[str, tuple[IPv4Address, int]]
-    ) -> Awaitable[tuple[tuple[Probe, ...], tuple[Offload, ...]]]:
+    ) -> Awaitable[tuple[tuple[Echoes, ...], tuple[Offload, ...]]]:
         """Look."""
         ...
 

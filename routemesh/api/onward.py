@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from routemesh.api.watching import Watcher
 from routemesh.explain.through import Passage, leg
 from routemesh.model import State
+from routemesh.sightings import Observation, Opening, Wanted
 from routemesh.snapshot import ClusterSnapshot, NamedTask, endpoint
-from routemesh.trace.nouns import Observation, Opening, Traced, Wanted
+from routemesh.trace.nouns import Traced
 from routemesh.trace.talk import Watched
 from routemesh.trace.wanted import namespaces, somebodys
 

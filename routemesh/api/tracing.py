@@ -24,8 +24,9 @@ from routemesh.explain.ask import Asked, ask, target
 from routemesh.explain.nouns import Explanation
 from routemesh.model import State
 from routemesh.proxy.request import Request
+from routemesh.sightings import Opening, Probe, Sent, Wanted
 from routemesh.snapshot import ClusterSnapshot
-from routemesh.trace.nouns import Opening, Probe, Sent, Traced, Wanted
+from routemesh.trace.nouns import Traced
 from routemesh.trace.talk import Go, Ready, Result, Watched
 from routemesh.trace.wanted import (
     LIVE_SETTLE_S,

@@ -19,7 +19,7 @@ from routemesh.errors import NotFound, RoutemeshError, Unavailable
 from routemesh.kernel.sender import send
 from routemesh.kernel.watch import Watch, paths_of
 from routemesh.model import Node
-from routemesh.trace.nouns import Observation, Opening, Probe, Seen, Sent
+from routemesh.sightings import Observation, Opening, Probe, SeenPacket, Sent
 from routemesh.trace.talk import Order, Told, Watched
 
 SILENCE_S = 30.0
@@ -34,7 +34,7 @@ class Watcher(Protocol):
         """Send a probe from a namespace of the node."""
         ...
 
-    async def first(self, opening: Opening, within_s: float) -> Seen | None:
+    async def first(self, opening: Opening, within_s: float) -> SeenPacket | None:
         """The first packet of somebody's connection, if it was not seen before; None where none comes in time."""
         ...
 
@@ -49,7 +49,7 @@ class Here:
     def __init__(self, paths: Mapping[str, Path], watch: Watch) -> None:
         self._paths, self._watch = paths, watch
         self._loop = asyncio.get_running_loop()
-        self._opened: asyncio.Future[Seen] | None = None
+        self._opened: asyncio.Future[SeenPacket] | None = None
         self._opening = Opening()
         self._loop.add_reader(watch.fileno(), self._look)
 
@@ -60,7 +60,7 @@ class Here:
             raise NotFound(f"there is no namespace {probe.namespace} on this node to send from")
         return await asyncio.to_thread(send, probe, path)
 
-    async def first(self, opening: Opening, within_s: float) -> Seen | None:
+    async def first(self, opening: Opening, within_s: float) -> SeenPacket | None:
         """As Watcher."""
         self._look()
         if known := next((seen for seen in self._watch.kept() if seen.opens(opening)), None):
@@ -127,7 +127,7 @@ class There:
         assert found is not None
         return found
 
-    async def first(self, opening: Opening, within_s: float) -> Seen | None:
+    async def first(self, opening: Opening, within_s: float) -> SeenPacket | None:
         """As Watcher."""
         order = Order(kind="first", opening=opening, within_s=within_s)
         return (await self._ask(order, SILENCE_S + within_s)).seen

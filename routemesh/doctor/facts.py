@@ -8,9 +8,7 @@ from routemesh.explain.mend import Repair, Repairs
 from routemesh.nodeplan import Op
 from routemesh.render import command
 from routemesh.render.commands import PathOf
-
-SMALL_BYTES = 100
-"""The size of a probe that gets through everything that lets anything through."""
+from routemesh.sightings import Echoes, Offload
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,30 +21,6 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
-    """What one node saw of packets through VXLAN between its sandbox and that of `peer`, none of which may be cut into fragments.
-
-    `sizes` in bytes with the IP header, the largest is what the overlay takes. `answered`: which of them were answered. `heard`:
-    which sizes of the peer's own probes arrived here. `refused`: why this node could not send the largest, or "".
-    """
-
-    peer: str
-    sizes: tuple[int, ...]
-    answered: tuple[int, ...]
-    heard: tuple[int, ...]
-    refused: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offload:
-    """A network device that carries the tunnel: its driver, and whether the device is left to write checksums."""
-
-    link: str
-    driver: str
-    checksums: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
     """What a node says of itself. `pid`: its daemon's. `clock`: seconds since the epoch. `failures`: what its kernel refuses."""
 
@@ -54,7 +28,7 @@ class NodeFacts:
     pid: int = 0
     clock: float = 0.0
     differences: tuple[Difference, ...] = ()
-    probes: tuple[Probe, ...] = ()
+    probes: tuple[Echoes, ...] = ()
     offloads: tuple[Offload, ...] = ()
     failures: tuple[str, ...] = ()
 

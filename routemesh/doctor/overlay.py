@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from routemesh.doctor import Finding, State, listed
-from routemesh.doctor.facts import Facts, Offload, Probe
+from routemesh.doctor.facts import Facts
 from routemesh.model import VXLAN_OVERHEAD_BYTES, VXLAN_PORT
+from routemesh.sightings import Echoes, Offload
 from routemesh.snapshot import ClusterSnapshot
 
 _GARBLING = {
@@ -51,7 +52,7 @@ def findings(cluster: ClusterSnapshot, facts: Facts) -> Iterator[Finding]:
         yield from (found for offload in node.offloads for found in _offload(name, offload))
 
 
-def lost_between(seen: Mapping[tuple[str, str], Probe], sender: str, to: str) -> Lost | None:
+def lost_between(seen: Mapping[tuple[str, str], Echoes], sender: str, to: str) -> Lost | None:
     """What does not get from one to the other. Where the other listened too it knows what arrived, else answers alone tell."""
     probe, other = seen[sender, to], seen.get((to, sender))
     small, large = min(probe.sizes), max(probe.sizes)

@@ -6,6 +6,8 @@ Whatever changes a field's name or meaning raises VERSION; a field that is added
 from dataclasses import dataclass
 from typing import Literal
 
+from routemesh.sightings import Headers
+
 VERSION = 1
 
 Outcome = Literal["reaches", "partly", "broken", "untold"]
@@ -30,20 +32,6 @@ class Question:
     port: int
     service: str
     request: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Headers:
-    """A packet's headers: ends as address:port, MACs ("" where there is no Ethernet header), the kernel's mark, and the VNI of a
-    packet that carries another (0: none)."""
-
-    protocol: str
-    source: str
-    destination: str
-    source_mac: str = ""
-    destination_mac: str = ""
-    mark: int = 0
-    vni: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,10 @@ from fractions import Fraction
 from routemesh.explain.answer import explain, listed, once, told
 from routemesh.explain.ask import SOURCE_PORT, Asked, Target
 from routemesh.explain.mend import Repairs
-from routemesh.explain.nouns import Cause, Explanation, Headers, Outcome, Step, Way
+from routemesh.explain.nouns import Cause, Explanation, Outcome, Step, Way
 from routemesh.explain.way import Places
 from routemesh.model import Protocol
+from routemesh.sightings import Headers
 from routemesh.snapshot import ClusterSnapshot, Endpoint, NamedTask
 from routemesh.walk import Network, Place, observed
 

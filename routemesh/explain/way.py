@@ -7,9 +7,10 @@ from functools import cached_property
 from ipaddress import IPv4Address
 
 from routemesh.explain.doubles import doubles
-from routemesh.explain.nouns import Headers, Kind, Step, Way
+from routemesh.explain.nouns import Kind, Step, Way
 from routemesh.explain.shown import command, in_namespace, kind_of, rule_text
 from routemesh.nodeplan import HOST, Link
+from routemesh.sightings import Headers
 from routemesh.snapshot import ClusterSnapshot, NamedTask, NodeSnapshot
 from routemesh.walk import OUTSIDE, Branch, Delivered, Dropped, Hop, Packet, Place, Refused, ReplyArrives, ReplyLost, Unclear
 

@@ -10,17 +10,17 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from routemesh import names
-from routemesh.doctor.facts import Offload, Probe
 from routemesh.kernel import entries, entryreader, netns
 from routemesh.kernel.ethtool import offload
 from routemesh.kernel.netlink import Requests
 from routemesh.kernel.overlayprobe import WITHIN_S, probe
 from routemesh.nodeplan import Address
+from routemesh.sightings import Echoes, Offload
 
 
 def check_up(
     directory: Path, address: IPv4Address, peers: Mapping[str, tuple[IPv4Address, int]], within_s: float = WITHIN_S
-) -> tuple[tuple[Probe, ...], tuple[Offload, ...]]:
+) -> tuple[tuple[Echoes, ...], tuple[Offload, ...]]:
     """Of the node whose own namespace the calling thread is in, and whose others are files in `directory`.
 
     `address` is its own on the underlay. Without a sandbox, nothing is sent.
@@ -28,7 +28,7 @@ def check_up(
     return _probed(directory / names.SANDBOX, peers, within_s), tuple(_offloads(address))
 
 
-def _probed(sandbox: Path, peers: Mapping[str, tuple[IPv4Address, int]], within_s: float) -> tuple[Probe, ...]:
+def _probed(sandbox: Path, peers: Mapping[str, tuple[IPv4Address, int]], within_s: float) -> tuple[Echoes, ...]:
     try:
         with netns.entered(sandbox):
             return probe(peers, within_s) if peers else ()

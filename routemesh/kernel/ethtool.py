@@ -9,7 +9,7 @@ import struct
 from array import array
 from contextlib import closing
 
-from routemesh.doctor.facts import Offload
+from routemesh.sightings import Offload
 
 _ETHTOOL = 0x8946
 _DRIVER, _CHECKSUMS = 0x3, 0x16

@@ -25,7 +25,7 @@ from routemesh.kernel.nft import ONE_AT_A_TIME
 from routemesh.kernel.packets import Parsed
 from routemesh.kernel.packets import parse as parse_packet
 from routemesh.model import VXLAN_PORT
-from routemesh.trace.nouns import How, Seen, Wanted
+from routemesh.sightings import How, SeenPacket, Wanted
 
 _ADD_MEMBERSHIP, _TRACE_GROUP = 1, 9
 _RECEIVE_BUFFER_FORCE, _BUFFER_BYTES = 33, 4 << 20
@@ -115,7 +115,7 @@ class NfTrace:
             if len(self._packets) > _MOST_KEPT:
                 self._packets.clear()
 
-    def seen(self, namespace: str) -> Iterator[Seen]:
+    def seen(self, namespace: str) -> Iterator[SeenPacket]:
         """What was kept, in order, without times."""
         texts = self._rules()
         for event in self._events:

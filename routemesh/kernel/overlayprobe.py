@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from errno import EMSGSIZE
 from ipaddress import IPv4Address
 
-from routemesh.doctor.facts import SMALL_BYTES, Probe
+from routemesh.sightings import SMALL_BYTES, Echoes
 
 WITHIN_S = 1.0
 """How long is waited for answers, where not all come; long enough for nodes that begin a little later."""
@@ -33,14 +33,14 @@ Sent = tuple[IPv4Address, int]
 """To whom, and how many bytes."""
 
 
-def probe(peers: Mapping[str, tuple[IPv4Address, int]], within_s: float = WITHIN_S) -> tuple[Probe, ...]:
+def probe(peers: Mapping[str, tuple[IPv4Address, int]], within_s: float = WITHIN_S) -> tuple[Echoes, ...]:
     """Probe the sandboxes of other nodes: name → overlay address, and the bytes that the overlay takes. Raises OSError."""
     with closing(socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)) as wire:
         wire.setsockopt(socket.IPPROTO_IP, _MTU_DISCOVER, _NEVER_CUT)
         prober = _Prober(wire, {address: (SMALL_BYTES, size) for address, size in peers.values()})
         prober.run(within_s)
     return tuple(
-        Probe(
+        Echoes(
             peer=name,
             sizes=(SMALL_BYTES, size),
             answered=prober.of(prober.answered, address),

@@ -12,10 +12,9 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
-from routemesh.explain.nouns import Headers
 from routemesh.kernel.events import attach_filter
 from routemesh.model import VXLAN_PORT
-from routemesh.trace.nouns import How, Seen, Wanted
+from routemesh.sightings import Headers, How, SeenPacket, Wanted
 
 _ALL_PROTOCOLS, _IPV4 = 0x0003, 0x0800
 _TIMESTAMP, _RECEIVE_BUFFER_FORCE = 35, 33
@@ -47,9 +46,9 @@ class Parsed(NamedTuple):
     identity: str
     port: int
 
-    def seen(self, namespace: str, device: str, how: How, at: float = 0.0, *, elsewhere: bool = False) -> Seen:
+    def seen(self, namespace: str, device: str, how: How, at: float = 0.0, *, elsewhere: bool = False) -> SeenPacket:
         """It, where it was seen."""
-        return Seen(
+        return SeenPacket(
             namespace=namespace,
             device=device,
             at=at,
@@ -79,7 +78,7 @@ class PacketSocket:
         """The file descriptor to wait on."""
         return self._socket.fileno()
 
-    def pending(self, namespace: str) -> Iterator[Seen]:
+    def pending(self, namespace: str) -> Iterator[SeenPacket]:
         """What came since the last look."""
         while True:
             try:

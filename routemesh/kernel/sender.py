@@ -12,8 +12,8 @@ from typing import Literal
 
 from routemesh.errors import Unavailable
 from routemesh.kernel import netns
+from routemesh.sightings import Probe, Sent
 from routemesh.snapshot import endpoint
-from routemesh.trace.nouns import Probe, Sent
 
 _DATAGRAM = b"routemesh trace\n"
 _MOST_BYTES = 1 << 20

@@ -19,8 +19,8 @@ from routemesh.kernel.nftrace import NfTrace
 from routemesh.kernel.packets import PacketSocket
 from routemesh.model import Protocol
 from routemesh.nodeplan import HOST
+from routemesh.sightings import Connection, Observation, SeenPacket, Wanted
 from routemesh.snapshot import ConntrackEntry
-from routemesh.trace.nouns import Connection, Observation, Seen, Wanted
 
 _TAG_BYTES = 4
 MOST_KEPT = 20_000
@@ -35,7 +35,7 @@ class _Space:
     path: Path
     packets: PacketSocket
     rules: NfTrace | None
-    seen: deque[Seen]
+    seen: deque[SeenPacket]
 
 
 class Watch:
@@ -81,9 +81,9 @@ class Watch:
         """What becomes readable when something is to be looked at."""
         return self._waiting.fileno()
 
-    def look(self) -> tuple[Seen, ...]:
+    def look(self) -> tuple[SeenPacket, ...]:
         """Take in what came since the last look; the packets on links of it."""
-        fresh: list[Seen] = []
+        fresh: list[SeenPacket] = []
         for space in self._spaces:
             fresh += space.packets.pending(space.name)
             if space.rules is not None:
@@ -98,7 +98,7 @@ class Watch:
             by_name[packet.namespace].seen.append(packet)
         return tuple(fresh)
 
-    def kept(self) -> Iterator[Seen]:
+    def kept(self) -> Iterator[SeenPacket]:
         """The packets on links that were taken in and are kept, namespace by namespace."""
         for space in self._spaces:
             yield from space.seen
@@ -107,7 +107,7 @@ class Watch:
         """What was seen by now, of the connection from that port, if given."""
         self.look()
         port = port or self._wanted.port
-        seen: list[Seen] = []
+        seen: list[SeenPacket] = []
         connections: list[Connection] = []
         for space in self._spaces:
             rules = () if space.rules is None else tuple(space.rules.seen(space.name))
@@ -162,9 +162,9 @@ def _connection(namespace: str, entry: ConntrackEntry) -> Connection:
     )
 
 
-def _in_order(packets: Iterable[Seen], rules: Sequence[Seen]) -> list[Seen]:
+def _in_order(packets: Iterable[SeenPacket], rules: Sequence[SeenPacket]) -> list[SeenPacket]:
     """Packets and rules as one story: a rule has no time of its own, so it gets that of its packet on the link beside it."""
-    known: dict[tuple[str, int], list[Seen]] = {}
+    known: dict[tuple[str, int], list[SeenPacket]] = {}
     packets = sorted(packets, key=lambda each: each.at)
     for packet in packets:
         known.setdefault((packet.identity, packet.headers.vni), []).append(packet)
@@ -173,7 +173,7 @@ def _in_order(packets: Iterable[Seen], rules: Sequence[Seen]) -> list[Seen]:
     return sorted([*packets, *(rule for rule in timed if rule.at)], key=lambda each: (each.at, ranks[each.how]))
 
 
-def _timed(rule: Seen, packets: Sequence[Seen]) -> Seen:
+def _timed(rule: SeenPacket, packets: Sequence[SeenPacket]) -> SeenPacket:
     """When its packet came in; for one that is on its way out, when it left, if it did."""
     leaving = rule.how == "hook" and rule.chain.partition(" ")[0] in ("output", "postrouting")
     left = [packet for packet in packets if packet.how == "out"]

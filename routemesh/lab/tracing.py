@@ -15,8 +15,9 @@ from routemesh.kernel.sender import send
 from routemesh.kernel.watch import Watch, paths_of
 from routemesh.lab import topology
 from routemesh.lab.find import Lab
+from routemesh.sightings import Opening, Probe, SeenPacket, Sent, Wanted
 from routemesh.snapshot import ClusterSnapshot
-from routemesh.trace.nouns import Opening, Probe, Seen, Sent, Traced, Wanted
+from routemesh.trace.nouns import Traced
 from routemesh.trace.wanted import LIVE_SETTLE_S, PORTS, SETTLE_S, Asking, nobody_came, probe_of, somebodys, wanted
 
 
@@ -59,7 +60,7 @@ def _sent(lab: Lab, probe: Probe) -> Sent:
     return send(probe, lab.node(probe.node).run_dir / "netns" / probe.namespace if probe.namespace else lab.netns(probe.node))
 
 
-def _first(watches: Mapping[str, Watch], opening: Opening, asking: Asking) -> Seen:
+def _first(watches: Mapping[str, Watch], opening: Opening, asking: Asking) -> SeenPacket:
     """The first packet of somebody's connection at the node that is asked."""
     entry = watches.get(asking.target.node)
     if entry is None:

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from routemesh.explain.nouns import Explanation, Step, Way
-from routemesh.trace.nouns import VERSION, Hop, Observation, Sent, Trace, Traced, Where
+from routemesh.sightings import Observation, Sent
+from routemesh.trace.nouns import VERSION, Hop, Trace, Traced, Where
 from routemesh.trace.story import Sighting, Story, shown
 
 _MOST_STRAYS = 12

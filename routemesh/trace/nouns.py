@@ -7,130 +7,13 @@ the epoch by the clock of the node; in an answer they are seconds since the prob
 from dataclasses import dataclass
 from typing import Literal
 
-from routemesh.explain.nouns import Explanation, Headers
-from routemesh.nodeplan import HOST
+from routemesh.explain.nouns import Explanation
+from routemesh.sightings import Observation, Sent
 
 VERSION = 1
 
-How = Literal["in", "out", "rule", "hook"]
-"""By which a packet was seen: coming in or going out on a link; a rule that it fulfilled, or a chain's policy; a hook's edge."""
-
 Mark = Literal["seen", "passed", "missing", "unwatched"]
 """A predicted step: its packet was seen; was not, but further on the way; was not; nobody looked there."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """The packets of one connection: from one of `sources` and `port`, to one of `ports`, and the answers.
-
-    `port` 0: from any port; without `sources`: from anybody. Then of TCP only what opens a connection is looked at.
-    `published`: the port that the client asks.
-    """
-
-    protocol: str
-    port: int
-    sources: tuple[str, ...]
-    ports: tuple[int, ...]
-    published: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """One packet at one place of a namespace.
-
-    `back`: it answers. `first`: it opens the connection, or is the first kind of answer to that. `flags`: what kind of packet it
-    is (syn, syn ack, rst, icmp …). `identity` tells it from others of the same connection in this namespace. `port`: the
-    client's. `elsewhere`: its frame is for another MAC than the link's, as at ports of bridges. Of rules: `chain` is family,
-    table and name; `rule` the text, `verdict` what came of it. Of hooks: `chain` is hook and edge, as in "forward begins".
-    """
-
-    namespace: str
-    device: str
-    at: float
-    how: How
-    headers: Headers
-    flags: str
-    back: bool
-    first: bool
-    identity: str
-    port: int
-    elsewhere: bool = False
-    chain: str = ""
-    rule: str = ""
-    verdict: str = ""
-
-    def opens(self, opening: "Opening") -> bool:
-        """Whether it is the first packet of such a connection."""
-        here = (
-            self.namespace == opening.namespace and opening.destination in ("", self.headers.destination) and not self.elsewhere
-        )
-        return here and self.first and not self.back and self.at >= opening.since
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
-    """A connection that is waited for: in which namespace of a node, to which address:port ("": any), not before when."""
-
-    namespace: str = HOST
-    destination: str = ""
-    since: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connection:
-    """What connection tracking has of it in one namespace: ends as address:port, of the request and of the answer."""
-
-    namespace: str
-    source: str
-    destination: str
-    answer_source: str
-    answer_destination: str
-    mark: int = 0
-    state: str = ""
-    replied: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observation:
-    """What one node saw. `unwatched`: the namespaces, with the reason, where nothing or less was seen. `lost`: there was more."""
-
-    node: str
-    seen: tuple[Seen, ...]
-    connections: tuple[Connection, ...]
-    namespaces: tuple[str, ...]
-    unwatched: tuple[str, ...] = ()
-    rules: bool = True
-    lost: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
-    """What the sender is to send: from `source` to `destination` (address:port), in a namespace of `node` ("": outside).
-
-    `http`: the path to be asked for, "" for no request; `host`: whose name it bears.
-    """
-
-    node: str
-    namespace: str
-    protocol: str
-    source: str
-    destination: str
-    http: str = ""
-    host: str = ""
-    timeout_s: float = 2.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
-    """What became of the probe at its sender. `outcome`: it was answered; it was refused; nothing came; live: it is somebody's.
-
-    `what` says so to people. `at`: when it was sent, `took_s`: until the answer, the refusal or the end of patience.
-    """
-
-    outcome: Literal["answered", "refused", "silence", "live"]
-    what: str
-    at: float
-    took_s: float
 
 
 @dataclass(frozen=True, slots=True)

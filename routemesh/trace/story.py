@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from routemesh.explain.nouns import Headers, Step
-from routemesh.trace.nouns import Observation, Seen
+from routemesh.explain.nouns import Step
+from routemesh.sightings import Headers, Observation, SeenPacket
 
 _RULES = ("rule", "element")
 _ROUTED = ("forward begins", "input begins", "output begins")
@@ -20,14 +20,14 @@ class Sighting(NamedTuple):
     """Something that a node saw."""
 
     node: str
-    seen: Seen
+    seen: SeenPacket
 
 
 class Story:
     """The first packets of both directions, node by node, in the order in which each node saw them."""
 
     def __init__(self, observations: Iterable[Observation]) -> None:
-        self._by_place: dict[tuple[str, str, bool], list[Seen]] = {}
+        self._by_place: dict[tuple[str, str, bool], list[SeenPacket]] = {}
         self._watched: set[tuple[str, str]] = set()
         self._later: list[Sighting] = []
         for observation in observations:
@@ -42,7 +42,7 @@ class Story:
         """Whether anybody looked there."""
         return (node, namespace) in self._watched
 
-    def at(self, node: str, namespace: str, *, back: bool) -> Sequence[Seen]:
+    def at(self, node: str, namespace: str, *, back: bool) -> Sequence[SeenPacket]:
         """What was seen in a namespace."""
         return self._by_place.get((node, namespace, back), ())
 
@@ -75,7 +75,7 @@ class Story:
         """All of it."""
         yield from (Sighting(node, seen) for (node, _, _), found in self._by_place.items() for seen in found)
 
-    def evidence(self, step: Step, *, back: bool) -> Seen | None:
+    def evidence(self, step: Step, *, back: bool) -> SeenPacket | None:
         """What shows that the packet was at this step; a rule that can be traced shows itself."""
         found = self.at(step.node, step.namespace, back=back)
         fitting = [seen for seen in found if same(seen.headers, step.before) or same(seen.headers, step.after)]
@@ -91,7 +91,7 @@ class Story:
             return next(iter(links), None)  # that it came to the bridge shows nothing of where it went
         return next(iter(links or fitting), None)
 
-    def latest(self, step: Step, *, back: bool) -> Seen | None:
+    def latest(self, step: Step, *, back: bool) -> SeenPacket | None:
         """The last that was seen of a packet as it comes to this step, in its namespace."""
         return next(
             (seen for seen in reversed(self.at(step.node, step.namespace, back=back)) if same(seen.headers, step.before)), None
@@ -109,7 +109,7 @@ def same(seen: Headers, predicted: Headers) -> bool:
     return (seen.source, seen.destination) == (predicted.source, predicted.destination)
 
 
-def shown(seen: Seen) -> str:
+def shown(seen: SeenPacket) -> str:
     """A sighting in a few words."""
     headers = seen.headers
     ends = f"{headers.source} → {headers.destination}" + (f" VNI {headers.vni}" if headers.vni else "")
@@ -125,7 +125,7 @@ def _address(end: str) -> str:
     return end.rpartition(":")[0]
 
 
-def _chain(seen: Seen) -> str:
+def _chain(seen: SeenPacket) -> str:
     return seen.chain.rpartition(" ")[2]
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from routemesh.trace.nouns import Observation, Opening, Probe, Seen, Sent, Traced, Wanted
+from routemesh.sightings import Observation, Opening, Probe, SeenPacket, Sent, Wanted
+from routemesh.trace.nouns import Traced
 
 # --- with the daemon that is asked ----------------------------------------------------------------------------------
 
@@ -64,5 +65,5 @@ class Told:
 
     error: str = ""
     sent: Sent | None = None
-    seen: Seen | None = None
+    seen: SeenPacket | None = None
     observation: Observation | None = None

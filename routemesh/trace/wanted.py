@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from routemesh.errors import Unavailable, UserError
 from routemesh.explain.ask import Asked, Target
 from routemesh.explain.nouns import Explanation
+from routemesh.sightings import Probe, SeenPacket, Sent, Wanted
 from routemesh.snapshot import endpoint
-from routemesh.trace.nouns import Probe, Seen, Sent, Wanted
 from routemesh.walk import OUTSIDE
 
 PORTS = range(20_000, 32_000)
@@ -85,7 +85,7 @@ def wanted(prediction: Explanation, asked: Asked, asking: Asking) -> Wanted:
     return replace(foreseen, port=0, sources=foreseen.sources if asking.client else ())
 
 
-def somebodys(seen: Seen) -> Sent:
+def somebodys(seen: SeenPacket) -> Sent:
     """What stands for the probe where nothing was sent: somebody's first packet."""
     headers = seen.headers
     return Sent(outcome="live", what=f"{headers.source} opened a connection to {headers.destination}", at=seen.at, took_s=0.0)

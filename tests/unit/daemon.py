@@ -23,13 +23,13 @@ from routemesh.api.server import Context, serving
 from routemesh.cli.main import main
 from routemesh.decide import admit, step
 from routemesh.decide.liveness import lease_name
-from routemesh.doctor.facts import SMALL_BYTES, Offload, Probe
 from routemesh.errors import NotFound, UserError
 from routemesh.model import Node, NodeId, Protocol, ServiceSpec, State, TaskId, TaskState, TaskStatus
 from routemesh.nodeplan import Capabilities, Failure, Op, Sysctl
 from routemesh.plan import plan
 from routemesh.plan.view import NodeView
 from routemesh.proxy.observed import Seen
+from routemesh.sightings import SMALL_BYTES, Echoes, Offload
 from routemesh.snapshot import NamespaceSnapshot, NodeSnapshot
 from routemesh.store.memory import MemoryStore
 
@@ -112,9 +112,9 @@ class Daemon:
 
     async def _look(
         self, node: Node, peers: Mapping[str, tuple[IPv4Address, int]]
-    ) -> tuple[tuple[Probe, ...], tuple[Offload, ...]]:
+    ) -> tuple[tuple[Echoes, ...], tuple[Offload, ...]]:
         sizes = {name: (SMALL_BYTES, size) for name, (_, size) in peers.items()}
-        return tuple(Probe(peer=name, sizes=each, answered=each, heard=each) for name, each in sizes.items()), ()
+        return tuple(Echoes(peer=name, sizes=each, answered=each, heard=each) for name, each in sizes.items()), ()
 
     async def _repair(self, _: NodeView, __: int) -> tuple[tuple[Op, ...], tuple[Failure, ...]]:
         done, self.ops = self.ops, ()

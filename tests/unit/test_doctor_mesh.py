@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from routemesh.doctor import Finding, State, listed, report
-from routemesh.doctor.facts import Difference, Facts, NodeFacts, Offload, Probe, skew_s
+from routemesh.doctor.facts import Difference, Facts, NodeFacts, skew_s
 from routemesh.doctor.mesh import findings, recorded
 from routemesh.doctor.overlay import lost_between
 from routemesh.doctor.told import told
@@ -29,6 +29,7 @@ from routemesh.nodeplan import (
     XtChain,
 )
 from routemesh.recording.read import read
+from routemesh.sightings import Echoes, Offload
 from routemesh.snapshot import ClusterSnapshot, ConntrackEntry, Endpoint, Flow, NamedTask, Socket
 from routemesh.walk import Packet
 from routemesh.walk.nouns import Encapsulated
@@ -129,8 +130,8 @@ def test_a_node_whose_daemon_is_silent_is_wrong_only_in_a_running_cluster() -> N
 
 def probes(answered: Sequence[int], heard: Sequence[int], refused: str = "") -> dict[str, NodeFacts]:
     """What swarm1 saw, and of swarm2's packets heard; swarm2 got no answer and heard as much as was answered."""
-    one = Probe(peer="swarm2", sizes=SIZES, answered=tuple(answered), heard=tuple(heard), refused=refused)
-    other = Probe(peer="swarm1", sizes=SIZES, answered=tuple(answered), heard=tuple(answered))
+    one = Echoes(peer="swarm2", sizes=SIZES, answered=tuple(answered), heard=tuple(heard), refused=refused)
+    other = Echoes(peer="swarm1", sizes=SIZES, answered=tuple(answered), heard=tuple(answered))
     return {"swarm1": NodeFacts(node="swarm1", probes=(one,)), "swarm2": NodeFacts(node="swarm2", probes=(other,))}
 
 
@@ -152,7 +153,7 @@ def test_who_hears_whom_tells_the_direction(answered: Sequence[int], heard: Sequ
 
 
 def test_without_the_other_end_the_direction_is_not_known() -> None:
-    seen = {("a", "b"): Probe(peer="b", sizes=SIZES, answered=(), heard=())}
+    seen = {("a", "b"): Echoes(peer="b", sizes=SIZES, answered=(), heard=())}
     lost = lost_between(seen, "a", "b")
     assert str(lost) == "between a and b"
     assert lost_between({("a", "b"): replace(seen["a", "b"], answered=SIZES)}, "a", "b") is None

@@ -6,11 +6,12 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from routemesh.explain.nouns import VERSION, Explanation, Headers, Kind, Outcome, Question, Step, Way
+from routemesh.explain.nouns import VERSION, Explanation, Kind, Outcome, Question, Step, Way
 from routemesh.explain.text import Screen
 from routemesh.kernel.packets import parse
+from routemesh.sightings import Headers, How, Observation, Opening, SeenPacket, Sent, Wanted
 from routemesh.trace.compare import compare
-from routemesh.trace.nouns import How, Observation, Opening, Seen, Sent, Trace, Traced, Wanted
+from routemesh.trace.nouns import Trace, Traced
 from routemesh.trace.text import text
 
 CLIENT, NODE, SANDBOX = "192.168.200.100:23456", "192.168.200.10:8080", "172.18.0.2:8080"
@@ -145,8 +146,10 @@ def predicted(*ways: Way) -> Explanation:
     )
 
 
-def seen(at: float, how: How, device: str, ends: tuple[str, str], netns: str = "", *, back: bool = False, **more: str) -> Seen:
-    return Seen(
+def seen(
+    at: float, how: How, device: str, ends: tuple[str, str], netns: str = "", *, back: bool = False, **more: str
+) -> SeenPacket:
+    return SeenPacket(
         namespace=netns,
         device=device,
         at=START + at,
@@ -173,7 +176,7 @@ ANSWERED = Sent(outcome="answered", what="the connection was accepted", at=START
 SILENCE = Sent(outcome="silence", what="nothing came within 2 s", at=START, took_s=2.0)
 
 
-def traced(prediction: Explanation, sent: Sent, *found: Seen, namespaces: tuple[str, ...] = ("", "ingress_sbox")) -> Trace:
+def traced(prediction: Explanation, sent: Sent, *found: SeenPacket, namespaces: tuple[str, ...] = ("", "ingress_sbox")) -> Trace:
     return compare(Traced(prediction, sent, (Observation(node="node1", seen=found, connections=(), namespaces=namespaces),)))
 
 
