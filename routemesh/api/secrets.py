@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from routemesh import pem
 from routemesh.api import wire
 from routemesh.api.context import CONTEXT
 from routemesh.api.reply import json_reply
@@ -9,7 +10,6 @@ from routemesh.decide import admit
 from routemesh.decide.admit.secrets import users_of
 from routemesh.errors import UserError
 from routemesh.model import Secret, State
-from routemesh.proxy import certificates
 
 _BASE = f"{wire.PREFIX}/secrets"
 
@@ -36,7 +36,7 @@ async def _remove(request: web.Request) -> web.Response:
 def secret_info(state: State, secret: Secret) -> wire.SecretInfo:
     """What may be told of a secret."""
     try:
-        certificate: certificates.Certificate | None = certificates.read(secret.data)
+        certificate: pem.Certificate | None = pem.read(secret.data)
     except UserError:
         certificate = None
     return wire.SecretInfo(

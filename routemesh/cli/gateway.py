@@ -51,7 +51,7 @@ def enable(
 def _ensure_certificate(client: Client) -> None:
     """Clients that ask for a name without a certificate get one of our own."""
     from routemesh.gateway import selfsigned
-    from routemesh.proxy.certificates import DEFAULT_CERTIFICATE
+    from routemesh.pem import DEFAULT_CERTIFICATE
 
     if not any(secret.name == DEFAULT_CERTIFICATE for secret in client.secrets()):
         client.create_secret(DEFAULT_CERTIFICATE, selfsigned.make(("routemesh.invalid",)))

@@ -22,8 +22,8 @@ from routemesh.gateway.nginx import Nginx
 from routemesh.gateway.proxies import Inside, NotYet, Proxy
 from routemesh.gateway.supervise import DIRECTORY
 from routemesh.model import Gateway, GatewayDriver, NodeId, ServiceSpec, State, Task, TaskId, TaskState
+from routemesh.pem import DEFAULT_CERTIFICATE
 from routemesh.proxy import haproxy, nginx
-from routemesh.proxy.certificates import DEFAULT_CERTIFICATE
 from routemesh.proxy.observed import Seen
 from routemesh.proxy.rendered import Rendered
 from routemesh.proxy.routes import Table, table

@@ -6,7 +6,7 @@ from routemesh.decide.admit.secrets import find_secret
 from routemesh.decide.http import PREFIX, PROXY_PROTOCOL, TLS
 from routemesh.errors import Conflict, UserError
 from routemesh.model import Gateway, GatewayDriver, HttpBalance, HttpProtocol, Mode, Protocol, Service, ServiceSpec, State
-from routemesh.proxy.certificates import read
+from routemesh.pem import read
 
 
 def check_routes(state: State, service: Service) -> None:
