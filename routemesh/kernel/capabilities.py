@@ -8,9 +8,8 @@ import os
 from contextlib import closing
 from pathlib import Path
 
-from routemesh.kernel import ipvs
-from routemesh.kernel.netfilter import ANY_FAMILY, IPV4, NETDEV, NETFILTER
-from routemesh.kernel.netlink import CREATE, Message, Requests, text
+from routemesh.kernel.netlink import CREATE, Message, Requests, ipvs, text
+from routemesh.kernel.netlink.netfilter import ANY_FAMILY, IPV4, NETDEV, NETFILTER
 
 _SUBSYSTEM = 10
 _NEW_TABLE, _GET_GENERATION = _SUBSYSTEM << 8, _SUBSYSTEM << 8 | 16

@@ -10,9 +10,9 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from routemesh import names
-from routemesh.kernel import entries, entryreader, netns
+from routemesh.kernel import netns
 from routemesh.kernel.ethtool import offload
-from routemesh.kernel.netlink import Requests
+from routemesh.kernel.netlink import Requests, entries, entryreader
 from routemesh.kernel.overlayprobe import WITHIN_S, probe
 from routemesh.nodeplan import Address
 from routemesh.sightings import Echoes, Offload

@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Sequence
 from errno import EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, EPERM, ESRCH
 
-from routemesh.kernel import entries
-from routemesh.kernel.entries import NO_LINK, Entry
-from routemesh.kernel.links import Row
-from routemesh.kernel.netlink import CREATE, EXCLUSIVE, REPLACE, Message
+from routemesh.kernel.netlink import CREATE, EXCLUSIVE, REPLACE, Message, entries
+from routemesh.kernel.netlink.entries import NO_LINK, Entry
+from routemesh.kernel.netlink.links import Row
 from routemesh.kernel.owner import Owner
 from routemesh.kernel.spaces import Space
 from routemesh.nodeplan import Change, Create, Delete, Item, Op, Route, RoutingRule, key

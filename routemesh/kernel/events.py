@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from errno import ENOBUFS
 from typing import NamedTuple
 
-from routemesh.kernel.netfilter import NETFILTER
 from routemesh.kernel.netlink import BUFFER_BYTES, SOL_NETLINK, Reply, parse, replies
+from routemesh.kernel.netlink.netfilter import NETFILTER
 
 _log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from routemesh import names
-from routemesh.kernel.links import Row
+from routemesh.kernel.netlink.links import Row
 from routemesh.nodeplan import HOST, Item, Link
 
 SWARM_SANDBOX = Path("/run/docker/netns/ingress_sbox")

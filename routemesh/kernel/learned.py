@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address
 
 from routemesh import names
-from routemesh.kernel.netfilter import IPV4
 from routemesh.kernel.netlink import Requests, as_text, as_u32, parse, parse_list, text
+from routemesh.kernel.netlink.netfilter import IPV4
 from routemesh.nodeplan import Element, Map, Scalar
 
 _SUBSYSTEM = 10 << 8

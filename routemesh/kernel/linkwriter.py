@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from errno import EEXIST, EINVAL, ENODEV
 
-from routemesh.kernel import links, netns
-from routemesh.kernel.links import Row
+from routemesh.kernel import netns
+from routemesh.kernel.netlink import links
+from routemesh.kernel.netlink.links import Row
 from routemesh.kernel.spaces import Space, Spaces
 from routemesh.nodeplan import Link, Peer
 

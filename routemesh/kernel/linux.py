@@ -15,10 +15,11 @@ from secrets import randbelow
 
 from routemesh import names
 from routemesh.errors import KernelError
-from routemesh.kernel import conntrack, entries, foreign, ipvs, links, sysctl
+from routemesh.kernel import foreign, sysctl
 from routemesh.kernel.capabilities import has_ip_vs, has_nf_tables
 from routemesh.kernel.events import NEW_SETTING, EventSocket, Watcher, nftables_events, route_events, transaction_is_ours
 from routemesh.kernel.listeners import listeners
+from routemesh.kernel.netlink import conntrack, entries, ipvs, links
 from routemesh.kernel.owner import Owner
 from routemesh.kernel.spaces import Space, Spaces
 from routemesh.kernel.writer import Writer

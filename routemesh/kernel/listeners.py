@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from routemesh.errors import KernelError
-from routemesh.kernel.netfilter import SOCK_DIAG
 from routemesh.kernel.netlink import Requests, parse
+from routemesh.kernel.netlink.netfilter import SOCK_DIAG
 from routemesh.model import Listener, Protocol
 from routemesh.snapshot import ANY_ADDRESS
 

@@ -8,11 +8,10 @@ as events like everybody's. The kernel is asked again where events do not tell t
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from routemesh.kernel import entries, links
-from routemesh.kernel.entries import NO_LINK, Seen
-from routemesh.kernel.entryreader import BRIDGE_FAMILY
-from routemesh.kernel.links import Row
-from routemesh.kernel.netlink import Reply
+from routemesh.kernel.netlink import Reply, entries, links
+from routemesh.kernel.netlink.entries import NO_LINK, Seen
+from routemesh.kernel.netlink.entryreader import BRIDGE_FAMILY
+from routemesh.kernel.netlink.links import Row
 from routemesh.nodeplan import Address, Item, ItemKey, Route, RoutingRule, key
 
 MEMORY_S = 30.0

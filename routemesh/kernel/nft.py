@@ -21,8 +21,8 @@ from nftables import Nftables
 from routemesh import names
 from routemesh.errors import KernelError, Unavailable
 from routemesh.kernel import learned, nftjson
-from routemesh.kernel.netfilter import ANY_FAMILY, IPV4, NETDEV, NETFILTER
 from routemesh.kernel.netlink import Message, Requests, as_text, parse
+from routemesh.kernel.netlink.netfilter import ANY_FAMILY, IPV4, NETDEV, NETFILTER
 from routemesh.kernel.quiet import c_stderr_silenced
 from routemesh.kernel.transactions import Search, fold
 from routemesh.nodeplan import Delete, Element, Failure, Family, Item, ItemKey, Map, Op, item_of, key

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from routemesh.doctor.machine import FEATURES, NAMESPACES, PROGRAMS, SCHEDULERS, Feature, Machine, Presence, Variant
 from routemesh.errors import Unavailable
-from routemesh.kernel import entries, ipvs, netns
+from routemesh.kernel import netns
 from routemesh.kernel.capabilities import BUILT_IN, LOADABLE, has_file, is_loaded, takes_tables
-from routemesh.kernel.netfilter import IPV4, NETDEV, NETFILTER
-from routemesh.kernel.netlink import CREATE, EXCLUSIVE, Message, Requests, attribute, nest, text, u8
+from routemesh.kernel.netlink import CREATE, EXCLUSIVE, Message, Requests, attribute, entries, ipvs, nest, text, u8
+from routemesh.kernel.netlink.netfilter import IPV4, NETDEV, NETFILTER
 
 _USUAL_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 _CONFIGS = ("/proc/config.gz", "/boot/config-{release}", "/lib/modules/{release}/config")

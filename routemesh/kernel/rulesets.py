@@ -15,9 +15,9 @@ from routemesh import names
 from routemesh.errors import KernelError, RoutemeshError
 from routemesh.kernel import nftjson
 from routemesh.kernel.capabilities import has_nf_tables
-from routemesh.kernel.ipvs import Ipvs, is_loaded
-from routemesh.kernel.netfilter import ANY_FAMILY, FAMILIES, NETDEV, NETFILTER
 from routemesh.kernel.netlink import Requests, as_text, parse
+from routemesh.kernel.netlink.ipvs import Ipvs, is_loaded
+from routemesh.kernel.netlink.netfilter import ANY_FAMILY, FAMILIES, NETDEV, NETFILTER
 from routemesh.kernel.nft import ONE_AT_A_TIME, chain_device
 from routemesh.kernel.quiet import c_stderr_silenced
 from routemesh.kernel.xtables import save

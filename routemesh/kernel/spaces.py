@@ -12,11 +12,11 @@ from errno import EEXIST, EINVAL, ENODEV, ENOENT
 from functools import cached_property
 from pathlib import Path
 
-from routemesh.kernel import links, netns
-from routemesh.kernel.ipvs import Ipvs
-from routemesh.kernel.links import Row
+from routemesh.kernel import netns
 from routemesh.kernel.memory import Memory
-from routemesh.kernel.netlink import Message, Requests, as_u32, attribute, parse, u32
+from routemesh.kernel.netlink import Message, Requests, as_u32, attribute, links, parse, u32
+from routemesh.kernel.netlink.ipvs import Ipvs
+from routemesh.kernel.netlink.links import Row
 from routemesh.kernel.nft import Nft
 from routemesh.kernel.xtables import Xtables
 from routemesh.kernel.xttools import Tools

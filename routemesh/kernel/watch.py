@@ -14,7 +14,8 @@ from errno import ENOBUFS
 from pathlib import Path
 
 from routemesh.errors import RoutemeshError
-from routemesh.kernel import conntrack, netns
+from routemesh.kernel import netns
+from routemesh.kernel.netlink import conntrack
 from routemesh.kernel.nftrace import NfTrace
 from routemesh.kernel.packets import PacketSocket
 from routemesh.model import Protocol

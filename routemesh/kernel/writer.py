@@ -10,9 +10,10 @@ from contextlib import suppress
 from itertools import groupby
 
 from routemesh.errors import RoutemeshError
-from routemesh.kernel import ipvs, sysctl
+from routemesh.kernel import sysctl
 from routemesh.kernel.entrywriter import EntryWriter
 from routemesh.kernel.linkwriter import LinkWriter
+from routemesh.kernel.netlink import ipvs
 from routemesh.kernel.owner import Owner
 from routemesh.kernel.spaces import Space, Spaces
 from routemesh.nodeplan import (

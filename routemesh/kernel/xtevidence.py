@@ -18,8 +18,8 @@ from errno import EAGAIN
 from typing import NamedTuple
 
 from routemesh import names
-from routemesh.kernel.netfilter import ANY_FAMILY, IPV4, NETFILTER
 from routemesh.kernel.netlink import Message, Requests, as_text, parse, text
+from routemesh.kernel.netlink.netfilter import ANY_FAMILY, IPV4, NETFILTER
 from routemesh.nodeplan import BUILT_IN
 
 _SUBSYSTEM = 10 << 8

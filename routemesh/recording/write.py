@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from routemesh.errors import UserError
-from routemesh.kernel import ipvs, netns, sysctl
+from routemesh.kernel import netns, sysctl
 from routemesh.kernel.capabilities import has_nf_tables
+from routemesh.kernel.netlink import ipvs
 from routemesh.kernel.observe import numbers
 from routemesh.nodeplan import HOST
 from routemesh.recording.namespace import HOST_DIRECTORY, LEGACY, NUMBERS, XTABLES

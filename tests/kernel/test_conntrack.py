@@ -11,8 +11,8 @@ from typing import NoReturn
 import pytest
 
 from routemesh.errors import KernelError
-from routemesh.kernel.conntrack import flush_flows, flush_untranslated
 from routemesh.kernel.netlink import Requests
+from routemesh.kernel.netlink.conntrack import flush_flows, flush_untranslated
 from routemesh.model import Protocol
 from tests.kernel.private import Private, private_netns
 

@@ -16,8 +16,8 @@ import pytest
 from routemesh.diff import diff
 from routemesh.kernel import Kernel, events
 from routemesh.kernel.fake import FakeKernel
-from routemesh.kernel.ipvs import Ipvs
 from routemesh.kernel.linux import LinuxKernel
+from routemesh.kernel.netlink.ipvs import Ipvs
 from routemesh.names import SANDBOX
 from routemesh.nodeplan import (
     HOST,

@@ -77,7 +77,7 @@ def test_without_both_the_kernel_is_asked(kernel_files: Path, monkeypatch: pytes
 
 def test_ip_vs_that_is_nowhere_is_not_there(kernel_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capabilities, "is_loaded", lambda name: False)
-    monkeypatch.setattr("routemesh.kernel.ipvs.is_loaded", lambda: False)
+    monkeypatch.setattr("routemesh.kernel.netlink.ipvs.is_loaded", lambda: False)
     (kernel_files / RELEASE / "modules.dep").write_text("kernel/net/netfilter/ipvs/ip_vs_rr.ko:\n")
     assert not capabilities.has_ip_vs()
 

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routemesh.kernel import entries
-from routemesh.kernel.entries import Entry, Seen
-from routemesh.kernel.netlink import Message, Reply, u32
+from routemesh.kernel.netlink import Message, Reply, entries, u32
+from routemesh.kernel.netlink.entries import Entry, Seen
 from routemesh.nodeplan import Address, FdbEntry, Neighbour, Route, RoutingRule
 
 NAMES = {7: "eth0"}

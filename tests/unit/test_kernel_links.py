@@ -5,8 +5,8 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from routemesh.kernel import links
-from routemesh.kernel.links import End, Row
+from routemesh.kernel.netlink import links
+from routemesh.kernel.netlink.links import End, Row
 from routemesh.nodeplan import Link, Peer, Vxlan
 
 TUNNEL = Vxlan(4096, IPv4Address("192.0.2.1"), 4789)

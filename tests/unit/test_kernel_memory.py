@@ -7,12 +7,12 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
 
-from routemesh.kernel import entries, links, memory
-from routemesh.kernel.entries import Entry
-from routemesh.kernel.entryreader import BRIDGE_FAMILY
-from routemesh.kernel.links import Row
+from routemesh.kernel import memory
 from routemesh.kernel.memory import Memory
-from routemesh.kernel.netlink import Message, Reply, text, u32
+from routemesh.kernel.netlink import Message, Reply, entries, links, text, u32
+from routemesh.kernel.netlink.entries import Entry
+from routemesh.kernel.netlink.entryreader import BRIDGE_FAMILY
+from routemesh.kernel.netlink.links import Row
 from routemesh.nodeplan import Address, Item, Neighbour, Route, RoutingRule
 
 ETH0 = Row(

@@ -12,8 +12,9 @@ import pytest
 
 from routemesh.diff import diff
 from routemesh.doctor.machine import findings
-from routemesh.kernel import ipvs, probe
+from routemesh.kernel import probe
 from routemesh.kernel.linux import LinuxKernel
+from routemesh.kernel.netlink import ipvs
 from routemesh.names import SANDBOX
 from routemesh.nodeplan import HOST, Create, Delete, Netns, NodePlan
 from tests.kernel.private import private_netns

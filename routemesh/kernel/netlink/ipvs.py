@@ -15,8 +15,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from routemesh.kernel.netfilter import GENERIC
 from routemesh.kernel.netlink import Attributes, Message, Requests, as_text, as_u32, attribute, nest, parse, text, u32
+from routemesh.kernel.netlink.netfilter import GENERIC
 from routemesh.nodeplan import Change, Create, Delete, IpvsDestination, IpvsService, IpvsTimeouts, Op, item_of
 
 IpvsItem = IpvsTimeouts | IpvsService | IpvsDestination

@@ -15,8 +15,8 @@ from errno import ENOENT
 from ipaddress import IPv4Address, IPv4Network
 
 from routemesh.errors import KernelError
-from routemesh.kernel.netfilter import IPV4, NETFILTER
 from routemesh.kernel.netlink import Attributes, Message, Requests, attribute, nest, parse, u8, u32
+from routemesh.kernel.netlink.netfilter import IPV4, NETFILTER
 from routemesh.model import Protocol
 from routemesh.snapshot import ConntrackEntry, Endpoint, Flow
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from routemesh.kernel import entryreader, netlink
-from routemesh.kernel.entryreader import BRIDGE_FAMILY
-from routemesh.kernel.netlink import Message, Reply, attribute, u8, u32
+from routemesh.kernel import netlink
+from routemesh.kernel.netlink import Message, Reply, attribute, entryreader, u8, u32
+from routemesh.kernel.netlink.entryreader import BRIDGE_FAMILY
 from routemesh.nodeplan import ROUTE_PROTOCOL, Address, FdbEntry, Neighbour, Route, RoutingRule
 
 Entry = Address | Route | RoutingRule | Neighbour | FdbEntry
