@@ -18,7 +18,7 @@ from bench.machine import require_root, watch_programs
 from bench.measurement import Limit, Measurement
 from bench.plan_and_diff import large_state
 from routemesh.kernel.linux import LinuxKernel
-from routemesh.kernel.xttools import VARIANTS, Variant
+from routemesh.kernel.tables.xttools import VARIANTS, Variant
 from routemesh.nodeplan import HOST, Capabilities, NodePlan, XtChain, namespace
 from routemesh.plan import plan
 from routemesh.plan.view import view

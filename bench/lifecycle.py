@@ -25,7 +25,7 @@ from bench.measurement import Limit, Measurement
 from routemesh import names
 from routemesh.api.wire import TaskInfo
 from routemesh.kernel import netns
-from routemesh.kernel.nft import Nft
+from routemesh.kernel.tables.nft import Nft
 from routemesh.lab import daemons
 from routemesh.lab.find import Lab
 from routemesh.model import Publish, ServiceSpec

@@ -18,12 +18,12 @@ from routemesh.kernel.capabilities import has_nf_tables
 from routemesh.kernel.netlink import Requests, as_text, parse
 from routemesh.kernel.netlink.ipvs import Ipvs, is_loaded
 from routemesh.kernel.netlink.netfilter import ANY_FAMILY, FAMILIES, NETDEV, NETFILTER
-from routemesh.kernel.nft import ONE_AT_A_TIME, chain_device
-from routemesh.kernel.quiet import c_stderr_silenced
-from routemesh.kernel.xtables import save
-from routemesh.kernel.xtevidence import Witness
+from routemesh.kernel.tables.nft import ONE_AT_A_TIME, chain_device
+from routemesh.kernel.tables.quiet import c_stderr_silenced
+from routemesh.kernel.tables.xtables import save
+from routemesh.kernel.tables.xtevidence import Witness
+from routemesh.kernel.tables.xttools import VARIANTS, Tools
 from routemesh.kernel.xtsave import beside, every_chain
-from routemesh.kernel.xttools import VARIANTS, Tools
 from routemesh.nodeplan import Item, ItemKey, XtChain, key
 from routemesh.snapshot import Part, Unread
 

@@ -17,9 +17,9 @@ from routemesh.kernel.memory import Memory
 from routemesh.kernel.netlink import Message, Requests, as_u32, attribute, links, parse, u32
 from routemesh.kernel.netlink.ipvs import Ipvs
 from routemesh.kernel.netlink.links import Row
-from routemesh.kernel.nft import Nft
-from routemesh.kernel.xtables import Xtables
-from routemesh.kernel.xttools import Tools
+from routemesh.kernel.tables.nft import Nft
+from routemesh.kernel.tables.xtables import Xtables
+from routemesh.kernel.tables.xttools import Tools
 from routemesh.nodeplan import HOST, Peer
 
 _NEW_NSID, _GET_NSID = 88, 90

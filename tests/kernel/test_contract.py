@@ -14,7 +14,7 @@ import pytest
 from routemesh import names
 from routemesh.diff import diff
 from routemesh.kernel import Kernel
-from routemesh.kernel.fake import FakeKernel
+from routemesh.kernel.fake.kernel import FakeKernel
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.nodeplan import (
     HOST,

@@ -15,7 +15,7 @@ import pytest
 
 from routemesh.diff import diff
 from routemesh.kernel import Kernel, events
-from routemesh.kernel.fake import FakeKernel
+from routemesh.kernel.fake.kernel import FakeKernel
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.kernel.netlink.ipvs import Ipvs
 from routemesh.names import SANDBOX

@@ -12,7 +12,7 @@ from routemesh import names
 from routemesh.decide.balance import MAX_AFFINITY_S
 from routemesh.errors import KernelError
 from routemesh.kernel import rulesets
-from routemesh.kernel.nft import Nft
+from routemesh.kernel.tables.nft import Nft
 from routemesh.model import Balancing, Scheduler, Weights
 from routemesh.nodeplan import (
     HOST,

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from routemesh.diff import diff
 from routemesh.errors import KernelError, Unavailable
-from routemesh.kernel import nft as nft_module
-from routemesh.kernel import nftjson, transactions
-from routemesh.kernel.nft import Nft
+from routemesh.kernel import nftjson
+from routemesh.kernel.tables import nft as nft_module
+from routemesh.kernel.tables import transactions
+from routemesh.kernel.tables.nft import Nft
 from routemesh.nodeplan import (
     HOST,
     Assign,

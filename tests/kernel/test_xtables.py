@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from routemesh.diff import diff
-from routemesh.kernel import Kernel, xttools
-from routemesh.kernel.fake import FakeKernel
+from routemesh.kernel import Kernel
+from routemesh.kernel.fake.kernel import FakeKernel
 from routemesh.kernel.linux import LinuxKernel
-from routemesh.kernel.xttools import Variant
+from routemesh.kernel.tables import xttools
+from routemesh.kernel.tables.xttools import Variant
 from routemesh.names import SANDBOX
 from routemesh.nodeplan import (
     BUILT_IN,

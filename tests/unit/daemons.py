@@ -12,7 +12,7 @@ from routemesh.agent.agent import Agent
 from routemesh.agent.dataplane import Dataplane
 from routemesh.decide import admit
 from routemesh.errors import UserError
-from routemesh.kernel.fake import FakeKernel
+from routemesh.kernel.fake.kernel import FakeKernel
 from routemesh.manager import Manager
 from routemesh.model import Node, NodeId, ServiceSpec, State, TaskId
 from routemesh.names import SANDBOX

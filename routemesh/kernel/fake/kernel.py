@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 from itertools import groupby
 from pathlib import Path
 
-from routemesh.kernel.fakestate import Items, Refused, State
+from routemesh.kernel.fake.state import Items, Refused, State
 from routemesh.model import Listener
 from routemesh.model import Protocol as L4
 from routemesh.nodeplan import (

@@ -18,10 +18,10 @@ from typing import cast
 
 from routemesh import names
 from routemesh.errors import KernelError
-from routemesh.kernel.transactions import Search, fold
-from routemesh.kernel.xtevidence import NOTHING, Evidence, Witness
+from routemesh.kernel.tables.transactions import Search, fold
+from routemesh.kernel.tables.xtevidence import NOTHING, Evidence, Witness
+from routemesh.kernel.tables.xttools import VARIANTS, Tools, Variant
 from routemesh.kernel.xtsave import SavedChain, is_open, ours_in_a_namespace_of_ours, ours_on_a_node, parse
-from routemesh.kernel.xttools import VARIANTS, Tools, Variant
 from routemesh.nodeplan import (
     HOST,
     Change,

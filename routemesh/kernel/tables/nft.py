@@ -20,11 +20,12 @@ from nftables import Nftables
 
 from routemesh import names
 from routemesh.errors import KernelError, Unavailable
-from routemesh.kernel import learned, nftjson
+from routemesh.kernel import nftjson
 from routemesh.kernel.netlink import Message, Requests, as_text, parse
 from routemesh.kernel.netlink.netfilter import ANY_FAMILY, IPV4, NETDEV, NETFILTER
-from routemesh.kernel.quiet import c_stderr_silenced
-from routemesh.kernel.transactions import Search, fold
+from routemesh.kernel.tables import learned
+from routemesh.kernel.tables.quiet import c_stderr_silenced
+from routemesh.kernel.tables.transactions import Search, fold
 from routemesh.nodeplan import Delete, Element, Failure, Family, Item, ItemKey, Map, Op, item_of, key
 from routemesh.render import command, transaction
 from routemesh.render.commands import PathOf, default_path, inside

@@ -1,0 +1,1 @@
+"""A kernel in memory, which fulfils the same contract (tests/kernel/test_contract.py)."""
