@@ -19,10 +19,10 @@ from bench.measurement import Limit, Measurement
 from bench.plan_and_diff import large_state
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.kernel.tables.xttools import VARIANTS, Variant
+from routemesh.language.xtables import XT_ITEMS
 from routemesh.nodeplan import HOST, Capabilities, NodePlan, XtChain, namespace
 from routemesh.plan import plan
 from routemesh.plan.view import view
-from routemesh.render.xtables import XT_ITEMS
 
 RUNS = 9
 PORTS = 200

@@ -9,12 +9,12 @@ from typing import Protocol
 from aiohttp import web
 
 from routemesh.errors import NotFound
+from routemesh.language.commands import PathOf, default_path
 from routemesh.model import Node, NodeId, ServiceSpec, State, TaskId
 from routemesh.model import Protocol as L4
 from routemesh.nodeplan import Failure, NodePlan, Op
 from routemesh.plan.view import NodeView
 from routemesh.proxy.observed import Seen
-from routemesh.render.commands import PathOf, default_path
 from routemesh.sightings import Echoes, Offload
 from routemesh.snapshot import NodeSnapshot
 from routemesh.store import Store

@@ -11,13 +11,13 @@ from routemesh.api import wire
 from routemesh.api.plain import plain
 from routemesh.decide.liveness import lease_name
 from routemesh.decide.progress import Progress
+from routemesh.language import command, ruleset
+from routemesh.language.commands import PathOf
+from routemesh.language.nft import NFT_ITEMS
+from routemesh.language.xtables import XT_ITEMS, saved
 from routemesh.manager import LEADER
 from routemesh.model import Lease, Mode, Node, NodeId, Service, State, Task, TaskState
 from routemesh.nodeplan import Change, Create, NodePlan, Op, item_of
-from routemesh.render import command, ruleset
-from routemesh.render.commands import PathOf
-from routemesh.render.nft import NFT_ITEMS
-from routemesh.render.xtables import XT_ITEMS, saved
 
 Leases = Mapping[str, Lease]
 

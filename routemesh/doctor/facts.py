@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from routemesh.doctor.told import told
 from routemesh.explain.mend import Repair, Repairs
+from routemesh.language import command
+from routemesh.language.commands import PathOf
 from routemesh.nodeplan import Op
-from routemesh.render import command
-from routemesh.render.commands import PathOf
 from routemesh.sightings import Echoes, Offload
 
 

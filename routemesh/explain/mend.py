@@ -15,6 +15,8 @@ from routemesh.explain.ask import Asked
 from routemesh.explain.firewalls import by_whom, letting_pass
 from routemesh.explain.shown import command, in_namespace
 from routemesh.explain.way import Places
+from routemesh.language import command as written
+from routemesh.language.xtrule import rule_text
 from routemesh.nodeplan import (
     HOST,
     Chain,
@@ -31,8 +33,6 @@ from routemesh.nodeplan import (
     Unknown,
     XtChain,
 )
-from routemesh.render import command as written
-from routemesh.render.xtrule import rule_text
 from routemesh.snapshot import Endpoint, NamespaceSnapshot, NodeSnapshot
 from routemesh.walk import OUTSIDE, Hop, Place
 

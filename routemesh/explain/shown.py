@@ -6,6 +6,7 @@ Source: nft(8), iptables(8), ipvsadm(8), ip-route(8), ip-neighbour(8), bridge(8)
 from shlex import quote
 
 from routemesh.explain.nouns import Kind
+from routemesh.language import nft, xtrule
 from routemesh.nodeplan import (
     Address,
     Chain,
@@ -24,7 +25,6 @@ from routemesh.nodeplan import (
     XtChain,
     XtRule,
 )
-from routemesh.render import nft, xtrule
 from routemesh.snapshot import NodeSnapshot
 
 _KINDS: dict[type, Kind] = {

@@ -13,7 +13,6 @@ from nftables import Nftables
 
 from routemesh import names
 from routemesh.errors import KernelError, RoutemeshError
-from routemesh.kernel import nftjson
 from routemesh.kernel.capabilities import has_nf_tables
 from routemesh.kernel.netlink import Requests, as_text, parse
 from routemesh.kernel.netlink.ipvs import Ipvs, is_loaded
@@ -23,7 +22,8 @@ from routemesh.kernel.tables.quiet import c_stderr_silenced
 from routemesh.kernel.tables.xtables import save
 from routemesh.kernel.tables.xtevidence import Witness
 from routemesh.kernel.tables.xttools import VARIANTS, Tools
-from routemesh.kernel.xtsave import beside, every_chain
+from routemesh.language import nftjson
+from routemesh.language.xtsave import beside, every_chain
 from routemesh.nodeplan import Item, ItemKey, XtChain, key
 from routemesh.snapshot import Part, Unread
 

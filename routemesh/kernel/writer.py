@@ -16,6 +16,7 @@ from routemesh.kernel.linkwriter import LinkWriter
 from routemesh.kernel.netlink import ipvs
 from routemesh.kernel.owner import Owner
 from routemesh.kernel.spaces import Space, Spaces
+from routemesh.language import command
 from routemesh.nodeplan import (
     Chain,
     Delete,
@@ -34,7 +35,6 @@ from routemesh.nodeplan import (
     XtRule,
     item_of,
 )
-from routemesh.render import command
 
 Run = Sequence[Op]
 

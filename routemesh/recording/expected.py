@@ -10,6 +10,9 @@ from dataclasses import replace
 
 from routemesh import names
 from routemesh.doctor.facts import Difference
+from routemesh.language import command
+from routemesh.language.commands import inside
+from routemesh.language.xtrule import rule_text
 from routemesh.model import (
     TaskId,
 )
@@ -40,9 +43,6 @@ from routemesh.nodeplan import (
 from routemesh.plan import plan
 from routemesh.plan.view import view
 from routemesh.recording.state import ingress, state
-from routemesh.render import command
-from routemesh.render.commands import inside
-from routemesh.render.xtrule import rule_text
 from routemesh.snapshot import ClusterSnapshot, NamespaceSnapshot, NodeSnapshot, Part
 
 _IPVS = "net/ipv4/vs/"

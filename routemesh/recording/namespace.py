@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
-from routemesh.kernel import xtsave
+from routemesh.language import xtsave
 from routemesh.nodeplan import HOST, Address, Item, ItemKey, Link, LinkKind, Peer, Sysctl, Vxlan, XtChain, key
 from routemesh.recording import connections, entries, links, nftables, routes, tables
 from routemesh.recording.source import Source

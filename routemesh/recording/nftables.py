@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Set
 
-from routemesh.kernel import nftjson
+from routemesh.language import nftjson
 from routemesh.nodeplan import BUILT_IN, Item
 from routemesh.recording.source import Source
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from routemesh.doctor.facts import Difference
 from routemesh.doctor.told import told
+from routemesh.language import command
 from routemesh.nodeplan import (
     HOST,
     Change,
@@ -28,7 +29,6 @@ from routemesh.nodeplan import (
     key,
 )
 from routemesh.recording.expected import closed_part, lacks
-from routemesh.render import command
 from routemesh.snapshot import NamespaceSnapshot, NodeSnapshot
 
 FILE = "plan.json"

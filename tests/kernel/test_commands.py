@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from routemesh.language import command
 from routemesh.nodeplan import (
     HOST,
     Address,
@@ -37,7 +38,6 @@ from routemesh.nodeplan import (
     XtRule,
     key,
 )
-from routemesh.render import command
 from tests.kernel.private import Private, private_netns
 
 INNER = "inner"

@@ -18,6 +18,7 @@ from routemesh.kernel import Kernel, events
 from routemesh.kernel.fake.kernel import FakeKernel
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.kernel.netlink.ipvs import Ipvs
+from routemesh.language import command
 from routemesh.names import SANDBOX
 from routemesh.nodeplan import (
     HOST,
@@ -35,7 +36,6 @@ from routemesh.nodeplan import (
     key,
     namespace,
 )
-from routemesh.render import command
 from tests.kernel.private import Private, private_netns
 from tests.support import wait_until
 

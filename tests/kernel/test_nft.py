@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from routemesh.diff import diff
 from routemesh.errors import KernelError, Unavailable
-from routemesh.kernel import nftjson
 from routemesh.kernel.tables import nft as nft_module
 from routemesh.kernel.tables import transactions
 from routemesh.kernel.tables.nft import Nft
+from routemesh.language import canonical, nftjson, ruleset
 from routemesh.nodeplan import (
     HOST,
     Assign,
@@ -58,7 +58,6 @@ from routemesh.nodeplan import (
     key,
     namespace,
 )
-from routemesh.render import canonical, ruleset
 from tests.kernel.private import Private, private_netns
 
 PORT: tuple[Field, Field] = ("meta l4proto", "th dport")

@@ -29,9 +29,9 @@ from routemesh.kernel.checkup import check_up
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.lab import direct, topology
 from routemesh.lab.find import load
+from routemesh.language import command
 from routemesh.model import Protocol
 from routemesh.nodeplan import Item, NodePlan, Op, namespace
-from routemesh.render import command
 from routemesh.snapshot import ClusterSnapshot
 from tests.lab.cluster import Cluster
 from tests.support import wait_until

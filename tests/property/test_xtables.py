@@ -5,14 +5,14 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routemesh.kernel.xtrule import parse_rule
-from routemesh.kernel.xtsave import ours_in_a_namespace_of_ours, ours_on_a_node, parse
+from routemesh.language.xtables import XT_ITEMS, saved, transaction
+from routemesh.language.xtparse import parse_rule
+from routemesh.language.xtrule import rule_text
+from routemesh.language.xtsave import ours_in_a_namespace_of_ours, ours_on_a_node, parse
 from routemesh.model import State
 from routemesh.nodeplan import HOST, Capabilities, Change, Item, Rule, Verdict, XtChain, XtRule, namespace
 from routemesh.plan import plan
 from routemesh.plan.view import view
-from routemesh.render.xtables import XT_ITEMS, saved, transaction
-from routemesh.render.xtrule import rule_text
 from tests.property.clusters import states
 from tests.property.xtrules import NAMES, among_others, chains, rules
 

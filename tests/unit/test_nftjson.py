@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routemesh.kernel.nftjson import parse, parse_everything, rule
+from routemesh.language.nftjson import parse, parse_everything, rule
 from routemesh.nodeplan import (
     Assign,
     Chain,

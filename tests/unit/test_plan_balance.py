@@ -7,6 +7,7 @@ import pytest
 
 from routemesh import names
 from routemesh.decide.balance import balancing
+from routemesh.language.nft import rule_text
 from routemesh.model import (
     Balancing,
     Locality,
@@ -30,7 +31,6 @@ from routemesh.nodeplan import HOST, Chain, Element, Item, Map
 from routemesh.plan import nftbalance, plan
 from routemesh.plan.pools import Pool, pools
 from routemesh.plan.view import view
-from routemesh.render.nft import rule_text
 from tests.property.clusters import CAPABILITIES, CLUSTER, FIRST_NODE
 
 HTTP, HTTPS = Publish(published=80, target=80), Publish(published=443, target=443)

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from routemesh.language import canonical, command, ruleset, transaction
+from routemesh.language.nft import rule_text
 from routemesh.model import Protocol
 from routemesh.nodeplan import (
     HOST,
@@ -52,8 +54,6 @@ from routemesh.nodeplan import (
     VerdictLookup,
     Vxlan,
 )
-from routemesh.render import canonical, command, ruleset, transaction
-from routemesh.render.nft import rule_text
 
 PORT: tuple[Field, Field] = ("meta l4proto", "th dport")
 TCP = Match("meta l4proto", "tcp")

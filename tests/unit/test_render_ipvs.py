@@ -5,8 +5,8 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from routemesh.language import command
 from routemesh.nodeplan import Change, Create, Delete, IpvsDestination, IpvsService, IpvsTimeouts, Op
-from routemesh.render import command
 
 INSIDE = "nsenter --net=/run/routemesh/netns/ingress_sbox "
 SERVICE = IpvsService(mark=256, scheduler="rr")

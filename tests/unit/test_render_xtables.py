@@ -4,6 +4,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from routemesh.language import command
+from routemesh.language.xtables import saved, transaction
+from routemesh.language.xtrule import rule_text
 from routemesh.nodeplan import (
     HOST,
     Assign,
@@ -32,9 +35,6 @@ from routemesh.nodeplan import (
     XtRule,
     key,
 )
-from routemesh.render import command
-from routemesh.render.xtables import saved, transaction
-from routemesh.render.xtrule import rule_text
 
 TCP = Match("meta l4proto", "tcp")
 TO_LOCAL: Rule = (Match("fib daddr type", "local"), Verdict("jump", "DOCKER-INGRESS"))

@@ -4,13 +4,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from routemesh.kernel.xtsave import (
-    Counters,
-    every_chain,
-    ours_in_a_namespace_of_ours,
-    ours_on_a_node,
-    parse,
-)
+from routemesh.language.xtsave import Counters, every_chain, ours_in_a_namespace_of_ours, ours_on_a_node, parse
 from routemesh.nodeplan import (
     BUILT_IN,
     Assign,

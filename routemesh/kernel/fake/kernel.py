@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from routemesh.kernel.fake.state import Items, Refused, State
+from routemesh.language import command
 from routemesh.model import Listener
 from routemesh.model import Protocol as L4
 from routemesh.nodeplan import (
@@ -30,7 +31,6 @@ from routemesh.nodeplan import (
     item_of,
     key,
 )
-from routemesh.render import command
 
 _INITIAL_SETTING = "0"
 _INITIAL_TIMEOUTS = IpvsTimeouts(tcp_s=900, tcp_fin_s=120, udp_s=300)

@@ -9,7 +9,8 @@ from hashlib import sha256
 from itertools import chain
 from typing import TypeGuard
 
-from routemesh.kernel.xtsave import is_open
+from routemesh.language import xtables
+from routemesh.language.xtsave import is_open
 from routemesh.nodeplan import (
     HOST,
     Address,
@@ -44,7 +45,6 @@ from routemesh.nodeplan import (
     item_of,
     key,
 )
-from routemesh.render import xtables
 
 Items = dict[ItemKey, Item]
 

@@ -20,15 +20,14 @@ from nftables import Nftables
 
 from routemesh import names
 from routemesh.errors import KernelError, Unavailable
-from routemesh.kernel import nftjson
 from routemesh.kernel.netlink import Message, Requests, as_text, parse
 from routemesh.kernel.netlink.netfilter import ANY_FAMILY, IPV4, NETDEV, NETFILTER
 from routemesh.kernel.tables import learned
 from routemesh.kernel.tables.quiet import c_stderr_silenced
 from routemesh.kernel.tables.transactions import Search, fold
+from routemesh.language import command, nftjson, transaction
+from routemesh.language.commands import PathOf, default_path, inside
 from routemesh.nodeplan import Delete, Element, Failure, Family, Item, ItemKey, Map, Op, item_of, key
-from routemesh.render import command, transaction
-from routemesh.render.commands import PathOf, default_path, inside
 
 _SUBSYSTEM = 10 << 8
 _GET_TABLE, _GET_CHAIN, _GET_GENERATION = _SUBSYSTEM | 1, _SUBSYSTEM | 4, _SUBSYSTEM | 16

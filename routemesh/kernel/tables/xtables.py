@@ -21,7 +21,10 @@ from routemesh.errors import KernelError
 from routemesh.kernel.tables.transactions import Search, fold
 from routemesh.kernel.tables.xtevidence import NOTHING, Evidence, Witness
 from routemesh.kernel.tables.xttools import VARIANTS, Tools, Variant
-from routemesh.kernel.xtsave import SavedChain, is_open, ours_in_a_namespace_of_ours, ours_on_a_node, parse
+from routemesh.language import command
+from routemesh.language.commands import PathOf, default_path, inside
+from routemesh.language.xtables import transaction
+from routemesh.language.xtsave import SavedChain, is_open, ours_in_a_namespace_of_ours, ours_on_a_node, parse
 from routemesh.nodeplan import (
     HOST,
     Change,
@@ -40,9 +43,6 @@ from routemesh.nodeplan import (
     namespace,
     of_kind,
 )
-from routemesh.render import command
-from routemesh.render.commands import PathOf, default_path, inside
-from routemesh.render.xtables import transaction
 
 _READ_ATTEMPTS = 5
 _APPLY_ATTEMPTS = 3

@@ -20,8 +20,8 @@ from typing import Literal
 from routemesh import names
 from routemesh.errors import KernelError
 from routemesh.kernel import netns
+from routemesh.language.xtables import transaction
 from routemesh.nodeplan import HOST, Assign, Create, Dnat, Match, Verdict, XtChain, XtRule
-from routemesh.render.xtables import transaction
 
 Variant = Literal["nft", "legacy"]
 VARIANTS: tuple[Variant, ...] = ("nft", "legacy")

@@ -13,6 +13,7 @@ protocols, and rules that compare both ports, or both MACs, with constants: nft 
 Source: nftables src/netlink_delinearize.c (payload_dependency_kill), src/evaluate.c (stmt merging).
 """
 
+from routemesh.language import values
 from routemesh.nodeplan import (
     Assign,
     Dnat,
@@ -28,7 +29,6 @@ from routemesh.nodeplan import (
     Statement,
     VerdictLookup,
 )
-from routemesh.render import values
 
 _PORTS = ("th sport", "th dport")
 _TRANSPARENT = (Match, MarkMatch, InSet, VerdictLookup)

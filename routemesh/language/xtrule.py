@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
+from routemesh.language import values
 from routemesh.nodeplan import (
     Assign,
     ClampMss,
@@ -27,7 +28,6 @@ from routemesh.nodeplan import (
     Unknown,
     Verdict,
 )
-from routemesh.render import values
 
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|\S+')
 _ESCAPED = re.compile(r"\\(.)")

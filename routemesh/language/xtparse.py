@@ -13,6 +13,8 @@ from ipaddress import IPv4Address
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
+from routemesh.language.values import MAX_U32, mark, match_value, number, port
+from routemesh.language.xtrule import tokens, unquoted
 from routemesh.nodeplan import (
     Assign,
     ClampMss,
@@ -30,8 +32,6 @@ from routemesh.nodeplan import (
     Unknown,
     Verdict,
 )
-from routemesh.render.values import MAX_U32, mark, match_value, number, port
-from routemesh.render.xtrule import tokens, unquoted
 
 _BASIC = ("-s", "-d", "-i", "-o", "-p", "-f")
 _BEGINS = (*_BASIC, "-m", "-j", "-g")

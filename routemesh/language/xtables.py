@@ -14,6 +14,7 @@ from difflib import SequenceMatcher
 from itertools import groupby
 
 from routemesh import names
+from routemesh.language.xtrule import chain_name, rule_text, words
 from routemesh.nodeplan import (
     BUILT_IN,
     HOST,
@@ -29,7 +30,6 @@ from routemesh.nodeplan import (
     item_of,
     key,
 )
-from routemesh.render.xtrule import chain_name, rule_text, words
 
 XT_ITEMS = (XtChain, XtRule)
 

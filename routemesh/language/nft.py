@@ -15,6 +15,8 @@ from itertools import groupby
 from typing import get_args
 
 from routemesh import names
+from routemesh.language import values
+from routemesh.language.canonical import l4proto
 from routemesh.nodeplan import (
     OUR_FAMILIES,
     Assign,
@@ -53,8 +55,6 @@ from routemesh.nodeplan import (
     VerdictLookup,
     item_of,
 )
-from routemesh.render import values
-from routemesh.render.canonical import l4proto
 
 NFT_ITEMS = (Table, Map, Chain, Element)
 

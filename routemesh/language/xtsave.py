@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, cast
 
 from routemesh import names
-from routemesh.kernel.xtrule import parse_rule
+from routemesh.language.xtparse import parse_rule
 from routemesh.nodeplan import BUILT_IN, Item, Rule, Unknown, XtChain, XtRule, XtTable
 
 _RULE = re.compile(r"(?:\[(\d+):(\d+)\] )?-A (\S+) ?(.*)")

@@ -9,6 +9,8 @@ from ipaddress import IPv4Network
 from shlex import quote
 
 from routemesh import names
+from routemesh.language import xtables
+from routemesh.language.nft import NFT_ITEMS, transaction
 from routemesh.nodeplan import (
     HOST,
     ROUTE_PROTOCOL,
@@ -32,8 +34,6 @@ from routemesh.nodeplan import (
     XtRule,
     item_of,
 )
-from routemesh.render import xtables
-from routemesh.render.nft import NFT_ITEMS, transaction
 
 PathOf = Callable[[str], object]
 """A namespace's name → the path of its file."""

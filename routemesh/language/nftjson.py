@@ -1,7 +1,7 @@
 """libnftables' JSON as our typed items. PURE.
 
 Everything in a table is read and nothing is passed over: what has no place in our vocabulary becomes `Unknown`, so that
-it differs from anything planned. Rules come out in the canonical form (`routemesh.render.canonical`).
+it differs from anything planned. Rules come out in the canonical form (`routemesh.language.canonical`).
 
 What versions differ in (1.0.6 and 1.1.3 were tried): a map declared by typeof has the names of its types or {"typeof":
 expressions}; a masked mark is a prefix or an `&`; flags are a list or {"|": …}; lists of one may be bare; an element with a
@@ -18,6 +18,8 @@ from ipaddress import IPv4Address
 from typing import Any, cast, get_args
 
 from routemesh import names
+from routemesh.language.canonical import canonical, l4proto
+from routemesh.language.values import MAX_U32, match_value, protocol
 from routemesh.nodeplan import (
     OUR_FAMILIES,
     Assign,
@@ -53,8 +55,6 @@ from routemesh.nodeplan import (
     Verdict,
     VerdictLookup,
 )
-from routemesh.render.canonical import canonical, l4proto
-from routemesh.render.values import MAX_U32, match_value, protocol
 
 Json = Any
 """What json.loads gives."""
