@@ -28,15 +28,15 @@ from routemesh.decide import admit
 from routemesh.errors import Conflict, Unavailable, UserError
 from routemesh.gateway.loop import GatewayLoop
 from routemesh.gateway.loop import check as check_gateway
-from routemesh.kernel.checkup import check_up
 from routemesh.kernel.linux import LinuxKernel
-from routemesh.kernel.observe import observe_node
 from routemesh.manager import Manager
 from routemesh.model import INGRESS_VNI, VXLAN_OVERHEAD_BYTES, VXLAN_PORT, Node, NodeId, Protocol, ServiceSpec
 from routemesh.nodeplan import HOST, Capabilities, Link, NodePlan, Vxlan, namespace
 from routemesh.options import NodeOptions
 from routemesh.plan import check_engine
 from routemesh.runtime.process import ProcessRuntime
+from routemesh.sight.checkup import check_up
+from routemesh.sight.observe import observe_node
 from routemesh.sightings import Echoes, Offload
 from routemesh.snapshot import NodeSnapshot
 from routemesh.store.sqlite import SqliteStore

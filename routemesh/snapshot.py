@@ -4,7 +4,7 @@ A NodeSnapshot is for reading what a NodePlan is for wanting, in the same nouns 
 about a packet: foreign tables, dynamic neighbours, routes that came with addresses, connections. What could not be read is
 named in `unread`, with what can't be told without it; nobody may take it for absent.
 
-Made by kernel.observe on a node, and from the engine's API or a recording for a Docker Swarm. Read by walk, explain, doctor.
+Made by sight.observe on a node, and from the engine's API or a recording for a Docker Swarm. Read by walk, explain, doctor.
 """
 
 from collections.abc import Iterator, Mapping

@@ -16,9 +16,9 @@ from routemesh.api import peer, wire
 from routemesh.api.context import CONTEXT, Context
 from routemesh.decide import admit
 from routemesh.errors import NotFound, RoutemeshError, Unavailable
-from routemesh.kernel.sender import send
-from routemesh.kernel.watch import Watch, paths_of
 from routemesh.model import Node
+from routemesh.sight.sender import send
+from routemesh.sight.watch import Watch, paths_of
 from routemesh.sightings import Observation, Opening, Probe, SeenPacket, Sent
 from routemesh.trace.talk import Order, Told, Watched
 

@@ -85,7 +85,7 @@ def _meant(host: Host) -> "Client | None":
 
 def _of_this_machine(needed: "Engine") -> "Findings":
     from routemesh.doctor.machine import findings
-    from routemesh.kernel.probe import machine
+    from routemesh.sight.machine import machine
 
     return findings(machine(), needed)
 

@@ -80,7 +80,7 @@ def _by_daemons(talk: "Conversation", lab: "Lab | None", ready: "Ready") -> "Tra
 
     sent = None
     if ready.probe is not None and not ready.probe.node and lab is not None:
-        from routemesh.kernel.sender import send
+        from routemesh.sight.sender import send
 
         sent = send(ready.probe, lab.netns(topology.CLIENT))
     talk.say(Go(sent=sent))

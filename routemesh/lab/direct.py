@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Literal
 
-from routemesh.kernel.observe import observe_node
 from routemesh.lab.find import Lab
 from routemesh.nodeplan import HOST, Capabilities
+from routemesh.sight.observe import observe_node
 from routemesh.snapshot import ClusterSnapshot, NodeSnapshot
 
 

@@ -11,10 +11,10 @@ from routemesh.errors import Unavailable
 from routemesh.explain.answer import explain
 from routemesh.explain.ask import ask
 from routemesh.kernel.netns import identities
-from routemesh.kernel.sender import send
-from routemesh.kernel.watch import Watch, paths_of
 from routemesh.lab import topology
 from routemesh.lab.find import Lab
+from routemesh.sight.sender import send
+from routemesh.sight.watch import Watch, paths_of
 from routemesh.sightings import Opening, Probe, SeenPacket, Sent, Wanted
 from routemesh.snapshot import ClusterSnapshot
 from routemesh.trace.nouns import Traced

@@ -17,13 +17,13 @@ from typing import Any
 from urllib.parse import quote
 
 from routemesh.errors import Unavailable, UserError
-from routemesh.kernel.observe import observe
 from routemesh.names import GWBRIDGE
 from routemesh.nodeplan import HOST
 from routemesh.recording.engine import read_engine
 from routemesh.recording.naming import names
 from routemesh.recording.node import DOCKER_NETNS, About, underlay
 from routemesh.recording.write import Target
+from routemesh.sight.observe import observe
 from routemesh.snapshot import ClusterSnapshot, NodeSnapshot, Unread
 
 SOCKET = Path("/var/run/docker.sock")

@@ -18,10 +18,10 @@ from routemesh.errors import UserError
 from routemesh.kernel import netns, sysctl
 from routemesh.kernel.capabilities import has_nf_tables
 from routemesh.kernel.netlink import ipvs
-from routemesh.kernel.observe import numbers
 from routemesh.nodeplan import HOST
 from routemesh.recording.namespace import HOST_DIRECTORY, LEGACY, NUMBERS, XTABLES
 from routemesh.recording.node import ABOUT, NETNS_DIRECTORY, VERSION, About
+from routemesh.sight.observe import numbers
 from routemesh.snapshot import LINK_SYSCTLS, SYSCTLS
 
 _TIMEOUT_S = 30.0

@@ -11,7 +11,6 @@ import pytest
 from routemesh import names
 from routemesh.decide.balance import MAX_AFFINITY_S
 from routemesh.errors import KernelError
-from routemesh.kernel import rulesets
 from routemesh.kernel.tables.nft import Nft
 from routemesh.language.nft import NFT_ITEMS
 from routemesh.model import Balancing, Scheduler, Weights
@@ -34,6 +33,7 @@ from routemesh.nodeplan import (
 )
 from routemesh.plan import nftbalance, plan
 from routemesh.plan.view import view
+from routemesh.sight import rulesets
 from routemesh.walk import jhash
 from tests.kernel.private import Private, private_netns
 from tests.property.clusters import CAPABILITIES

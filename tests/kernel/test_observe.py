@@ -11,8 +11,6 @@ from typing import Literal
 
 import pytest
 
-from routemesh.kernel import observe as observe_module
-from routemesh.kernel.observe import observe
 from routemesh.model import Protocol
 from routemesh.nodeplan import (
     HOST,
@@ -33,6 +31,8 @@ from routemesh.nodeplan import (
     Vxlan,
     XtChain,
 )
+from routemesh.sight import observe as observe_module
+from routemesh.sight.observe import observe
 from routemesh.snapshot import NamespaceSnapshot
 from tests.kernel.private import Private, private_netns
 from tests.support import require, wait_until

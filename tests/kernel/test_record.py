@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from routemesh.errors import Unavailable, UserError
-from routemesh.kernel.observe import observe
 from routemesh.nodeplan import HOST, Link, Neighbour, Peer
 from routemesh.recording import swarm
 from routemesh.recording.node import DOCKER_NETNS, About
 from routemesh.recording.read import read
 from routemesh.recording.write import Target, record
+from routemesh.sight.observe import observe
 from routemesh.snapshot import NamespaceSnapshot
 from tests.kernel.private import Private, private_netns
 

@@ -25,13 +25,13 @@ from routemesh.explain.answer import explain
 from routemesh.explain.ask import ask, target
 from routemesh.explain.mend import Repair
 from routemesh.explain.nouns import Explanation
-from routemesh.kernel.checkup import check_up
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.lab import direct, topology
 from routemesh.lab.find import load
 from routemesh.language import command
 from routemesh.model import Protocol
 from routemesh.nodeplan import Item, NodePlan, Op, namespace
+from routemesh.sight.checkup import check_up
 from routemesh.snapshot import ClusterSnapshot
 from tests.lab.cluster import Cluster
 from tests.support import wait_until

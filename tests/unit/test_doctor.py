@@ -11,7 +11,7 @@ from routemesh.cli.main import cli, main
 from routemesh.doctor import Finding, State, report
 from routemesh.doctor.machine import FEATURES, PROGRAMS, SCHEDULERS, Machine, Presence, findings
 from routemesh.errors import Unavailable
-from routemesh.kernel import probe
+from routemesh.sight import machine as probe
 
 NAMES = [feature.name for feature in (*FEATURES, *SCHEDULERS)]
 WHOLE = Machine(

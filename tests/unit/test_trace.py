@@ -8,7 +8,7 @@ import pytest
 
 from routemesh.explain.nouns import VERSION, Explanation, Kind, Outcome, Question, Step, Way
 from routemesh.explain.text import Screen
-from routemesh.kernel.packets import parse
+from routemesh.sight.packets import parse
 from routemesh.sightings import Headers, How, Observation, Opening, SeenPacket, Sent, Wanted
 from routemesh.trace.compare import compare
 from routemesh.trace.nouns import Trace, Traced

@@ -12,11 +12,11 @@ import pytest
 
 from routemesh.diff import diff
 from routemesh.doctor.machine import findings
-from routemesh.kernel import probe
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.kernel.netlink import ipvs
 from routemesh.names import SANDBOX
 from routemesh.nodeplan import HOST, Create, Delete, Netns, NodePlan
+from routemesh.sight import machine
 from tests.kernel.private import private_netns
 from tests.kernel.test_ipvs import MADE, PLAN
 from tests.uml import modules
@@ -90,7 +90,7 @@ def test_who_does_not_want_it_does_not_get_it(kernel: LinuxKernel, asked_for: Pa
     kernel.apply([Create(HOST, Netns(SANDBOX))])
     assert kernel.read(MADE) == MADE
     kernel.capabilities()
-    findings(probe.machine())
+    findings(machine.machine())
     kernel.apply([Delete(HOST, Netns(SANDBOX))])
     assert not ipvs.is_loaded()
     assert of_ipvs(asked_for) == []

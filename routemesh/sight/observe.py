@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from routemesh.errors import RoutemeshError
-from routemesh.kernel import netns, rulesets, sysctl
+from routemesh.kernel import netns, sysctl
 from routemesh.kernel.listeners import Processes, Waiting, sockets
 from routemesh.kernel.netlink import Message, Requests, as_u32, attribute, conntrack, entries, entryreader, links, parse, u32
 from routemesh.kernel.netlink.links import Row
 from routemesh.model import Protocol
 from routemesh.nodeplan import HOST, Address, Capabilities, Item, Link, LinkKind, Peer, Sysctl
+from routemesh.sight import rulesets
 from routemesh.snapshot import LINK_SYSCTLS, SYSCTLS, ConntrackEntry, NamespaceSnapshot, NodeSnapshot, Part, Socket, Unread
 
 _GET_NSID = 90

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from routemesh import names
 from routemesh.kernel import netns
-from routemesh.kernel.ethtool import offload
 from routemesh.kernel.netlink import Requests, entries, entryreader
-from routemesh.kernel.overlayprobe import WITHIN_S, probe
 from routemesh.nodeplan import Address
+from routemesh.sight.echo import WITHIN_S, probe
+from routemesh.sight.ethtool import offload
 from routemesh.sightings import Echoes, Offload
 
 

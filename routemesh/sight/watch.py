@@ -16,10 +16,10 @@ from pathlib import Path
 from routemesh.errors import RoutemeshError
 from routemesh.kernel import netns
 from routemesh.kernel.netlink import conntrack
-from routemesh.kernel.nftrace import NfTrace
-from routemesh.kernel.packets import PacketSocket
 from routemesh.model import Protocol
 from routemesh.nodeplan import HOST
+from routemesh.sight.nftrace import NfTrace
+from routemesh.sight.packets import PacketSocket
 from routemesh.sightings import Connection, Observation, SeenPacket, Wanted
 from routemesh.snapshot import ConntrackEntry
 

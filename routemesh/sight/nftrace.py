@@ -21,10 +21,10 @@ from routemesh import names
 from routemesh.errors import KernelError
 from routemesh.kernel.netlink import BUFFER_BYTES, SOL_NETLINK, Attributes, as_text, parse, replies
 from routemesh.kernel.netlink.netfilter import FAMILIES, NETFILTER
-from routemesh.kernel.packets import Parsed
-from routemesh.kernel.packets import parse as parse_packet
 from routemesh.kernel.tables.nft import ONE_AT_A_TIME
 from routemesh.model import VXLAN_PORT
+from routemesh.sight.packets import Parsed
+from routemesh.sight.packets import parse as parse_packet
 from routemesh.sightings import How, SeenPacket, Wanted
 
 _ADD_MEMBERSHIP, _TRACE_GROUP = 1, 9
