@@ -56,8 +56,8 @@ async def _copy(context: Context, state: State, task: Task, write: Write, *, fol
     node = state.nodes.get(task.node_id)
     prefix = f"{name}.{task.id[:_SHORT_ID]}@{node.name if node else task.node_id}    | ".encode()
     try:
-        async for line in _lines(context, state, task, follow=follow, tail=tail):
-            await write(prefix + line + b"\n")
+        async for block in _lines(context, state, task, follow=follow, tail=tail):
+            await write(prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n")
     except ConnectionError:
         return  # whoever reads has gone, and the request is about to be cancelled
     except RoutemeshError as exc:
@@ -65,10 +65,10 @@ async def _copy(context: Context, state: State, task: Task, write: Write, *, fol
 
 
 async def own_lines(context: Context, task_id: TaskId, *, follow: bool, tail: int | None) -> AsyncIterator[bytes]:
-    """The bare lines of a task of this node; none if the runtime does not know it, as when it was rejected."""
+    """The bare lines of a task of this node, in blocks of whole ones; none if the runtime does not know it (it was rejected)."""
     try:
-        async for line in context.logs(task_id, follow=follow, tail=tail):
-            yield line.rstrip(b"\n")
+        async for block in context.logs(task_id, follow=follow, tail=tail):
+            yield block if block.endswith(b"\n") else block + b"\n"
     except NotFound:
         return
 

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from routemesh.api import wire
 from routemesh.api.context import Context
+from routemesh.api.lines import Lines, whole_lines
 from routemesh.errors import Unavailable
 from routemesh.model import Node
 
@@ -46,18 +47,10 @@ async def post(node: Node, path: str, kind: type[T]) -> T:
 
 
 async def lines(node: Node, path: str) -> AsyncIterator[bytes]:
-    """The lines that another node's daemon sends, until it ends them; one that is too long comes in pieces."""
+    """The lines that another node's daemon sends, in blocks of whole ones, until it ends them; one that is too long is cut."""
     async with _answer(node, path, None) as answer:
-        rest = b""
-        async for chunk in answer.content.iter_any():
-            *whole, rest = (rest + chunk).split(b"\n")
-            for line in whole:
-                yield line
-            if len(rest) > MAX_LINE_BYTES:
-                yield rest
-                rest = b""
-        if rest:
-            yield rest
+        async for block in whole_lines(answer.content.iter_any(), MAX_LINE_BYTES):
+            yield block
 
 
 class Conversation:
@@ -65,7 +58,7 @@ class Conversation:
 
     def __init__(self) -> None:
         self._said: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._answer: asyncio.Future[aiohttp.ClientResponse] = asyncio.get_running_loop().create_future()
+        self._answer: asyncio.Future[Lines] = asyncio.get_running_loop().create_future()
 
     async def say(self, line: bytes) -> None:
         """Send a line."""
@@ -73,7 +66,7 @@ class Conversation:
 
     async def hear(self) -> bytes:
         """The next line; b"" when the other side has ended."""
-        return await (await self._answer).content.readline()
+        return await (await self._answer).next()
 
     async def _lines(self) -> AsyncIterator[bytes]:
         while (line := await self._said.get()) is not None:
@@ -87,7 +80,7 @@ async def conversation(node: Node, path: str) -> AsyncIterator[Conversation]:
 
     async def listen() -> None:
         async with _answer(node, path, None, "POST", talk._lines()) as answer:
-            talk._answer.set_result(answer)
+            talk._answer.set_result(Lines(answer.content, MAX_ANSWER_LINE_BYTES))
             await ended.wait()
 
     ended = asyncio.Event()
@@ -101,7 +94,7 @@ async def conversation(node: Node, path: str) -> AsyncIterator[Conversation]:
         await asyncio.gather(listening, return_exceptions=True)
 
 
-def _pass_on(done: "asyncio.Task[None]", answer: "asyncio.Future[aiohttp.ClientResponse]") -> None:
+def _pass_on(done: "asyncio.Task[None]", answer: "asyncio.Future[Lines]") -> None:
     """Who waits for an answer hears why there is none."""
     failure = None if done.cancelled() else done.exception()
     if failure is not None and not answer.done():
@@ -123,7 +116,7 @@ async def _answer(
                 f"http://routemesh{wire.PREFIX}{path}",
                 headers={_MEANT_FOR: node.id},
                 data=body,
-                read_bufsize=MAX_ANSWER_LINE_BYTES,
+                read_bufsize=MAX_LINE_BYTES,
             ) as answer,
         ):
             if answer.status >= web.HTTPBadRequest.status_code:

@@ -115,6 +115,9 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return error_reply(exc.status, str(exc))
     except web.HTTPException as exc:
         return error_reply(exc.status, _explained(request, exc))
+    except web.RequestPayloadError as exc:
+        reason = " ".join(str(exc).removeprefix("400, message:").split())
+        return error_reply(400, f"{request.path}: the request's body can't be read: {reason}")
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
         return error_reply(500, f"{request.method} {request.path} failed: a bug in routemesh; the daemon's log has the details")

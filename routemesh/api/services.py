@@ -114,8 +114,8 @@ async def _task_logs(request: web.Request) -> web.StreamResponse:
         raise NotFound(f"task {task.id} is not on this node but on {state.nodes[task.node_id].name}; ask there")
     follow, tail = bool(number(request, "follow", int, 0)), number(request, "tail", int, None)
     async with stream(request) as reply:
-        async for line in own_lines(context, task.id, follow=follow, tail=tail):
-            await reply.write(line + b"\n")
+        async for block in own_lines(context, task.id, follow=follow, tail=tail):
+            await reply.write(block)
     return reply
 
 

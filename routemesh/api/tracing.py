@@ -14,11 +14,12 @@ from aiohttp import web
 
 from routemesh.api import explaining, wire
 from routemesh.api.context import CONTEXT
+from routemesh.api.lines import Lines
 from routemesh.api.onward import Onward
 from routemesh.api.passages import fitting
 from routemesh.api.reply import number
-from routemesh.api.watching import Watcher, watchers
-from routemesh.errors import Unavailable, UserError
+from routemesh.api.watching import LONGEST_ORDER_BYTES, Watcher, watchers
+from routemesh.errors import RoutemeshError, Unavailable, UserError
 from routemesh.explain.answer import explain
 from routemesh.explain.ask import Asked, ask, target
 from routemesh.explain.nouns import Explanation
@@ -79,15 +80,20 @@ async def trace(request: web.Request) -> web.StreamResponse:
             await reply.prepare(request)
             ready = Ready(probe=probe, unwatched=absent)
             await reply.write(wire.encode(ready) + b"\n")
-            line = await request.content.readline()
+            result: Result | None = None
+            line = await Lines(request.content, LONGEST_ORDER_BYTES).next()
             if line:
                 run = _Run(cluster, prediction, asking, asked, nodes)
                 result = await (run.of_live() if probe is None else run.of_probe(probe, wire.parse(Go, line)))
                 if onward is not None and result.traced is not None:
                     result = Result(traced=await onward.followed(result.traced, others))
+        except RoutemeshError as error:
+            if not reply.prepared:
+                raise
+            result = Result(error=str(error))
         finally:
             done.set()
-    if line:
+    if result is not None:
         await reply.write(wire.encode(result) + b"\n")
     await reply.write_eof()
     return reply

@@ -14,8 +14,9 @@ from aiohttp import web
 
 from routemesh.api import peer, wire
 from routemesh.api.context import CONTEXT, Context
+from routemesh.api.lines import Lines
 from routemesh.decide import admit
-from routemesh.errors import NotFound, RoutemeshError, Unavailable
+from routemesh.errors import NotFound, RoutemeshError, Unavailable, UserError
 from routemesh.model import Node
 from routemesh.sight.sender import send
 from routemesh.sight.watch import Watch, paths_of
@@ -24,6 +25,7 @@ from routemesh.trace.talk import Order, Told, Watched
 
 SILENCE_S = 30.0
 """A node that is asked to arm, send or collect and says nothing for so long has failed."""
+LONGEST_ORDER_BYTES = 1 << 20
 _MOST_S = 3600.0
 
 
@@ -197,25 +199,33 @@ async def _watch(request: web.Request) -> web.StreamResponse:
     node = admit.find_node(await context.store.snapshot(), request.match_info["ref"])
     if not peer.is_here(request, context, node):
         raise Unavailable(f"{node.name} is another node; its own daemon watches there")
-    watched = wire.parse(Watched, await request.content.readline())
+    lines = Lines(request.content, LONGEST_ORDER_BYTES)
+    watched = wire.parse(Watched, await lines.next())
     async with here(context, node, watched) as watcher:
         reply = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
         await reply.prepare(request)
         await reply.write(wire.encode(Told()) + b"\n")
-        while line := await request.content.readline():
-            await reply.write(wire.encode(await _carried_out(watcher, wire.parse(Order, line))) + b"\n")
+        while (told := await _carried_out(watcher, lines)) is not None:
+            await reply.write(wire.encode(told) + b"\n")
     await reply.write_eof()
     return reply
 
 
-async def _carried_out(watcher: Watcher, order: Order) -> Told:
+async def _carried_out(watcher: Watcher, lines: Lines) -> Told | None:
+    """What came of the next order; None where there is none any more."""
     try:
+        line = await lines.next()
+        if not line:
+            return None
+        order = wire.parse(Order, line)
         match order.kind:
             case "send":
-                assert order.probe is not None
+                if order.probe is None:
+                    raise UserError("an order to send has no probe")
                 return Told(sent=await watcher.send(order.probe))
             case "first":
-                assert order.opening is not None
+                if order.opening is None:
+                    raise UserError("an order to wait for a packet does not say for which one (opening)")
                 return Told(seen=await watcher.first(order.opening, min(order.within_s, _MOST_S)))
             case "collect":
                 return Told(observation=await watcher.collect(order.port))

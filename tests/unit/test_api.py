@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -24,9 +25,11 @@ from routemesh import names
 from routemesh.api import wire
 from routemesh.api.client import Client
 from routemesh.api.server import serving
+from routemesh.api.watching import LONGEST_ORDER_BYTES
 from routemesh.errors import Conflict, NotFound, RoutemeshError, Unavailable, UserError
 from routemesh.model import Availability, HealthKind, Mode, Publish, Role, ServiceSpec, TaskId, Weights
 from routemesh.nodeplan import HOST, Address, Change, Create, Delete, FdbEntry
+from tests.support import wait_until
 from tests.unit.daemon import Daemon, cluster
 
 WEB = ServiceSpec(name="web", command=("serve",), replicas=2, publish=(Publish(published=8080, target=80),))
@@ -246,6 +249,39 @@ def test_followed_logs_go_on_with_new_tasks_until_the_service_is_gone(nodes: lis
     assert list(lines) == []
 
 
+def test_a_stalled_reader_of_a_flood_elsewhere_holds_little(nodes: list[Daemon], talking: list[TaskId]) -> None:
+    flood = Flood()
+    nodes[1].lines[talking[1]] = flood  # type: ignore[assignment]
+    with ExitStack() as readers:
+        for _ in range(STALLED):
+            reader = readers.enter_context(socket.socket(socket.AF_UNIX))
+            reader.connect(str(nodes[0].socket))
+            reader.sendall(f"GET {wire.PREFIX}/services/web/logs HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        wait_until(lambda: flood.rests_for(1.5), what="all buffers to be full")
+        assert 0 < flood.told_bytes < STALLED * 2 << 20
+
+
+STALLED = 20
+
+
+class Flood:
+    """A log without end, that knows how much of it was read, and when last."""
+
+    def __init__(self) -> None:
+        self.told_bytes, self._last = 0, 0.0
+
+    def __iter__(self) -> Iterator[bytes]:
+        line = b"y\n" * 8192
+        while True:
+            self.told_bytes += len(line)
+            self._last = time.monotonic()
+            yield line
+
+    def rests_for(self, seconds: float) -> bool:
+        """Whether something was read, and nothing for so long."""
+        return self.told_bytes > 0 and time.monotonic() - self._last > seconds
+
+
 def test_logs_of_a_task_that_is_elsewhere_are_not_passed_on_twice(nodes: list[Daemon], talking: list[TaskId]) -> None:
     status, _, answer = raw(nodes[2], "GET", f"{wire.PREFIX}/tasks/{talking[0]}/logs")
     assert (status, answer["message"]) == (404, f"task {talking[0]} is not on this node but on node1; ask there")
@@ -416,6 +452,34 @@ def test_a_wrong_request_gets_one_line(daemon: Daemon, method: str, path: str, b
     assert any(part in answer["message"] for part in message.split("|"))
     assert "\n" not in answer["message"]
     assert daemon.state == before
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body", "message"),
+    [
+        ("/services", {"Content-Encoding": "gzip"}, b"no gzip at all", "the request's body can't be read: Can not decode"),
+        ("/nodes/node1/watch", {"Content-Encoding": "deflate"}, b"\xff\xff", "the request's body can't be read: Can not decode"),
+        ("/nodes/node1/watch", {}, b"x" * (LONGEST_ORDER_BYTES + 500_000), f"a line is longer than {LONGEST_ORDER_BYTES} bytes"),
+        ("/nodes/node1/watch", {}, b"[" * 100_000, "the request's body is not what this path takes"),
+        ("/services", {}, b'{"name": "a", "balancing": {"scheduler": "sh"}}', "field balancing can't be set: labels say it"),
+        ("/services", {}, b'{"name": "a", "http": {"hosts": ["a.b"], "port": 80}}', "field http can't be set: labels say it"),
+    ],
+)
+def test_what_can_not_be_read_or_set_is_named(
+    daemon: Daemon, path: str, headers: dict[str, str], body: bytes, message: str
+) -> None:
+    status, _, answer = raw(daemon, "POST", wire.PREFIX + path, body, **headers)
+    assert (status, daemon.state.services) == (400, {})
+    assert message in answer["message"]
+
+
+def test_a_spec_may_be_sent_back_with_other_labels_but_not_with_other_balancing(daemon: Daemon) -> None:
+    made = daemon.client.create_service(replace(WEB, labels={"routemesh.lb": "sh"}))
+    other = replace(made.spec, labels={"routemesh.lb": "rr"})
+    assert daemon.client.update_service("web", wire.ServiceUpdate(version=1, spec=other)).spec.balancing.scheduler == "rr"
+    wrong = replace(other, balancing=replace(made.spec.balancing, affinity_s=7))
+    with pytest.raises(UserError, match="field balancing can't be set"):
+        daemon.client.update_service("web", wire.ServiceUpdate(version=2, spec=wrong))
 
 
 def test_a_bug_is_one_line_and_its_traceback_is_in_the_log(daemon: Daemon, caplog: pytest.LogCaptureFixture) -> None:

@@ -30,7 +30,7 @@ def create_service(state: State, spec: ServiceSpec, now: float) -> State:
 def update_service(state: State, service: str, change: Callable[[ServiceSpec], ServiceSpec], now: float) -> State:
     """Give a service the spec that `change` makes of its present one; an equal spec changes nothing."""
     old = find_service(state, service)
-    spec = checked(change(old.spec))
+    spec = checked(change(old.spec), old.spec)
     if spec == old.spec:
         return state
     instead = "create a new service and remove this one"

@@ -27,8 +27,12 @@ _LAST_PORT = 65535
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 
 
-def checked(spec: ServiceSpec) -> ServiceSpec:
-    """The spec in its normal form (the signal's full name, what its labels say). Raises UserError."""
+def checked(spec: ServiceSpec, present: ServiceSpec | None = None) -> ServiceSpec:
+    """The spec in its normal form (the signal's full name, what its labels say). Raises UserError.
+
+    What labels say can't be set beside them: `balancing` and `http` are as labels have them, as the `present` spec has them
+    (which a client changes and sends back), or as in a spec that says nothing of them.
+    """
     if not _NAME.fullmatch(spec.name):
         raise UserError(
             f"service name {spec.name!r} is not a DNS label; use at most 63 letters, digits, - and _, "
@@ -41,16 +45,25 @@ def checked(spec: ServiceSpec) -> ServiceSpec:
         _check_health(spec.health)
         for constraint in spec.constraints:
             parse(constraint)
-        client_ip = _client_ip(spec)  # first: it refuses labels that nobody knows
-        return replace(
+        normal = replace(
             spec,
             stop_signal=_signal(spec.stop_signal),
-            client_ip=client_ip,
+            client_ip=_client_ip(spec),  # before what else labels say: it refuses labels that nobody knows
             balancing=balance.balancing(spec.labels),
             http=http.http(spec.labels, spec.publish),
         )
+        _check_said_by_labels(spec, normal, present)
     except UserError as exc:
         raise UserError(f"service {spec.name}: {exc}") from None
+    return normal
+
+
+def _check_said_by_labels(spec: ServiceSpec, normal: ServiceSpec, present: ServiceSpec | None) -> None:
+    unsaid = ServiceSpec(name=spec.name)
+    for field, labels in (("balancing", balance.LABELS), ("http", http.LABELS)):
+        known = (getattr(each, field) for each in (unsaid, normal, present) if each is not None)
+        if getattr(spec, field) not in known:
+            raise UserError(f"field {field} can't be set: labels say it ({', '.join(labels)}); leave it out")
 
 
 def _check_task(spec: ServiceSpec) -> None:
