@@ -34,7 +34,7 @@ from routemesh.model import INGRESS_VNI, VXLAN_OVERHEAD_BYTES, VXLAN_PORT, Node,
 from routemesh.nodeplan import HOST, Capabilities, Link, NodePlan, Vxlan, namespace
 from routemesh.options import NodeOptions
 from routemesh.plan import check_engine
-from routemesh.runtime.process import ProcessRuntime
+from routemesh.runtime.process.driver import ProcessRuntime
 from routemesh.sight.checkup import check_up
 from routemesh.sight.observe import observe_node
 from routemesh.sightings import Echoes, Offload

@@ -28,7 +28,7 @@ from routemesh.proxy.observed import Seen
 from routemesh.proxy.rendered import Rendered
 from routemesh.proxy.routes import Table, table
 from routemesh.runtime import Runtime
-from routemesh.runtime.hostcommand import DEFAULT_PATH
+from routemesh.runtime.process.hostcommand import DEFAULT_PATH
 from routemesh.store import Store
 
 log = logging.getLogger(__name__)

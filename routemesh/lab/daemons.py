@@ -1,6 +1,6 @@
 """The daemons of a lab's nodes: starting them, each in its namespace, and watching them get ready.
 
-The file `daemon` in a node's run directory says which process is its daemon, for good: see runtime.supervision.Init.
+The file `daemon` in a node's run directory says which process is its daemon, for good: see runtime.process.supervision.Init.
 """
 
 import os
@@ -15,7 +15,7 @@ import routemesh
 from routemesh.errors import Unavailable
 from routemesh.lab.find import Lab
 from routemesh.options import NodeOptions
-from routemesh.runtime.supervision import Init, living
+from routemesh.runtime.process.supervision import Init, living
 
 _READY_DEADLINE_S = 60.0
 _READY_DEADLINE_PER_NODE_S = 1.0

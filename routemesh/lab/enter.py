@@ -79,7 +79,7 @@ def _find_task(lab: Lab, node: NodeOptions, ref: str) -> tuple[str, int | None]:
     import asyncio
 
     from routemesh.runtime import Running
-    from routemesh.runtime.process import ProcessRuntime
+    from routemesh.runtime.process.driver import ProcessRuntime
     from routemesh.store.sqlite import SqliteStore
 
     async def find() -> tuple[Task, object]:

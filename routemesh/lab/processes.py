@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Set
 from contextlib import suppress
 
-from routemesh.runtime.supervision import send
+from routemesh.runtime.process.supervision import send
 
 Namespaces = Set[int]
 """Network namespaces by the numbers that the kernel gave them."""

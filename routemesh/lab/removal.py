@@ -9,7 +9,7 @@ from pathlib import Path
 from routemesh.kernel import netns
 from routemesh.lab import enter, find, processes
 from routemesh.lab.processes import Namespaces
-from routemesh.runtime.supervision import Init, living, send
+from routemesh.runtime.process.supervision import Init, living, send
 
 
 def namespaces_of_lab(place: Path) -> Namespaces:

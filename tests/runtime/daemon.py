@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from routemesh.model import ServiceSpec, TaskId
-from routemesh.runtime.process import ProcessRuntime
+from routemesh.runtime.process.driver import ProcessRuntime
 
 TASK = TaskId("t1")
 SCRIPT = "trap 'exit 5' USR1; echo ready; while :; do sleep 0.01; done"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from routemesh.runtime.process import ProcessRuntime
+from routemesh.runtime.process.driver import ProcessRuntime
 
 
 @dataclass(frozen=True)

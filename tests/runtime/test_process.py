@@ -14,8 +14,9 @@ import pytest
 
 from routemesh.errors import Unavailable, UserError
 from routemesh.model import ServiceSpec, TaskId
-from routemesh.runtime import Exit, Running, logfile, process
-from routemesh.runtime.supervision import is_readable, send
+from routemesh.runtime import Exit, Running
+from routemesh.runtime.process import driver, logfile
+from routemesh.runtime.process.supervision import is_readable, send
 from tests.runtime.node import ProcessNode, children, process_node
 from tests.runtime.test_contract import FOREVER, LONG_S, TASK, in_loop, output, said, start, start_script
 from tests.support import require, wait_until
@@ -223,7 +224,7 @@ async def test_a_machine_that_can_not_says_why(node: ProcessNode, monkeypatch: p
         await node.daemon().start(TASK, "web.1", spec, "c0ffee", node.directory / "gone")
     with pytest.raises(Unavailable, match=r"^can't be started: nsenter: Argument list too long"):
         await start(node, "echo", "x" * (1 << 18))
-    monkeypatch.setattr(process, "_SYSTEM_ENVIRONMENT", {"PATH": "/nowhere"})
+    monkeypatch.setattr(driver, "_SYSTEM_ENVIRONMENT", {"PATH": "/nowhere"})
     with pytest.raises(Unavailable, match=r"^can't be started: nsenter: No such file"):
         await start(node, *FOREVER)
     _nothing_is_left(node)
@@ -290,7 +291,7 @@ async def test_the_node_keeps_its_proc_and_its_hostname(node: ProcessNode) -> No
 
 @in_loop
 async def test_a_log_is_kept_small_while_it_is_waited_for(node: ProcessNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "TRIM_EVERY_S", 0.01)
+    monkeypatch.setattr(driver, "TRIM_EVERY_S", 0.01)
     monkeypatch.setattr(logfile.trim, "__defaults__", (1 << 20,))
     await start_script(node, "seq 1000000; echo ready; exec sleep 1000")
     waiting = asyncio.create_task(node.daemon().wait(TASK))

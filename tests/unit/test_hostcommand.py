@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from routemesh.errors import UserError
 from routemesh.model import ServiceSpec
-from routemesh.runtime import hostcommand
+from routemesh.runtime.process import hostcommand
 
 SPEC = ServiceSpec(name="web", command=("sleep", "1"))
 

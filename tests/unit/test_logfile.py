@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routemesh.runtime import logfile
-from routemesh.runtime.logfile import LineReader, seek_tail, trim
+from routemesh.runtime.process import logfile
+from routemesh.runtime.process.logfile import LineReader, seek_tail, trim
 
 LINES = st.lists(st.binary(max_size=8).map(lambda line: line.replace(b"\n", b" ") + b"\n"), max_size=12)
 

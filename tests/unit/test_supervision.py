@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routemesh.runtime.supervision import Init, is_readable, living
+from routemesh.runtime.process.supervision import Init, is_readable, living
 
 BOOT_FILE = Path("/proc/sys/kernel/random/boot_id")
 STAT = "17 (a) (b) ) S " + " ".join(str(number) for number in range(4, 53))

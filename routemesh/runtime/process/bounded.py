@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from routemesh.runtime.supervision import ends_within, is_readable, until_readable
+from routemesh.runtime.process.supervision import ends_within, is_readable, until_readable
 
 TIMED_OUT = 124
 """The exit code of timeout(1)."""

@@ -27,8 +27,9 @@ from asyncinotify import Inotify, Mask
 
 from routemesh.errors import Conflict, NotFound, RoutemeshError, Unavailable, UserError
 from routemesh.model import ServiceSpec, TaskId
-from routemesh.runtime import Exit, Running, bounded, hostcommand, logfile
-from routemesh.runtime.supervision import Init, ends_within, is_readable, living, read_to_end, send, until_readable
+from routemesh.runtime import Exit, Running
+from routemesh.runtime.process import bounded, hostcommand, logfile
+from routemesh.runtime.process.supervision import Init, ends_within, is_readable, living, read_to_end, send, until_readable
 
 START_TIMEOUT_S = 10.0
 KILL_TIMEOUT_S = 10.0

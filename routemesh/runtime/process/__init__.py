@@ -1,0 +1,1 @@
+"""Tasks as plain processes of the host, each in namespaces of its own."""
