@@ -33,7 +33,7 @@ from routemesh.manager import Manager
 from routemesh.model import INGRESS_VNI, VXLAN_OVERHEAD_BYTES, VXLAN_PORT, Node, NodeId, Protocol, ServiceSpec
 from routemesh.nodeplan import HOST, Capabilities, Link, NodePlan, Vxlan, namespace
 from routemesh.options import NodeOptions
-from routemesh.plan import check_engine
+from routemesh.plan.engines import check_engine
 from routemesh.runtime.process.driver import ProcessRuntime
 from routemesh.sight.checkup import check_up
 from routemesh.sight.observe import observe_node

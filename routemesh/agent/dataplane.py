@@ -14,7 +14,8 @@ from routemesh.diff import diff
 from routemesh.kernel import Kernel
 from routemesh.model import Listener, Protocol
 from routemesh.nodeplan import HOST, Capabilities, Failure, Item, ItemKey, NodePlan, Op
-from routemesh.plan import nftbalance, plan
+from routemesh.plan import plan
+from routemesh.plan.engines import nftbalance
 from routemesh.plan.pools import pools
 from routemesh.plan.view import NodeView
 

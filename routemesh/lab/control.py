@@ -14,7 +14,7 @@ from routemesh.lab import daemons, find, processes, removal, topology, wires
 from routemesh.lab.find import Lab
 from routemesh.lab.processes import Namespaces
 from routemesh.nodeplan import HOST, Capabilities, Change, Delete, Link, Netns, NodePlan, Op
-from routemesh.plan import check_engine
+from routemesh.plan.engines import check_engine
 
 _GOODBYE_S = 2.0
 """How long daemons may take to end by SIGTERM when a lab is taken down."""

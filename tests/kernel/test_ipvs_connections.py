@@ -53,7 +53,7 @@ IPTABLES = (
     f"-t mangle -A PREROUTING -p udp --dport {PORT} -j MARK --set-mark {MARK}",
     f"-t nat -A POSTROUTING -s 172.18.0.0/16 -d {POOL} -m ipvs --ipvs -j SNAT --to-source {SANDBOX_ADDRESS}",
 )
-"""As plan.ipvs has them."""
+"""As plan.engines.ipvs has them."""
 MAY_BE_LOST = 2
 """Datagrams of a client whose task is gone."""
 

@@ -31,7 +31,8 @@ from routemesh.nodeplan import (
     Rule,
     Table,
 )
-from routemesh.plan import nftbalance, plan
+from routemesh.plan import plan
+from routemesh.plan.engines import nftbalance
 from routemesh.plan.view import view
 from routemesh.sight import rulesets
 from routemesh.walk import jhash

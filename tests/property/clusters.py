@@ -30,7 +30,8 @@ from routemesh.model import (
     Weights,
 )
 from routemesh.nodeplan import HOST, Capabilities, Item, NodePlan, namespace
-from routemesh.plan import ipvs, plan
+from routemesh.plan import plan
+from routemesh.plan.engines import ipvs
 from routemesh.plan.view import view
 from routemesh.walk import OUTSIDE, Endpoint, Host, Network, Packet, Place, Walk, walk
 

@@ -24,7 +24,7 @@ from routemesh.model import (
     Weights,
 )
 from routemesh.nodeplan import HOST
-from routemesh.plan.nftbalance import SCHEDULERS
+from routemesh.plan.engines.nftbalance import SCHEDULERS
 from routemesh.walk import Delivered, Place, Refused, ReplyArrives
 from tests.property.clusters import PORTS, from_outside, network, states, tried
 

@@ -23,7 +23,7 @@ from routemesh.nodeplan import (
     Sysctl,
     Verdict,
 )
-from routemesh.plan.ipvs import RETURN_CHAIN, RETURN_PRIORITY
+from routemesh.plan.engines.ipvs import RETURN_CHAIN, RETURN_PRIORITY
 from tests.swarm.recorded import Difference, Placed, Policy
 
 ENGINE_CHAINS = ("DOCKER", "DOCKER-USER", "DOCKER-ISOLATION-STAGE-1", "DOCKER-ISOLATION-STAGE-2")

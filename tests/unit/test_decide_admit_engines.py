@@ -8,7 +8,7 @@ from routemesh.decide import admit
 from routemesh.decide.admit.engines import check_marks
 from routemesh.errors import Conflict, UserError
 from routemesh.model import FIRST_FWMARK, LAST_FWMARK, Scheduler, ServiceId, ServiceSpec
-from routemesh.plan import schedulers
+from routemesh.plan.engines import schedulers
 from tests.simulation import WEB, Simulation
 
 ENGINES = ("nftables", "ipvs")

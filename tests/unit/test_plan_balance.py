@@ -28,7 +28,8 @@ from routemesh.model import (
     Weights,
 )
 from routemesh.nodeplan import HOST, Chain, Element, Item, Map
-from routemesh.plan import nftbalance, plan
+from routemesh.plan import plan
+from routemesh.plan.engines import nftbalance
 from routemesh.plan.pools import Pool, pools
 from routemesh.plan.view import view
 from tests.property.clusters import CAPABILITIES, CLUSTER, FIRST_NODE

@@ -33,7 +33,8 @@ from routemesh.nodeplan import (
     XtRule,
     key,
 )
-from routemesh.plan import check_engine, plan, schedulers
+from routemesh.plan import plan
+from routemesh.plan.engines import check_engine, schedulers
 from routemesh.plan.view import view
 from tests.simulation import WEB, Simulation
 

@@ -3,7 +3,7 @@
 from routemesh.decide.balance import LB
 from routemesh.errors import Conflict, UserError
 from routemesh.model import FIRST_FWMARK, LAST_FWMARK, Node, Service, State
-from routemesh.plan import schedulers
+from routemesh.plan.engines import schedulers
 
 _MARKS = LAST_FWMARK - FIRST_FWMARK + 1
 

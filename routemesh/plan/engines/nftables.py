@@ -1,7 +1,7 @@
 """The `nftables` engine: what it puts into the node, the sandbox and a task. PURE.
 
 The rules that a packet meets are the same however many services there are; ports, marks and backends are map elements. Only
-how a task is chosen is up to the service: each has a chain, reached through a verdict map (plan.nftbalance, docs/adr/0002).
+how a task is chosen is up to the service: each has a chain, reached by a verdict map (plan.engines.nftbalance, docs/adr/0002).
 
 Source: nft(8); docs/path.md; the kernel's net/netfilter/nft_numgen.c, nft_hash.c, nft_dynset.c.
 """
@@ -38,7 +38,8 @@ from routemesh.nodeplan import (
     Verdict,
     VerdictLookup,
 )
-from routemesh.plan import layout, nftbalance
+from routemesh.plan import layout
+from routemesh.plan.engines import nftbalance
 from routemesh.plan.pools import Pool, pools
 from routemesh.plan.view import NodeView
 
