@@ -24,10 +24,10 @@ from itertools import count
 from bench.cluster import addresses, as_client, client, lab, run_service
 from bench.measurement import Measurement, Rival
 from bench.plan_and_diff import CAPS, large_state
-from routemesh.decide.balance import balancing
 from routemesh.diff import diff
 from routemesh.lab import topology
 from routemesh.lab.find import Lab
+from routemesh.labels.balance import balancing
 from routemesh.model import Protocol, Publish, ServiceSpec, State
 from routemesh.plan import plan
 from routemesh.plan.view import view

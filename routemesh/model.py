@@ -257,7 +257,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Http:
-    """How a service is reached through the gateway: what its labels routemesh.http.* say (decide.http).
+    """How a service is reached through the gateway: what its labels routemesh.http.* say (labels.http).
 
     `hosts` are in lower case; `*.example.com` stands for one label more, `*` for every name. `path` is `/` or has no slash at its
     end; it covers itself and all that is below it. `port` is the task's own. `certificate` names a secret, "" means the gateway's

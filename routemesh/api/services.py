@@ -4,7 +4,7 @@ import asyncio
 
 from aiohttp import web
 
-from routemesh.api import labels, peer, wire
+from routemesh.api import peer, wire
 from routemesh.api.context import CONTEXT, Context
 from routemesh.api.describe import progress_info, service_infos, task_info
 from routemesh.api.logs import own_lines, write_logs
@@ -12,6 +12,7 @@ from routemesh.api.reply import json_reply, number, stream
 from routemesh.decide import admit
 from routemesh.decide.progress import progress
 from routemesh.errors import Conflict, NotFound
+from routemesh.labels import health
 from routemesh.model import Service, ServiceId, ServiceSpec, State, TaskId
 
 MAX_WAIT_S = 10.0
@@ -31,7 +32,7 @@ async def _get(request: web.Request) -> web.Response:
 
 async def _create(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
-    spec = labels.interpret(wire.parse(ServiceSpec, await request.read()))
+    spec = health.interpret(wire.parse(ServiceSpec, await request.read()))
     context.check(spec)
     state = await context.store.update(lambda state: admit.create_service(state, spec, context.now()))
     return _one(state, admit.find_service(state, spec.name), status=201)
@@ -40,7 +41,7 @@ async def _create(request: web.Request) -> web.Response:
 async def _update(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     wanted = wire.parse(wire.ServiceUpdate, await request.read())
-    spec = labels.interpret(wanted.spec)
+    spec = health.interpret(wanted.spec)
     context.check(spec)
 
     def change(state: State) -> State:

@@ -12,8 +12,8 @@ from routemesh.api import wire
 from routemesh.api.client import Client
 from routemesh.cli.output import fail, is_terminal
 from routemesh.cli.values import DURATION
-from routemesh.decide.balance import LOCALITY, WEIGHT
 from routemesh.errors import Unavailable
+from routemesh.labels.balance import LOCALITY, WEIGHT
 
 _LONGEST_WAIT_S = 10.0
 _BAR_WIDTH = 40

@@ -4,8 +4,6 @@
 balancing and translating items for those namespaces.
 """
 
-from collections.abc import Mapping
-
 from routemesh import names
 from routemesh.nodeplan import HOST, Capabilities, Namespace, NodePlan, namespace
 from routemesh.plan import layout

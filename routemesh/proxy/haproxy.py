@@ -1,6 +1,6 @@
 """A table of routes as HAProxy's configuration. PURE.
 
-Written for HAProxy 2.6 (Debian 12) and newer. Whatever comes from labels has passed decide.http, whose grammars have no room for
+Written for HAProxy 2.6 (Debian 12) and newer. Whatever comes from labels has passed labels.http, whose grammars have no room for
 what is more than a word here. Servers are the only part that changes without a reload (proxy.servers): each server line is
 complete by itself, because a server that is added at run time takes nothing from `default-server`.
 

@@ -1,7 +1,7 @@
 """A table of routes as nginx's configuration. PURE.
 
 Written for nginx 1.22 (Debian 12) and newer. A task that comes or goes is a new configuration and a reload: old workers end what
-they have begun. Whatever comes from labels has passed decide.http, whose grammars have no room for what is more than a word here.
+they have begun. Whatever comes from labels has passed labels.http, whose grammars have no room for what is more than a word here.
 
 Source: nginx.org/en/docs: ngx_http_core_module (locations, server names), ngx_http_upstream_module, ngx_stream_ssl_preread.
 """

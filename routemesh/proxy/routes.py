@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from routemesh.decide.http import EVERY_HOST
+from routemesh.labels.http import EVERY_HOST
 from routemesh.model import Http, NodeState, Service, ServiceId, State, Task
 from routemesh.names import task_name
 

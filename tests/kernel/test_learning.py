@@ -9,9 +9,9 @@ from ipaddress import IPv4Address
 import pytest
 
 from routemesh import names
-from routemesh.decide.balance import MAX_AFFINITY_S
 from routemesh.errors import KernelError
 from routemesh.kernel.tables.nft import Nft
+from routemesh.labels.balance import MAX_AFFINITY_S
 from routemesh.language.nft import NFT_ITEMS
 from routemesh.model import Balancing, Scheduler, Weights
 from routemesh.nodeplan import (

@@ -11,16 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from routemesh.decide import admit
-from routemesh.decide.http import LABELS, http
 from routemesh.errors import UserError
 from routemesh.gateway import selfsigned
+from routemesh.labels.http import LABELS, http
 from routemesh.model import Gateway, GatewayDriver, ServiceSpec, State
 from routemesh.proxy import haproxy, nginx
 from routemesh.proxy.rendered import Rendered
 from routemesh.proxy.routes import Table, table
 from tests.simulation import Simulation
 from tests.support import require
-from tests.unit.test_decide_http import GATEWAY
+from tests.unit.test_labels_http import GATEWAY
 
 CERTIFICATE = selfsigned.make(("a.example", "*.a.example"))
 

@@ -8,7 +8,7 @@ from routemesh.doctor.certificates import findings
 from routemesh.gateway import selfsigned
 from routemesh.proxy.certificates import warnings
 from tests.simulation import Simulation
-from tests.unit.test_decide_http import GATEWAY, spec
+from tests.unit.test_labels_http import GATEWAY, spec
 
 
 def test_certificates_that_expire_have_expired_or_are_for_others() -> None:

@@ -19,7 +19,7 @@ from routemesh.proxy.rendered import Rendered
 from routemesh.proxy.routes import Table, table
 from routemesh.store.memory import MemoryStore
 from tests.simulation import Simulation
-from tests.unit.test_decide_http import GATEWAY, spec
+from tests.unit.test_labels_http import GATEWAY, spec
 
 NODE = NodeId("id-node1")
 

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from routemesh import names
-from routemesh.decide.balance import balancing
+from routemesh.labels.balance import balancing
 from routemesh.language.nft import rule_text
 from routemesh.model import (
     Balancing,

@@ -7,7 +7,7 @@ from routemesh.model import Gateway, GatewayDriver
 from routemesh.proxy.explain import explain
 from routemesh.proxy.request import Request
 from tests.simulation import Simulation
-from tests.unit.test_decide_http import GATEWAY, spec
+from tests.unit.test_labels_http import GATEWAY, spec
 
 
 def cluster(driver: GatewayDriver = GatewayDriver.HAPROXY) -> Simulation:

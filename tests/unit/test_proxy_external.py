@@ -8,7 +8,7 @@ from typing import Any
 from routemesh.model import Gateway, NodeState, Protocol, Publish
 from routemesh.proxy import external
 from tests.simulation import WEB, Simulation
-from tests.unit.test_decide_http import GATEWAY
+from tests.unit.test_labels_http import GATEWAY
 
 DNS = replace(WEB, name="dns", replicas=1, publish=(Publish(published=53, target=53, protocol=Protocol.UDP),))
 

@@ -1,7 +1,7 @@
 """Whether the nodes' engines can do what a service asks for. PURE."""
 
-from routemesh.decide.balance import LB
 from routemesh.errors import Conflict, UserError
+from routemesh.labels.balance import LB
 from routemesh.model import FIRST_FWMARK, LAST_FWMARK, Node, Service, State
 from routemesh.plan.engines import schedulers
 

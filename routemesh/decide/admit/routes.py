@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from routemesh.decide.admit.secrets import find_secret
-from routemesh.decide.http import PREFIX, PROXY_PROTOCOL, TLS
 from routemesh.errors import Conflict, UserError
+from routemesh.labels.http import PREFIX, PROXY_PROTOCOL, TLS
 from routemesh.model import Gateway, GatewayDriver, HttpBalance, HttpProtocol, Mode, Protocol, Service, ServiceSpec, State
 from routemesh.pem import read
 

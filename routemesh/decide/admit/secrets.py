@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from routemesh.decide.http import RESERVED_SECRETS, SECRET_NAME
 from routemesh.errors import Conflict, NotFound, UserError
+from routemesh.labels.http import RESERVED_SECRETS, SECRET_NAME
 from routemesh.model import Secret, SecretId, State
 from routemesh.names import derive_id
 

@@ -7,13 +7,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
-from routemesh.decide import balance, http
 from routemesh.decide.constraints import parse
 from routemesh.errors import UserError
+from routemesh.labels import balance, health, http
 from routemesh.model import ClientIp, HealthCheck, HealthKind, Publish, ServiceSpec
 
-CLIENT_IP = "routemesh.client-ip"
-LABELS = (CLIENT_IP, "routemesh.health.http", "routemesh.health.tcp", *balance.LABELS, *http.LABELS)
+LABELS = (*health.LABELS, *balance.LABELS, *http.LABELS)
 """The labels with a meaning for routemesh; the health labels are read where requests come in."""
 
 MAX_REPLICAS = 10_000
@@ -115,22 +114,22 @@ def _check_port(what: str, port: int) -> None:
         raise UserError(f"{what} {port} is out of range; use 1-{_LAST_PORT}")
 
 
-def _check_health(health: HealthCheck | None) -> None:
-    if health is None:
+def _check_health(check: HealthCheck | None) -> None:
+    if check is None:
         return
-    if health.kind in (HealthKind.CMD, HealthKind.CMD_SHELL):
-        if not any(health.command):
+    if check.kind in (HealthKind.CMD, HealthKind.CMD_SHELL):
+        if not any(check.command):
             raise UserError("the health check has no command; give one, or remove the check")
     else:
-        _check_port("health check's port", health.port)
-    if health.kind is HealthKind.HTTP and not health.path.startswith("/"):
-        raise UserError(f"health check's path {health.path!r} does not start with /")
-    for what, value_s in (("interval", health.interval_s), ("timeout", health.timeout_s)):
+        _check_port("health check's port", check.port)
+    if check.kind is HealthKind.HTTP and not check.path.startswith("/"):
+        raise UserError(f"health check's path {check.path!r} does not start with /")
+    for what, value_s in (("interval", check.interval_s), ("timeout", check.timeout_s)):
         if not (math.isfinite(value_s) and value_s > 0):
             raise UserError(f"health check's {what} is {value_s} s; give a time of more than 0")
-    _check_time("health check's start period", health.start_period_s)
-    if type(health.retries) is not int or health.retries < 1:
-        raise UserError(f"health check's retries is {health.retries!r}; give a whole number, 1 or more")
+    _check_time("health check's start period", check.start_period_s)
+    if type(check.retries) is not int or check.retries < 1:
+        raise UserError(f"health check's retries is {check.retries!r}; give a whole number, 1 or more")
 
 
 def _signal(name: str) -> str:
@@ -149,7 +148,7 @@ def _client_ip(spec: ServiceSpec) -> ClientIp:
         if label.startswith(_OUR_LABELS) and label not in LABELS:
             kin = (known for known in LABELS if known.startswith(http.PREFIX) == label.startswith(http.PREFIX))
             raise UserError(f"label {label!r} is unknown; the labels of routemesh are: {', '.join(kin)}")
-    value = labels.get(CLIENT_IP, spec.client_ip)
+    value = labels.get(health.CLIENT_IP, spec.client_ip)
     if value not in tuple(ClientIp):
-        raise UserError(f"label {CLIENT_IP}={value} has an unknown value; use {' or '.join(ClientIp)}")
+        raise UserError(f"label {health.CLIENT_IP}={value} has an unknown value; use {' or '.join(ClientIp)}")
     return ClientIp(value)

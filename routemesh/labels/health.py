@@ -5,17 +5,16 @@
     routemesh.health.tcp[=port]              healthy means: a connection is accepted
 
 Without a port, the first published target port is asked. What labels say about balancing is read as a service is admitted:
-decide.balance.
+labels.balance.
 """
 
 from collections.abc import Iterable
 from dataclasses import replace
 
-from routemesh.decide.admit.spec import LABELS
 from routemesh.errors import UserError
 from routemesh.model import ClientIp, HealthCheck, HealthKind, Publish, ServiceSpec
 
-CLIENT_IP, HEALTH_HTTP, HEALTH_TCP = LABELS[:3]
+CLIENT_IP, HEALTH_HTTP, HEALTH_TCP = LABELS = ("routemesh.client-ip", "routemesh.health.http", "routemesh.health.tcp")
 
 _PROBES = (HealthKind.HTTP, HealthKind.TCP)
 _LAST_PORT = 65535

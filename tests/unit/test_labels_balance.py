@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routemesh.decide.balance import AFFINITY, ALIASES, LABELS, LB, LOCALITY, MAX_AFFINITY_S, WEIGHT, balancing
 from routemesh.errors import UserError
+from routemesh.labels.balance import AFFINITY, ALIASES, LABELS, LB, LOCALITY, MAX_AFFINITY_S, WEIGHT, balancing
 from routemesh.model import Balancing, Locality, Scheduler, Weights
 
 ALLOWED = {

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from routemesh.api.labels import interpret, without
 from routemesh.errors import UserError
+from routemesh.labels.health import interpret, without
 from routemesh.model import ClientIp, HealthCheck, HealthKind, Protocol, Publish, ServiceSpec
 
 WEB = ServiceSpec(

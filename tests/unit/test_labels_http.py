@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from routemesh.decide import admit
-from routemesh.decide.http import LABELS, http
 from routemesh.errors import Conflict, UserError
+from routemesh.labels.http import LABELS, http
 from routemesh.model import (
     Gateway,
     GatewayDriver,

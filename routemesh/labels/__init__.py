@@ -1,0 +1,1 @@
+"""Labels of a service that have a meaning: what they say, what they refuse. PURE."""
