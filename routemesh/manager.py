@@ -8,7 +8,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
+from routemesh import loops
 from routemesh.decide import next_deadline, step
 from routemesh.decide.liveness import lease_name
 from routemesh.errors import RoutemeshError
@@ -31,65 +33,61 @@ AWAY_S = 2.0
 class Manager:
     """Competes for leadership and leads; `run` until cancelled."""
 
-    def __init__(self, node_id: NodeId, store: Store, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        node_id: NodeId,
+        store: Store,
+        now: Callable[[], float] = time.time,
+        troubles: loops.Troubles | None = None,
+    ) -> None:
         self._node_id = node_id
         self._store = store
         self._now = now
+        self._troubles = troubles if troubles is not None else loops.Troubles()
         self._back_at = self._looked_at = now()
         self._leads = False
         self._wake = asyncio.Event()
+        self._pulse = asyncio.Event()
+        self._stepped: object = None
 
     async def run(self) -> None:
         """Run until cancelled; gives the lease up on the way out, so that the next leader need not wait for its end."""
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._watch())
-                group.create_task(self._campaign())
-                group.create_task(self._lead())
+            await loops.together(
+                watch=loops.follow("leader's watch", self._store.watch, self._something_was_written, self._troubles),
+                campaign=loops.rounds("campaign", self._campaign, self._pulse, self._troubles),
+                lead=loops.rounds("leader", self._lead, self._wake, self._troubles),
+            )
         finally:
-            await self._store.release(LEADER, self._node_id)
+            with suppress(RoutemeshError):  # then it lapses
+                await self._store.release(LEADER, self._node_id)
 
-    async def _watch(self) -> None:
-        async for _ in self._store.watch():
-            self._wake.set()
+    async def _something_was_written(self) -> None:
+        self._wake.set()
 
-    async def _campaign(self) -> None:
-        while True:
-            try:
-                leads = self._eligible(await self._store.snapshot()) and await self._store.renew(
-                    LEADER, self._node_id, LEASE_TTL_S
-                )
-            except RoutemeshError as exc:
-                log.warning("lease not renewed: %s", exc)
-                leads = False
-            else:
-                self._look(self._now())
+    async def _campaign(self) -> float:
+        leads = False
+        try:
+            eligible = self._eligible(await self._store.snapshot())
+            leads = eligible and await self._store.renew(LEADER, self._node_id, LEASE_TTL_S)
+            self._look(self._now())
+        finally:
             if leads != self._leads:
                 log.info("leader=%s node=%s", leads, self._node_id)
                 self._leads = leads
                 self._wake.set()
-            await asyncio.sleep(RENEW_S)
+        return RENEW_S
 
     def _eligible(self, state: State) -> bool:
         node = state.nodes.get(self._node_id)
         return node is not None and node.role is Role.MANAGER
 
-    async def _lead(self) -> None:
+    async def _lead(self) -> float:
         """Step when something was written, a deadline has come or, since silence wakes nobody, a node's lease may have lapsed."""
-        stepped: object = None
-        while True:
-            self._wake.clear()
-            pause_s = RENEW_S
-            if self._leads:
-                try:
-                    stepped, pause_s = await self._step(stepped)
-                except RoutemeshError as exc:
-                    log.error("step failed: %s", exc)
-            try:
-                async with asyncio.timeout(pause_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+        if not self._leads:
+            return RENEW_S
+        self._stepped, pause_s = await self._step(self._stepped)
+        return pause_s
 
     async def _step(self, stepped: object) -> tuple[object, float]:
         """One step, unless it would see just what the last one saw; returns what it saw and when to look again."""

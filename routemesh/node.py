@@ -12,13 +12,13 @@ import signal
 import time
 from collections.abc import Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Literal
 
-from routemesh import names
+from routemesh import loops, names
 from routemesh.agent.agent import Agent
 from routemesh.agent.dataplane import Dataplane
 from routemesh.agent.ports import PortHolder
@@ -40,6 +40,7 @@ from routemesh.sight.observe import observe_node
 from routemesh.sightings import Echoes, Offload
 from routemesh.snapshot import NodeSnapshot
 from routemesh.store.sqlite import SqliteStore
+from routemesh.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,8 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
                 gwbridge_subnet=options.gwbridge_subnet,
             )
         )
-        gateway = GatewayLoop(node.id, store, runtime, options.run_dir)
+        troubles = loops.Troubles()
+        gateway = GatewayLoop(node.id, store, runtime, options.run_dir, troubles)
         context = Context(
             node_id=node.id,
             store=store,
@@ -131,13 +133,13 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
             own_netns=Path(f"/proc/{os.getpid()}/ns/net"),
             netns_directory=options.run_dir / "netns",
         )
-        agent = Agent(node.id, store, dataplane, runtime, ports.hold, proxied=gateway.acknowledged)
+        agent = Agent(node.id, store, dataplane, runtime, ports.hold, proxied=gateway.acknowledged, troubles=troubles)
         gateway.on_acknowledge(agent.proxies_moved)
         await _until_signal(
-            agent.run(),
-            gateway.run(),
-            Manager(node.id, store).run(),
-            serve(context, options.socket),
+            agent=agent.run(),
+            gateway=gateway.run(),
+            manager=Manager(node.id, store, troubles=troubles).run(),
+            api=serve(context, options.socket),
         )
     finally:
         reader.shutdown(wait=True, cancel_futures=True)
@@ -157,7 +159,7 @@ async def _observe(
     """Read this node's kernel in the thread of `reader`: that goes from namespace to namespace."""
     engine: Literal["nftables", "ipvs"] = "ipvs" if node.engine == "ipvs" else "nftables"
     read = partial(observe_node, node.name, engine, (node.address,), options.run_dir / "netns", caps, ports, namespaces)
-    return await asyncio.get_running_loop().run_in_executor(reader, read)
+    return await in_thread(reader, read)
 
 
 async def _look(
@@ -186,17 +188,19 @@ def _node(options: NodeOptions, caps: Capabilities, engine: str) -> Node:
     )
 
 
-async def _until_signal(*loops: Coroutine[None, None, None]) -> None:
-    """Run the loops until SIGTERM or SIGINT; the end of one, which is a bug, ends all."""
+async def _until_signal(**parts: Coroutine[None, None, None]) -> None:
+    """Run the parts until SIGTERM or SIGINT. Raises what a part could not begin with, and LoopEnded when one returns."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with asyncio.TaskGroup() as group:
-        running = [group.create_task(loop) for loop in loops]
-        await stop.wait()
+    running, asked = asyncio.ensure_future(loops.together(**parts)), asyncio.ensure_future(stop.wait())
+    await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)
+    if not running.done():
         log.info("stopping; the data plane and the tasks stay")
-        for task in running:
-            task.cancel()
+        running.cancel()
+    asked.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
 
 
 @contextmanager

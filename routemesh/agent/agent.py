@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Set
 from functools import partial
 from pathlib import Path
 
+from routemesh import loops
 from routemesh.agent.dataplane import Dataplane, published
 from routemesh.agent.ports import Port
 from routemesh.agent.report import Reporter
 from routemesh.agent.tasks import TaskRunner
 from routemesh.decide import admit
 from routemesh.decide.liveness import lease_name
-from routemesh.errors import NotFound, RoutemeshError
+from routemesh.errors import NotFound
 from routemesh.model import Listener, NodeId, NodeState, State, Task, TaskId, TaskStatus
 from routemesh.nodeplan import Failure
 from routemesh.plan.view import NodeView, view
@@ -44,32 +45,44 @@ class Agent:
         hold_ports: Callable[[Set[Port]], tuple[Port, ...]],
         now: Callable[[], float] = time.time,
         proxied: Callable[[], int | None] = lambda: None,
+        troubles: loops.Troubles | None = None,
     ) -> None:
-        """`hold_ports`: see ports.PortHolder.hold. `proxied`: the revision that this node's proxies do, None if it has none."""
+        """`hold_ports`: see ports.PortHolder.hold. `proxied`: the revision that this node's proxies do, None if it has none.
+
+        `troubles`: of all loops of the daemon; they are told as the node's.
+        """
         self.runtime = runtime
         self.now = now
+        self.troubles = troubles if troubles is not None else loops.Troubles()
         self._node_id = node_id
         self._store = store
         self._dataplane = dataplane
-        self._reporter = Reporter(store)
+        self._reporter = Reporter(store, self.troubles)
         self._hold = hold_ports
         self._proxied = proxied
         self._wake = asyncio.Event()
+        self._pulse = asyncio.Event()
         self._moved = asyncio.Condition()
         self._applied = 0
         self._ready: frozenset[str] = frozenset()
         self._runners: dict[TaskId, TaskRunner] = {}
         self._known: set[TaskId] = set()
         self._has_looked = False
+        self._is_watching = False
+        self._failures: tuple[str, ...] = ()
+        self._backoff_s = _FIRST_BACKOFF_S
+        self._listeners: tuple[Listener, ...] | None = None
 
     async def run(self) -> None:
         """Run all loops until cancelled."""
-        await self._dataplane.watch(self._wake.set)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._reporter.run())
-            group.create_task(self._watch())
-            group.create_task(self._heartbeat())
-            group.create_task(self._loop(group))
+            await loops.together(
+                reports=self._reporter.run(),
+                watch=loops.follow("watch", self._store.watch, self._something_was_written, self.troubles),
+                heartbeat=loops.rounds("heartbeat", self._beat, self._pulse, self.troubles),
+                status=loops.rounds("status", self._tell, self.troubles.changed, self.troubles),
+                kernel=loops.rounds("kernel", partial(self._pass, group), self._wake, self.troubles),
+            )
 
     # What a task needs of its agent (tasks.Surroundings).
 
@@ -98,40 +111,23 @@ class Agent:
 
     # The loops.
 
-    async def _loop(self, group: asyncio.TaskGroup) -> None:
-        backoff = _FIRST_BACKOFF_S
-        told: tuple[str, ...] | None = None
-        while True:
-            self._wake.clear()
-            failures = await self._try_pass(group)
-            if failures != told:
-                await self._reporter.report(partial(admit.node_report, node_id=self._node_id, failures=failures))
-                told = failures
-            timeout = backoff if failures else RESYNC_S
-            backoff = min(backoff * 2, _LAST_BACKOFF_S) if failures else _FIRST_BACKOFF_S
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+    async def _something_was_written(self) -> None:
+        self._wake.set()
+        await self._notify()
 
-    async def _watch(self) -> None:
-        async for _ in self._store.watch():
-            self._wake.set()
-            await self._notify()
+    async def _tell(self) -> float:
+        """Show in the node's status what goes wrong here: what the kernel refused, and the troubles of the loops."""
+        failures = (*self._failures, *self.troubles.lines())
+        await self._reporter.report(partial(admit.node_report, node_id=self._node_id, failures=failures))
+        return RESYNC_S
 
-    async def _heartbeat(self) -> None:
-        known: tuple[Listener, ...] | None = None
-        while True:
-            try:
-                await self._renew()
-                listeners = await self._dataplane.listeners()
-                if listeners != known:
-                    await self._reporter.report(partial(admit.node_report, node_id=self._node_id, listeners=listeners))
-                    known = listeners
-            except (RoutemeshError, OSError) as exc:
-                log.warning("heartbeat failed: %s", exc)
-            await asyncio.sleep(HEARTBEAT_S)
+    async def _beat(self) -> float:
+        await self._renew()
+        listeners = await self._dataplane.listeners()
+        if listeners != self._listeners:
+            await self._reporter.report(partial(admit.node_report, node_id=self._node_id, listeners=listeners))
+            self._listeners = listeners
+        return HEARTBEAT_S
 
     async def _renew(self) -> None:
         proxied = self._proxied()
@@ -145,15 +141,21 @@ class Agent:
 
     # One pass.
 
-    async def _try_pass(self, group: asyncio.TaskGroup) -> tuple[str, ...]:
-        try:
-            return await self._pass(group)
-        except (RoutemeshError, OSError) as exc:
-            log.error("pass failed: %s", exc)
-            return (str(exc),)
-
-    async def _pass(self, group: asyncio.TaskGroup) -> tuple[str, ...]:
+    async def _pass(self, group: asyncio.TaskGroup) -> float:
+        """Bring everything to the newest state; sooner again when the kernel refused something."""
+        if not self._is_watching:
+            await self._dataplane.watch(self._wake.set)
+            self._is_watching = True
         state = await self._store.snapshot()
+        failures = await self._bring_to(state, group)
+        if failures != self._failures:
+            self._failures = failures
+            self.troubles.changed.set()
+        pause_s = self._backoff_s if failures else RESYNC_S
+        self._backoff_s = min(self._backoff_s * 2, _LAST_BACKOFF_S) if failures else _FIRST_BACKOFF_S
+        return pause_s
+
+    async def _bring_to(self, state: State, group: asyncio.TaskGroup) -> tuple[str, ...]:
         try:
             seen = view(state, self._node_id)
         except NotFound:

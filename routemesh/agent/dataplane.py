@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Set
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TypeVar, TypeVarTuple
 
 from routemesh import names
 from routemesh.diff import diff
@@ -18,10 +18,11 @@ from routemesh.plan import plan
 from routemesh.plan.engines import nftbalance
 from routemesh.plan.pools import pools
 from routemesh.plan.view import NodeView
+from routemesh.threads import in_thread
 
 log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 
 
@@ -121,8 +122,8 @@ class Dataplane:
             self._kernel.unlearn(names.SANDBOX, nftbalance.outdated(sandbox, self._kernel.learned(names.SANDBOX)))
         self._remembered = tasks
 
-    async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **kwargs))
+    async def _run(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
+        return await in_thread(self._thread, work, *args)
 
 
 def serving(seen: NodeView) -> set[IPv4Address]:

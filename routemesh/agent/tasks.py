@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from routemesh import names
+from routemesh import loops, names
 from routemesh.agent.health import watch_health
-from routemesh.errors import RoutemeshError, UserError
+from routemesh.errors import UserError
 from routemesh.model import State, Task, TaskState, TaskStatus
 from routemesh.runtime import Exit, Running, Runtime
 
@@ -29,6 +29,7 @@ class Surroundings(Protocol):
     """What a task needs of its agent."""
 
     runtime: Runtime
+    troubles: loops.Troubles
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -69,11 +70,17 @@ class TaskRunner:
 
     async def run(self) -> None:
         """Bring the task to its end, whatever that is; returns when it is reported."""
+        name = names.task_name(self._task.spec.name, self._task.slot, self._task.node_id or "")
+        await loops.persist(f"task {name} ({self._task.id})", self._attempt, self._around.troubles)
+
+    async def _attempt(self) -> None:
         try:
             await self._run()
-        except RoutemeshError as exc:
+        except Exception as exc:
+            if isinstance(self._found, Running):
+                raise  # it may run still, so the next attempt takes it over as it is then
             state = TaskState.REJECTED if isinstance(exc, UserError) else TaskState.FAILED
-            await self._report(state, error=str(exc))
+            await self._report(state, error=loops.said(exc))
 
     async def _run(self) -> None:
         match self._found:
@@ -86,7 +93,9 @@ class TaskRunner:
             case None:
                 if not await self._start():
                     return
-        if await self._becomes_healthy():
+        if not self._task.status.healthy:
+            await self._drain_and_stop(self._task.revision, TaskState.FAILED, error=self._task.status.error)
+        elif await self._becomes_healthy():
             await self._serve()
 
     async def _start(self) -> bool:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from routemesh import names
+from routemesh import loops, names
 from routemesh.decide import admit
-from routemesh.errors import RoutemeshError, UserError
+from routemesh.errors import UserError
 from routemesh.gateway.files import Directory, remove_others
 from routemesh.gateway.haproxy import Haproxy
 from routemesh.gateway.nginx import Nginx
@@ -66,12 +66,18 @@ def check(spec: ServiceSpec) -> None:
 class GatewayLoop:
     """One node's part of the gateway; `run` until cancelled. Proxies go on without it."""
 
-    def __init__(self, node_id: NodeId, store: Store, runtime: Runtime, run_dir: Path) -> None:
+    def __init__(
+        self, node_id: NodeId, store: Store, runtime: Runtime, run_dir: Path, troubles: loops.Troubles | None = None
+    ) -> None:
         self._node_id = node_id
         self._store = store
         self._runtime = runtime
         self._root = run_dir / DIRECTORY
+        self._troubles = troubles if troubles is not None else loops.Troubles()
         self._wake = asyncio.Event()
+        self._backoff_s = _FIRST_BACKOFF_S
+        self._failing_since: float | None = None
+        self._look_again_at = 0.0
         self._applied = 0
         self._active = False
         self._told: dict[TaskId, str] = {}
@@ -88,42 +94,40 @@ class GatewayLoop:
 
     async def run(self) -> None:
         """Run until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch())
-            group.create_task(self._loop())
+        await loops.together(
+            watch=loops.follow("gateway's watch", self._store.watch, self._something_was_written, self._troubles),
+            gateway=loops.rounds("gateway", self._round, self._wake, self._troubles),
+        )
 
-    async def _watch(self) -> None:
-        async for _ in self._store.watch():
-            self._wake.set()
+    async def _something_was_written(self) -> None:
+        self._wake.set()
 
-    async def _loop(self) -> None:
-        backoff_s, failing_since = _FIRST_BACKOFF_S, None
+    async def _round(self) -> float:
+        """A pass, and what becomes of its errors; returns how long to wait until the next if nothing happens."""
         now = asyncio.get_running_loop().time
-        while True:
-            self._wake.clear()
-            pause_s, errors = await self._try_pass()
-            failing_since = (failing_since or now()) if errors else None
-            if not errors:
-                backoff_s = _FIRST_BACKOFF_S
-                await self._tell({})
-            else:
-                if failing_since is not None and now() - failing_since > PATIENCE_S:
-                    await self._tell(errors)
-                    await self._set_applied((await self._store.snapshot()).revision)
-                pause_s, backoff_s = backoff_s, min(backoff_s * 2, _LAST_BACKOFF_S)
-            try:
-                async with asyncio.timeout(pause_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                self._done.clear()
-
-    async def _try_pass(self) -> tuple[float, Mapping[TaskId, str]]:
-        """How long to wait until the next pass if nothing happens, and what went wrong with which proxy."""
+        if now() >= self._look_again_at:
+            self._done.clear()
         try:
-            return await self._pass()
-        except (RoutemeshError, OSError) as exc:
-            log.error("gateway: pass failed: %s", exc)
-            return _LAST_BACKOFF_S, {}
+            pause_s, errors = await self._pass()
+        except Exception:
+            await self._be_impatient({})
+            raise
+        if not errors:
+            self._backoff_s, self._failing_since = _FIRST_BACKOFF_S, None
+            await self._tell({})
+        else:
+            await self._be_impatient(errors)
+            pause_s, self._backoff_s = self._backoff_s, min(self._backoff_s * 2, _LAST_BACKOFF_S)
+        self._look_again_at = now() + pause_s
+        return pause_s
+
+    async def _be_impatient(self, errors: Mapping[TaskId, str]) -> None:
+        """What has failed for a while is told, and keeps no revision from being acknowledged any more."""
+        now = asyncio.get_running_loop().time()
+        self._failing_since = self._failing_since or now
+        if now - self._failing_since > PATIENCE_S:
+            await self._tell(errors)
+            await self._set_applied((await self._store.snapshot()).revision)
 
     async def _pass(self) -> tuple[float, Mapping[TaskId, str]]:
         """Bring all proxies to the newest state; sooner again when there is something left to tidy up."""
@@ -142,9 +146,10 @@ class GatewayLoop:
                 done = await self._apply(state, routes, hostname, task)
                 self._done[hostname] = wanted if done else None
                 tidy &= done
-            except (RoutemeshError, OSError, TimeoutError) as exc:
+            except Exception as exc:  # one proxy's trouble is not the others'
                 log.log(logging.DEBUG if isinstance(exc, NotYet) else logging.WARNING, "gateway: %s", exc)
-                errors[task.id] = str(exc) or "the proxy gave no answer in time"
+                gone_quiet = isinstance(exc, TimeoutError)
+                errors[task.id] = "the proxy gave no answer in time" if gone_quiet else loops.said(exc)
         if not errors:
             await self._set_applied(state.revision)
         return RESYNC_S if tidy else _TIDY_S, errors

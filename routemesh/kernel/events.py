@@ -32,6 +32,8 @@ _ROUTE_BUFFER_BYTES = 8 << 20
 _NSID = struct.Struct("=i")
 
 GLANCE_S = 2.0
+PAUSE_S = 1.0
+"""After a look that failed: what it could not read is still there to be read, so the next look comes at once."""
 
 _NEW_GENERATION = 10 << 8 | 15
 _GENERATION_THREAD = 2
@@ -165,12 +167,20 @@ class Watcher:
             os.close(self._stop)
 
     def _look(self, looks: Sequence[Callable[[], bool]]) -> None:
-        """Whatever goes wrong, the watch goes on; the next pass reads the kernel and meets the error where it can be reported."""
+        """Whatever goes wrong, the watch goes on, after a pause; the next pass meets the error, too, where it can be reported."""
         try:
-            if any([look() for look in looks]):
-                self._on_change()
+            changed = any([look() for look in looks])
         except Exception:
             _log.exception("watching the kernel failed")
+            changed = True
+            self._pause()
+        if changed:
+            self._on_change()
+
+    def _pause(self) -> None:
+        stop = select.poll()  # select(2) takes no descriptor above 1023
+        stop.register(self._stop, select.POLLIN)
+        stop.poll(PAUSE_S * 1000)
 
 
 def attach_filter(on: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:

@@ -6,7 +6,6 @@ a commit like any other but rings no bell. A commit survives the death of any pr
 (synchronous=NORMAL), never a part of one. Source: sqlite.org/wal.html, sqlite.org/howtocorrupt.html.
 """
 
-import asyncio
 import sqlite3
 import tempfile
 import time
@@ -21,6 +20,7 @@ from routemesh.model import Lease, State
 from routemesh.store import Change, codec
 from routemesh.store.bell import FileBell
 from routemesh.store.changes import KINDS, Edit, apply, committed
+from routemesh.threads import in_thread
 
 BUSY_TIMEOUT_S = 5.0
 KEPT_REVISIONS = 1000
@@ -69,7 +69,7 @@ class SqliteStore:
         """Open the file; make it first if need be (0600, its directory 0700). `clock`: seconds since the epoch, all daemons'."""
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         try:
-            return cls(await asyncio.get_running_loop().run_in_executor(thread, _Database, path, clock), thread)
+            return cls(await in_thread(thread, _Database, path, clock), thread)
         except BaseException:
             thread.shutdown(wait=False)
             raise
@@ -108,7 +108,7 @@ class SqliteStore:
         self._thread.shutdown(wait=False)
 
     async def _run(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
+        return await in_thread(self._thread, work, *args)
 
 
 class _Database:

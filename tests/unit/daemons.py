@@ -1,6 +1,7 @@
 """A whole cluster in one event loop: real managers and agents on a store, kernels and processes in memory."""
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -8,10 +9,12 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from time import time
 
+from routemesh import loops
 from routemesh.agent.agent import Agent
 from routemesh.agent.dataplane import Dataplane
 from routemesh.decide import admit
 from routemesh.errors import UserError
+from routemesh.gateway.loop import GatewayLoop
 from routemesh.kernel.fake.kernel import FakeKernel
 from routemesh.manager import Manager
 from routemesh.model import Node, NodeId, ServiceSpec, State, TaskId
@@ -90,10 +93,11 @@ class FakeRuntime:
 class Daemon:
     """One node: what it has, and its loops as long as it is powered."""
 
-    def __init__(self, number: int, store: MemoryStore) -> None:
+    def __init__(self, number: int, store: MemoryStore, run_dir: Path) -> None:
         self.id = NodeId(f"id-node{number}")
         self.node = Node(id=self.id, name=f"node{number}", address=IPv4Address("192.168.200.9") + number)
         self.store = store
+        self.run_dir = run_dir / self.node.name
         self.kernel = FakeKernel()
         self.runtime = FakeRuntime()
         self._running: asyncio.Task[None] | None = None
@@ -110,12 +114,21 @@ class Daemon:
         await asyncio.wait([self._running])
         self._running = None
 
+    @property
+    def running(self) -> bool:
+        """Whether its loops run."""
+        return self._running is not None and not self._running.done()
+
     async def _run(self) -> None:
         dataplane = Dataplane(self.kernel, self.kernel.capabilities())
+        troubles = loops.Troubles()
+        gateway = GatewayLoop(self.id, self.store, self.runtime, self.run_dir, troubles)
+        agent = Agent(self.id, self.store, dataplane, self.runtime, lambda _: (), proxied=gateway.acknowledged, troubles=troubles)
+        gateway.on_acknowledge(agent.proxies_moved)
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(Agent(self.id, self.store, dataplane, self.runtime, lambda ports: ()).run())
-                group.create_task(Manager(self.id, self.store).run())
+            await loops.together(
+                agent=agent.run(), gateway=gateway.run(), manager=Manager(self.id, self.store, troubles=troubles).run()
+            )
         finally:
             dataplane.close()
 
@@ -132,9 +145,9 @@ class Daemon:
 class Cluster:
     """Some daemons on one store."""
 
-    def __init__(self, nodes: int) -> None:
+    def __init__(self, nodes: int, run_dir: Path) -> None:
         self.store = MemoryStore()
-        self.daemons = [Daemon(number, self.store) for number in range(1, nodes + 1)]
+        self.daemons = [Daemon(number, self.store, run_dir) for number in range(1, nodes + 1)]
 
     async def create(self, spec: ServiceSpec) -> None:
         """service create."""
@@ -151,12 +164,13 @@ class Cluster:
 @asynccontextmanager
 async def cluster(nodes: int = 3) -> AsyncIterator[Cluster]:
     """A running cluster."""
-    made = Cluster(nodes)
-    for daemon in made.daemons:
-        await daemon.start()
-    try:
-        yield made
-    finally:
+    with tempfile.TemporaryDirectory() as directory:
+        made = Cluster(nodes, Path(directory))
         for daemon in made.daemons:
-            if daemon._running is not None:
-                await daemon.kill()
+            await daemon.start()
+        try:
+            yield made
+        finally:
+            for daemon in made.daemons:
+                if daemon.running:
+                    await daemon.kill()
