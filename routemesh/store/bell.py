@@ -57,18 +57,27 @@ class FileBell:
         self._path = path
         self._wakeups = Wakeups()
         self._inotify: Inotify | None = None
+        self._unrung: int | None = None
 
     @contextmanager
     def ringing(self) -> Iterator[None]:
-        """Ring when the block is left, in whatever way."""
-        try:
-            file = os.open(self._path, os.O_WRONLY)
-        except OSError as exc:
-            raise Unavailable(f"can't open {self._path}: {exc.strerror}: restart the daemons that use it") from exc
+        """Ring when the block is left, unless it raises: nothing was written then, and who is woken would only try again."""
+        file = self._open()
         try:
             yield
-        finally:
-            os.close(file)
+        except BaseException:
+            self._unrung = file  # to close it would ring
+            raise
+        os.close(file)
+
+    def _open(self) -> int:
+        if self._unrung is not None:
+            file, self._unrung = self._unrung, None
+            return file
+        try:
+            return os.open(self._path, os.O_WRONLY)
+        except OSError as exc:
+            raise Unavailable(f"can't open {self._path}: {exc.strerror}: restart the daemons that use it") from exc
 
     def watch(self) -> AsyncIterator[None]:
         """Wakeups.watch for the rings of all processes. All watchers share one inotify instance: the kernel allows a user 128."""
@@ -82,6 +91,9 @@ class FileBell:
             asyncio.get_running_loop().remove_reader(self._inotify.fd)
             self._inotify.close()
             self._inotify = None
+        if self._unrung is not None:
+            os.close(self._unrung)
+            self._unrung = None
         self._wakeups.close()
 
     def _listen(self) -> Inotify:
