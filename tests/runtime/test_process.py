@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,13 +67,17 @@ async def test_the_exit_code_is_known_when_no_daemon_saw_the_end(node: ProcessNo
 
 
 @in_loop
-async def test_what_its_daemon_could_not_start_is_started_by_the_next(node: ProcessNode) -> None:
+async def test_what_its_daemon_could_not_start_is_started_or_removed_by_the_next(node: ProcessNode) -> None:
     directory = node.directory / "run/tasks" / TASK
     node.daemon()
-    directory.mkdir()
-    (directory / "environment").touch()
-    assert await node.daemon().tasks() == {}
+    for leave in (directory.mkdir, (directory / "environment").touch, (directory / "init").touch):
+        leave()
+        assert await node.daemon().tasks() == {TASK: Exit(None)}
     assert await said(node, "echo", "hello") == "hello\n"
+    await node.daemon().remove(TASK)
+    directory.mkdir()
+    await node.daemon().remove(TASK)
+    _nothing_is_left(node)
 
 
 @in_loop
@@ -205,6 +210,34 @@ async def test_a_program_that_can_not_be_executed_is_an_error_and_leaves_nothing
 
 
 @in_loop
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"command": ("/" + "x" * 300,)}, "File name too long"),
+        ({"command": ("x" * 300,)}, "no program"),
+        ({"command": ("/bin/true/x",)}, "Not a directory"),
+        ({"command": ("no-such",), "environment": (f"PATH=/{'x' * 300}:/bin",)}, "no program 'no-such'"),
+        ({"command": ("echo", "x" * 200_000)}, "can't be started: Argument list too long"),
+        ({"command": ("true",), "environment": (f"BIG={'x' * 200_000}",)}, "Argument list too long"),
+        ({"command": ("true",), "workdir": f"/{'x' * 300}"}, "does not exist on this node"),
+        ({"command": ("true",), "workdir": f"/{'x/' * 3000}"}, "does not exist on this node"),
+    ],
+    ids=range(8),
+)
+async def test_what_is_too_long_is_the_specs_fault(node: ProcessNode, fields: dict[str, Any], says: str) -> None:
+    spec = ServiceSpec(name="web", **fields)
+    with pytest.raises(UserError) as refused:
+        await node.daemon().start(TASK, "web.1", spec, "c0ffee", node.netns)
+    assert says in str(refused.value)
+    _nothing_is_left(node)
+
+
+@in_loop
+async def test_a_path_that_can_not_be_searched_hides_no_program_behind_it(node: ProcessNode) -> None:
+    assert await said(node, "echo", "hello", environment=(f"PATH=/{'x' * 300}:/bin:/usr/bin",)) == "hello\n"
+
+
+@in_loop
 async def test_a_missing_working_directory_is_an_error(node: ProcessNode) -> None:
     with pytest.raises(UserError, match=r"^working directory '/no/such' does not exist on this node"):
         await start(node, *FOREVER, workdir="/no/such")
@@ -222,8 +255,6 @@ async def test_a_machine_that_can_not_says_why(node: ProcessNode, monkeypatch: p
     spec = ServiceSpec(name="web", command=FOREVER)
     with pytest.raises(Unavailable, match=r"^can't be started: nsenter: cannot open .*/gone: No such file"):
         await node.daemon().start(TASK, "web.1", spec, "c0ffee", node.directory / "gone")
-    with pytest.raises(Unavailable, match=r"^can't be started: nsenter: Argument list too long"):
-        await start(node, "echo", "x" * (1 << 18))
     monkeypatch.setattr(driver, "_SYSTEM_ENVIRONMENT", {"PATH": "/nowhere"})
     with pytest.raises(Unavailable, match=r"^can't be started: nsenter: No such file"):
         await start(node, *FOREVER)

@@ -14,6 +14,7 @@ Source: pid_namespaces(7), unshare(1), nsenter(1), setsid(1).
 """
 
 import asyncio
+import errno
 import os
 import re
 import shutil
@@ -41,6 +42,8 @@ _EXECUTING, _REFUSED = "exec\n", "refused"
 """What launch.sh answers."""
 _SHELL_PREFIX = re.compile(r"^.*?: (?:line )?\d+: (?:exec: )?")
 """How dash and bash begin a complaint: the script and the line."""
+_FOR_THE_SPEC = {errno.E2BIG, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP}
+"""What execve(2) and chdir(2) refuse because of what the spec says, not because of what the machine has at the moment."""
 _UMASK = 0o022
 _INIT_SCRIPT = Path(__file__).with_name("init.sh")
 _SYSTEM_ENVIRONMENT = {"PATH": hostcommand.DEFAULT_PATH}
@@ -68,15 +71,16 @@ class ProcessRuntime:
         hostcommand.check(spec)
 
     async def tasks(self) -> Mapping[TaskId, Running | Exit]:
-        """Every task that was started here and not removed; Exit(None) for one of which no more than its log is left."""
+        """Every task that was begun here and not removed; Exit(None) for one of which no more than files are left."""
         found: dict[TaskId, Running | Exit] = {}
         for directory in self._tasks.iterdir():
             task_id = TaskId(directory.name)
             init = self._init(task_id)
-            # Without one its daemon died before it could start the task.
-            if init is not None:
-                with living(init) as fd:
-                    found[task_id] = self._exit(task_id) if fd is None else Running(init.pid)
+            if init is None:  # its daemon died before it could start the task
+                found[task_id] = Exit(None)
+                continue
+            with living(init) as fd:
+                found[task_id] = self._exit(task_id) if fd is None else Running(init.pid)
         # A log stays when the machine's end takes RUN_DIR away.
         left = {TaskId(log.stem): Exit(None) for log in self._logs.glob("*.log")}
         return left | found
@@ -99,18 +103,19 @@ class ProcessRuntime:
             init = self._init(task_id)
             if answer != _EXECUTING or init is None:
                 raise self._refusal(task_id, answer)
-        except (RoutemeshError, OSError) as exc:
+        except Exception as exc:
             await self.remove(task_id)
-            if isinstance(exc, RoutemeshError):
-                raise
-            raise Unavailable(f"can't be started: {exc.filename}: {exc.strerror}") from exc
+            if isinstance(exc, OSError):
+                raise _not_started(exc) from exc
+            raise
         return Running(init.pid)
 
     async def wait(self, task_id: TaskId) -> Exit:
         """Return when the task has ended, within milliseconds."""
         with living(self._known(task_id)) as fd:
             while fd is not None and not await ends_within(fd, TRIM_EVERY_S):
-                logfile.trim(self._log(task_id))
+                with suppress(OSError):  # a disk that can't be written: the task goes on
+                    logfile.trim(self._log(task_id))
         return self._exit(task_id)
 
     async def stop(self, task_id: TaskId, signal: str, grace_s: float) -> Exit:
@@ -234,6 +239,12 @@ class ProcessRuntime:
             return Unavailable(f"can't be started: {said}")
         reason = _SHELL_PREFIX.sub("", said)
         return UserError(f"can't execute {reason}; check the program and what its #! line names")
+
+
+def _not_started(exc: OSError) -> RoutemeshError:
+    if exc.errno in _FOR_THE_SPEC:
+        return UserError(f"can't be started: {exc.strerror}; shorten the command or change the working directory")
+    return Unavailable(f"can't be started: {exc.filename}: {exc.strerror}")
 
 
 def _private(path: Path, flag: int) -> int:

@@ -4,8 +4,10 @@ import os
 import re
 import shlex
 import signal
+import stat
 import sys
 from collections.abc import Iterable, Mapping
+from errno import ENOENT
 from pathlib import Path
 
 from routemesh.errors import UserError
@@ -98,13 +100,18 @@ def _candidates(program: str, path: str, workdir: str) -> Iterable[Path]:
 
 
 def _is_program(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
+    """What can't even be looked for (a name longer than any file's) is not there."""
+    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def _check_program(path: Path) -> None:
-    if not path.exists():
-        raise UserError(f"program '{path}' does not exist on this node; install it")
-    if not path.is_file():
+    try:
+        mode = path.stat().st_mode
+    except OSError as exc:
+        if exc.errno == ENOENT:
+            raise UserError(f"program '{path}' does not exist on this node; install it") from None
+        raise UserError(f"program '{path}' can't be executed: {exc.strerror}") from None
+    if not stat.S_ISREG(mode):
         raise UserError(f"'{path}' is not a program but a directory or device; name a file")
     if not os.access(path, os.X_OK):
         raise UserError(f"'{path}' is not executable; chmod +x it")
