@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 async def in_thread(executor: Executor, work: Callable[[*Ts], T], *args: *Ts) -> T:
-    """What `work` returns or raises; RuntimeError for a StopIteration, which no future can carry: its waiter would wait for ever."""
+    """What `work` returns or raises; for a StopIteration, which no future can carry (one would wait for ever), RuntimeError."""
 
     def done() -> T:
         try:

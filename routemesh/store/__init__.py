@@ -27,7 +27,8 @@ class Store(Protocol):
     async def update(self, change: Change) -> State:
         """Commit `change(state)` and return the state as committed; nothing is written when it returns an equal state.
 
-        `change` may run several times. What it raises (UserError …) passes through and nothing is written.
+        However many objects differ, it is one revision, all or nothing. `change` may run several times. What it raises passes
+        through and nothing is written; so does codec.CodecError for an object that can't be written.
         """
         ...
 

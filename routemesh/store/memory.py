@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from routemesh.model import Lease, State
-from routemesh.store import Change
+from routemesh.store import Change, codec
 from routemesh.store.bell import Wakeups
 from routemesh.store.changes import committed
 
@@ -24,7 +24,11 @@ class MemoryStore:
 
     async def update(self, change: Change) -> State:
         """See Store."""
-        self._state, edits = committed(self._state, change(self._state))
+        state, edits = committed(self._state, change(self._state))
+        for edit in edits:
+            if edit.value is not None:
+                codec.encode(edit.kind, edit.value)  # refused here as by the stores that write it
+        self._state = state
         if edits:
             self._wakeups.ring()
         return self._state

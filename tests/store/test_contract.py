@@ -13,11 +13,13 @@ import pytest
 from routemesh.errors import Conflict
 from routemesh.model import Cluster, Lease, Node, NodeId, Service, ServiceId, ServiceSpec, State
 from routemesh.store import Change, Store
+from routemesh.store.codec import CodecError
 from routemesh.store.memory import MemoryStore
 from routemesh.store.sqlite import SqliteStore
 
 DEADLINE_S = 10.0
 QUIET_S = 0.1
+MANY = 1000
 TTL_S = 5.0
 
 T = TypeVar("T", bound="StoreContract")
@@ -196,6 +198,33 @@ class StoreContract:
             await mine.update(refuse)
         assert await other.snapshot() == before == await mine.snapshot()
         assert (await other.update(put(service("api")))).revision == 2
+
+    @in_loop
+    async def test_a_change_of_any_size_is_one_revision(self, handles: Handles) -> None:
+        mine, other = await handles.open(), await handles.open()
+        await mine.update(put(service("first")))
+        watcher = await Watcher.start(other)
+        many = [service(f"s{number}", version=number) for number in range(MANY)]
+        state = await mine.update(put(*many))
+        await watcher.woken()
+        assert await other.snapshot() == state
+        assert state.revision == 2 and {each.revision for each in state.services.values()} == {1, 2}
+        assert len(state.services) == MANY + 1
+
+    @in_loop
+    async def test_of_a_change_of_any_size_nothing_is_written_where_one_object_can_not_be(self, handles: Handles) -> None:
+        mine, other = await handles.open(), await handles.open()
+        before = await mine.update(put(service("first")))
+        watchers = [await Watcher.start(mine), await Watcher.start(other)]
+        unstorable = replace(service("last"), created_at=float("inf"))
+        with pytest.raises(CodecError):
+            await mine.update(put(*(service(f"s{number}") for number in range(MANY)), unstorable))
+        assert await mine.snapshot() == before == await other.snapshot()
+        assert [await watcher.quiet() for watcher in watchers] == [True, True], "a write that failed woke somebody"
+        state = await mine.update(put(service("second")))
+        assert state.revision == 2 and set(state.services) == {"id-first", "id-second"}
+        for watcher in watchers:
+            await watcher.woken()
 
     @in_loop
     async def test_no_increment_is_lost(self, handles: Handles) -> None:
