@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 LEAST_OVERLAY_MTU_BYTES = 576
 """What every IPv4 host must accept (RFC 791); an overlay below it would be of no use."""
+_OPEN_FILES = 1 << 17
+"""So many ports can be published, TCP and UDP."""
 _SQLITE_PREFIX = "sqlite:"
 
 
@@ -69,8 +71,11 @@ def run(options: NodeOptions) -> None:
 
 
 def _raise_file_limit() -> None:
-    """A namespace and a published port each cost descriptors; the usual soft limit of 1,024 ends at some hundred of them."""
+    """A task costs a descriptor, and a published port one of the process that holds them (docs/adr/0014)."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # CAP_SYS_RESOURCE may be missing, or fs.nr_open lower
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(hard, _OPEN_FILES), max(hard, _OPEN_FILES)))
+        return
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from routemesh import loops
 from routemesh.agent.dataplane import Dataplane, published
-from routemesh.agent.ports import Port
+from routemesh.agent.ports import NotHeld, Port
 from routemesh.agent.report import Reporter
 from routemesh.agent.tasks import TaskRunner
 from routemesh.decide import admit
@@ -30,6 +30,7 @@ HEARTBEAT_S = 1.0
 LEASE_TTL_S = 5.0
 RESYNC_S = 30.0
 ACKNOWLEDGE_TIMEOUT_S = 10.0
+_TOLD_AT_MOST = 100
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.5, 30.0
 
 
@@ -42,7 +43,7 @@ class Agent:
         store: Store,
         dataplane: Dataplane,
         runtime: Runtime,
-        hold_ports: Callable[[Set[Port]], tuple[Port, ...]],
+        hold_ports: Callable[[Set[Port]], tuple[NotHeld, ...]],
         now: Callable[[], float] = time.time,
         proxied: Callable[[], int | None] = lambda: None,
         troubles: loops.Troubles | None = None,
@@ -167,7 +168,7 @@ class Agent:
         self._ready = frozenset(want.namespaces.keys() - {failure.op.netns for failure in failures})
         await self._acknowledge(state.revision, failures)
         await self._run_tasks(group, state)
-        return tuple(map(str, failures)) + self._hold_ports(seen)
+        return _abridged((*map(str, failures), *await self._hold_ports(seen)))
 
     async def _acknowledge(self, revision: int, failures: tuple[Failure, ...]) -> None:
         if not failures and revision != self._applied:
@@ -187,11 +188,17 @@ class Agent:
         async with self._moved:
             self._moved.notify_all()
 
-    def _hold_ports(self, seen: NodeView) -> tuple[str, ...]:
-        return tuple(
-            f"port {port}/{protocol} on {seen.node.name} is held by another process too; its clients reach the mesh instead"
-            for protocol, port in self._hold(published(seen))
-        )
+    async def _hold_ports(self, seen: NodeView) -> tuple[str, ...]:
+        """In a thread: thousands of ports take a moment."""
+        try:
+            refused = await asyncio.to_thread(self._hold, published(seen))
+        except OSError as exc:
+            log.error("published ports are not held: %s", exc)
+            return (f"published ports are not held on {seen.node.name}: {exc.strerror or exc}",)
+        told = tuple(each.told(seen.node.name) for each in refused)
+        for line in told[_TOLD_AT_MOST:]:
+            log.error("%s", line)
+        return told
 
     # Tasks.
 
@@ -226,6 +233,12 @@ class Agent:
                 await self.runtime.remove(task_id)
             elif task is not None and task.status.state.ended and isinstance(what, Running):
                 await self.runtime.stop(task_id, task.spec.stop_signal, 0)
+
+
+def _abridged(failures: tuple[str, ...]) -> tuple[str, ...]:
+    """Where everything fails, its status is not to be larger than all that failed."""
+    rest = len(failures) - _TOLD_AT_MOST
+    return failures if rest <= 0 else (*failures[:_TOLD_AT_MOST], f"and {rest} more; all are in the log of its daemon")
 
 
 def _adoptable(found: Running | Exit | None) -> Running | Exit | None:

@@ -3,47 +3,55 @@
 The sockets never see a connection: the mesh translates before the node looks for a socket. While a service has no task, TCP
 answers with a reset, since the socket does not listen; a UDP socket that is connected to itself gets nothing from others, so
 that the sender hears `port unreachable`. Swarm's daemon listens instead, so that clients hang for a moment.
+
+They are in a process of their own, whose descriptors they are (docs/adr/0014).
 """
 
-import socket
+import json
+import os
 from collections.abc import Set
+from errno import EADDRINUSE
+from typing import NamedTuple
 
+from routemesh.coprocess.client import Coprocess
 from routemesh.model import Protocol
 
 Port = tuple[Protocol, int]
+
+
+class NotHeld(NamedTuple):
+    """A port that could not be held, and the system's reason."""
+
+    port: Port
+    errno: int
+
+    def told(self, node: str) -> str:
+        """In words, for the status of the node of that name."""
+        protocol, number = self.port
+        if self.errno == EADDRINUSE:
+            return f"port {number}/{protocol} on {node} is held by another process too; its clients reach the mesh instead"
+        return f"port {number}/{protocol} on {node} can't be held, and other processes may take it: {os.strerror(self.errno)}"
 
 
 class PortHolder:
     """Keeps one bound socket per published port of the namespace that this process is in."""
 
     def __init__(self) -> None:
-        self._held: dict[Port, socket.socket] = {}
+        self._process = Coprocess("ports")
+        self._asked: Set[Port] = frozenset()
 
-    def hold(self, wanted: Set[Port]) -> tuple[Port, ...]:
-        """Hold exactly `wanted`; returns those that somebody else has (they are tried again at the next call)."""
-        for port in self._held.keys() - wanted:
-            self._held.pop(port).close()
-        taken = []
-        for port in sorted(wanted - self._held.keys()):
-            try:
-                self._held[port] = _bind(*port)
-            except OSError:
-                taken.append(port)
-        return tuple(taken)
+    def hold(self, wanted: Set[Port]) -> tuple[NotHeld, ...]:
+        """Hold exactly `wanted`; returns those that can't be held (they are tried again at the next call).
+
+        Raises OSError when the process that holds them can't be asked; the next call starts it anew.
+        """
+        if not wanted and not self._asked:
+            return ()
+        refused = json.loads(self._process.ask(json.dumps(sorted(wanted)).encode()))
+        self._asked = wanted
+        return tuple(NotHeld((Protocol(protocol), number), errno) for protocol, number, errno in refused)
 
     def close(self) -> None:
         """Let go of all."""
-        self.hold(frozenset())
-
-
-def _bind(protocol: Protocol, port: int) -> socket.socket:
-    kind = socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
-    held = socket.socket(socket.AF_INET, kind)
-    try:
-        held.bind(("", port))
-        if protocol is Protocol.UDP:
-            held.connect(("127.0.0.1", port))
-    except OSError:
-        held.close()
-        raise
-    return held
+        self._process.close()
+        self._asked = frozenset()

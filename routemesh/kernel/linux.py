@@ -22,6 +22,7 @@ from routemesh.kernel.listeners import listeners
 from routemesh.kernel.netlink import conntrack, entries, ipvs, links
 from routemesh.kernel.owner import Owner
 from routemesh.kernel.spaces import Space, Spaces
+from routemesh.kernel.tables import libnftables
 from routemesh.kernel.writer import Writer
 from routemesh.model import Listener
 from routemesh.model import Protocol as L4
@@ -71,6 +72,9 @@ class LinuxKernel:
             self._opened = opened.pop_all()
         self._writer = Writer(self._spaces, self._owner)
         self._has_tables = self._owner.has_tables and has_nf_tables()
+        if self._has_tables:
+            with suppress(OSError):  # the first question meets the reason
+                libnftables.PROCESS.start()
 
     # --- the contract ------------------------------------------------------------------------------------------------
 
@@ -284,8 +288,8 @@ class LinuxKernel:
         )
 
     def _is_writing(self, number: int) -> bool:
-        """Whether it is the id of the thread that writes, or of an iptables that it started."""
-        return number == self._writing_thread or self._spaces.tools.is_ours(number)
+        """Whether it is the id of the thread that writes, of libnftables' process, or of an iptables that it started."""
+        return number == self._writing_thread or libnftables.PROCESS.is_one_of_its(number) or self._spaces.tools.is_ours(number)
 
 
 def _balancing(space: Space, want: Namespace) -> Iterator[Item]:

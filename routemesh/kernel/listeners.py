@@ -13,9 +13,11 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import NamedTuple
 
+from routemesh.coprocess import client as coprocess
 from routemesh.errors import KernelError
 from routemesh.kernel.netlink import Requests, parse
 from routemesh.kernel.netlink.netfilter import SOCK_DIAG
+from routemesh.legible import decoded
 from routemesh.model import Listener, Protocol
 from routemesh.snapshot import ANY_ADDRESS
 
@@ -72,13 +74,14 @@ _processes = Processes()
 
 
 def listeners() -> tuple[Listener, ...]:
-    """TCP and UDP ports on which others than this process wait, sorted. Raises KernelError."""
+    """TCP and UDP ports on which others than this process and its coprocesses wait, sorted. Raises KernelError."""
     try:
         found = sockets()
     except OSError as exc:
         raise KernelError("ss -lntup", str(exc.strerror), exc.errno or 0) from exc
-    processes, own = _processes.of({socket.inode for socket in found}), os.getpid()
-    seen = {(socket.protocol, socket.port, process.name) for socket in found if (process := processes[socket.inode]).pid != own}
+    processes = _processes.of({socket.inode for socket in found})
+    owners = ((socket, processes[socket.inode]) for socket in found)
+    seen = {(socket.protocol, socket.port, process.name) for socket, process in owners if not _is_ours(process.pid)}
     return tuple(Listener(protocol=protocol, port=port, process=name) for protocol, port, name in sorted(seen))
 
 
@@ -107,17 +110,31 @@ def _ipv4(raw: bytes, answer: bytes) -> IPv4Address | None:
     return ANY_ADDRESS if raw == _NO_ADDRESS and not alone else None
 
 
+def _is_ours(pid: int) -> bool:
+    return pid == os.getpid() or coprocess.lives(pid)
+
+
 def _search(inodes: Set[int]) -> dict[int, Process]:
-    own = str(os.getpid())
+    """A coprocess is looked at only for what nobody else has: one of them has a socket for every published port."""
+    processes = list(map(int, filter(str.isdigit, os.listdir("/proc"))))
     found: dict[int, Process] = {}
-    for process in (*filter(str.isdigit, os.listdir("/proc")), own):
-        with suppress(OSError):  # it has ended meanwhile
-            for inode in _open_sockets(process) & inodes:
-                found[inode] = Process(int(process), Path(f"/proc/{process}/comm").read_text().strip())
+    for process in (*(each for each in processes if not coprocess.lives(each)), os.getpid()):
+        found |= _of(process, inodes)
+    for process in filter(coprocess.lives, processes):
+        if not inodes <= found.keys():
+            found |= _of(process, inodes)
     return found
 
 
-def _open_sockets(process: str) -> set[int]:
+def _of(process: int, inodes: Set[int]) -> dict[int, Process]:
+    with suppress(OSError):  # it has ended meanwhile
+        if mine := _open_sockets(process) & inodes:
+            name = decoded(Path(f"/proc/{process}/comm").read_bytes().removesuffix(b"\n"))
+            return dict.fromkeys(mine, Process(process, name))
+    return {}
+
+
+def _open_sockets(process: int) -> set[int]:
     links = []
     for descriptor in os.listdir(f"/proc/{process}/fd"):
         with suppress(OSError):

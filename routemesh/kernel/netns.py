@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import ESTALE
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -41,9 +42,14 @@ def opened(path: Path) -> Iterator[int]:
 
 
 @contextmanager
-def entered(path: Path) -> Iterator[None]:
-    """The calling thread is in the namespace at `path`, afterwards where it was. Raises OSError when it can't enter."""
+def entered(path: Path, identity: int | None = None) -> Iterator[None]:
+    """The calling thread is in the namespace at `path`, afterwards where it was.
+
+    Raises OSError when it can't enter, and ESTALE when the namespace has another number than `identity`.
+    """
     with opened(path) as target, _returning():
+        if identity is not None and os.fstat(target).st_ino != identity:
+            raise OSError(ESTALE, f"another namespace is at {path} now")
         _setns(target)
         yield
 

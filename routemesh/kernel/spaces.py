@@ -1,4 +1,6 @@
-"""The namespaces of one kernel object: the node's own and those below its run directory, each with a socket and a memory.
+"""The namespaces of one kernel object: the node's own and those below its run directory, each with a memory.
+
+A namespace costs no descriptor: sockets are opened in it when something is asked there, and a limited number stays open.
 
 Namespaces know each other by numbers (nsid) that belong to the one that counts. Everything here counts as the node's own
 namespace does: it gives each of ours a number, so that it can list their links with their peers and hear of their changes.
@@ -14,7 +16,7 @@ from pathlib import Path
 
 from routemesh.kernel import netns
 from routemesh.kernel.memory import Memory
-from routemesh.kernel.netlink import Message, Requests, as_u32, attribute, links, parse, u32
+from routemesh.kernel.netlink import Message, Pool, Requests, as_u32, attribute, links, parse, u32
 from routemesh.kernel.netlink.ipvs import Ipvs
 from routemesh.kernel.netlink.links import Row
 from routemesh.kernel.tables.nft import Nft
@@ -31,26 +33,34 @@ _DOOMED_GROUP = 0x726D
 """The group into which links go to be deleted together; any number that nobody else uses."""
 
 
-class Space:
-    """One namespace, with the socket for requests in it; `nsid` is None for the node's own."""
+_OPEN_SOCKETS = 64
+"""So many stay open in all namespaces together: the busy ones' at any rate."""
 
-    def __init__(self, spaces: "Spaces", name: str, requests: Requests, nsid: int | None) -> None:
+
+class Space:
+    """One namespace, whose number `identity` (none: unchecked) tells it from a later one of the name.
+
+    `nsid` is None for the node's own.
+    """
+
+    def __init__(self, spaces: "Spaces", name: str, nsid: int | None, identity: int | None = None) -> None:
         self.name = name
         self.path = spaces.path(name)
-        self.requests = requests
+        self.requests = Requests(spaces.port, enter=self.enter, pool=spaces.pool)
         self.nsid = nsid
-        self.memory = Memory(self.links, self.find, requests.dump, spaces.protocol)
+        self._identity = identity
+        self.memory = Memory(self.links, self.find, self.requests.dump, spaces.protocol)
         self._spaces = spaces
 
     @cached_property
     def nft(self) -> Nft:
         """Its nftables, opened when first asked for."""
-        return Nft(self.name, self.enter, self._spaces.path)
+        return Nft(self.name, self.enter, self._spaces.path, self._spaces.pool)
 
     @cached_property
     def xtables(self) -> Xtables:
         """Its iptables, of which nothing is opened before something is to be known."""
-        return Xtables(self.name, self.enter, self._spaces.tools, self._spaces.path)
+        return Xtables(self.name, self.enter, self._spaces.tools, self._spaces.path, self._spaces.pool)
 
     @cached_property
     def ipvs(self) -> Ipvs:
@@ -63,8 +73,8 @@ class Space:
         return "ipvs" in self.__dict__
 
     def enter(self) -> AbstractContextManager[None]:
-        """The calling thread is in this namespace."""
-        return netns.entered(self.path)
+        """The calling thread is in this namespace. Raises OSError when it is gone, whatever has its name now."""
+        return netns.entered(self.path, self._identity)
 
     def find(self, link: str | int) -> Row | None:
         """A link by name or index, asked of the kernel. Raises OSError."""
@@ -96,8 +106,14 @@ class Space:
             if refusal is not None and refusal.errno != ENODEV:
                 raise refusal
 
+    def delete_from_outside(self, indices: Collection[int]) -> None:
+        """Delete links in a namespace that can't be entered any more; fine when they are gone. Raises OSError."""
+        for refusal in self._spaces.home.requests.execute([links.delete(index, self.nsid) for index in indices]):
+            if refusal is not None and refusal.errno not in (ENODEV, EINVAL):
+                raise refusal
+
     def close(self) -> None:
-        """Close what keeps the namespace alive."""
+        """Close all sockets."""
         self.requests.close()
         if "nft" in self.__dict__:
             self.nft.close()
@@ -105,6 +121,16 @@ class Space:
             self.xtables.close()
         if self.has_ipvs:
             self.ipvs.close()
+
+
+def _links_left(space: Space) -> list[Row]:
+    """None where the namespace has ended, and its number with it."""
+    try:
+        return space.links()
+    except OSError as refusal:
+        if refusal.errno != EINVAL:
+            raise
+        return []
 
 
 class Spaces:
@@ -115,11 +141,12 @@ class Spaces:
 
     def __init__(self, directory: Path, port: int, protocol: int) -> None:
         self._directory = directory
-        self._port = port
+        self.port = port
         self.protocol = protocol
+        self.pool = Pool(_OPEN_SOCKETS)
         self.tools = Tools()
         self._home_file = netns.open_current()
-        self.home = Space(self, HOST, Requests(port), None)
+        self.home = Space(self, HOST, None)
         self._home_nsid = self._number(self.home.path)
         self._spaces: dict[str, Space] = {}
         self._by_number: dict[int, Space] = {}
@@ -178,8 +205,8 @@ class Spaces:
                 self._lost.append(self._drop(name))
         self._identities = found
         for name in found.keys() - self._spaces.keys():
-            with suppress(OSError), netns.entered(self.path(name)):  # it may be gone again
-                self._add(name, Requests(self._port))
+            with suppress(OSError):  # it may be gone again
+                self._add(name, found[name])
         return True
 
     def clear_lost(self) -> None:
@@ -200,10 +227,10 @@ class Spaces:
         path = self.path(name)
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with netns.created(path):
-            requests = Requests(self._port)
-            requests.ask(links.loopback_up())
-            self._add(name, requests)
-        self._identities[name] = os.stat(path).st_ino
+            identity = os.stat(path).st_ino
+            self._add(name, identity)
+            self._spaces[name].requests.ask(links.loopback_up())
+        self._identities[name] = identity
 
     def cut_off(self, names: Sequence[str]) -> None:
         """Remove what namespaces that are to go have elsewhere: the peers of their veths, the UDP ports of their tunnels.
@@ -231,18 +258,21 @@ class Spaces:
     def _cut_off(self, doomed: Sequence[Space]) -> None:
         links_to_go: dict[Space, list[int]] = {}
         for space in doomed:
-            for row in space.links():
+            for row in _links_left(space):
                 end = self.other_end(space, row)
                 if end is not None and end[0] not in doomed:
                     links_to_go.setdefault(end[0], []).append(end[1])
                 elif row.kind == "vxlan" or (row.peer is not None and end is None):
                     links_to_go.setdefault(space, []).append(row.index)
         for space, indices in links_to_go.items():
-            space.delete(indices)
+            if space in doomed:
+                space.delete_from_outside(indices)
+            else:
+                space.delete(indices)
 
-    def _add(self, name: str, requests: Requests) -> None:
+    def _add(self, name: str, identity: int) -> None:
         number = self._number(self.path(name))
-        self._spaces[name] = self._by_number[number] = Space(self, name, requests, number)
+        self._spaces[name] = self._by_number[number] = Space(self, name, number, identity)
 
     def _drop(self, name: str) -> Space:
         space = self._spaces.pop(name)

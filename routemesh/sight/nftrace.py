@@ -1,9 +1,9 @@
 """What nftables does with the packets of one connection in a namespace: its own trace, made by a table that is there meanwhile.
 
 The table belongs to the netlink socket that makes it (flags owner, Linux 5.12): nobody else can change it, and the kernel removes
-it when the socket is closed, also when its process is killed. Its rules match the wanted packets alone and only set their trace
-bit, which the kernel takes off where a packet leaves the namespace. Chains that are empty, first and last at each hook, tell that
-the packet came to a hook and that it got through.
+it when the socket is closed, also when its process, which is libnftables' own, is killed. Its rules match the wanted packets
+alone and only set their trace bit, which the kernel takes off where a packet leaves the namespace. Chains that are empty, first
+and last at each hook, tell that the packet came to a hook and that it got through.
 Source: nft(8) on meta nftrace; include/uapi/linux/netfilter/nf_tables.h (nft_trace_attributes); net/netfilter/nf_tables_trace.c.
 """
 
@@ -15,13 +15,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
-from nftables import Nftables
-
 from routemesh import names
 from routemesh.errors import KernelError
 from routemesh.kernel.netlink import BUFFER_BYTES, SOL_NETLINK, Attributes, as_text, parse, replies
 from routemesh.kernel.netlink.netfilter import FAMILIES, NETFILTER
-from routemesh.kernel.tables.nft import ONE_AT_A_TIME
+from routemesh.kernel.tables import libnftables
 from routemesh.model import VXLAN_PORT
 from routemesh.sight.packets import Parsed
 from routemesh.sight.packets import parse as parse_packet
@@ -72,7 +70,7 @@ class _Event(NamedTuple):
 class NfTrace:
     """The trace of what is `wanted` in the calling thread's namespace, under a name that ends in `tag`.
 
-    Raises KernelError where the kernel makes no such table, OSError where it gives no socket.
+    Raises KernelError where the kernel makes no such table, OSError where it gives no socket, Unavailable without libnftables.
     """
 
     def __init__(self, wanted: Wanted, tag: str) -> None:
@@ -86,16 +84,14 @@ class NfTrace:
             self._socket.setsockopt(socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, _BUFFER_BYTES)
             self._socket.bind((0, 0))
             self._socket.setsockopt(SOL_NETLINK, _ADD_MEMBERSHIP, _TRACE_GROUP)
-            self._library = Nftables()
-            with ONE_AT_A_TIME:
-                code, _, error = self._library.cmd(_ruleset(self._table, wanted))
+            self._context = libnftables.Context(_ruleset(self._table, wanted))
         except BaseException:
             self._socket.close()
             raise
-        if code != 0:
+        if self._context.made.code != 0:
             self.close()
-            reason = error.strip().partition("\n")[0].removeprefix("Error: ") or "libnftables gave no reason"
-            raise KernelError(f"nft add table ip {self._table}", reason)
+            said = self._context.made.error.strip().partition("\n")[0].removeprefix("Error: ")
+            raise KernelError(f"nft add table ip {self._table}", said or "libnftables gave no reason")
 
     def fileno(self) -> int:
         """The file descriptor to wait on."""
@@ -134,7 +130,8 @@ class NfTrace:
     def close(self) -> None:
         """Take the table away, with the sockets."""
         self._socket.close()
-        del self._library
+        with suppress(OSError):  # its process has ended, and the table with it
+            self._context.close()
 
     def _event(self, family: int, found: Attributes) -> _Event | None:
         """`family` is the table's; the attribute of that name has the packet's, which for an inet table is another."""
@@ -170,15 +167,11 @@ class NfTrace:
 
     def _rules(self) -> dict[tuple[str, int], str]:
         """The texts of all rules of the chains that were met, by chain and handle."""
-        self._library.set_handle_output(True)
-        self._library.set_stateless_output(True)
-        self._library.set_terse_output(True)
         found: dict[tuple[str, int], str] = {}
         for family, table in dict.fromkeys((event.family, event.table) for event in self._events if event.table != self._table):
-            with suppress(ValueError):
-                with ONE_AT_A_TIME:
-                    _, listed, _ = self._library.cmd(f"list table {family} {table}")
-                found |= _texts(family, table, listed)
+            with suppress(OSError):
+                listed = self._context.run(f"list table {family} {table}", "handle", "stateless", "terse")
+                found |= _texts(family, table, listed.printed)
         return found
 
 

@@ -9,16 +9,14 @@ from collections.abc import Callable, Iterator, Set
 from contextlib import closing, nullcontext
 from typing import NamedTuple
 
-from nftables import Nftables
-
 from routemesh import names
 from routemesh.errors import KernelError, RoutemeshError
 from routemesh.kernel.capabilities import has_nf_tables
 from routemesh.kernel.netlink import Requests, as_text, parse
 from routemesh.kernel.netlink.ipvs import Ipvs, is_loaded
 from routemesh.kernel.netlink.netfilter import ANY_FAMILY, FAMILIES, NETDEV, NETFILTER
-from routemesh.kernel.tables.nft import ONE_AT_A_TIME, chain_device
-from routemesh.kernel.tables.quiet import c_stderr_silenced
+from routemesh.kernel.tables import libnftables
+from routemesh.kernel.tables.nft import chain_device
 from routemesh.kernel.tables.xtables import save
 from routemesh.kernel.tables.xtevidence import Witness
 from routemesh.kernel.tables.xttools import VARIANTS, Tools
@@ -113,12 +111,7 @@ def _tables(requests: Requests) -> list[tuple[str, str]]:
 
 
 def _listed(what: str) -> nftjson.Json:
-    library = Nftables()
-    library.set_stateless_output(True)
-    library.set_numeric_proto_output(True)
-    library.set_json_output(True)
-    with ONE_AT_A_TIME, c_stderr_silenced():  # nft 1.0.6 complains there about statements that add to maps
-        code, output, error = library.cmd(f"list {what}")
+    code, output, error = libnftables.run(f"list {what}", "json", "stateless", "numeric_proto")
     if code != 0:
         raise KernelError(f"nft list {what}", error.strip() or "libnftables gave no reason")
     try:

@@ -2,22 +2,26 @@
 
 import errno
 import itertools
+import os
 import select
+import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Literal, NoReturn, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from routemesh.coprocess.client import Coprocess
 from routemesh.diff import diff
 from routemesh.errors import KernelError, Unavailable
-from routemesh.kernel.tables import nft as nft_module
-from routemesh.kernel.tables import transactions
+from routemesh.kernel.tables import libnftables, transactions
 from routemesh.kernel.tables.nft import Nft
 from routemesh.language import canonical, nftjson, ruleset
 from routemesh.nodeplan import (
@@ -544,7 +548,8 @@ def test_a_ruleset_that_never_rests_is_read_every_time(space: Private, nft: Nft,
 def test_a_kernel_that_refuses_is_a_kernel_error(space: Private, nft: Nft, monkeypatch: pytest.MonkeyPatch) -> None:
     create(nft, PLAN)
     nft.forget()
-    monkeypatch.setattr(nft._library, "cmd", lambda _: (-1, "", "netlink: Error: cache initialization failed: Not today\n"))
+    answer = libnftables.Answer(-1, "", "netlink: Error: cache initialization failed: Not today\n")
+    monkeypatch.setattr(libnftables, "run", lambda *_: answer)
     with pytest.raises(KernelError) as refused:
         nft.read()
     path = f"/run/netns/{space.name}"
@@ -559,23 +564,32 @@ def test_a_kernel_that_refuses_is_a_kernel_error(space: Private, nft: Nft, monke
     assert str(without.value) == f"nsenter --net={path} nft list tables: Protocol not supported"
 
 
-def test_without_libnftables_the_message_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing() -> NoReturn:
-        raise OSError("libnftables.so.1: cannot open shared object file")
+def test_without_libnftables_the_message_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking = (
+        "class Nftables:\n    def __init__(self):\n        raise OSError('libnftables.so.1: cannot open shared object file')\n"
+    )
+    (tmp_path / "nftables.py").write_text(lacking)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(libnftables, "PROCESS", process := Coprocess("nft"))
+    with closing(process), pytest.raises(Unavailable, match="install Debian's libnftables1"):
+        libnftables.run("list tables")
 
-    monkeypatch.setattr(nft_module, "Nftables", missing)
-    with pytest.raises(Unavailable, match="install Debian's libnftables1"):
-        Nft(HOST, nullcontext)
 
-
-def test_the_context_stays_in_its_namespace(space: Private) -> None:
+def test_libnftables_process_is_started_anew_and_its_end_is_a_kernel_error(space: Private, nft: Nft) -> None:
+    create(nft, PLAN)
     with space.enter():
-        opened = Nft(space.name, nullcontext)
-    try:
-        assert create(opened, PLAN) == ()
-    finally:
-        opened.close()
-    assert "table ip routemesh" in space.run("nft", "list", "tables")
+        kept = libnftables.Context("list tables")
+    os.kill(libnftables.PROCESS._pids[-1], signal.SIGKILL)
+    os.waitid(os.P_PID, libnftables.PROCESS._pids[-1], os.WEXITED | os.WNOWAIT)
+    assert create(nft, [Element("ip", "snat-marks", (7,))]) == ()
+    with pytest.raises(OSError, match="has ended"):
+        kept.run("list tables")
+    nft.forget()
+    os.kill(libnftables.PROCESS._pids[-1], signal.SIGSTOP)
+    threading.Timer(0.1, os.kill, (libnftables.PROCESS._pids[-1], signal.SIGKILL)).start()
+    with pytest.raises(KernelError, match=r"nft list table ip routemesh: the process .* ended"):
+        nft.read()
+    assert Element("ip", "snat-marks", (7,)) in nft.read()
 
 
 # --- packets -----------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Netlink: messages, attributes, and a socket that sends requests and reads what comes back.
 
 Only what rtnetlink needs. A request socket stays in the network namespace in which it was made, whichever namespace the calling
-thread is in later. Refusals are OSErrors whose strerror is the kernel's own sentence where it gave one (extended ACK).
+thread is in later; those of a Pool are opened in their namespace when needed, and those longest unused are closed. Refusals are
+OSErrors whose strerror is the kernel's own sentence where it gave one (extended ACK).
 Source: netlink(7), rtnetlink(7), include/uapi/linux/netlink.h; numbers are fixed by the kernel's ABI.
 """
 
@@ -9,9 +10,12 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from errno import EINVAL
 from typing import NamedTuple
+
+from routemesh.legible import decoded
 
 SOL_NETLINK = 270
 _CAP_ACK, _EXT_ACK, _GET_STRICT_CHECK = 10, 11, 12
@@ -120,7 +124,7 @@ def parse_list(data: bytes) -> Iterator[bytes]:
 
 def as_text(value: bytes) -> str:
     """A string attribute's value."""
-    return value.rstrip(b"\0").decode(errors="replace")
+    return decoded(value.rstrip(b"\0"))
 
 
 def as_u32(value: bytes) -> int:
@@ -142,16 +146,46 @@ def replies(data: bytes) -> Iterator[Reply]:
 # --- the socket --------------------------------------------------------------------------------------------------
 
 
-class Requests:
-    """A socket in the calling thread's network namespace, bound to `port` (0: any)."""
+class Pool:
+    """At most `limit` open sockets of any number of Requests; for one thread at a time."""
 
-    def __init__(self, port: int = 0, protocol: int = socket.NETLINK_ROUTE) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
-        for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHECK):
-            self._socket.setsockopt(SOL_NETLINK, option, 1)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _ANSWER_WITHIN_S, 0))
-        self._socket.bind((port, 0))
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open: dict[Requests, None] = {}
+
+    def used(self, requests: "Requests") -> None:
+        """Note that its socket is open and needed now."""
+        self._open.pop(requests, None)
+        self._open[requests] = None
+        if len(self._open) > self._limit:
+            next(iter(self._open)).close()
+
+    def closed(self, requests: "Requests") -> None:
+        """Note that its socket is closed."""
+        self._open.pop(requests, None)
+
+
+class Requests:
+    """A socket bound to `port` (0: any), in the calling thread's network namespace or in the one to which `enter` leads.
+
+    With `pool`, it is open for as long as that lets it; its methods then raise OSError where it can't be opened, too.
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        protocol: int = socket.NETLINK_ROUTE,
+        enter: Callable[[], AbstractContextManager[None]] = nullcontext,
+        pool: Pool | None = None,
+    ) -> None:
+        self._port = port
+        self._protocol = protocol
+        self._enter = enter
+        self._pool = pool
         self._sequence = 0
+        self._socket: socket.socket | None = None
+        if pool is None:
+            self._socket = self._opened()
 
     def execute(self, messages: Sequence[Message]) -> list[OSError | None]:
         """Send `messages` in order; per message its refusal, or None. A refusal does not stop those that follow."""
@@ -181,8 +215,32 @@ class Requests:
         return found
 
     def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
+        """Close the socket; one of a pool is opened again when it is needed."""
+        if self._socket is not None:
+            self._socket.close()
+        if self._pool is not None:
+            self._socket = None
+            self._pool.closed(self)
+
+    def _opened(self) -> socket.socket:
+        with self._enter():
+            made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, self._protocol)
+        try:
+            for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHECK):
+                made.setsockopt(SOL_NETLINK, option, 1)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _ANSWER_WITHIN_S, 0))
+            made.bind((self._port, 0))
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def _ready(self) -> socket.socket:
+        if self._socket is None:
+            self._socket = self._opened()
+        if self._pool is not None:
+            self._pool.used(self)
+        return self._socket
 
     def _exchange(self, messages: Sequence[Message]) -> list[Reply]:
         """Send in one datagram; what comes back. Only the last message asks for an acknowledgement, refusals come unasked."""
@@ -193,19 +251,21 @@ class Requests:
             flags = message.flags | _REQUEST | (_ACK if self._sequence == last else 0)
             parts.append(_HEADER.pack(_HEADER.size + len(message.body), message.kind, flags, self._sequence, 0))
             parts.append(message.body)
-        self._socket.send(b"".join(parts))
-        return list(self._until(last, len(messages)))
+        asked = self._ready()
+        asked.send(b"".join(parts))
+        return list(_until(asked, last, len(messages)))
 
-    def _until(self, last: int, count: int) -> Iterator[Reply]:
-        while True:
-            for reply in replies(self._socket.recv(BUFFER_BYTES)):
-                if not 0 <= last - reply.sequence < count:
-                    continue  # the late answer to a request that was given up
-                ends = reply.kind in (_ERROR, _DONE)
-                if not ends or _errno(reply):
-                    yield Reply(_ERROR, *reply[1:]) if ends else reply
-                if ends and reply.sequence == last:
-                    return
+
+def _until(asked: socket.socket, last: int, count: int) -> Iterator[Reply]:
+    while True:
+        for reply in replies(asked.recv(BUFFER_BYTES)):
+            if not 0 <= last - reply.sequence < count:
+                continue  # the late answer to a request that was given up
+            ends = reply.kind in (_ERROR, _DONE)
+            if not ends or _errno(reply):
+                yield Reply(_ERROR, *reply[1:]) if ends else reply
+            if ends and reply.sequence == last:
+                return
 
 
 def _errno(reply: Reply) -> int:

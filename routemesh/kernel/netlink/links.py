@@ -236,9 +236,10 @@ def adjust(row: Row, link: Link, master: int, alias: str) -> list[Message]:
     return messages
 
 
-def delete(index: int) -> Message:
-    """The request that deletes one link."""
-    return Message(DELETE_LINK, 0, _HEADER.pack(0, 0, index, 0, 0))
+def delete(index: int, nsid: int | None = None) -> Message:
+    """The request that deletes one link, of the namespace that the asking one knows as `nsid` (None: itself)."""
+    target = b"" if nsid is None else u32(_TARGET_NETNS, nsid)
+    return Message(DELETE_LINK, 0, _HEADER.pack(0, 0, index, 0, 0) + target)
 
 
 def put_in_group(index: int, group: int) -> Message:

@@ -5,25 +5,21 @@ the ruleset's generation (one up with every transaction of anybody) and the netd
 along without a transaction). While the attestation holds, so does what was read. Our own transaction is folded in if the
 generation moved by exactly one; in every other case everything is read again (docs/adr/0003).
 
-A libnftables context works in the namespace in which it was made, whichever the calling thread is in later.
+Nothing is kept open for a namespace but by the pool of sockets: a node may have thousands.
 Source: libnftables(3); include/uapi/linux/netfilter/nf_tables.h; net/netfilter/nf_tables_api.c.
 """
 
 import json
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from nftables import Nftables
-
 from routemesh import names
-from routemesh.errors import KernelError, Unavailable
-from routemesh.kernel.netlink import Message, Requests, as_text, parse
+from routemesh.errors import KernelError
+from routemesh.kernel.netlink import Message, Pool, Requests, as_text, parse
 from routemesh.kernel.netlink.netfilter import ANY_FAMILY, IPV4, NETDEV, NETFILTER
-from routemesh.kernel.tables import learned
-from routemesh.kernel.tables.quiet import c_stderr_silenced
+from routemesh.kernel.tables import learned, libnftables
 from routemesh.kernel.tables.transactions import Search, fold
 from routemesh.language import command, nftjson, transaction
 from routemesh.language.commands import PathOf, default_path, inside
@@ -40,9 +36,6 @@ _FAMILIES: Mapping[Family, bytes] = {"ip": IPV4, "netdev": NETDEV}
 
 T = TypeVar("T")
 
-ONE_AT_A_TIME = threading.Lock()
-"""libnftables is not for several threads, even with a context each: two listings at once mix up the types of concatenations."""
-
 _READ_ATTEMPTS = 5
 _APPLY_ATTEMPTS = 3
 
@@ -57,18 +50,21 @@ class Attestation(NamedTuple):
 class Nft:
     """The tables of ours in the namespace `netns`, to which `enter` switches the calling thread; use from one thread.
 
-    `path_of` gives the files of namespaces, for the commands in failures. Raises Unavailable where there is no libnftables; its
-    methods raise KernelError where the kernel has no nf_tables.
+    `path_of` gives the files of namespaces, for the commands in failures; `pool` limits the sockets. Its methods raise
+    Unavailable where there is no libnftables, KernelError where the kernel has no nf_tables or libnftables can't be asked.
     """
 
-    def __init__(self, netns: str, enter: Callable[[], AbstractContextManager[None]], path_of: PathOf = default_path) -> None:
+    def __init__(
+        self,
+        netns: str,
+        enter: Callable[[], AbstractContextManager[None]],
+        path_of: PathOf = default_path,
+        pool: Pool | None = None,
+    ) -> None:
         self._netns = netns
+        self._enter = enter
         self._path_of = path_of
-        with enter():
-            self._library = _library()
-            self._requests = Requests(protocol=NETFILTER)
-        self._library.set_stateless_output(True)
-        self._library.set_numeric_proto_output(True)
+        self._requests = Requests(protocol=NETFILTER, enter=enter, pool=pool)
         self._attestation: Attestation | None = None
         self._items: dict[ItemKey, Item] = {}
         self._read: tuple[Item, ...] = ()
@@ -123,7 +119,6 @@ class Nft:
     def close(self) -> None:
         """Let go of the sockets; what is in the kernel stays."""
         self._requests.close()
-        del self._library
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -156,19 +151,11 @@ class Nft:
         return tuple(found)
 
     def _list_table(self, family: Family) -> nftjson.Json:
-        """A table, but without what packets have added to its maps: 65,536 elements would be 7 MB of JSON.
-
-        nft 1.0.6 complains on standard error that it has no JSON for the statements that add to those maps.
-        """
+        """A table, but without what packets have added to its maps: 65,536 elements would be 7 MB of JSON."""
         learning = self._asked(partial(learned.maps, self._requests)) if family == "ip" else frozenset()
         if not learning:
             return self._query(f"list table {family} {names.TABLE}")
-        self._library.set_terse_output(True)
-        try:
-            with c_stderr_silenced():
-                listed = self._query(f"list table {family} {names.TABLE}")
-        finally:
-            self._library.set_terse_output(False)
+        listed = self._query(f"list table {family} {names.TABLE}", "terse")
         return {"nftables": [entry for bare in listed["nftables"] for entry in self._filled(family, bare, learning)]}
 
     def _filled(self, family: Family, bare: nftjson.Json, learning: frozenset[str]) -> Iterator[nftjson.Json]:
@@ -194,17 +181,22 @@ class Nft:
         except OSError as exc:
             raise KernelError(self._command("list tables"), str(exc.strerror), exc.errno or 0) from exc
 
-    def _query(self, text: str) -> nftjson.Json:
-        """Only here is the output set to JSON: with it, libnftables would first try to read its input as JSON too."""
-        self._library.set_json_output(True)
-        try:
-            with ONE_AT_A_TIME:
-                code, output, error = self._library.cmd(text)
-        finally:
-            self._library.set_json_output(False)
+    def _query(self, text: str, *flags: str) -> nftjson.Json:
+        """Only here is the output JSON: with it, libnftables first tries to read its input as JSON too."""
+        code, printed, error = self._run(text, "json", "stateless", "numeric_proto", *flags)
         if code != 0:
             raise KernelError(self._command(text), _reason(error))
-        return json.loads(output)
+        try:
+            return json.loads(printed)
+        except ValueError as exc:
+            raise KernelError(self._command(text), f"what it printed is not JSON: {exc}") from exc
+
+    def _run(self, text: str, *flags: str) -> libnftables.Answer:
+        try:
+            with self._enter():
+                return libnftables.run(text, *flags)
+        except OSError as exc:
+            raise KernelError(self._command(text.partition("\n")[0]), str(exc.strerror), exc.errno or 0) from exc
 
     def _command(self, text: str) -> str:
         return inside(self._netns, f"nft {text}", self._path_of)
@@ -217,8 +209,7 @@ class Nft:
             text = transaction(ops)
         except ValueError as exc:  # somebody else's object that bears a name which nft's language can't express
             return str(exc)
-        with ONE_AT_A_TIME:
-            code, _, error = self._library.cmd(text)
+        code, _, error = self._run(text)
         return None if code == 0 else _reason(error)
 
     def _keep_if_alone(self, items: dict[ItemKey, Item]) -> None:
@@ -235,13 +226,6 @@ class Nft:
             return Failure(op, command(op, self._path_of), reason)
         except ValueError:
             return Failure(op, self._command("list ruleset"), reason)
-
-
-def _library() -> Nftables:
-    try:
-        return Nftables()
-    except OSError as exc:
-        raise Unavailable(f"nftables can't be used: {exc}; install Debian's libnftables1") from exc
 
 
 def chain_device(chain: bytes) -> list[tuple[tuple[str, str], str]]:

@@ -18,6 +18,7 @@ from typing import cast
 
 from routemesh import names
 from routemesh.errors import KernelError
+from routemesh.kernel.netlink import Pool
 from routemesh.kernel.tables.transactions import Search, fold
 from routemesh.kernel.tables.xtevidence import NOTHING, Evidence, Witness
 from routemesh.kernel.tables.xttools import VARIANTS, Tools, Variant
@@ -63,17 +64,23 @@ def save(tools: Tools, variant: Variant) -> tuple[SavedChain, ...]:
 class Xtables:
     """The rules of ours in the namespace `netns`, to which `enter` switches the calling thread; use from one thread.
 
-    `path_of` gives the files of namespaces, for the commands in failures. Its methods raise KernelError.
+    `path_of` gives the files of namespaces, for the commands in failures; `pool` limits the sockets. Its methods raise
+    KernelError.
     """
 
     def __init__(
-        self, netns: str, enter: Callable[[], AbstractContextManager[None]], tools: Tools, path_of: PathOf = default_path
+        self,
+        netns: str,
+        enter: Callable[[], AbstractContextManager[None]],
+        tools: Tools,
+        path_of: PathOf = default_path,
+        pool: Pool | None = None,
     ) -> None:
         self._netns = netns
         self._enter = enter
         self._tools = tools
         self._path_of = path_of
-        self._witness = Witness(enter)
+        self._witness = Witness(enter, pool)
         self._evidence: Evidence | None = None
         self._saved: dict[Variant, tuple[SavedChain, ...]] = {}
         self._concern: bool | None = None

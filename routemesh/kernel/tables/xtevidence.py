@@ -15,10 +15,11 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from errno import EAGAIN
+from pathlib import Path
 from typing import NamedTuple
 
 from routemesh import names
-from routemesh.kernel.netlink import Message, Requests, as_text, parse, text
+from routemesh.kernel.netlink import Message, Pool, Requests, as_text, parse, text
 from routemesh.kernel.netlink.netfilter import ANY_FAMILY, IPV4, NETFILTER
 from routemesh.nodeplan import BUILT_IN
 
@@ -27,7 +28,8 @@ _GET_TABLE, _GET_RULE, _GET_GENERATION = _SUBSYSTEM | 1, _SUBSYSTEM | 7, _SUBSYS
 _TABLE_NAME, _RULE_TABLE, _GENERATION_ID = 1, 1, 1
 _GENERIC_HEADER_BYTES = 4
 
-_LEGACY_TABLES = "/proc/thread-self/net/ip_tables_names"
+_LEGACY_TABLES = Path("/proc/thread-self/net/ip_tables_names")
+"""There once a kernel has legacy iptables, in every namespace."""
 _GET_INFO, _GET_ENTRIES = 64, 65
 _INFO = struct.Struct("=32s13I")
 """struct ipt_getinfo: the name, valid hooks, entry points, underflows, number of entries, their bytes."""
@@ -37,7 +39,6 @@ _NEXT_ENTRY = struct.Struct("=H")
 _NEXT_ENTRY_AT, _COUNTERS_AT, _COUNTERS_BYTES = 90, 96, 16
 """In struct ipt_entry."""
 _ATTEMPTS = 5
-_NAMES_BYTES = 4096
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -58,11 +59,9 @@ NOTHING = Evidence((), ())
 class Witness:
     """Asks the kernel about the namespace to which `enter` switches the calling thread. Its methods raise OSError."""
 
-    def __init__(self, enter: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(self, enter: Callable[[], AbstractContextManager[None]], pool: Pool | None = None) -> None:
         self._enter = enter
-        self._netlink: Requests | None = None
-        self._names_file: int | None = None
-        self._socket: socket.socket | None = None
+        self._requests = Requests(protocol=NETFILTER, enter=enter, pool=pool or Pool(1))
         self._has_nftables = True
         self._tables: NftEvidence = (-1, frozenset())
 
@@ -76,14 +75,8 @@ class Witness:
         return any(mark in blob for _, blob in evidence.legacy) or any(mark in rule for rule in self._nft_rules(evidence))
 
     def close(self) -> None:
-        """Close what keeps the namespace alive."""
-        if self._netlink is not None:
-            self._netlink.close()
-        if self._socket is not None:
-            self._socket.close()
-        if self._names_file is not None:
-            os.close(self._names_file)
-        self._netlink = self._socket = self._names_file = None
+        """Close the socket."""
+        self._requests.close()
 
     # --- the nft variant ---------------------------------------------------------------------------------------------
 
@@ -99,44 +92,30 @@ class Witness:
             return ()
         return self._tables if self._tables[1] else ()
 
-    def _requests(self) -> Requests:
-        if self._netlink is None:
-            with self._enter():
-                self._netlink = Requests(protocol=NETFILTER)
-        return self._netlink
-
     def _generation(self) -> int:
-        (reply,) = self._requests().ask(Message(_GET_GENERATION, 0, ANY_FAMILY))
+        (reply,) = self._requests.ask(Message(_GET_GENERATION, 0, ANY_FAMILY))
         return int.from_bytes(parse(reply.body, _GENERIC_HEADER_BYTES)[_GENERATION_ID], "big")
 
     def _table_names(self) -> frozenset[str]:
-        tables = self._requests().dump(_GET_TABLE, IPV4)
+        tables = self._requests.dump(_GET_TABLE, IPV4)
         return frozenset(as_text(parse(table.body, _GENERIC_HEADER_BYTES)[_TABLE_NAME]) for table in tables) & BUILT_IN.keys()
 
     def _nft_rules(self, evidence: Evidence) -> Iterator[bytes]:
         for table in evidence.nft[1] if evidence.nft else ():
-            for rule in self._requests().dump(_GET_RULE, IPV4 + text(_RULE_TABLE, table)):
+            for rule in self._requests.dump(_GET_RULE, IPV4 + text(_RULE_TABLE, table)):
                 yield rule.body
 
     # --- legacy ------------------------------------------------------------------------------------------------------
 
     def _legacy(self) -> LegacyEvidence:
-        tables = self._legacy_tables()
-        if not tables:
+        if not _LEGACY_TABLES.exists():
             return ()
-        if self._socket is None:
-            with self._enter():
-                self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-        return tuple((table, _without_counters(_entries(self._socket, table))) for table in tables)
-
-    def _legacy_tables(self) -> list[str]:
-        """The file is there once a kernel has legacy iptables; it tells of the namespace in which it was opened."""
-        if self._names_file is None:
-            with suppress(FileNotFoundError), self._enter():
-                self._names_file = os.open(_LEGACY_TABLES, os.O_RDONLY | os.O_CLOEXEC)
-        if self._names_file is None:
-            return []
-        return sorted(os.pread(self._names_file, _NAMES_BYTES, 0).decode().split())
+        with self._enter():
+            tables = sorted(_LEGACY_TABLES.read_bytes().decode("ascii", "backslashreplace").split())
+            if not tables:
+                return ()
+            with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as asked:
+                return tuple((table, _without_counters(_entries(asked, table))) for table in tables)
 
 
 def _entries(asked: socket.socket, table: str) -> bytes:
