@@ -15,13 +15,13 @@ from typing import TypeVar
 from bench.machine import require_root
 from routemesh import names
 from routemesh.api.client import Client
-from routemesh.api.wire import ServiceInfo
 from routemesh.errors import Unavailable
 from routemesh.kernel import netns
 from routemesh.lab import control, topology
 from routemesh.lab.find import NAME_VARIABLE, Lab
 from routemesh.model import ServiceSpec
 from routemesh.options import NodeOptions
+from routemesh.wire import ServiceInfo
 
 T = TypeVar("T")
 

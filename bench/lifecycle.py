@@ -23,13 +23,13 @@ from bench import webserver
 from bench.cluster import addresses, answer, as_client, client, lab, remove_service, scratch, until
 from bench.measurement import Limit, Measurement
 from routemesh import names
-from routemesh.api.wire import TaskInfo
 from routemesh.kernel import netns
 from routemesh.kernel.tables.nft import Nft
 from routemesh.lab import daemons
 from routemesh.lab.find import Lab
 from routemesh.model import Publish, ServiceSpec
 from routemesh.nodeplan import Element
+from routemesh.wire import TaskInfo
 
 RUNS = 7
 CREATE_MS, SCALE_MS, CRASH_MS, START_MS = 500, 2_000, 500, 1_000

@@ -12,14 +12,13 @@ from contextlib import suppress
 
 from routemesh import loops
 from routemesh.decide import next_deadline, step
-from routemesh.decide.liveness import lease_name
+from routemesh.decide.liveness import LEADER, lease_name
 from routemesh.errors import RoutemeshError
 from routemesh.model import Lease, NodeId, NodeState, Role, State
 from routemesh.store import Store
 
 log = logging.getLogger(__name__)
 
-LEADER = "leader"
 RENEW_S = 1.0
 LEASE_TTL_S = 4.0
 LEAST_PAUSE_S = 0.02

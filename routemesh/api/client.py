@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
-from routemesh.api import wire
+from routemesh import wire
 from routemesh.doctor import Report
 from routemesh.errors import RoutemeshError, Unavailable, UserError
 from routemesh.explain.nouns import Explanation
@@ -154,7 +154,7 @@ class Client:
 
     def snapshot(self, ports: Iterable[tuple[Protocol, int]] = ()) -> "ClusterSnapshot":
         """Everything in the kernels of all nodes; with `ports` only connections that asked for one of these."""
-        from routemesh.api.plain import restored  # knows every noun, which takes time to load
+        from routemesh.codec.plain import restored  # knows every noun, which takes time to load
         from routemesh.snapshot import ClusterSnapshot
 
         query = urlencode([("port", f"{number}/{protocol}") for protocol, number in ports])

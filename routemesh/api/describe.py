@@ -6,16 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from ipaddress import IPv4Address
 
-from routemesh import names
-from routemesh.api import wire
-from routemesh.api.plain import plain
-from routemesh.decide.liveness import lease_name
+from routemesh import names, wire
+from routemesh.codec.plain import plain
+from routemesh.decide.liveness import LEADER, lease_name
 from routemesh.decide.progress import Progress
 from routemesh.language import command, ruleset
 from routemesh.language.commands import PathOf
 from routemesh.language.nft import NFT_ITEMS
 from routemesh.language.xtables import XT_ITEMS, saved
-from routemesh.manager import LEADER
 from routemesh.model import Lease, Mode, Node, NodeId, Service, State, Task, TaskState
 from routemesh.nodeplan import Change, Create, NodePlan, Op, item_of
 

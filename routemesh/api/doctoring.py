@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
 
-from routemesh.api import peer, wire
+from routemesh import wire
+from routemesh.api import peer
 from routemesh.api.context import CONTEXT, Context
 from routemesh.api.reply import json_reply
 from routemesh.api.snapshots import cluster_snapshot

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from routemesh import names
-from routemesh.api import peer, wire
+from routemesh import names, wire
+from routemesh.api import peer
 from routemesh.api.context import CONTEXT, Context
 from routemesh.api.describe import diff_info
 from routemesh.api.gateway import request_of

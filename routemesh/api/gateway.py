@@ -6,7 +6,8 @@ from ipaddress import IPv4Address
 
 from aiohttp import web
 
-from routemesh.api import peer, wire
+from routemesh import wire
+from routemesh.api import peer
 from routemesh.api.context import CONTEXT, Context
 from routemesh.api.reply import json_reply
 from routemesh.decide import admit

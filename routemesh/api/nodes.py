@@ -2,7 +2,8 @@
 
 from aiohttp import web
 
-from routemesh.api import peer, wire
+from routemesh import wire
+from routemesh.api import peer
 from routemesh.api.context import CONTEXT
 from routemesh.api.describe import diff_info, node_info, plan_info, task_info
 from routemesh.api.networks import find_network, networks

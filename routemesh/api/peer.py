@@ -8,7 +8,7 @@ from typing import TypeVar
 import aiohttp
 from aiohttp import web
 
-from routemesh.api import wire
+from routemesh import wire
 from routemesh.api.context import Context
 from routemesh.api.lines import Lines, whole_lines
 from routemesh.errors import Unavailable

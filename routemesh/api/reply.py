@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from routemesh.api import wire
+from routemesh import wire
 from routemesh.errors import RoutemeshError, UserError
 
 Number = TypeVar("Number", int, float)

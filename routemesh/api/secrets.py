@@ -2,8 +2,7 @@
 
 from aiohttp import web
 
-from routemesh import pem
-from routemesh.api import wire
+from routemesh import pem, wire
 from routemesh.api.context import CONTEXT
 from routemesh.api.reply import json_reply
 from routemesh.decide import admit

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from routemesh.api import doctoring, explaining, gateway, nodes, secrets, services, snapshots, watching, wire
+from routemesh import wire
+from routemesh.api import doctoring, explaining, gateway, nodes, secrets, services, snapshots, watching
 from routemesh.api.context import CONTEXT, Context
 from routemesh.api.reply import error_reply
 from routemesh.errors import RoutemeshError, Unavailable

@@ -4,7 +4,8 @@ import asyncio
 
 from aiohttp import web
 
-from routemesh.api import peer, wire
+from routemesh import wire
+from routemesh.api import peer
 from routemesh.api.context import CONTEXT, Context
 from routemesh.api.describe import progress_info, service_infos, task_info
 from routemesh.api.logs import own_lines, write_logs

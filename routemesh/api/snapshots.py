@@ -12,11 +12,11 @@ from urllib.parse import urlencode
 import msgspec
 from aiohttp import web
 
-from routemesh import names
-from routemesh.api import peer, wire
+from routemesh import names, wire
+from routemesh.api import peer
 from routemesh.api.context import CONTEXT, Context
-from routemesh.api.plain import plain, restored
 from routemesh.api.reply import json_reply
+from routemesh.codec.plain import plain, restored
 from routemesh.decide import admit
 from routemesh.decide.reach import answering
 from routemesh.errors import RoutemeshError, UserError

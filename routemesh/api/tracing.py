@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from aiohttp import web
 
-from routemesh.api import explaining, wire
+from routemesh import wire
+from routemesh.api import explaining
 from routemesh.api.context import CONTEXT
 from routemesh.api.lines import Lines
 from routemesh.api.onward import Onward

@@ -12,7 +12,8 @@ from typing import Protocol
 
 from aiohttp import web
 
-from routemesh.api import peer, wire
+from routemesh import wire
+from routemesh.api import peer
 from routemesh.api.context import CONTEXT, Context
 from routemesh.api.lines import Lines
 from routemesh.decide import admit

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from routemesh.api import wire
+from routemesh import wire
 from routemesh.api.nodes import SELF
 from routemesh.cli.host import Host
 from routemesh.cli.output import ago, format_flag, print_json, print_table, short

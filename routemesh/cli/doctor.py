@@ -138,7 +138,7 @@ def _plans(recordings: tuple[Path, ...]) -> "Plans":
 def _item(raw: object) -> "Item":
     from typing import Any, cast
 
-    from routemesh.api.plain import restored
+    from routemesh.codec.plain import restored
 
     return cast(Any, restored(object, raw))  # type: ignore[no-any-return]
 

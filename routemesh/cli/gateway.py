@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import click
 
-from routemesh.api import wire
+from routemesh import wire
 from routemesh.api.client import Client
 from routemesh.cli.host import Host
 from routemesh.cli.output import format_flag, print_json, print_table, short

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from routemesh.api import wire
+from routemesh import wire
 from routemesh.cli.host import Host, node_names
 from routemesh.cli.output import format_flag, inspect_flags, print_json, print_objects, print_table, short
 from routemesh.cli.values import ADDRESS, PAIR, SUBNET, OneOf

@@ -2,7 +2,7 @@
 
 import click
 
-from routemesh.api import wire
+from routemesh import wire
 from routemesh.cli.host import Host, node_names
 from routemesh.cli.output import format_flag, print_json
 

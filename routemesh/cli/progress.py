@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from routemesh.api import wire
+from routemesh import wire
 from routemesh.api.client import Client
 from routemesh.cli.output import fail, is_terminal
 from routemesh.cli.values import DURATION

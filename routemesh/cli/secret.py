@@ -5,7 +5,7 @@ from typing import IO
 
 import click
 
-from routemesh.api import wire
+from routemesh import wire
 from routemesh.cli.host import Host
 from routemesh.cli.output import ago, attempt_each, finish, format_flag, print_json, print_table, short
 

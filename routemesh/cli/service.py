@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from routemesh.api import wire
+from routemesh import wire
 from routemesh.api.client import Client
 from routemesh.cli import settings
 from routemesh.cli.host import Host, service_names

@@ -6,6 +6,9 @@ from dataclasses import replace
 from routemesh.decide.edit import with_tasks
 from routemesh.model import NodeId, NodeState, State, Task, TaskState, TaskStatus
 
+LEADER = "leader"
+"""The lease of the manager that leads."""
+
 
 def lease_name(node_id: NodeId) -> str:
     """The lease that a node renews while it lives; its value is the revision that the node has applied."""

@@ -4,11 +4,9 @@ A field per field of the dataclass; enums by their value (a task's state by its 
 that this version does not know are dropped, and fields that are missing get their default: a store may be shared by two versions.
 """
 
-from ipaddress import IPv4Address, IPv4Network
-from typing import Any
-
 import msgspec
 
+from routemesh.codec import from_text, to_text
 from routemesh.store.changes import KINDS, Object
 
 
@@ -32,20 +30,6 @@ def decode(kind: str, body: bytes) -> Object:
         return _DECODERS[kind].decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise CodecError(str(exc)) from exc
-
-
-def to_text(value: object) -> str:
-    """How msgspec is to write what it does not know: addresses as people do."""
-    if isinstance(value, IPv4Address | IPv4Network):
-        return str(value)
-    raise TypeError(f"no JSON form for {value!r}")
-
-
-def from_text(wanted: type[Any], text: object) -> Any:
-    """How msgspec is to read it again."""
-    if wanted in {IPv4Address, IPv4Network} and isinstance(text, str):
-        return wanted(text)
-    raise ValueError(f"expected {wanted.__name__}, got {text!r}")
 
 
 _ENCODER = msgspec.json.Encoder(enc_hook=to_text)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from routemesh.api import wire
+from routemesh import wire
 from routemesh.api.client import Client
 from routemesh.errors import NotFound
 from routemesh.kernel import netns

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from routemesh.api.client import Client
-from routemesh.api.plain import restored
+from routemesh.codec.plain import restored
 from routemesh.diff import diff
 from routemesh.doctor import Finding
 from routemesh.doctor.facts import Facts, NodeFacts, differences

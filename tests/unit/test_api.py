@@ -21,8 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routemesh import names
-from routemesh.api import wire
+from routemesh import names, wire
 from routemesh.api.client import Client
 from routemesh.api.server import serving
 from routemesh.api.watching import LONGEST_ORDER_BYTES

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from routemesh.api.plain import plain, restored
+from routemesh.codec.plain import plain, restored
 from routemesh.errors import RoutemeshError
 from routemesh.nodeplan import (
     Address,

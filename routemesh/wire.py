@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from routemesh.codec import from_text, to_text
 from routemesh.errors import Conflict, NotFound, RoutemeshError, Unavailable, UserError
 from routemesh.model import Availability, GatewayDriver, Listener, Mode, Role, ServiceSpec
-from routemesh.store.codec import from_text, to_text
 
 PREFIX = "/routemesh/v1"
 

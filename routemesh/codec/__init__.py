@@ -1,0 +1,21 @@
+"""Values as JSON and back: what the store, the API and recordings share. PURE.
+
+This module has what msgspec is to be told about types that it does not know; `codec.plain` the values of nodeplan and snapshot.
+"""
+
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+
+def to_text(value: object) -> str:
+    """How msgspec is to write what it does not know: addresses as people do."""
+    if isinstance(value, IPv4Address | IPv4Network):
+        return str(value)
+    raise TypeError(f"no JSON form for {value!r}")
+
+
+def from_text(wanted: type[Any], text: object) -> Any:
+    """How msgspec is to read it again."""
+    if wanted in {IPv4Address, IPv4Network} and isinstance(text, str):
+        return wanted(text)
+    raise ValueError(f"expected {wanted.__name__}, got {text!r}")
