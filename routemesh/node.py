@@ -22,8 +22,8 @@ from routemesh import loops, names
 from routemesh.agent.agent import Agent
 from routemesh.agent.dataplane import Dataplane
 from routemesh.agent.ports import PortHolder
-from routemesh.api.context import Context
 from routemesh.api.server import serve
+from routemesh.ask.context import Context
 from routemesh.decide import admit
 from routemesh.errors import Conflict, Unavailable, UserError
 from routemesh.gateway.loop import GatewayLoop

@@ -137,7 +137,7 @@ class Client:
 
     @contextmanager
     def trace(self, target: str, **query: str) -> "Iterator[Conversation]":
-        """Begin a trace of a connection to NODE:PORT[/udp]: api.tracing says what is asked and said. It ends with the block."""
+        """Begin a trace of a connection to NODE:PORT[/udp]: ask.traces says what is asked and said. It ends with the block."""
         with closing(self._connection()) as connection:
             path = f"{wire.PREFIX}/trace?{urlencode({'target': target, **query})}"
             try:

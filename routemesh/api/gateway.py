@@ -7,9 +7,9 @@ from ipaddress import IPv4Address
 from aiohttp import web
 
 from routemesh import wire
-from routemesh.api import peer
-from routemesh.api.context import CONTEXT, Context
 from routemesh.api.reply import json_reply
+from routemesh.ask import peer
+from routemesh.ask.context import CONTEXT, Context
 from routemesh.decide import admit
 from routemesh.decide.admit.routes import find_gateway
 from routemesh.errors import NotFound, RoutemeshError, UserError

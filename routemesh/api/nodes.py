@@ -3,11 +3,11 @@
 from aiohttp import web
 
 from routemesh import wire
-from routemesh.api import peer
-from routemesh.api.context import CONTEXT
 from routemesh.api.describe import diff_info, node_info, plan_info, task_info
 from routemesh.api.networks import find_network, networks
 from routemesh.api.reply import json_reply
+from routemesh.ask import peer
+from routemesh.ask.context import CONTEXT
 from routemesh.decide import admit
 from routemesh.model import Node, State
 from routemesh.plan.view import view

@@ -11,9 +11,10 @@ from pathlib import Path
 from aiohttp import web
 
 from routemesh import wire
-from routemesh.api import doctoring, explaining, gateway, nodes, secrets, services, snapshots, watching
-from routemesh.api.context import CONTEXT, Context
+from routemesh.api import gateway, nodes, secrets, services
 from routemesh.api.reply import error_reply
+from routemesh.ask import checkups, predictions, snapshots, watchers
+from routemesh.ask.context import CONTEXT, Context
 from routemesh.errors import RoutemeshError, Unavailable
 
 __all__ = ["Context", "make_app", "serve", "serving"]
@@ -36,9 +37,9 @@ def make_app(context: Context) -> web.Application:
         services.ROUTES,
         nodes.ROUTES,
         snapshots.ROUTES,
-        explaining.ROUTES,
-        doctoring.ROUTES,
-        watching.ROUTES,
+        predictions.ROUTES,
+        checkups.ROUTES,
+        watchers.ROUTES,
         secrets.ROUTES,
         gateway.ROUTES,
     )

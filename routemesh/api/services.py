@@ -5,11 +5,11 @@ import asyncio
 from aiohttp import web
 
 from routemesh import wire
-from routemesh.api import peer
-from routemesh.api.context import CONTEXT, Context
 from routemesh.api.describe import progress_info, service_infos, task_info
-from routemesh.api.logs import own_lines, write_logs
 from routemesh.api.reply import json_reply, number, stream
+from routemesh.ask import peer
+from routemesh.ask.context import CONTEXT, Context
+from routemesh.ask.logs import own_lines, write_logs
 from routemesh.decide import admit
 from routemesh.decide.progress import progress
 from routemesh.errors import Conflict, NotFound

@@ -6,7 +6,7 @@
     certificates                                      overlay  what real packets met between the nodes; devices
                                                       load     tables, pools, clocks, tasks, ports
 
-Who gathers the facts is elsewhere (sight.machine, sight.checkup, api.doctoring).
+Who gathers the facts is elsewhere (sight.machine, sight.checkup, ask.checkups).
 """
 
 from collections.abc import Iterable

@@ -7,7 +7,7 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routemesh.api.snapshots import named
+from routemesh.ask.snapshots import named
 from routemesh.explain.answer import explain
 from routemesh.explain.ask import Asked, Target
 from routemesh.explain.nouns import Explanation

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from aiohttp import web
 
 from routemesh import wire
-from routemesh.api import explaining
-from routemesh.api.context import CONTEXT
-from routemesh.api.lines import Lines
-from routemesh.api.onward import Onward
-from routemesh.api.passages import fitting
 from routemesh.api.reply import number
-from routemesh.api.watching import LONGEST_ORDER_BYTES, Watcher, watchers
+from routemesh.ask import predictions
+from routemesh.ask.context import CONTEXT
+from routemesh.ask.lines import Lines
+from routemesh.ask.onward import Onward
+from routemesh.ask.passages import fitting
+from routemesh.ask.watchers import LONGEST_ORDER_BYTES, Watcher, watchers
 from routemesh.errors import RoutemeshError, Unavailable, UserError
 from routemesh.explain.answer import explain
 from routemesh.explain.ask import Asked, ask, target
@@ -63,9 +63,9 @@ async def trace(request: web.Request) -> web.StreamResponse:
     context, asking = request.app[CONTEXT], _asking(request)
     state = await context.store.snapshot()
     port = random.choice(PORTS)
-    outside, of_gateway = explaining.address(asking.outside), _of_gateway(state, asking)
-    question = explaining.Question(asking.target, asking.client, outside, source_port=port)
-    found = await explaining.predicted(context, state, replace(question, request=of_gateway))
+    outside, of_gateway = predictions.address(asking.outside), _of_gateway(state, asking)
+    question = predictions.Question(asking.target, asking.client, outside, source_port=port)
+    found = await predictions.predicted(context, state, replace(question, request=of_gateway))
     cluster, prediction = found.cluster, found.first
     asked = ask(cluster, asking.target, asking.client, outside, port)
     onward = None if of_gateway is None else Onward(cluster, found.passages, found.whole)
@@ -109,9 +109,9 @@ def _of_gateway(state: State, asking: Asking) -> Request | None:
     return None
 
 
-def _watched(state: State, question: explaining.Question, prediction: Explanation, wanted: Wanted) -> dict[str, Watched]:
+def _watched(state: State, question: predictions.Question, prediction: Explanation, wanted: Wanted) -> dict[str, Watched]:
     """On each node what should be on the way, and what is predicted to be."""
-    found = explaining.on_the_way(state, question)
+    found = predictions.on_the_way(state, question)
     foreseen = namespaces(prediction)
     return {name: Watched(wanted=wanted, namespaces=tuple({*spaces, *foreseen.get(name, ())})) for name, spaces in found.items()}
 

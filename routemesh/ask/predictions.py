@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from routemesh import names, wire
-from routemesh.api import peer
-from routemesh.api.context import CONTEXT, Context
 from routemesh.api.describe import diff_info
 from routemesh.api.gateway import request_of
-from routemesh.api.passages import behind, fitting, passages
 from routemesh.api.reply import json_reply
-from routemesh.api.snapshots import cluster_snapshot
+from routemesh.ask import peer
+from routemesh.ask.context import CONTEXT, Context
+from routemesh.ask.passages import behind, fitting, passages
+from routemesh.ask.snapshots import cluster_snapshot
 from routemesh.errors import RoutemeshError, UserError
 from routemesh.model import Node, State, Task
 from routemesh.plan.view import view

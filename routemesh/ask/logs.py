@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from routemesh.api import peer
-from routemesh.api.context import Context
 from routemesh.api.describe import task_name
+from routemesh.ask import peer
+from routemesh.ask.context import Context
 from routemesh.errors import NotFound, RoutemeshError
 from routemesh.model import ServiceId, State, Task, TaskId, TaskState
 

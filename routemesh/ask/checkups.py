@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from aiohttp import web
 
 from routemesh import wire
-from routemesh.api import peer
-from routemesh.api.context import CONTEXT, Context
 from routemesh.api.reply import json_reply
-from routemesh.api.snapshots import cluster_snapshot
+from routemesh.ask import peer
+from routemesh.ask.context import CONTEXT, Context
+from routemesh.ask.snapshots import cluster_snapshot
 from routemesh.decide import admit
 from routemesh.errors import RoutemeshError
 from routemesh.model import VXLAN_OVERHEAD_BYTES, Node, NodeState, Protocol, State

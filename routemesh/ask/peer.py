@@ -9,8 +9,8 @@ import aiohttp
 from aiohttp import web
 
 from routemesh import wire
-from routemesh.api.context import Context
-from routemesh.api.lines import Lines, whole_lines
+from routemesh.ask.context import Context
+from routemesh.ask.lines import Lines, whole_lines
 from routemesh.errors import Unavailable
 from routemesh.model import Node
 

@@ -13,9 +13,9 @@ from typing import Protocol
 from aiohttp import web
 
 from routemesh import wire
-from routemesh.api import peer
-from routemesh.api.context import CONTEXT, Context
-from routemesh.api.lines import Lines
+from routemesh.ask import peer
+from routemesh.ask.context import CONTEXT, Context
+from routemesh.ask.lines import Lines
 from routemesh.decide import admit
 from routemesh.errors import NotFound, RoutemeshError, Unavailable, UserError
 from routemesh.model import Node
@@ -235,8 +235,8 @@ async def _carried_out(watcher: Watcher, lines: Lines) -> Told | None:
 
 
 async def _trace(request: web.Request) -> web.StreamResponse:
-    """See api.tracing, which loads what it needs when first asked for."""
-    from routemesh.api.tracing import trace
+    """See ask.traces, which loads what it needs when first asked for."""
+    from routemesh.ask.traces import trace
 
     return await trace(request)
 

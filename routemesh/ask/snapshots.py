@@ -13,9 +13,9 @@ import msgspec
 from aiohttp import web
 
 from routemesh import names, wire
-from routemesh.api import peer
-from routemesh.api.context import CONTEXT, Context
 from routemesh.api.reply import json_reply
+from routemesh.ask import peer
+from routemesh.ask.context import CONTEXT, Context
 from routemesh.codec.plain import plain, restored
 from routemesh.decide import admit
 from routemesh.decide.reach import answering

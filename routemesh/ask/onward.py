@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from routemesh.api.watching import Watcher
+from routemesh.ask.watchers import Watcher
 from routemesh.explain.through import Passage, leg
 from routemesh.model import State
 from routemesh.sightings import Observation, Opening, Wanted
