@@ -8,7 +8,7 @@ import hashlib
 import re
 from ipaddress import IPv4Address
 
-from routemesh.model import TaskId
+from routemesh.model import State, Task, TaskId
 
 SANDBOX = "ingress_sbox"
 SANDBOX_CONTAINER = "ingress-sbox"
@@ -69,3 +69,9 @@ def gateway_port(endpoint: str) -> str:
 def task_name(service: str, slot: int, node_name: str) -> str:
     """What `service ps` calls a task: web.1, or web.node1 for a global service (slot 0)."""
     return f"{service}.{slot or node_name}"
+
+
+def name_of(state: State, task: Task) -> str:
+    """web.1, or web.node1 in a global service."""
+    node = None if task.node_id is None else state.nodes.get(task.node_id)
+    return task_name(task.spec.name, task.slot, node.name if node else task.node_id or "?")

@@ -51,7 +51,7 @@ def task_info(state: State, task: Task) -> wire.TaskInfo:
     node = None if task.node_id is None else state.nodes.get(task.node_id)
     return wire.TaskInfo(
         id=task.id,
-        name=task_name(state, task),
+        name=names.name_of(state, task),
         service=task.spec.name,
         service_id=task.service_id,
         service_version=task.service_version,
@@ -73,12 +73,6 @@ def task_info(state: State, task: Task) -> wire.TaskInfo:
         container=names.container_id(task.id),
         created_at=task.created_at,
     )
-
-
-def task_name(state: State, task: Task) -> str:
-    """web.1, or web.node1 in a global service."""
-    node = None if task.node_id is None else state.nodes.get(task.node_id)
-    return names.task_name(task.spec.name, task.slot, node.name if node else task.node_id or "?")
 
 
 def node_info(node: Node, asked: NodeId, leases: Leases) -> wire.NodeInfo:

@@ -1,28 +1,21 @@
 """What is asked and told about the gateway: its proxies and its routes."""
 
-import asyncio
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Address
 
 from aiohttp import web
 
 from routemesh import wire
-from routemesh.api.reply import json_reply
-from routemesh.ask import peer
-from routemesh.ask.context import CONTEXT, Context
-from routemesh.decide import admit
+from routemesh.api.reply import CONTEXT, is_here, json_reply, node_asked, request_to_gateway
+from routemesh.ask.proxies import keys_on_disk, proxies_of
 from routemesh.decide.admit.routes import find_gateway
-from routemesh.errors import NotFound, RoutemeshError, UserError
-from routemesh.model import Http, Node, NodeState, Service, State
+from routemesh.errors import NotFound, UserError
+from routemesh.model import Http, Service, State
 from routemesh.proxy import external
 from routemesh.proxy.certificates import warnings
 from routemesh.proxy.explain import explain
-from routemesh.proxy.observed import Seen
-from routemesh.proxy.request import Request
 from routemesh.proxy.routes import table
 
 _BASE = f"{wire.PREFIX}/gateway"
-_IN_MEMORY = {"tmpfs", "ramfs", ""}
 
 
 async def _get(request: web.Request) -> web.Response:
@@ -32,25 +25,8 @@ async def _get(request: web.Request) -> web.Response:
     service = find_gateway(state)
     if service is None:
         raise NotFound("the gateway is not enabled; routemesh gateway enable runs it")
-    keys = await _keys_on_disk(context, state) if request.query.get("keys", "") == "1" else {}
+    keys = await keys_on_disk(context, state) if request.query.get("keys", "") == "1" else {}
     return json_reply(gateway_info(state, service, context.now(), keys))
-
-
-async def _keys_on_disk(context: Context, state: State) -> Mapping[str, str]:
-    """The nodes whose proxies have their files elsewhere than in memory, and on which file system; none that can't be asked."""
-    tasks = (task for task in state.tasks.values() if not task.status.state.ended)
-    homes = {task.node_id for task in tasks if task.spec.gateway is not None and task.spec.gateway.https_port}
-    every = sorted(state.nodes.values(), key=lambda node: node.name)
-    nodes = [node for node in every if node.id in homes and node.state is NodeState.READY]
-
-    async def ask(node: Node) -> set[str]:
-        try:
-            return {seen.filesystem for seen in await proxies_of(context, node)} - _IN_MEMORY
-        except RoutemeshError:
-            return set()
-
-    found = await asyncio.gather(*map(ask, nodes))
-    return {node.name: ", ".join(sorted(kinds)) for node, kinds in zip(nodes, found, strict=True) if kinds}
 
 
 def gateway_info(state: State, service: Service, now: float, keys_on_disk: Mapping[str, str]) -> wire.GatewayInfo:
@@ -118,40 +94,15 @@ async def _config(request: web.Request) -> web.Response:
     return json_reply(wire.Message(message=external.FOR[program](await request.app[CONTEXT].store.snapshot(), to)))
 
 
-def request_of(request: web.Request) -> Request:
-    """What is asked of the gateway: `host`, `path`, `tls=1`, `cookie`, `source`, and any number of `header=NAME:VALUE`."""
-    query = request.query
-    headers = [text.partition(":") for text in query.getall("header", [])]
-    try:
-        source = IPv4Address(query["source"]) if query.get("source") else None
-    except ValueError:
-        raise UserError(f"source={query['source']} in the query is no IPv4 address") from None
-    return Request(
-        host=query.get("host", ""),
-        path=query.get("path", "/"),
-        tls=query.get("tls", "") == "1",
-        cookie=query.get("cookie", ""),
-        headers=tuple((name.strip(), value.strip()) for name, _, value in headers),
-        source=source,
-    )
-
-
 async def _proxies_of(request: web.Request) -> web.Response:
     """What the proxies of a node have."""
+    _, node = await node_asked(request)
     context = request.app[CONTEXT]
-    node = admit.find_node(await context.store.snapshot(), request.match_info["ref"])
-    return json_reply(await context.proxies() if peer.is_here(request, context, node) else await proxies_of(context, node))
-
-
-async def proxies_of(context: Context, node: Node) -> list[Seen]:
-    """The same, asked by any daemon. Raises Unavailable."""
-    if node.id == context.node_id:
-        return await context.proxies()
-    return await peer.get(node, f"/nodes/{node.id}/proxies", list[Seen])
+    return json_reply(await context.proxies() if is_here(request, node) else await proxies_of(context, node))
 
 
 async def _explain(request: web.Request) -> web.Response:
-    found = explain(await request.app[CONTEXT].store.snapshot(), request_of(request))
+    found = explain(await request.app[CONTEXT].store.snapshot(), request_to_gateway(request))
     told = wire.GatewayExplanation(
         steps=tuple(wire.GatewayStep(at=step.at, decision=step.decision, why=step.why) for step in found.steps),
         servers=tuple(f"{server.task} {server.address}:{server.port}" for server in found.servers),

@@ -9,7 +9,6 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from routemesh import names
-from routemesh.api.describe import task_name
 from routemesh.errors import NotFound
 from routemesh.model import NodeId, State, Task, TaskId
 from routemesh.plan.layout import gateway, overlay_gateway, placed, sandbox_gateway_address
@@ -134,7 +133,7 @@ def _endpoint(name: str, address: IPv4Address, subnet: IPv4Network) -> Network:
 
 
 def _endpoint_name(state: State, task: Task) -> str:
-    return f"{task_name(state, task)}.{task.id}"
+    return f"{names.name_of(state, task)}.{task.id}"
 
 
 def _endpoint_id(address: IPv4Address | None) -> str:

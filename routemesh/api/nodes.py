@@ -5,9 +5,8 @@ from aiohttp import web
 from routemesh import wire
 from routemesh.api.describe import diff_info, node_info, plan_info, task_info
 from routemesh.api.networks import find_network, networks
-from routemesh.api.reply import json_reply
+from routemesh.api.reply import CONTEXT, is_here, json_reply
 from routemesh.ask import peer
-from routemesh.ask.context import CONTEXT
 from routemesh.decide import admit
 from routemesh.model import Node, State
 from routemesh.plan.view import view
@@ -50,7 +49,7 @@ async def _plan(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     state = await context.store.snapshot()
     node = _node(state, request)
-    if not peer.is_here(request, context, node):
+    if not is_here(request, node):
         return json_reply(await peer.get(node, f"/nodes/{node.id}/plan", wire.PlanInfo))
     return json_reply(plan_info(node, context.plan(view(state, node.id)), context.netns_path))
 
@@ -59,7 +58,7 @@ async def _diff(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     state = await context.store.snapshot()
     node = _node(state, request)
-    if not peer.is_here(request, context, node):
+    if not is_here(request, node):
         return json_reply(await peer.get(node, f"/nodes/{node.id}/diff", wire.DiffInfo))
     return json_reply(diff_info(node, await context.diff(view(state, node.id)), context.netns_path))
 

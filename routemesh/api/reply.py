@@ -2,12 +2,20 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from ipaddress import IPv4Address
 from typing import TypeVar
 
 from aiohttp import web
 
 from routemesh import wire
-from routemesh.errors import RoutemeshError, UserError
+from routemesh.ask import peer
+from routemesh.ask.context import Context
+from routemesh.decide import admit
+from routemesh.errors import RoutemeshError, Unavailable, UserError
+from routemesh.model import Node, State
+from routemesh.proxy.request import Request
+
+CONTEXT = web.AppKey("context", Context)
 
 Number = TypeVar("Number", int, float)
 Default = TypeVar("Default")
@@ -21,6 +29,21 @@ def json_reply(value: object, status: int = 200) -> web.Response:
 def error_reply(status: int, text: str) -> web.Response:
     """One line that says what went wrong."""
     return json_reply(wire.Message(message=" ".join(text.split())), status)
+
+
+def is_here(request: web.Request, node: Node) -> bool:
+    """Whether the request is about the node that got it. Raises Unavailable when another daemon passed it on to the wrong one."""
+    if node.id == request.app[CONTEXT].node_id:
+        return True
+    if peer.MEANT_FOR in request.headers:
+        raise Unavailable(f"node {node.name} can't be asked from here: {node.api} is another node's; ask on {node.name} itself")
+    return False
+
+
+async def node_asked(request: web.Request) -> tuple[State, Node]:
+    """The state, and the node that the path names. Raises NotFound."""
+    state = await request.app[CONTEXT].store.snapshot()
+    return state, admit.find_node(state, request.match_info["ref"])
 
 
 def number(request: web.Request, key: str, kind: Callable[[str], Number], default: Default) -> Number | Default:
@@ -49,3 +72,29 @@ async def stream(request: web.Request) -> AsyncIterator[web.StreamResponse]:
     except ConnectionError:
         return  # whoever asked has gone
     await reply.write_eof()
+
+
+def request_to_gateway(request: web.Request) -> Request:
+    """What is asked of the gateway: `host`, `path`, `tls=1`, `cookie`, `source`, and any number of `header=NAME:VALUE`."""
+    query = request.query
+    headers = [text.partition(":") for text in query.getall("header", [])]
+    try:
+        source = IPv4Address(query["source"]) if query.get("source") else None
+    except ValueError:
+        raise UserError(f"source={query['source']} in the query is no IPv4 address") from None
+    return Request(
+        host=query.get("host", ""),
+        path=query.get("path", "/"),
+        tls=query.get("tls", "") == "1",
+        cookie=query.get("cookie", ""),
+        headers=tuple((name.strip(), value.strip()) for name, _, value in headers),
+        source=source,
+    )
+
+
+def address(text: str) -> IPv4Address | None:
+    """The address of somebody outside, None for "". Raises UserError."""
+    try:
+        return IPv4Address(text) if text else None
+    except ValueError:
+        raise UserError(f"outside={text} in the query is no IPv4 address") from None

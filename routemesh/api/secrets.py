@@ -3,8 +3,7 @@
 from aiohttp import web
 
 from routemesh import pem, wire
-from routemesh.api.reply import json_reply
-from routemesh.ask.context import CONTEXT
+from routemesh.api.reply import CONTEXT, json_reply
 from routemesh.decide import admit
 from routemesh.decide.admit.secrets import users_of
 from routemesh.errors import UserError

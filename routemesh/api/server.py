@@ -11,10 +11,9 @@ from pathlib import Path
 from aiohttp import web
 
 from routemesh import wire
-from routemesh.api import gateway, nodes, secrets, services
-from routemesh.api.reply import error_reply
-from routemesh.ask import checkups, predictions, snapshots, watchers
-from routemesh.ask.context import CONTEXT, Context
+from routemesh.api import checkups, explanations, gateway, nodes, secrets, services, snapshots, traces
+from routemesh.api.reply import CONTEXT, error_reply
+from routemesh.ask.context import Context
 from routemesh.errors import RoutemeshError, Unavailable
 
 __all__ = ["Context", "make_app", "serve", "serving"]
@@ -37,9 +36,9 @@ def make_app(context: Context) -> web.Application:
         services.ROUTES,
         nodes.ROUTES,
         snapshots.ROUTES,
-        predictions.ROUTES,
+        explanations.ROUTES,
         checkups.ROUTES,
-        watchers.ROUTES,
+        traces.ROUTES,
         secrets.ROUTES,
         gateway.ROUTES,
     )

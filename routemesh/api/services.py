@@ -1,20 +1,15 @@
 """What is asked and told about services: list, one, create, update, remove, tasks, progress, logs."""
 
-import asyncio
-
 from aiohttp import web
 
 from routemesh import wire
 from routemesh.api.describe import progress_info, service_infos, task_info
-from routemesh.api.reply import json_reply, number, stream
-from routemesh.ask import peer
-from routemesh.ask.context import CONTEXT, Context
+from routemesh.api.reply import CONTEXT, is_here, json_reply, number, stream
+from routemesh.ask import services
 from routemesh.ask.logs import own_lines, write_logs
 from routemesh.decide import admit
-from routemesh.decide.progress import progress
-from routemesh.errors import Conflict, NotFound
-from routemesh.labels import health
-from routemesh.model import Service, ServiceId, ServiceSpec, State, TaskId
+from routemesh.errors import NotFound
+from routemesh.model import Service, ServiceSpec, State, TaskId
 
 MAX_WAIT_S = 10.0
 
@@ -32,38 +27,17 @@ async def _get(request: web.Request) -> web.Response:
 
 
 async def _create(request: web.Request) -> web.Response:
-    context = request.app[CONTEXT]
-    spec = health.interpret(wire.parse(ServiceSpec, await request.read()))
-    context.check(spec)
-    state = await context.store.update(lambda state: admit.create_service(state, spec, context.now()))
-    return _one(state, admit.find_service(state, spec.name), status=201)
+    spec = wire.parse(ServiceSpec, await request.read())
+    return _one(*await services.create(request.app[CONTEXT], spec), status=201)
 
 
 async def _update(request: web.Request) -> web.Response:
-    context = request.app[CONTEXT]
     wanted = wire.parse(wire.ServiceUpdate, await request.read())
-    spec = health.interpret(wanted.spec)
-    context.check(spec)
-
-    def change(state: State) -> State:
-        present = _service(state, request)
-        if present.version != wanted.version:
-            raise Conflict(
-                f"service {present.spec.name} is at version {present.version} now, not {wanted.version}: "
-                "somebody else changed it meanwhile; look at it and try again"
-            )
-        return admit.update_service(state, present.id, lambda _: spec, context.now())
-
-    state = await context.store.update(change)
-    return _one(state, _service(state, request))
+    return _one(*await services.update(request.app[CONTEXT], request.match_info["ref"], wanted.version, wanted.spec))
 
 
 async def _remove(request: web.Request) -> web.Response:
-    store = request.app[CONTEXT].store
-    before = await store.snapshot()
-    removed = _service(before, request)
-    await store.update(lambda state: admit.remove_service(state, removed.id))
-    return _one(before, removed)
+    return _one(*await services.remove(request.app[CONTEXT], request.match_info["ref"]))
 
 
 async def _tasks(request: web.Request) -> web.Response:
@@ -79,21 +53,8 @@ async def _progress(request: web.Request) -> web.Response:
     service = _service(await context.store.snapshot(), request)
     seen = request.query.get("seen", "")
     wait_s = min(number(request, "wait", float, MAX_WAIT_S), MAX_WAIT_S)
-    try:
-        async with asyncio.timeout(wait_s):
-            async for _ in context.store.watch():
-                if (now := await _now(context, service.id)).seen != seen:
-                    return json_reply(now)
-    except TimeoutError:
-        pass
-    return json_reply(await _now(context, service.id))
-
-
-async def _now(context: Context, service_id: ServiceId) -> wire.ProgressInfo:
-    state = await context.store.snapshot()
-    if service_id not in state.services:
-        raise NotFound(f"service {service_id} was removed meanwhile")
-    return progress_info(progress(state, state.services[service_id], await context.store.leases()))
+    found = await services.progressed(context, service.id, lambda now: progress_info(now).seen != seen, wait_s)
+    return json_reply(progress_info(found))
 
 
 async def _logs(request: web.Request) -> web.StreamResponse:
@@ -112,7 +73,7 @@ async def _task_logs(request: web.Request) -> web.StreamResponse:
     task = state.tasks.get(TaskId(request.match_info["ref"]))
     if task is None or task.node_id is None or task.node_id not in state.nodes:
         raise NotFound(f"no task with id {request.match_info['ref']!r} runs on a node")
-    if not peer.is_here(request, context, state.nodes[task.node_id]):
+    if not is_here(request, state.nodes[task.node_id]):
         raise NotFound(f"task {task.id} is not on this node but on {state.nodes[task.node_id].name}; ask there")
     follow, tail = bool(number(request, "follow", int, 0)), number(request, "tail", int, None)
     async with stream(request) as reply:

@@ -1,4 +1,4 @@
-"""`GET /doctor`: all nodes are read at once and judged where it is asked, so that only the findings travel.
+"""Check-ups: all nodes are read at once and judged where it is asked, so that only the findings travel.
 
 Each node's daemon reads its kernel, compares it with its plan and sends packets to the others; all is judged on that alone.
 """
@@ -9,14 +9,10 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, NamedTuple
 
-from aiohttp import web
-
 from routemesh import wire
-from routemesh.api.reply import json_reply
 from routemesh.ask import peer
-from routemesh.ask.context import CONTEXT, Context
+from routemesh.ask.context import Context
 from routemesh.ask.snapshots import cluster_snapshot
-from routemesh.decide import admit
 from routemesh.errors import RoutemeshError
 from routemesh.model import VXLAN_OVERHEAD_BYTES, Node, NodeState, Protocol, State
 from routemesh.plan.view import view
@@ -26,18 +22,17 @@ if TYPE_CHECKING:
     from routemesh.doctor.facts import Facts, NodeFacts
     from routemesh.snapshot import ClusterSnapshot
 
-PATH = f"{wire.PREFIX}/doctor"
 _MOST_PORTS = 300
 """With more, all connections are read: the question would get too long."""
 
 
-async def _doctor(request: web.Request) -> web.Response:
-    context = request.app[CONTEXT]
+async def doctor(context: Context) -> "Report":
+    """All findings about the cluster."""
     state = await context.store.snapshot()
     published = {(port.protocol, port.published) for service in state.services.values() for port in service.spec.publish}
     ports: set[tuple[Protocol, int]] | None = published if 0 < len(published) <= _MOST_PORTS else None
     cluster, facts = await asyncio.gather(cluster_snapshot(context, state, ports), _gathered(context, state))
-    return json_reply(await asyncio.to_thread(_judged, cluster, facts))
+    return await asyncio.to_thread(_judged, cluster, facts)
 
 
 def _judged(cluster: "ClusterSnapshot", facts: "Facts") -> "Report":
@@ -74,7 +69,7 @@ async def _attempt(context: Context, state: State, node: Node) -> _Told | None:
     asked = context.now()
     try:
         if node.id == context.node_id:
-            facts = await _own(context, state, node)
+            facts = await own_facts(context, state, node)
         else:
             facts = await peer.get(node, f"/nodes/{node.id}/checkup", NodeFacts)
     except RoutemeshError:
@@ -82,19 +77,8 @@ async def _attempt(context: Context, state: State, node: Node) -> _Told | None:
     return _Told(facts, skew_s(facts.clock, asked, context.now()))
 
 
-async def _check_up(request: web.Request) -> web.Response:
-    """What one node says of itself."""
-    from routemesh.doctor.facts import NodeFacts
-
-    context = request.app[CONTEXT]
-    state = await context.store.snapshot()
-    node = admit.find_node(state, request.match_info["ref"])
-    if not peer.is_here(request, context, node):
-        return json_reply(await peer.get(node, f"/nodes/{node.id}/checkup", NodeFacts))
-    return json_reply(await _own(context, state, node))
-
-
-async def _own(context: Context, state: State, node: Node) -> "NodeFacts":
+async def own_facts(context: Context, state: State, node: Node) -> "NodeFacts":
+    """What this daemon's own node says of itself."""
     from routemesh.doctor.facts import NodeFacts, differences
 
     seen = view(state, node.id)
@@ -123,33 +107,24 @@ def _peers(state: State, node: Node) -> Mapping[str, tuple[IPv4Address, int]]:
 # --- repairing ---------------------------------------------------------------------------------------------------
 
 
-async def _repair_all(request: web.Request) -> web.Response:
+async def repair_all(context: Context) -> list[wire.RepairInfo]:
     """Let every node bring its kernel to its plan; what became of it, node by node."""
-    context = request.app[CONTEXT]
     state = await context.store.snapshot()
 
     async def attempt(node: Node) -> wire.RepairInfo:
         try:
             if node.id == context.node_id:
-                return await _repaired(context, state, node)
+                return await repair_own(context, state, node)
             return await peer.post(node, f"/nodes/{node.id}/repair", wire.RepairInfo)
         except RoutemeshError as error:
             return wire.RepairInfo(node=node.name, error=str(error))
 
     nodes = sorted(state.nodes.values(), key=lambda node: node.name)
-    return json_reply(await asyncio.gather(*map(attempt, nodes)))
+    return await asyncio.gather(*map(attempt, nodes))
 
 
-async def _repair(request: web.Request) -> web.Response:
-    context = request.app[CONTEXT]
-    state = await context.store.snapshot()
-    node = admit.find_node(state, request.match_info["ref"])
-    if not peer.is_here(request, context, node):
-        return json_reply(await peer.post(node, f"/nodes/{node.id}/repair", wire.RepairInfo))
-    return json_reply(await _repaired(context, state, node))
-
-
-async def _repaired(context: Context, state: State, node: Node) -> wire.RepairInfo:
+async def repair_own(context: Context, state: State, node: Node) -> wire.RepairInfo:
+    """Let this daemon's own node do so."""
     from routemesh.doctor.told import told
 
     if node.ingress_address is None:
@@ -158,11 +133,3 @@ async def _repaired(context: Context, state: State, node: Node) -> wire.RepairIn
     failed = {failure.op for failure in failures}
     mended = tuple(f"{op.netns + ': ' if op.netns else ''}{told(op)}" for op in ops if op not in failed)
     return wire.RepairInfo(node=node.name, mended=mended, refused=tuple(map(str, failures)))
-
-
-ROUTES = (
-    web.get(PATH, _doctor),
-    web.post(f"{PATH}/repair", _repair_all),
-    web.get(f"{wire.PREFIX}/nodes/{{ref}}/checkup", _check_up),
-    web.post(f"{wire.PREFIX}/nodes/{{ref}}/repair", _repair),
-)

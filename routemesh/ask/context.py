@@ -1,12 +1,10 @@
-"""What the API needs of the daemon that it is part of."""
+"""What use cases need of the daemon that they run in."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Protocol
-
-from aiohttp import web
 
 from routemesh.errors import NotFound
 from routemesh.language.commands import PathOf, default_path
@@ -77,6 +75,3 @@ class Context:
         if self.node_id not in state.nodes:
             raise NotFound(f"this node ({self.node_id}) has not joined the cluster yet; is a manager running?")
         return state.nodes[self.node_id]
-
-
-CONTEXT = web.AppKey("context", Context)

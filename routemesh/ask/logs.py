@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from routemesh.api.describe import task_name
+from routemesh import names
 from routemesh.ask import peer
 from routemesh.ask.context import Context
 from routemesh.errors import NotFound, RoutemeshError
@@ -51,7 +51,7 @@ def _tasks(state: State, service_id: ServiceId) -> list[Task]:
 
 
 async def _copy(context: Context, state: State, task: Task, write: Write, *, follow: bool, tail: int | None) -> None:
-    name = task_name(state, task)
+    name = names.name_of(state, task)
     assert task.node_id is not None
     node = state.nodes.get(task.node_id)
     prefix = f"{name}.{task.id[:_SHORT_ID]}@{node.name if node else task.node_id}    | ".encode()

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from routemesh import names
-from routemesh.api.gateway import proxies_of
 from routemesh.ask.context import Context
+from routemesh.ask.proxies import proxies_of
 from routemesh.decide.admit.routes import find_gateway
 from routemesh.errors import RoutemeshError, UserError
 from routemesh.model import Gateway, HttpBalance, Node, State, Task

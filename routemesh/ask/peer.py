@@ -6,10 +6,8 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import aiohttp
-from aiohttp import web
 
 from routemesh import wire
-from routemesh.ask.context import Context
 from routemesh.ask.lines import Lines, whole_lines
 from routemesh.errors import Unavailable
 from routemesh.model import Node
@@ -19,19 +17,12 @@ MAX_LINE_BYTES = 64 * 1024
 MAX_ANSWER_LINE_BYTES = 16 * 1024 * 1024
 """What a node saw of a connection is one line."""
 
-_MEANT_FOR = "Routemesh-Node"
+MEANT_FOR = "Routemesh-Node"
+"""The header that says which node a daemon means."""
 _SCHEME = "unix://"
+_FIRST_ERROR = 400
 
 T = TypeVar("T")
-
-
-def is_here(request: web.Request, context: Context, node: Node) -> bool:
-    """Whether the request is about the node that got it. Raises Unavailable when another daemon passed it on to the wrong one."""
-    if node.id == context.node_id:
-        return True
-    if _MEANT_FOR in request.headers:
-        raise Unavailable(f"node {node.name} can't be asked from here: {node.api} is another node's; ask on {node.name} itself")
-    return False
 
 
 async def get(node: Node, path: str, kind: type[T], *, within_s: float = ANSWER_TIMEOUT_S) -> T:
@@ -114,12 +105,12 @@ async def _answer(
             session.request(
                 method,
                 f"http://routemesh{wire.PREFIX}{path}",
-                headers={_MEANT_FOR: node.id},
+                headers={MEANT_FOR: node.id},
                 data=body,
                 read_bufsize=MAX_LINE_BYTES,
             ) as answer,
         ):
-            if answer.status >= web.HTTPBadRequest.status_code:
+            if answer.status >= _FIRST_ERROR:
                 raise wire.error(answer.status, await answer.read())
             yield answer
     except (aiohttp.ClientError, TimeoutError) as exc:

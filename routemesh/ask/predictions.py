@@ -1,4 +1,4 @@
-"""`GET /explain`: all nodes are read and the way is walked where it is asked, so that only the answer travels.
+"""Explanations: all nodes are read and the way is walked where it is asked, so that only the answer travels.
 
 First just what is on the way as it should be is read: of the tasks, those of the service. Only where that leaves something untold
 all is read. Reading and walking are done in threads; what they need is loaded when first asked for.
@@ -10,17 +10,13 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
-from aiohttp import web
-
 from routemesh import names, wire
-from routemesh.api.describe import diff_info
-from routemesh.api.gateway import request_of
-from routemesh.api.reply import json_reply
 from routemesh.ask import peer
-from routemesh.ask.context import CONTEXT, Context
-from routemesh.ask.passages import behind, fitting, passages
+from routemesh.ask.context import Context
+from routemesh.ask.passages import behind, passages
 from routemesh.ask.snapshots import cluster_snapshot
-from routemesh.errors import RoutemeshError, UserError
+from routemesh.errors import RoutemeshError
+from routemesh.language import command
 from routemesh.model import Node, State, Task
 from routemesh.plan.view import view
 from routemesh.snapshot import endpoint
@@ -32,8 +28,6 @@ if TYPE_CHECKING:
     from routemesh.explain.through import Passage
     from routemesh.proxy.request import Request
     from routemesh.snapshot import ClusterSnapshot
-
-PATH = f"{wire.PREFIX}/explain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +54,6 @@ class Question:
     outside: IPv4Address | None
     request: "Request | None" = None
     source_port: int | None = None
-
-
-async def _explain(request: web.Request) -> web.Response:
-    """`target=NODE:PORT[/udp]`, `client` who asks, `outside` the address of somebody who is no node.
-
-    With `host` the way goes on through the gateway; what belongs to the request: gateway.request_of.
-    """
-    from routemesh.explain.ask import target
-
-    context, wanted = request.app[CONTEXT], target(request.query.get("target", ""))
-    client, outside = request.query.get("client", ""), address(request.query.get("outside", ""))
-    state = await context.store.snapshot()
-    of_gateway = fitting(state, wanted.port, request_of(request)) if request.query.get("host") else None
-    return json_reply((await predicted(context, state, Question(wanted, client, outside, of_gateway))).whole)
 
 
 async def predicted(context: Context, state: State, question: Question) -> Predicted:
@@ -145,22 +125,11 @@ async def _repairs(context: Context, state: State, found: "Explanation") -> "Rep
     async def diff(node: Node) -> list[Repair]:
         try:
             if node.id == context.node_id:
-                told = diff_info(node, await context.diff(view(state, node.id)), context.netns_path)
-            else:
-                told = await peer.get(node, f"/nodes/{node.id}/diff", wire.DiffInfo)
+                ops = await context.diff(view(state, node.id))
+                return [Repair(op.netns, command(op, context.netns_path)) for op in ops]
+            told = await peer.get(node, f"/nodes/{node.id}/diff", wire.DiffInfo)
         except RoutemeshError:
             return []
         return [Repair(op.netns, op.command) for op in told.ops]
 
     return dict(zip((node.name for node in nodes), await asyncio.gather(*map(diff, nodes)), strict=True))
-
-
-def address(text: str) -> IPv4Address | None:
-    """The address of somebody outside, None for "". Raises UserError."""
-    try:
-        return IPv4Address(text) if text else None
-    except ValueError:
-        raise UserError(f"outside={text} in the query is no IPv4 address") from None
-
-
-ROUTES = (web.get(PATH, _explain),)

@@ -10,47 +10,20 @@ from typing import TypeVar
 from urllib.parse import urlencode
 
 import msgspec
-from aiohttp import web
 
-from routemesh import names, wire
-from routemesh.api.reply import json_reply
+from routemesh import names
 from routemesh.ask import peer
-from routemesh.ask.context import CONTEXT, Context
+from routemesh.ask.context import Context
 from routemesh.codec.plain import plain, restored
-from routemesh.decide import admit
 from routemesh.decide.reach import answering
-from routemesh.errors import RoutemeshError, UserError
+from routemesh.errors import RoutemeshError
 from routemesh.model import ClientIp, Node, NodeState, Protocol, Service, State, Task
 from routemesh.snapshot import ClusterSnapshot, NamedNetwork, NamedNode, NamedPort, NamedService, NamedTask, Names, NodeSnapshot
 
-PATH = f"{wire.PREFIX}/snapshot"
 ANSWER_WITHIN_S = 5.0
 
 T = TypeVar("T")
 Ports = Set[tuple[Protocol, int]]
-
-
-async def _node_snapshot(request: web.Request) -> web.Response:
-    context = request.app[CONTEXT]
-    state = await context.store.snapshot()
-    node = admit.find_node(state, request.match_info["ref"])
-    if not peer.is_here(request, context, node):
-        return json_reply(await _asked(node, request.query_string))
-    return json_reply(plain(await context.observe(node, _ports(request), _namespaces(request)), compact=True))
-
-
-async def _cluster_snapshot(request: web.Request) -> web.Response:
-    """All nodes at once. One that can't be read is told by its name, with the reason."""
-    context, ports = request.app[CONTEXT], _ports(request)
-    state = await context.store.snapshot()
-
-    async def read(node: Node) -> object:
-        if node.id == context.node_id:
-            return plain(await context.observe(node, ports, None), compact=True)
-        return await _asked(node, request.query_string)
-
-    found, absent = await _from_all(state, read)
-    return json_reply({"item": "ClusterSnapshot", "nodes": found, "names": plain(named(state, absent), compact=True)})
 
 
 async def cluster_snapshot(
@@ -64,7 +37,7 @@ async def cluster_snapshot(
             return await context.observe(node, ports, wanted)
         query = [("port", f"{number}/{protocol}") for protocol, number in ports or ()]
         query += [("netns", name) for name in wanted or ()]
-        raw = await _asked(node, urlencode(query))
+        raw = await asked(node, urlencode(query))
         return await asyncio.to_thread(lambda: restored(NodeSnapshot, msgspec.json.decode(raw)))
 
     found, absent = await _from_all(state, read)
@@ -86,27 +59,21 @@ async def _from_all(state: State, read: Callable[[Node], Awaitable[T]]) -> tuple
     return {name: outcome for name, outcome in outcomes.items() if not isinstance(outcome, RoutemeshError)}, absent
 
 
-async def _asked(node: Node, query: str) -> msgspec.Raw:
+async def raw_cluster(context: Context, state: State, ports: Ports | None, query: str) -> dict[str, object]:
+    """The JSON of the same; what other daemons answer to `query`, which says the same as `ports`, is passed on unread."""
+
+    async def read(node: Node) -> object:
+        if node.id == context.node_id:
+            return plain(await context.observe(node, ports, None), compact=True)
+        return await asked(node, query)
+
+    found, absent = await _from_all(state, read)
+    return {"item": "ClusterSnapshot", "nodes": found, "names": plain(named(state, absent), compact=True)}
+
+
+async def asked(node: Node, query: str) -> msgspec.Raw:
+    """The JSON of another node's snapshot, unread. Raises Unavailable."""
     return await peer.get(node, f"/nodes/{node.id}/snapshot?{query}", msgspec.Raw, within_s=ANSWER_WITHIN_S)
-
-
-def _namespaces(request: web.Request) -> list[str] | None:
-    """`netns=NAME`, any number of times: only these are read, besides the node's own."""
-    return request.query.getall("netns", None)
-
-
-def _ports(request: web.Request) -> Ports | None:
-    """`port=8080/tcp`, any number of times: only connections that asked for one of these are told."""
-    texts = request.query.getall("port", [])
-    return frozenset(map(_port, texts)) if texts else None
-
-
-def _port(text: str) -> tuple[Protocol, int]:
-    number, _, protocol = text.partition("/")
-    try:
-        return Protocol(protocol), int(number)
-    except ValueError:
-        raise UserError(f"port={text} in the query is none: 8080/tcp is one") from None
 
 
 # --- names -------------------------------------------------------------------------------------------------------
@@ -178,9 +145,3 @@ def _why_not(task: Task) -> str:
     if not task.status.healthy:
         return "it is unhealthy"
     return task.status.error or task.status.message or f"it is {task.status.state.name.lower()}"
-
-
-ROUTES = (
-    web.get(PATH, _cluster_snapshot),
-    web.get(f"{wire.PREFIX}/nodes/{{ref}}/snapshot", _node_snapshot),
-)

@@ -1,4 +1,4 @@
-"""`POST /trace`: a conversation with whoever traces: what is predicted, then the probe, then what all nodes saw of it.
+"""A trace is a conversation with whoever traces: what is predicted, then the probe, then what all nodes saw of it.
 
 First comes an answer as of `GET /explain`, with all nodes armed; then a line says that the probe may go, or how it went where the
 asker sent it; then the nodes' observations end it. What to think of them is for the asker to say (routemesh.trace).
@@ -6,23 +6,19 @@ asker sent it; then the nodes' observations end it. What to think of them is for
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
 
-from aiohttp import web
-
-from routemesh import wire
-from routemesh.api.reply import number
 from routemesh.ask import predictions
-from routemesh.ask.context import CONTEXT
-from routemesh.ask.lines import Lines
+from routemesh.ask.context import Context
 from routemesh.ask.onward import Onward
 from routemesh.ask.passages import fitting
-from routemesh.ask.watchers import LONGEST_ORDER_BYTES, Watcher, watchers
+from routemesh.ask.watchers import Watcher, watchers
 from routemesh.errors import RoutemeshError, Unavailable, UserError
 from routemesh.explain.answer import explain
-from routemesh.explain.ask import Asked, ask, target
+from routemesh.explain.ask import Asked, ask
 from routemesh.explain.nouns import Explanation
 from routemesh.model import State
 from routemesh.proxy.request import Request
@@ -32,10 +28,8 @@ from routemesh.trace.nouns import Traced
 from routemesh.trace.talk import Go, Ready, Result, Watched
 from routemesh.trace.wanted import (
     LIVE_SETTLE_S,
-    LIVE_TIMEOUT_S,
     PORTS,
     SETTLE_S,
-    TIMEOUT_S,
     Asking,
     namespaces,
     nobody_came,
@@ -44,60 +38,46 @@ from routemesh.trace.wanted import (
     wanted,
 )
 
-
-def _asking(request: web.Request) -> Asking:
-    query, live = request.query, request.query.get("live") == "1"
-    return Asking(
-        target=target(query.get("target", "")),
-        client=query.get("client", ""),
-        outside=query.get("outside", ""),
-        http=query.get("http", ""),
-        host=query.get("host", ""),
-        live=live,
-        timeout_s=number(request, "timeout", float, LIVE_TIMEOUT_S if live else TIMEOUT_S),
-    )
+Say = Callable[[object], Awaitable[None]]
+Hear = Callable[[], Awaitable[Go | None]]
 
 
-async def trace(request: web.Request) -> web.StreamResponse:
-    """Answer a request."""
-    context, asking = request.app[CONTEXT], _asking(request)
+async def trace(context: Context, asking: Asking, outside: IPv4Address | None, say: Say, go: Hear) -> None:
+    """Say what is predicted and that the probe may go, or how it goes from here; when told to, what was seen of it.
+
+    Raises RoutemeshError as long as nothing was said; later failures are said.
+    """
     state = await context.store.snapshot()
     port = random.choice(PORTS)
-    outside, of_gateway = predictions.address(asking.outside), _of_gateway(state, asking)
+    of_gateway = _of_gateway(state, asking)
     question = predictions.Question(asking.target, asking.client, outside, source_port=port)
     found = await predictions.predicted(context, state, replace(question, request=of_gateway))
     cluster, prediction = found.cluster, found.first
     asked = ask(cluster, asking.target, asking.client, outside, port)
     onward = None if of_gateway is None else Onward(cluster, found.passages, found.whole)
     probe, sought = probe_of(asked, asking), wanted(prediction, asked, asking)
-    done = asyncio.Event()
-    reply = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
+    done, is_ready, result = asyncio.Event(), False, None
     async with asyncio.TaskGroup() as group:
         try:
             watched = _watched(state, question, prediction, sought)
             nodes, absent = await watchers(group, context, list(state.nodes.values()), watched, done)
             of_proxies = {} if onward is None else onward.watched(state)
             others = (await watchers(group, context, list(state.nodes.values()), of_proxies, done))[0] if of_proxies else {}
-            await reply.prepare(request)
-            ready = Ready(probe=probe, unwatched=absent)
-            await reply.write(wire.encode(ready) + b"\n")
-            result: Result | None = None
-            line = await Lines(request.content, LONGEST_ORDER_BYTES).next()
-            if line:
+            await say(Ready(probe=probe, unwatched=absent))
+            is_ready = True
+            if (word := await go()) is not None:
                 run = _Run(cluster, prediction, asking, asked, nodes)
-                result = await (run.of_live() if probe is None else run.of_probe(probe, wire.parse(Go, line)))
+                result = await (run.of_live() if probe is None else run.of_probe(probe, word))
                 if onward is not None and result.traced is not None:
                     result = Result(traced=await onward.followed(result.traced, others))
         except RoutemeshError as error:
-            if not reply.prepared:
+            if not is_ready:
                 raise
             result = Result(error=str(error))
         finally:
             done.set()
     if result is not None:
-        await reply.write(wire.encode(result) + b"\n")
-    await reply.write_eof()
-    return reply
+        await say(result)
 
 
 def _of_gateway(state: State, asking: Asking) -> Request | None:

@@ -1,7 +1,6 @@
-"""`POST /nodes/REF/watch`: a conversation with one node's daemon, which watches a connection there for as long as it lasts.
+"""Watching a connection on nodes: in this daemon's own, and in others through their daemons.
 
-Both sides send lines of JSON: first what to watch, answered when all is armed; then orders, each answered; the request's end, a
-broken connection or the daemon's own end take everything away again. Nothing is left for anybody to clean up.
+A watch lasts as long as the block in which it was asked for; nothing is left for anybody to clean up.
 """
 
 import asyncio
@@ -10,14 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
-from aiohttp import web
-
 from routemesh import wire
 from routemesh.ask import peer
-from routemesh.ask.context import CONTEXT, Context
-from routemesh.ask.lines import Lines
-from routemesh.decide import admit
-from routemesh.errors import NotFound, RoutemeshError, Unavailable, UserError
+from routemesh.ask.context import Context
+from routemesh.errors import NotFound, RoutemeshError, Unavailable
 from routemesh.model import Node
 from routemesh.sight.sender import send
 from routemesh.sight.watch import Watch, paths_of
@@ -26,8 +21,6 @@ from routemesh.trace.talk import Order, Told, Watched
 
 SILENCE_S = 30.0
 """A node that is asked to arm, send or collect and says nothing for so long has failed."""
-LONGEST_ORDER_BYTES = 1 << 20
-_MOST_S = 3600.0
 
 
 class Watcher(Protocol):
@@ -190,58 +183,3 @@ async def watchers(
     found = {name: await future for name, future in armed.items()}
     absent = {name: str(each) for name, each in found.items() if isinstance(each, RoutemeshError)}
     return {name: each for name, each in found.items() if not isinstance(each, RoutemeshError)}, absent
-
-
-# --- the other side -----------------------------------------------------------------------------------------------
-
-
-async def _watch(request: web.Request) -> web.StreamResponse:
-    context = request.app[CONTEXT]
-    node = admit.find_node(await context.store.snapshot(), request.match_info["ref"])
-    if not peer.is_here(request, context, node):
-        raise Unavailable(f"{node.name} is another node; its own daemon watches there")
-    lines = Lines(request.content, LONGEST_ORDER_BYTES)
-    watched = wire.parse(Watched, await lines.next())
-    async with here(context, node, watched) as watcher:
-        reply = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
-        await reply.prepare(request)
-        await reply.write(wire.encode(Told()) + b"\n")
-        while (told := await _carried_out(watcher, lines)) is not None:
-            await reply.write(wire.encode(told) + b"\n")
-    await reply.write_eof()
-    return reply
-
-
-async def _carried_out(watcher: Watcher, lines: Lines) -> Told | None:
-    """What came of the next order; None where there is none any more."""
-    try:
-        line = await lines.next()
-        if not line:
-            return None
-        order = wire.parse(Order, line)
-        match order.kind:
-            case "send":
-                if order.probe is None:
-                    raise UserError("an order to send has no probe")
-                return Told(sent=await watcher.send(order.probe))
-            case "first":
-                if order.opening is None:
-                    raise UserError("an order to wait for a packet does not say for which one (opening)")
-                return Told(seen=await watcher.first(order.opening, min(order.within_s, _MOST_S)))
-            case "collect":
-                return Told(observation=await watcher.collect(order.port))
-    except RoutemeshError as error:
-        return Told(error=str(error))
-
-
-async def _trace(request: web.Request) -> web.StreamResponse:
-    """See ask.traces, which loads what it needs when first asked for."""
-    from routemesh.ask.traces import trace
-
-    return await trace(request)
-
-
-ROUTES = (
-    web.post(f"{wire.PREFIX}/nodes/{{ref}}/watch", _watch),
-    web.post(f"{wire.PREFIX}/trace", _trace),
-)

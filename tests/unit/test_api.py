@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from routemesh import names, wire
 from routemesh.api.client import Client
 from routemesh.api.server import serving
-from routemesh.ask.watchers import LONGEST_ORDER_BYTES
+from routemesh.api.traces import LONGEST_ORDER_BYTES
 from routemesh.errors import Conflict, NotFound, RoutemeshError, Unavailable, UserError
 from routemesh.model import Availability, HealthKind, Mode, Publish, Role, ServiceSpec, TaskId, Weights
 from routemesh.nodeplan import HOST, Address, Change, Create, Delete, FdbEntry

@@ -1,0 +1,36 @@
+"""What the gateway's proxies have, asked of the nodes where they are."""
+
+import asyncio
+from collections.abc import Mapping
+
+from routemesh.ask import peer
+from routemesh.ask.context import Context
+from routemesh.errors import RoutemeshError
+from routemesh.model import Node, NodeState, State
+from routemesh.proxy.observed import Seen
+
+_IN_MEMORY = {"tmpfs", "ramfs", ""}
+
+
+async def proxies_of(context: Context, node: Node) -> list[Seen]:
+    """What the proxies of a node have, asked by any daemon. Raises Unavailable."""
+    if node.id == context.node_id:
+        return await context.proxies()
+    return await peer.get(node, f"/nodes/{node.id}/proxies", list[Seen])
+
+
+async def keys_on_disk(context: Context, state: State) -> Mapping[str, str]:
+    """The nodes whose proxies have their files elsewhere than in memory, and on which file system; none that can't be asked."""
+    tasks = (task for task in state.tasks.values() if not task.status.state.ended)
+    homes = {task.node_id for task in tasks if task.spec.gateway is not None and task.spec.gateway.https_port}
+    every = sorted(state.nodes.values(), key=lambda node: node.name)
+    nodes = [node for node in every if node.id in homes and node.state is NodeState.READY]
+
+    async def ask(node: Node) -> set[str]:
+        try:
+            return {seen.filesystem for seen in await proxies_of(context, node)} - _IN_MEMORY
+        except RoutemeshError:
+            return set()
+
+    found = await asyncio.gather(*map(ask, nodes))
+    return {node.name: ", ".join(sorted(kinds)) for node, kinds in zip(nodes, found, strict=True) if kinds}
