@@ -8,16 +8,13 @@ Source: ip-route(8), ip-rule(8); the kernel's fib_rules.c, fib_frontend.c, fib_s
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
-from typing import TYPE_CHECKING, NamedTuple
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import NamedTuple, Protocol
 
-from routemesh.nodeplan import Item, Route, RouteKind, RoutingRule
-from routemesh.walk.nouns import UnknownRule
-
-if TYPE_CHECKING:
-    from routemesh.walk.stack import Stack
+from routemesh.nodeplan import Address, Item, Link, Route, RouteKind, RoutingRule
+from routemesh.walk.nouns import Place, UnknownRule
 
 _MAIN_TABLE, _LOCAL_TABLE = 254, 255
 _MAIN_RULE = RoutingRule(priority=32766, fwmark=0, mask=0, table=_MAIN_TABLE)
@@ -44,6 +41,37 @@ class NextHop:
         return f"via {self.address} dev {self.link}" if via else f"dev {self.link}"
 
 
+class Links(Protocol):
+    """The links of the namespace, as walk.stack.Stack has them."""
+
+    @property
+    def place(self) -> Place:
+        """Which namespace it is."""
+        ...
+
+    @property
+    def underlay(self) -> str:
+        """The device to the other nodes, "" for none."""
+        ...
+
+    @property
+    def addresses(self) -> Mapping[str, Sequence[Address]]:
+        """By link."""
+        ...
+
+    def link(self, name: str) -> Link | None:
+        """The link, if it is there and up."""
+        ...
+
+    def addresses_on(self, link: str) -> Sequence[IPv4Interface]:
+        """A link's addresses."""
+        ...
+
+    def is_local(self, address: IPv4Address) -> bool:
+        """Whether packets to `address` end in this namespace."""
+        ...
+
+
 class _Entry(NamedTuple):
     table: int
     network: IPv4Network
@@ -54,8 +82,8 @@ class _Entry(NamedTuple):
 class Routing:
     """Rules by priority, each table's routes with the narrowest first."""
 
-    def __init__(self, stack: "Stack", items: Sequence[Item], *, observed: bool) -> None:
-        self._stack = stack
+    def __init__(self, links: Links, items: Sequence[Item], *, observed: bool) -> None:
+        self._links = links
         self._rules = [] if observed else [_MAIN_RULE]
         self._rules += [item for item in items if isinstance(item, RoutingRule)]
         self._rules.sort(key=lambda rule: rule.priority)
@@ -71,7 +99,7 @@ class Routing:
             if rule.table == _LOCAL_TABLE or not self._applies(rule, destination, mark, source, incoming):
                 continue
             if rule.action == "unknown":
-                raise UnknownRule(self._stack.place, f"routing rule {rule.priority}")
+                raise UnknownRule(self._links.place, f"routing rule {rule.priority}")
             if rule.action != "lookup":
                 return NextHop("", destination, rule, kind=rule.action)
             found = self._in_table(rule.table, destination)
@@ -88,7 +116,7 @@ class Routing:
             and not rule.oif  # that asks for a socket's or a redirected packet's device, which nothing here has
         )
         if rule.unknown and known is not rule.negate:
-            raise UnknownRule(self._stack.place, f"routing rule {rule.priority}, which has conditions {rule.unknown}")
+            raise UnknownRule(self._links.place, f"routing rule {rule.priority}, which has conditions {rule.unknown}")
         return known is not rule.negate
 
     def _in_table(self, table: int, destination: IPv4Address) -> NextHop | None:
@@ -97,7 +125,7 @@ class Routing:
             if destination not in network:
                 continue
             if hop.kind in ("unknown", "local", "multicast"):
-                raise UnknownRule(self._stack.place, f"the route to {network}, which is {hop.kind}")
+                raise UnknownRule(self._links.place, f"the route to {network}, which is {hop.kind}")
             if hop.kind == "throw":
                 return None
             return hop if hop.address != _ON_LINK else NextHop(hop.link, destination, hop.item, hop.source, hop.kind)
@@ -105,19 +133,19 @@ class Routing:
 
     def _planned(self, items: Iterable[Item]) -> Iterator[_Entry]:
         """The routes of the plan, those that addresses bring, the underlay for all else."""
-        stack = self._stack
-        for name, found in stack.addresses.items():
-            for item in found if stack.link(name) else ():
+        links = self._links
+        for name, found in links.addresses.items():
+            for item in found if links.link(name) else ():
                 if item.address.network.prefixlen == _HOST_PREFIX:
                     continue  # brings no route (fib_add_ifaddr)
                 yield _Entry(_MAIN_TABLE, item.address.network, 0, NextHop(name, _ON_LINK, item))
         yield from _of_items(item for item in items if isinstance(item, Route) and self._usable(item))
-        if stack.underlay:
-            yield _Entry(_MAIN_TABLE, _EVERYWHERE, 0, NextHop(stack.underlay, _ON_LINK, None))
+        if links.underlay:
+            yield _Entry(_MAIN_TABLE, _EVERYWHERE, 0, NextHop(links.underlay, _ON_LINK, None))
 
     def _usable(self, route: Route) -> bool:
-        near = route.via is None or any(route.via in address.network for address in self._stack.addresses_on(route.link))
-        return near and (route.source is None or self._stack.is_local(route.source))
+        near = route.via is None or any(route.via in address.network for address in self._links.addresses_on(route.link))
+        return near and (route.source is None or self._links.is_local(route.source))
 
 
 def _of_items(items: Iterable[Item]) -> Iterator[_Entry]:
