@@ -36,6 +36,7 @@ from routemesh.nodeplan import (
     Rule,
     Snat,
     Sysctl,
+    Verdict,
     XtChain,
     XtRule,
     XtTable,
@@ -46,6 +47,7 @@ from routemesh.recording.state import ingress, state
 from routemesh.snapshot import ClusterSnapshot, NamespaceSnapshot, NodeSnapshot, Part
 
 _IPVS = "net/ipv4/vs/"
+_OUR_CHAINS = "ROUTEMESH-"
 _LOAD = "modprobe ip_vs"
 """What everything else of IPVS needs."""
 
@@ -94,7 +96,7 @@ def _as_in_a_swarm(items: Iterable[Item]) -> Iterator[Item]:
     rules: dict[tuple[XtTable, str], list[Rule]] = {}
     for item in items:
         match item:
-            case XtChain(table, chain, chain_rules):
+            case XtChain(table, chain, chain_rules) if not chain.startswith(_OUR_CHAINS):
                 rules[table, chain] = [rule for rule in map(_translated, chain_rules) if rule]
             case XtRule(table, chain, rule, head) if not _is_ours(rule):
                 found = rules.setdefault((table, chain), [])
@@ -111,7 +113,13 @@ def _as_in_a_swarm(items: Iterable[Item]) -> Iterator[Item]:
 def _is_ours(rule: Rule) -> bool:
     """Rules that Swarm has no need of, or makes otherwise."""
     has = {type(statement) for statement in rule}
-    return ClampMss in has or (Masquerade in has and Match("ct status", "dnat") in rule)
+    to_ours = any(isinstance(statement, Verdict) and statement.chain.startswith(_OUR_CHAINS) for statement in rule)
+    return (
+        to_ours
+        or ClampMss in has
+        or Match("ct state", "invalid") in rule
+        or (Masquerade in has and Match("ct status", "dnat") in rule)
+    )
 
 
 def _translated(rule: Rule) -> Rule:

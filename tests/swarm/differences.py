@@ -123,6 +123,12 @@ def _udp_source(difference: Difference) -> bool:
     return difference.role == "task" and difference.swarm is None and any(_says(fact, each) for each in through)
 
 
+def _strays(difference: Difference) -> bool:
+    fact = difference.ours
+    in_chain = isinstance(fact, Placed) and fact.chain == names.STRAY_CHAIN
+    return difference.swarm is None and (in_chain or _says(fact, Match("ct state", "invalid")))
+
+
 def _mac(name: str) -> Callable[[Difference], bool]:
     return lambda found: isinstance(found.ours, Link) and found.ours.name == name and "mac" in found.changed
 
@@ -179,6 +185,14 @@ ROWS: tuple[Row, ...] = (
         shows=lambda found: (
             found.swarm is None and _says(found.ours, Match("ct status", "dnat")) and _has(found.ours, Masquerade)
         ),
+    ),
+    Row(
+        object="a packet that conntrack calls INVALID",
+        swarm="is not translated; the node's, the sandbox's or the task's own stack answers",
+        routemesh="is dropped in mangle PREROUTING of the node (to published ports by `ROUTEMESH-STRAYS`, from docker_gwbridge), "
+        "the sandbox and the task",
+        why="a stray segment would be answered by a reset that ends the connection which it resembles",
+        shows=_strays,
     ),
     Row(
         object="IPVS idle timeouts",

@@ -46,6 +46,9 @@ RETURN_CHAIN = "ROUTEMESH-RETURN"
 RETURN_PRIORITY = 82
 """Of the routing rules, one per node, that lead replies back there; their table is numbered as the sandbox's address."""
 
+_INVALID = Match("ct state", "invalid")
+"""Of no connection that is tracked (out of window, an error about nothing known): NAT leaves it alone."""
+
 _TIMEOUTS = IpvsTimeouts(tcp_s=432_000, tcp_fin_s=120, udp_s=300)
 """Conntrack's for an established and a closing TCP connection (nf_conntrack_proto_tcp.c); for UDP IPVS's own, which is longer."""
 
@@ -74,7 +77,12 @@ def host(view: NodeView) -> Iterator[Item]:
     # A task's call to its own node comes back through the node only so; in Swarm br_netfilter sees to it.
     own_tasks = (Match("ip saddr", subnet), Match("oifname", gateway), Match("ct status", "dnat"), Masquerade())
     yield XtRule("nat", "POSTROUTING", own_tasks)
+    # A local stack would answer what is not translated by a reset, which ends the connection that the packet only resembles.
+    published = (port for port in ports if port[0] is Protocol.TCP)
+    yield XtChain("mangle", names.STRAY_CHAIN, tuple((*_port(*port), Verdict("drop")) for port in published))
+    yield XtRule("mangle", "PREROUTING", (_INVALID, _TO_LOCAL, Verdict("jump", names.STRAY_CHAIN)))
     out = Match("iifname", gateway)
+    yield XtRule("mangle", "PREROUTING", (out, _INVALID, Verdict("drop")))
     established = Match("ct state", "established,related")
     yield XtRule("filter", "FORWARD", (out, Match("oifname", gateway, negate=True), Verdict("accept")))
     yield XtRule("filter", "FORWARD", (Match("oifname", gateway), established, Verdict("accept")))
@@ -94,8 +102,7 @@ def sandbox(view: NodeView, caps: Capabilities) -> Iterator[Item]:
         for service in oldest_first
         if service.vip is not None and service.fwmark is not None and service.id in served
     )
-    if marking:
-        yield XtChain("mangle", "PREROUTING", marking, "ACCEPT")
+    yield XtChain("mangle", "PREROUTING", ((_INVALID, Verdict("drop")), *marking), "ACCEPT")
     if to_vip:
         yield XtChain("mangle", "INPUT", to_vip, "ACCEPT")
     yield XtChain("mangle", "POSTROUTING", (_clamp(view),), "ACCEPT")
@@ -122,7 +129,10 @@ def task(view: NodeView, task: Task) -> Iterator[Item]:
     )
     yield XtChain("nat", "PREROUTING", redirects, "ACCEPT")
     yield from _fence(view, task)
-    if task.spec.client_ip is ClientIp.KEEP:
+    keep = task.spec.client_ip is ClientIp.KEEP
+    strays: Rule = (Match("iifname", names.OVERLAY_LINK), _INVALID, Verdict("drop"))
+    yield XtChain("mangle", "PREROUTING", (strays, *(_remembering() if keep else ())), "ACCEPT")
+    if keep:
         yield from _return_path(view)
     if layout.answers_from(task) is not None:
         assert task.gateway_address is not None
@@ -242,16 +252,20 @@ def _states(states: str) -> Match:
     return Match("ct state", states)
 
 
-def _return_path(view: NodeView) -> Iterator[Item]:
-    """The connection is marked with the sandbox by which it came; one routing rule and table for each leads the reply to it.
+def _remembering() -> tuple[Rule, Rule]:
+    """Note by which sandbox a connection came.
 
     A UDP socket may ask through one node and then through another: its last request counts, for which every packet is marked.
     """
-    from_overlay, recalled = Match("iifname", names.OVERLAY_LINK), Match("ct direction", "reply")
-    remember = Verdict("jump", RETURN_CHAIN)
+    from_overlay, remember = Match("iifname", names.OVERLAY_LINK), Verdict("jump", RETURN_CHAIN)
     tcp: Rule = (from_overlay, Match("meta l4proto", "tcp"), _states("new"), remember)
     udp: Rule = (from_overlay, Match("meta l4proto", "udp"), Match("ct direction", "original"), remember)
-    yield XtChain("mangle", "PREROUTING", (tcp, udp), "ACCEPT")
+    return tcp, udp
+
+
+def _return_path(view: NodeView) -> Iterator[Item]:
+    """The connection is marked with the sandbox by which it came; one routing rule and table for each leads the reply to it."""
+    recalled = Match("ct direction", "reply")
     yield XtChain("mangle", "OUTPUT", ((recalled, Assign("meta mark", "ct mark")),), "ACCEPT")
     marks = []
     for node in sorted((view.node, *view.peers), key=lambda node: node.id):

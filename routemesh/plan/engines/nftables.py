@@ -55,6 +55,8 @@ _LAST_ZONE = 0xFFFF
 
 _PORT: tuple[Field, Field] = ("meta l4proto", "th dport")
 _PORT_KEY: KeyType = ("proto", "port")
+_INVALID = Match("ct state", "invalid")
+"""Of no connection that is tracked (out of window, an error about nothing known): NAT leaves it alone."""
 _REFUSE: tuple[Rule, ...] = (
     (Match("meta l4proto", "tcp"), Reject("tcp reset")),
     (Reject("icmp port-unreachable"),),
@@ -70,6 +72,12 @@ def host(view: NodeView) -> Iterator[Item]:
     publish: Rule = (InSet(_PORT, "published"), Counter(), Dnat(layout.sandbox_gateway_address(cluster)))
     yield Table("ip")
     yield Map("ip", "published", _PORT_KEY)
+    # A local stack would answer what is not translated by a reset, which ends the connection that the packet only resembles.
+    strays: tuple[Rule, ...] = (
+        (Match("iifname", gateway), _INVALID, Verdict("drop")),
+        (_INVALID, Match("fib daddr type", "local"), InSet(_PORT, "published"), Verdict("drop")),
+    )
+    yield Chain("ip", "filter-prerouting", Hook("filter", "prerouting", _MANGLE), strays)
     yield Chain("ip", names.INGRESS_CHAIN, rules=(publish, (Verdict("return"),)))
     yield Chain("ip", "nat-prerouting", Hook("nat", "prerouting", _DSTNAT), (to_ingress,))
     yield Chain("ip", "nat-output", Hook("nat", "output", _DSTNAT), (to_ingress,))
@@ -102,7 +110,7 @@ def sandbox(view: NodeView, caps: Capabilities) -> Iterator[Item]:
     yield from nftbalance.maps(open_pools)
     yield Map("ip", "snat-marks", ("mark",))
     mark: Rule = (from_node, Assign("meta mark", Lookup(_PORT, "marks")))
-    yield Chain("ip", "mangle-prerouting", Hook("filter", "prerouting", _MANGLE), (mark,))
+    yield Chain("ip", "mangle-prerouting", Hook("filter", "prerouting", _MANGLE), ((_INVALID, Verdict("drop")), mark))
     balance: Rule = (from_node, VerdictLookup(("meta mark",), "services"))
     yield Chain("ip", "nat-prerouting", Hook("nat", "prerouting", _DSTNAT), (balance,))
     # Without it a client's first full segment is 50 bytes too long for the overlay, and the connection hangs on ICMP.
@@ -130,6 +138,7 @@ def task(view: NodeView, task: Task) -> Iterator[Item]:
     fence: tuple[Rule, ...] = (
         (Match("iifname", names.OVERLAY_LINK, negate=True), Verdict("accept")),
         (Match("ct state", "established,related"), Verdict("accept")),
+        (_INVALID, Verdict("drop")),
         *((remember,) if keep else ()),
         (InSet(_PORT, "published"), Verdict("accept")),
         *_gateway_calls(task),
