@@ -23,7 +23,7 @@ from routemesh.diff import diff
 from routemesh.errors import Unavailable
 from routemesh.kernel import netns
 from routemesh.kernel.linux import LinuxKernel
-from routemesh.model import Node, NodeId, State, TaskState, TaskStatus
+from routemesh.model import Attachment, Node, NodeId, State, TaskState, TaskStatus
 from routemesh.nodeplan import Element, NodePlan
 from routemesh.plan import plan
 from routemesh.plan.view import view
@@ -79,8 +79,9 @@ def _plan(state: State) -> NodePlan:
 
 def with_node(state: State) -> State:
     """The state with NODE in it, the node that is measured."""
-    assert state.cluster is not None
-    node = Node(id=NODE, name="bench", address=ADDRESS, ingress_address=state.cluster.ingress_subnet[-2])
+    assert state.ingress is not None
+    own = Attachment(state.ingress.id, state.ingress.subnet[-2])
+    node = Node(id=NODE, name="bench", address=ADDRESS, attachments=(own,))
     return replace(state, nodes={**state.nodes, NODE: node})
 
 

@@ -13,7 +13,11 @@ from bench.measurement import Limit, Measurement
 from routemesh import names
 from routemesh.diff import diff
 from routemesh.model import (
+    Attachment,
     Cluster,
+    Network,
+    NetworkId,
+    NetworkKind,
     Node,
     NodeId,
     Protocol,
@@ -39,14 +43,18 @@ CAPS = Capabilities(nf_tables=True, ip_vs=False, kernel="bench")
 
 def large_state(services: int) -> State:
     """A cluster in which every task serves."""
-    cluster = Cluster(id="c", ingress_id=names.derive_id("ingress"), created_at=0, ingress_subnet=IPv4Network("10.0.0.0/16"))
-    addresses = iter(cluster.ingress_subnet.hosts())
+    ingress = Network(
+        id=NetworkId(names.derive_id("ingress")), name="ingress", kind=NetworkKind.INGRESS,
+        subnet=IPv4Network("10.0.0.0/16"), created_at=0,
+    )  # fmt: skip
+    cluster = Cluster(id="c", ingress_id=ingress.id, created_at=0)
+    addresses = (Attachment(ingress.id, address) for address in ingress.subnet.hosts())
     next(addresses)
     nodes = {}
     for number in range(NODES):
         node_id = NodeId(names.derive_id("node", number))
         address = IPv4Address("192.168.0.10") + number
-        nodes[node_id] = Node(id=node_id, name=f"node{number}", address=address, ingress_address=next(addresses))
+        nodes[node_id] = Node(id=node_id, name=f"node{number}", address=address, attachments=(next(addresses),))
     node_ids = list(nodes)
     made: dict[ServiceId, Service] = {}
     tasks: dict[TaskId, Task] = {}
@@ -55,7 +63,7 @@ def large_state(services: int) -> State:
         spec = ServiceSpec(name=f"s{number}", replicas=TASKS, publish=(Publish(published=10_000 + number, target=80),))
         service_id = ServiceId(names.derive_id("service", number))
         made[service_id] = Service(
-            id=service_id, spec=spec, version=1, created_at=0, updated_at=0, vip=next(addresses), fwmark=256 + number,
+            id=service_id, spec=spec, version=1, created_at=0, updated_at=0, vips=(next(addresses),), fwmark=256 + number,
             mark_port=(Protocol.TCP, 10_000 + number),
         )  # fmt: skip
         for slot in range(1, TASKS + 1):
@@ -63,10 +71,10 @@ def large_state(services: int) -> State:
             place = (number * TASKS + slot) % NODES
             tasks[task_id] = Task(
                 id=task_id, service_id=service_id, service_version=1, spec=spec, slot=slot, desired=TaskState.RUNNING,
-                status=status, created_at=0, node_id=node_ids[place], address=next(addresses),
+                status=status, created_at=0, node_id=node_ids[place], attachments=(next(addresses),),
                 gateway_address=IPv4Address("172.18.0.3") + (number * TASKS + slot) // NODES,
             )  # fmt: skip
-    return State(revision=1, cluster=cluster, nodes=nodes, services=made, tasks=tasks)
+    return State(revision=1, cluster=cluster, networks={ingress.id: ingress}, nodes=nodes, services=made, tasks=tasks)
 
 
 def measure(runs: int) -> Iterator[Measurement]:

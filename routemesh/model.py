@@ -17,6 +17,7 @@ ServiceId = NewType("ServiceId", str)
 NodeId = NewType("NodeId", str)
 TaskId = NewType("TaskId", str)
 SecretId = NewType("SecretId", str)
+NetworkId = NewType("NetworkId", str)
 
 FIRST_FWMARK, LAST_FWMARK = 0x100, 0x7FFF
 """A service has one mark; above them are the marks of ports that differ in their tasks for a while (plan.pools)."""
@@ -31,6 +32,12 @@ class Protocol(StrEnum):
 
     TCP = "tcp"
     UDP = "udp"
+
+
+class NetworkKind(StrEnum):
+    """What a network is for. `ingress`: published ports lead to it; every node has it, and a cluster has one."""
+
+    INGRESS = "ingress"
 
 
 class Mode(StrEnum):
@@ -167,6 +174,36 @@ class Locality(StrEnum):
     ANY = "any"
     PREFER_LOCAL = "prefer-local"
     LOCAL_ONLY = "local-only"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """An overlay network: tasks, the nodes' sandboxes and virtual addresses are attached to it.
+
+    `mtu_bytes` 0: what each node's underlay leaves of its MTU.
+    """
+
+    id: NetworkId
+    name: str
+    kind: NetworkKind
+    subnet: IPv4Network
+    created_at: float
+    vni: int = INGRESS_VNI
+    mtu_bytes: int = 0
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """An address on a network: a task's, a node's sandbox's, or a service's virtual one."""
+
+    network_id: NetworkId
+    address: IPv4Address
+
+
+def address_on(attachments: tuple[Attachment, ...], network_id: NetworkId) -> IPv4Address | None:
+    """The address on that network; None where nothing is attached to it."""
+    return next((each.address for each in attachments if each.network_id == network_id), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -338,8 +375,8 @@ class Service:
     """A spec under a name, with what the manager allocated for it.
 
     `version` counts the specs: a task whose `service_version` is lower and whose spec differs is out of date.
-    `vip` and `fwmark` are None until allocated and for a service that publishes nothing. `mark_port` is the published port by
-    which the pool of ports with that very mark is known (plan.pools).
+    `vips` (one per network) and `fwmark` are missing until allocated, and for a service that publishes nothing. `mark_port` is
+    the published port by which the pool of ports with that very mark is known (plan.pools).
     `error` is why it can't be allocated (an exhausted pool), "" normally.
     """
 
@@ -349,11 +386,15 @@ class Service:
     created_at: float
     updated_at: float
     previous_spec: ServiceSpec | None = None
-    vip: IPv4Address | None = None
+    vips: tuple[Attachment, ...] = ()
     fwmark: int | None = None
     mark_port: tuple[Protocol, int] | None = None
     error: str = ""
     revision: int = 0
+
+    def vip_on(self, network_id: NetworkId) -> IPv4Address | None:
+        """Its virtual address on a network."""
+        return address_on(self.vips, network_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -373,8 +414,8 @@ class TaskStatus:
 class Task:
     """One try at one slot of a service. A task never moves and never restarts: its slot gets a new one.
 
-    `slot` counts from 1; 0 in global services, whose slot is the node. `address` is on the ingress overlay (None when
-    neither a port nor the gateway leads to it), `gateway_address` on its node's docker_gwbridge. `start_after` delays a restart.
+    `slot` counts from 1; 0 in global services, whose slot is the node. `attachments`: to the ingress network when a port or the
+    gateway leads to it. `gateway_address` is on its node's docker_gwbridge. `start_after` delays a restart.
     """
 
     id: TaskId
@@ -386,7 +427,7 @@ class Task:
     status: TaskStatus
     created_at: float
     node_id: NodeId | None = None
-    address: IPv4Address | None = None
+    attachments: tuple[Attachment, ...] = ()
     gateway_address: IPv4Address | None = None
     start_after: float = 0.0
     revision: int = 0
@@ -395,6 +436,10 @@ class Task:
     def serving(self) -> bool:
         """Whether new connections may go to it (rule 10)."""
         return self.desired == TaskState.RUNNING == self.status.state and self.status.healthy
+
+    def address_on(self, network_id: NetworkId) -> IPv4Address | None:
+        """Its address on a network."""
+        return address_on(self.attachments, network_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -408,7 +453,7 @@ class Listener:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A machine of the cluster. `address` is on the underlay; `ingress_address` its sandbox's, on the overlay.
+    """A machine of the cluster. `address` is on the underlay; `attachments` are its sandboxes', one per network.
 
     `api` is the URL of its daemon (unix://PATH). `mtu_bytes` is the underlay's. `failures` are the operations that
     its kernel refused in the last pass, each with its command (rule 9).
@@ -424,24 +469,26 @@ class Node:
     engine: str = "nftables"
     mtu_bytes: int = 1500
     api: str = ""
-    ingress_address: IPv4Address | None = None
+    attachments: tuple[Attachment, ...] = ()
     listeners: tuple[Listener, ...] = ()
     failures: tuple[str, ...] = ()
     error: str = ""
     created_at: float = 0.0
     revision: int = 0
 
+    def sandbox_on(self, network_id: NetworkId) -> IPv4Address | None:
+        """Its sandbox's address on a network; None until the manager has allocated it."""
+        return address_on(self.attachments, network_id)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """What all nodes share: the ingress network and the address pools."""
+    """What all nodes share. `ingress_id`: the network that every node has; `gwbridge_subnet`: each node's own docker_gwbridge."""
 
     id: str
-    ingress_id: str
+    ingress_id: NetworkId
     created_at: float
-    ingress_subnet: IPv4Network = IPv4Network("10.0.0.0/24")
     gwbridge_subnet: IPv4Network = IPv4Network("172.18.0.0/16")
-    vni: int = INGRESS_VNI
     vxlan_port: int = VXLAN_PORT
     revision: int = 0
 
@@ -477,3 +524,13 @@ class State:
     services: Mapping[ServiceId, Service] = field(default_factory=dict)
     tasks: Mapping[TaskId, Task] = field(default_factory=dict)
     secrets: Mapping[SecretId, Secret] = field(default_factory=dict)
+    networks: Mapping[NetworkId, Network] = field(default_factory=dict)
+
+    @property
+    def ingress(self) -> Network | None:
+        """The ingress network; None before there is a cluster."""
+        return None if self.cluster is None else self.networks.get(self.cluster.ingress_id)
+
+    def on_ingress(self, attachments: tuple[Attachment, ...]) -> IPv4Address | None:
+        """Which of a task's, a node's or a service's addresses is on the ingress network."""
+        return None if self.cluster is None else address_on(attachments, self.cluster.ingress_id)

@@ -7,8 +7,9 @@ daemon with no memory plans the same names again (rule 5).
 import hashlib
 import re
 from ipaddress import IPv4Address
+from typing import assert_never
 
-from routemesh.model import State, Task, TaskId
+from routemesh.model import Network, NetworkKind, State, Task, TaskId
 
 SANDBOX = "ingress_sbox"
 SANDBOX_CONTAINER = "ingress-sbox"
@@ -45,6 +46,15 @@ def derive_id(*parts: object) -> str:
 def container_id(task_id: TaskId) -> str:
     """12 hex digits: the task's namespace, hostname and `gateway_…` name in `network inspect`."""
     return hashlib.sha256(task_id.encode()).hexdigest()[:12]
+
+
+def sandbox(network: Network) -> str:
+    """The namespace in which a node balances a network's virtual addresses."""
+    match network.kind:
+        case NetworkKind.INGRESS:
+            return SANDBOX
+        case _:
+            assert_never(network.kind)
 
 
 def overlay_netns(network_id: str) -> str:

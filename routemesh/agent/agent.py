@@ -162,7 +162,7 @@ class Agent:
         except NotFound:
             return ()
         # Without its address a node would plan nothing and so sweep everything (rule 8).
-        if seen.node.ingress_address is None:
+        if seen.node.sandbox_on(seen.ingress.id) is None:
             return ()
         want, failures = await self._dataplane.apply(seen, state.revision)
         self._ready = frozenset(want.namespaces.keys() - {failure.op.netns for failure in failures})

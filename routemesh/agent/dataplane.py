@@ -104,7 +104,7 @@ class Dataplane:
         A UDP client that never stops sending would be glued to a dead task for ever (moby#36878), or, if it sent while the port
         had no task, to nothing. The first pass after a start can't know what has changed meanwhile, and looks at all.
         """
-        before, pool = self._before, now.cluster.ingress_subnet
+        before, pool = self._before, now.ingress.subnet
         if before is None or serving(before) - serving(now):
             self._kernel.flush_flows(names.SANDBOX, Protocol.UDP, pool, serving(now))
         if before is None or _alive(before) - _alive(now):
@@ -127,8 +127,8 @@ class Dataplane:
 
 
 def serving(seen: NodeView) -> set[IPv4Address]:
-    """The overlay addresses that new connections may go to."""
-    return {task.address for tasks in seen.backends.values() for task in tasks if task.address is not None}
+    """The ingress addresses that new connections may go to."""
+    return set(seen.on_ingress(task for tasks in seen.backends.values() for task in tasks))
 
 
 def published(seen: NodeView) -> set[tuple[Protocol, int]]:
@@ -137,8 +137,8 @@ def published(seen: NodeView) -> set[tuple[Protocol, int]]:
 
 
 def _served(seen: NodeView) -> set[tuple[Protocol, int]]:
-    return {port for pool in pools(seen) if pool.open for port in pool.ports}
+    return {port for pool in pools(seen, seen.ingress) if pool.open for port in pool.ports}
 
 
 def _alive(seen: NodeView) -> set[IPv4Address]:
-    return {task.address for task in (*seen.tasks, *seen.remote) if task.address is not None}
+    return set(seen.on_ingress((*seen.tasks, *seen.remote)))

@@ -36,7 +36,7 @@ def service_infos(state: State, services: Iterable[Service]) -> list[wire.Servic
             version=service.version,
             created_at=service.created_at,
             updated_at=service.updated_at,
-            vip=_text(service.vip),
+            vip=_text(state.on_ingress(service.vips)),
             fwmark=service.fwmark,
             error=service.error,
             spec=service.spec,
@@ -49,6 +49,7 @@ def service_infos(state: State, services: Iterable[Service]) -> list[wire.Servic
 def task_info(state: State, task: Task) -> wire.TaskInfo:
     """A task with the names of its service and node."""
     node = None if task.node_id is None else state.nodes.get(task.node_id)
+    address = state.on_ingress(task.attachments)
     return wire.TaskInfo(
         id=task.id,
         name=names.name_of(state, task),
@@ -59,7 +60,7 @@ def task_info(state: State, task: Task) -> wire.TaskInfo:
         node=node.name if node else task.node_id,
         image=task.spec.image,
         command=task.spec.command,
-        ports=tuple(f"{task.address}:{port}" for port in task.spec.publish if task.address and not task.status.state.ended),
+        ports=tuple(f"{address}:{port}" for port in task.spec.publish if address and not task.status.state.ended),
         desired_state=task.desired.name.lower(),
         state=task.status.state.name.lower(),
         since=task.status.at,
@@ -68,14 +69,14 @@ def task_info(state: State, task: Task) -> wire.TaskInfo:
         exit_code=task.status.exit_code,
         pid=task.status.pid,
         serving=task.serving,
-        address=_text(task.address),
+        address=_text(address),
         gateway_address=_text(task.gateway_address),
         container=names.container_id(task.id),
         created_at=task.created_at,
     )
 
 
-def node_info(node: Node, asked: NodeId, leases: Leases) -> wire.NodeInfo:
+def node_info(state: State, node: Node, asked: NodeId, leases: Leases) -> wire.NodeInfo:
     """A node, whether it leads and what it has acknowledged."""
     leader, heartbeat = leases.get(LEADER), leases.get(lease_name(node.id))
     return wire.NodeInfo(
@@ -90,7 +91,7 @@ def node_info(node: Node, asked: NodeId, leases: Leases) -> wire.NodeInfo:
         labels=node.labels,
         engine=node.engine,
         mtu_bytes=node.mtu_bytes,
-        ingress_address=_text(node.ingress_address),
+        ingress_address=_text(state.on_ingress(node.attachments)),
         applied=heartbeat.value if heartbeat else 0,
         api=node.api,
         listeners=node.listeners,

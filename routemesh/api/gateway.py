@@ -55,7 +55,7 @@ def _proxies(state: State, service: Service) -> Iterator[wire.ProxyInfo]:
             task=task.id,
             state=task.status.state.name.lower(),
             serving=task.serving,
-            address=None if task.address is None else str(task.address),
+            address=None if (address := state.on_ingress(task.attachments)) is None else str(address),
             error=task.status.error,
         )
 

@@ -63,23 +63,23 @@ def _gwbridge(seen: NodeView) -> Network:
 
 
 def _ingress(state: State, seen: NodeView) -> Network:
-    cluster = seen.cluster
-    subnet = cluster.ingress_subnet
+    network = seen.ingress
+    subnet = network.subnet
     containers = {
-        _container_key(task.id): _endpoint(_endpoint_name(state, task), task.address, subnet)
+        _container_key(task.id): _endpoint(_endpoint_name(state, task), address, subnet)
         for task in placed(seen)
-        if task.address is not None
+        if (address := task.address_on(network.id)) is not None
     }
-    if seen.node.ingress_address is not None:
-        containers[names.SANDBOX_CONTAINER] = _endpoint("ingress-endpoint", seen.node.ingress_address, subnet)
+    if (own := seen.node.sandbox_on(network.id)) is not None:
+        containers[names.SANDBOX_CONTAINER] = _endpoint("ingress-endpoint", own, subnet)
     return {
-        "Name": INGRESS,
-        "Id": cluster.ingress_id,
+        "Name": network.name,
+        "Id": network.id,
         "Scope": "swarm",
         "Driver": "overlay",
-        **_common(cluster.created_at, subnet, overlay_gateway(cluster), ingress=True),
+        **_common(network.created_at, subnet, overlay_gateway(network), ingress=True),
         "Containers": containers,
-        "Options": {"com.docker.network.driver.overlay.vxlanid_list": str(cluster.vni)},
+        "Options": {"com.docker.network.driver.overlay.vxlanid_list": str(network.vni)},
         "Labels": {},
         "Peers": [{"Name": _hash("peer", node.id)[:12], "IP": str(node.address)} for node in (seen.node, *seen.peers)],
     }
@@ -91,21 +91,21 @@ def _services(state: State, node_id: NodeId) -> Network:
     hosts = {node.id: str(node.address) for node in (seen.node, *seen.peers)}
     return {
         service.spec.name: {
-            "VIP": str(service.vip),
+            "VIP": str(vip),
             "Ports": [f"Target: {port.target}, Publish: {port.published}" for port in service.spec.publish],
             "LocalLBIndex": service.fwmark,
             "Tasks": [
                 {
                     "Name": _endpoint_name(state, task),
-                    "EndpointID": _endpoint_id(task.address),
-                    "EndpointIP": str(task.address),
+                    "EndpointID": _endpoint_id(task.address_on(seen.ingress.id)),
+                    "EndpointIP": str(task.address_on(seen.ingress.id)),
                     "Info": {"Host IP": hosts.get(task.node_id or NodeId(""), "")},
                 }
                 for task in seen.backends.get(service.id, ())
             ],
         }
         for service in seen.services
-        if service.vip is not None
+        if (vip := service.vip_on(seen.ingress.id)) is not None
     }
 
 

@@ -22,7 +22,7 @@ async def _list(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     state, leases = await context.store.snapshot(), await context.store.leases()
     nodes = sorted(state.nodes.values(), key=lambda node: node.name)
-    return json_reply([node_info(node, context.node_id, leases) for node in nodes])
+    return json_reply([node_info(state, node, context.node_id, leases) for node in nodes])
 
 
 async def _get(request: web.Request) -> web.Response:
@@ -89,7 +89,7 @@ def _node(state: State, request: web.Request) -> Node:
 
 async def _one(request: web.Request, state: State) -> web.Response:
     context = request.app[CONTEXT]
-    return json_reply(node_info(_node(state, request), context.node_id, await context.store.leases()))
+    return json_reply(node_info(state, _node(state, request), context.node_id, await context.store.leases()))
 
 
 ROUTES = (

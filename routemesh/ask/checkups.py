@@ -98,9 +98,9 @@ def _peers(state: State, node: Node) -> Mapping[str, tuple[IPv4Address, int]]:
     """The other nodes' sandboxes, and how many bytes get there in one piece if all is well."""
     others = (other for other in state.nodes.values() if other.id != node.id and other.state is NodeState.READY)
     return {
-        other.name: (other.ingress_address, min(node.mtu_bytes, other.mtu_bytes) - VXLAN_OVERHEAD_BYTES)
+        other.name: (address, min(node.mtu_bytes, other.mtu_bytes) - VXLAN_OVERHEAD_BYTES)
         for other in others
-        if other.ingress_address is not None
+        if (address := state.on_ingress(other.attachments)) is not None
     }
 
 
@@ -127,7 +127,7 @@ async def repair_own(context: Context, state: State, node: Node) -> wire.RepairI
     """Let this daemon's own node do so."""
     from routemesh.doctor.told import told
 
-    if node.ingress_address is None:
+    if state.on_ingress(node.attachments) is None:
         return wire.RepairInfo(node=node.name, error="it has no plan yet: the manager has given it no address")
     ops, failures = await context.repair(view(state, node.id), state.revision)
     failed = {failure.op for failure in failures}

@@ -84,35 +84,39 @@ def named(state: State, absent: Mapping[str, str]) -> Names:
     cluster = state.cluster
     if cluster is None:
         return Names()
-    ingress = NamedNetwork(
-        name="ingress",
-        id=cluster.ingress_id,
-        subnet=cluster.ingress_subnet,
-        vni=cluster.vni,
-        netns=names.overlay_netns(cluster.ingress_id),
+    overlays = (
+        NamedNetwork(
+            name=network.name, id=network.id, subnet=network.subnet, vni=network.vni, netns=names.overlay_netns(network.id)
+        )
+        for network in state.networks.values()
     )
     return Names(
-        nodes=tuple(_named_node(node, absent.get(node.name, "")) for node in state.nodes.values()),
-        services=tuple(_named_service(state, service, cluster.ingress_id) for service in state.services.values()),
-        tasks=tuple(_named_task(state, task, cluster.ingress_id) for task in state.tasks.values() if not task.status.state.ended),
-        networks=(ingress, NamedNetwork(name=names.GWBRIDGE, subnet=cluster.gwbridge_subnet)),
+        nodes=tuple(_named_node(state, node, absent.get(node.name, "")) for node in state.nodes.values()),
+        services=tuple(_named_service(state, service) for service in state.services.values()),
+        tasks=tuple(_named_task(state, task) for task in state.tasks.values() if not task.status.state.ended),
+        networks=(*overlays, NamedNetwork(name=names.GWBRIDGE, subnet=cluster.gwbridge_subnet)),
     )
 
 
-def _named_node(node: Node, absent: str) -> NamedNode:
+def _named_node(state: State, node: Node, absent: str) -> NamedNode:
     ready = node.state is NodeState.READY
     why = f"it is down; {absent}" if absent and not ready else absent
     return NamedNode(
-        name=node.name, id=node.id, address=node.address, ingress_address=node.ingress_address, ready=ready, absent=why
+        name=node.name,
+        id=node.id,
+        address=node.address,
+        ingress_address=state.on_ingress(node.attachments),
+        ready=ready,
+        absent=why,
     )
 
 
-def _named_service(state: State, service: Service, network: str) -> NamedService:
+def _named_service(state: State, service: Service) -> NamedService:
     spec = service.spec
     return NamedService(
         name=spec.name,
         id=service.id,
-        vips={} if service.vip is None else {network: service.vip},
+        vips={vip.network_id: vip.address for vip in service.vips},
         ports=tuple(NamedPort(protocol=port.protocol, published=port.published, target=port.target) for port in spec.publish),
         marks={} if service.fwmark is None else {"": service.fwmark},
         scheduler=spec.balancing.scheduler,
@@ -121,7 +125,7 @@ def _named_service(state: State, service: Service, network: str) -> NamedService
     )
 
 
-def _named_task(state: State, task: Task, network: str) -> NamedTask:
+def _named_task(state: State, task: Task) -> NamedTask:
     node = None if task.node_id is None else state.nodes.get(task.node_id)
     service = state.services.get(task.service_id)
     return NamedTask(
@@ -130,7 +134,7 @@ def _named_task(state: State, task: Task, network: str) -> NamedTask:
         service=task.spec.name if service is None else service.spec.name,
         node="" if node is None else node.name,
         netns="" if node is None else names.container_id(task.id),
-        addresses={} if task.address is None else {network: task.address},
+        addresses={each.network_id: each.address for each in task.attachments},
         gateway_address=task.gateway_address,
         state=task.status.state.name.lower(),
         serving=task.serving,

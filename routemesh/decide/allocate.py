@@ -1,4 +1,4 @@
-"""Gives out addresses on the ingress overlay and firewall marks. PURE.
+"""Gives out addresses on networks and firewall marks. PURE.
 
 Order: nodes, then VIPs, then tasks. Marks count up: one more than the highest in use, FIRST_FWMARK for the first; after the last
 mark come those that have become free.
@@ -8,8 +8,8 @@ from collections.abc import Iterator, Set
 from dataclasses import replace
 
 from routemesh.decide.edit import blocked, with_tasks
-from routemesh.decide.pool import Pool, ingress_pool
-from routemesh.model import FIRST_FWMARK, LAST_FWMARK, Service, State, Task, TaskState, TaskStatus
+from routemesh.decide.pool import Pool, network_pool
+from routemesh.model import FIRST_FWMARK, LAST_FWMARK, Attachment, Network, Service, State, Task, TaskState, TaskStatus
 
 
 def allocate(state: State, now: float) -> State:
@@ -17,26 +17,31 @@ def allocate(state: State, now: float) -> State:
 
     What the pool has no address for keeps an error that says so, until an address is free.
     """
-    if state.cluster is None:
+    network = state.ingress
+    if network is None:
         return state
-    pool = ingress_pool(state, state.cluster.ingress_subnet)
-    state = _with_nodes(state, pool)
-    state = _with_services(state, pool)
-    return with_tasks(state, _tasks(state, pool, now))
+    pool = network_pool(state, network)
+    state = _with_nodes(state, network, pool)
+    state = _with_services(state, network, pool)
+    return with_tasks(state, _tasks(state, network, pool, now))
 
 
-def _with_nodes(state: State, pool: Pool) -> State:
-    lacking = [node for node in state.nodes.values() if node.ingress_address is None]
+def _with_nodes(state: State, network: Network, pool: Pool) -> State:
+    lacking = [node for node in state.nodes.values() if node.sandbox_on(network.id) is None]
     lacking.sort(key=lambda node: (node.created_at, node.name))
-    given = {node.id: replace(node, ingress_address=address) for node in lacking if (address := pool.take()) is not None}
+    given = {
+        node.id: replace(node, attachments=(*node.attachments, Attachment(network.id, address)))
+        for node in lacking
+        if (address := pool.take()) is not None
+    }
     return replace(state, nodes={**state.nodes, **given}) if given else state
 
 
-def _with_services(state: State, pool: Pool) -> State:
+def _with_services(state: State, network: Network, pool: Pool) -> State:
     marks = _free_marks({service.fwmark for service in state.services.values()})
     changed = {}
     for service in sorted(state.services.values(), key=lambda service: (service.created_at, service.spec.name)):
-        allocated = _allocated(service, pool, marks)
+        allocated = _allocated(service, network, pool, marks)
         if allocated is not service:
             changed[service.id] = allocated
     return replace(state, services={**state.services, **changed}) if changed else state
@@ -48,30 +53,31 @@ def _free_marks(used: Set[int | None]) -> Iterator[int]:
     yield from (mark for mark in range(FIRST_FWMARK, highest) if mark not in used)
 
 
-def _allocated(service: Service, pool: Pool, marks: Iterator[int]) -> Service:
+def _allocated(service: Service, network: Network, pool: Pool, marks: Iterator[int]) -> Service:
     if not service.spec.publish:
-        unused = service.vip is None and service.fwmark is None and not service.error
-        return service if unused else replace(service, vip=None, fwmark=None, mark_port=None, error="")
-    if service.vip is not None:
+        unused = not service.vips and service.fwmark is None and not service.error
+        return service if unused else replace(service, vips=(), fwmark=None, mark_port=None, error="")
+    if service.vip_on(network.id) is not None:
         return service
     vip = pool.take()
     mark = next(marks, None) if vip is not None else None
     if vip is None or mark is None:
-        error = f"no virtual IP: {_exhausted(pool)}" if vip is None else "no firewall mark: all are in use; remove a service"
+        no_mark = "no firewall mark: all are in use; remove a service"
+        error = f"no virtual IP: {_exhausted(network, pool)}" if vip is None else no_mark
         return service if service.error == error else replace(service, error=error)
     port = min((publish.protocol, publish.published) for publish in service.spec.publish)
-    return replace(service, vip=vip, fwmark=mark, mark_port=port, error="")
+    return replace(service, vips=(Attachment(network.id, vip),), fwmark=mark, mark_port=port, error="")
 
 
-def _tasks(state: State, pool: Pool, now: float) -> Iterator[Task]:
+def _tasks(state: State, network: Network, pool: Pool, now: float) -> Iterator[Task]:
     waiting = [task for task in state.tasks.values() if task.status.state < TaskState.ASSIGNED]
     for task in sorted(waiting, key=lambda task: task_order(state, task)):
-        if task.address is not None or not task.spec.on_overlay:
+        if task.address_on(network.id) is not None or not task.spec.on_overlay:
             yield task if task.status.state is TaskState.PENDING else _pending(task, now)
         elif address := pool.take():
-            yield _pending(replace(task, address=address), now)
+            yield _pending(replace(task, attachments=(*task.attachments, Attachment(network.id, address))), now)
         else:
-            yield blocked(task, f"no address: {_exhausted(pool)}", now)
+            yield blocked(task, f"no address: {_exhausted(network, pool)}", now)
 
 
 def task_order(state: State, task: Task) -> tuple[object, ...]:
@@ -85,5 +91,5 @@ def _pending(task: Task, now: float) -> Task:
     return replace(task, status=TaskStatus(state=TaskState.PENDING, at=now))
 
 
-def _exhausted(pool: Pool) -> str:
-    return f"all addresses of the ingress pool {pool} are in use; scale a service down or remove one"
+def _exhausted(network: Network, pool: Pool) -> str:
+    return f"all addresses of the {network.name} pool {pool} are in use; scale a service down or remove one"

@@ -75,7 +75,7 @@ def obstacle(node: Node, constraints: Sequence[Constraint]) -> str | Constraint:
         return "down"
     if node.availability is not Availability.ACTIVE:
         return "drained" if node.availability is Availability.DRAIN else "paused"
-    if node.error or node.ingress_address is None:
+    if node.error or not node.attachments:
         return "faulty"
     return next((constraint for constraint in constraints if not constraint.matches(node)), "")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 from itertools import chain
 
-from routemesh.model import NodeId, State, Task
+from routemesh.model import Attachment, Network, NetworkId, NodeId, State, Task
 
 _OVERLAY_GATEWAYS = 1
 _BRIDGE_GATEWAYS = 2
@@ -52,15 +52,20 @@ class Pool:
         return f"{self.subnet} ({self.size} addresses)"
 
 
-def ingress_pool(state: State, subnet: IPv4Network) -> Pool:
-    """The pool of the nodes' sandboxes, the VIPs and the tasks that publish ports."""
-    holders = (
-        *(node.ingress_address for node in state.nodes.values()),
-        *(service.vip for service in state.services.values()),
-        *(task.address for task in state.tasks.values() if not task.status.state.ended),
+def network_pool(state: State, network: Network) -> Pool:
+    """The pool of a network's addresses: of the nodes' sandboxes, the VIPs and the tasks."""
+    tasks = state.tasks.values()
+    used = (
+        *(node.attachments for node in state.nodes.values()),
+        *(service.vips for service in state.services.values()),
+        *(task.attachments for task in tasks if not task.status.state.ended),
     )
-    past = (task.address for task in state.tasks.values() if task.status.state.ended)
-    return Pool(subnet, gateways=_OVERLAY_GATEWAYS, used=filter(None, holders), known=filter(None, past))
+    past = (task.attachments for task in tasks if task.status.state.ended)
+    return Pool(network.subnet, gateways=_OVERLAY_GATEWAYS, used=_on(network.id, used), known=_on(network.id, past))
+
+
+def _on(network_id: NetworkId, holders: Iterable[tuple[Attachment, ...]]) -> Iterator[IPv4Address]:
+    return (each.address for attachments in holders for each in attachments if each.network_id == network_id)
 
 
 def gateway_pools(state: State, subnet: IPv4Network) -> dict[NodeId, Pool]:

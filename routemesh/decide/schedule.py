@@ -25,7 +25,7 @@ def schedule(state: State, now: float) -> State:
 
 
 def _has_address(task: Task) -> bool:
-    return task.address is not None or not task.spec.on_overlay
+    return bool(task.attachments) or not task.spec.on_overlay
 
 
 class _Board:

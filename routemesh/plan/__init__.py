@@ -14,17 +14,16 @@ from routemesh.plan.view import NodeView
 def plan(view: NodeView, caps: Capabilities) -> NodePlan:
     """The whole plan of the view's node, from scratch.
 
-    A node without an ingress address (its pool is exhausted, or the manager has not seen it yet) has an empty plan.
-    Raises UserError for an engine that does not exist or that this kernel can't run, naming the one that works.
+    A node without an address on the ingress network (its pool is exhausted, or the manager has not seen it yet) has an
+    empty plan. Raises UserError for an engine that does not exist or that this kernel can't run, naming the one that works.
     """
     engine = ENGINES[check_engine(view.node.engine, caps)]
-    if view.node.ingress_address is None:
+    if view.node.sandbox_on(view.ingress.id) is None:
         return NodePlan()
-    namespaces: dict[str, Namespace] = {
-        HOST: namespace((*layout.host(view), *engine.host(view))),
-        names.SANDBOX: namespace((*layout.sandbox(view), *engine.sandbox(view, caps))),
-        names.overlay_netns(view.cluster.ingress_id): namespace(layout.overlay(view)),
-    }
+    namespaces: dict[str, Namespace] = {HOST: namespace((*layout.host(view), *engine.host(view)))}
+    for network in view.networks:
+        namespaces[names.sandbox(network)] = namespace((*layout.sandbox(view, network), *engine.sandbox(view, network, caps)))
+        namespaces[names.overlay_netns(network.id)] = namespace(layout.overlay(view, network))
     for task in layout.placed(view):
         namespaces[names.container_id(task.id)] = namespace((*layout.task(view, task), *engine.task(view, task)))
     return NodePlan(namespaces)

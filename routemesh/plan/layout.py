@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from routemesh import names
-from routemesh.model import VXLAN_OVERHEAD_BYTES, ClientIp, Cluster, Protocol, Task
+from routemesh.model import VXLAN_OVERHEAD_BYTES, ClientIp, Cluster, Network, Protocol, Task
 from routemesh.nodeplan import (
     HOST,
     Address,
@@ -42,9 +42,9 @@ def sandbox_gateway_address(cluster: Cluster) -> IPv4Address:
     return cluster.gwbridge_subnet[2]
 
 
-def overlay_mtu(view: NodeView) -> int:
-    """The overlay's MTU in bytes: the underlay's less what VXLAN adds."""
-    return view.node.mtu_bytes - VXLAN_OVERHEAD_BYTES
+def overlay_mtu(view: NodeView, network: Network) -> int:
+    """An overlay's MTU in bytes: its own, or the underlay's less what VXLAN adds."""
+    return network.mtu_bytes or view.node.mtu_bytes - VXLAN_OVERHEAD_BYTES
 
 
 def placed(view: NodeView) -> Iterator[Task]:
@@ -55,8 +55,9 @@ def placed(view: NodeView) -> Iterator[Task]:
 def host(view: NodeView) -> Iterator[Item]:
     """The node's own namespace: the bridge and one port for the sandbox and each task."""
     cluster = view.cluster
-    yield Netns(names.SANDBOX)
-    yield Netns(names.overlay_netns(cluster.ingress_id))
+    for network in view.networks:
+        yield Netns(names.sandbox(network))
+        yield Netns(names.overlay_netns(network.id))
     yield Link(name=names.GWBRIDGE, kind="bridge", mtu=view.node.mtu_bytes, mac=names.mac(gateway(cluster)))
     yield Address(names.GWBRIDGE, _on(gateway(cluster), cluster.gwbridge_subnet))
     yield from _forwarding(names.GWBRIDGE)
@@ -70,49 +71,52 @@ def host(view: NodeView) -> Iterator[Item]:
         yield from _gateway_port(view, netns, task.gateway_address)
 
 
-def sandbox(view: NodeView) -> Iterator[Item]:
-    """ingress_sbox: both interfaces, the services' VIPs, forwarding."""
-    assert view.node.ingress_address is not None
-    yield from _overlay_end(view, names.SANDBOX, view.node.ingress_address)
+def sandbox(view: NodeView, network: Network) -> Iterator[Item]:
+    """The sandbox of a network, ingress_sbox: both interfaces, the services' VIPs, forwarding."""
+    address = view.node.sandbox_on(network.id)
+    assert address is not None
+    yield from _overlay_end(view, network, names.sandbox(network), address)
     for service in view.services:
-        if service.vip is not None:
-            yield Address(names.OVERLAY_LINK, IPv4Interface(service.vip))
+        if (vip := service.vip_on(network.id)) is not None:
+            yield Address(names.OVERLAY_LINK, IPv4Interface(vip))
     yield from _gateway_end(view, names.SANDBOX, sandbox_gateway_address(view.cluster))
     yield from _forwarding(names.OVERLAY_LINK, names.GATEWAY_LINK)
     yield from _no_reverse_path_filter(names.OVERLAY_LINK, names.GATEWAY_LINK)
 
 
-def overlay(view: NodeView) -> Iterator[Item]:
-    """The overlay's namespace: bridge, tunnel, local ports and one neighbour and FDB entry per remote endpoint."""
-    cluster, node = view.cluster, view.node
-    bridge_address = overlay_gateway(cluster)
-    mtu = overlay_mtu(view)
+def overlay(view: NodeView, network: Network) -> Iterator[Item]:
+    """A network's namespace: bridge, tunnel, local ports and one neighbour and FDB entry per remote endpoint."""
+    node = view.node
+    bridge_address = overlay_gateway(network)
+    mtu = overlay_mtu(view, network)
     yield Link(name=names.OVERLAY_BRIDGE, kind="bridge", mtu=mtu, mac=names.mac(bridge_address))
-    yield Address(names.OVERLAY_BRIDGE, _on(bridge_address, cluster.ingress_subnet))
-    tunnel = Vxlan(cluster.vni, node.address, cluster.vxlan_port)
+    yield Address(names.OVERLAY_BRIDGE, _on(bridge_address, network.subnet))
+    tunnel = Vxlan(network.vni, node.address, view.cluster.vxlan_port)
     yield Link(name=names.VXLAN, kind="vxlan", mtu=mtu, master=names.OVERLAY_BRIDGE, vxlan=tunnel)
-    assert node.ingress_address is not None
-    yield from _overlay_port(view, names.SANDBOX, node.ingress_address)
+    own = node.sandbox_on(network.id)
+    assert own is not None
+    yield from _overlay_port(view, network, names.sandbox(network), own)
     for task in placed(view):
-        if task.address is not None:
-            yield from _overlay_port(view, names.container_id(task.id), task.address)
+        if (address := task.address_on(network.id)) is not None:
+            yield from _overlay_port(view, network, names.container_id(task.id), address)
     nodes = {peer.id: peer.address for peer in view.peers}
     for peer in view.peers:
-        assert peer.ingress_address is not None
-        yield from _remote(peer.ingress_address, peer.address)
+        if (address := peer.sandbox_on(network.id)) is not None:
+            yield from _remote(address, peer.address)
     for task in view.remote:
-        assert task.address is not None and task.node_id is not None
-        yield from _remote(task.address, nodes[task.node_id])
+        if (address := task.address_on(network.id)) is not None and task.node_id is not None:
+            yield from _remote(address, nodes[task.node_id])
 
 
 def task(view: NodeView, task: Task) -> Iterator[Item]:
     """A task's namespace: eth1 for its own traffic, eth0 for what is published; the way back is the engine's."""
     netns = names.container_id(task.id)
     assert task.gateway_address is not None
-    yield from _gateway_end(view, netns, task.gateway_address, answers_from(task))
-    if task.address is None:
+    yield from _gateway_end(view, netns, task.gateway_address, answers_from(view, task))
+    address = task.address_on(view.ingress.id)
+    if address is None:
         return
-    yield from _overlay_end(view, netns, task.address)
+    yield from _overlay_end(view, view.ingress, netns, address)
     yield from _no_reverse_path_filter(names.OVERLAY_LINK, names.GATEWAY_LINK)
     if task.spec.client_ip is ClientIp.KEEP:
         # A client's port that comes again through another node would meet its socket in TIME_WAIT, whose timestamps it
@@ -120,19 +124,19 @@ def task(view: NodeView, task: Task) -> Iterator[Item]:
         yield Sysctl("net/ipv4/tcp_max_tw_buckets", "0")
 
 
-def answers_from(task: Task) -> IPv4Address | None:
+def answers_from(view: NodeView, task: Task) -> IPv4Address | None:
     """The source address that a task's unbound sockets must take, None where any will do.
 
     A UDP server that is bound to no address answers from the one that the route to the client prefers. The client asked the
     overlay address; an answer from another is no reply for conntrack and is lost. (A TCP socket keeps what was asked.)
     """
     udp = any(port.protocol is Protocol.UDP for port in task.spec.publish)
-    return task.address if udp and task.spec.client_ip is ClientIp.KEEP else None
+    return task.address_on(view.ingress.id) if udp and task.spec.client_ip is ClientIp.KEEP else None
 
 
-def overlay_gateway(cluster: Cluster) -> IPv4Address:
-    """The overlay bridge's address: the first of the ingress pool."""
-    return cluster.ingress_subnet[1]
+def overlay_gateway(network: Network) -> IPv4Address:
+    """The overlay bridge's address: the first of the network's pool."""
+    return network.subnet[1]
 
 
 def _gateway_port(view: NodeView, netns: str, address: IPv4Address) -> Iterator[Item]:
@@ -153,17 +157,17 @@ def _gateway_end(view: NodeView, netns: str, address: IPv4Address, source: IPv4A
     yield Route(destination=EVERYWHERE, via=gateway(view.cluster), link=names.GATEWAY_LINK, source=source)
 
 
-def _overlay_port(view: NodeView, netns: str, address: IPv4Address) -> Iterator[Item]:
+def _overlay_port(view: NodeView, network: Network, netns: str, address: IPv4Address) -> Iterator[Item]:
     port = names.overlay_port(netns)
     peer = Peer(netns, names.OVERLAY_LINK)
-    yield Link(name=port, kind="veth", mtu=overlay_mtu(view), master=names.OVERLAY_BRIDGE, peer=peer, flood=False)
+    yield Link(name=port, kind="veth", mtu=overlay_mtu(view, network), master=names.OVERLAY_BRIDGE, peer=peer, flood=False)
     yield FdbEntry(port, names.mac(address))
 
 
-def _overlay_end(view: NodeView, netns: str, address: IPv4Address) -> Iterator[Item]:
-    peer = Peer(names.overlay_netns(view.cluster.ingress_id), names.overlay_port(netns))
-    yield Link(name=names.OVERLAY_LINK, kind="veth", mtu=overlay_mtu(view), mac=names.mac(address), peer=peer)
-    yield Address(names.OVERLAY_LINK, _on(address, view.cluster.ingress_subnet))
+def _overlay_end(view: NodeView, network: Network, netns: str, address: IPv4Address) -> Iterator[Item]:
+    peer = Peer(names.overlay_netns(network.id), names.overlay_port(netns))
+    yield Link(name=names.OVERLAY_LINK, kind="veth", mtu=overlay_mtu(view, network), mac=names.mac(address), peer=peer)
+    yield Address(names.OVERLAY_LINK, _on(address, network.subnet))
 
 
 def _remote(address: IPv4Address, tunnel_end: IPv4Address) -> Iterator[Item]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from routemesh.model import LAST_FWMARK, Balancing, ClientIp, Locality, Protocol, Service, ServiceId, Task
+from routemesh.model import LAST_FWMARK, Balancing, ClientIp, Locality, Network, Protocol, Service, ServiceId, Task
 from routemesh.plan.view import NodeView
 
 _PORT_SHIFT, _UDP_BIT = 16, LAST_FWMARK + 1
@@ -44,24 +44,25 @@ class Pool:
         return any(backend.weight for backend in self.backends)
 
 
-def pools(view: NodeView) -> Iterator[Pool]:
-    """Every service's ports, grouped by the tasks that serve them; a port whose tasks all drain is in a pool without backends.
+def pools(view: NodeView, network: Network) -> Iterator[Pool]:
+    """Every service's ports, grouped by the tasks that serve them on a network.
 
-    The oldest service comes first. There is one pool per service, with the service's mark. Only in an update that changes the
-    published ports do ports differ in their tasks. Then the pool that has not the service's `mark_port` is marked with its first
-    port besides: whatever other ports come and go, a pool's mark stays, and with it the connections that IPVS knows by it.
+    A port whose tasks all drain is in a pool without backends. The oldest service comes first. There is one pool per service,
+    with the service's mark. Only in an update that changes the published ports do ports differ in their tasks. Then the pool
+    that has not the service's `mark_port` is marked with its first port besides: whatever other ports come and go, a pool's mark
+    stays, and with it the connections that IPVS knows by it.
     """
     for service in sorted(view.services, key=lambda service: service.fwmark or 0):
         if service.fwmark is None:
             continue
         for group in _by_tasks(view, service):
-            backends = tuple(_backends(view, service, group.serving))
+            backends = tuple(_backends(view, network, service, group.serving))
             yield Pool(
                 service=service.id,
                 mark=service.fwmark | (0 if service.mark_port in group.ports else _port_bits(*group.ports[0])),
                 ports=tuple(group.ports),
                 backends=backends,
-                draining=tuple(task.address for task in group.draining if task.address is not None),
+                draining=tuple(address for task in group.draining if (address := task.address_on(network.id)) is not None),
                 # While an update goes from snat to keep, the older tasks have no other way back for their replies.
                 snat=any(task.spec.client_ip is ClientIp.SNAT for task in group.serving),
                 balancing=service.spec.balancing,
@@ -92,15 +93,16 @@ def _reachable(view: NodeView, service: Service, tasks: list[Task]) -> tuple[Tas
             return tuple(tasks)
 
 
-def _backends(view: NodeView, service: Service, tasks: tuple[Task, ...]) -> Iterator[Backend]:
+def _backends(view: NodeView, network: Network, service: Service, tasks: tuple[Task, ...]) -> Iterator[Backend]:
     """Named by slot, in a global service by node; the second task of a slot, during an update, by its id."""
     used: set[str] = set()
     for task in tasks:
-        assert task.address is not None and task.node_id is not None
+        address = task.address_on(network.id)
+        assert address is not None and task.node_id is not None
         slot = str(task.slot or task.node_id)
         name = task.id if slot in used else slot
         used.add(slot)
-        yield Backend(task.address, _weight(view, service, task), name)
+        yield Backend(address, _weight(view, service, task), name)
 
 
 def _weight(view: NodeView, service: Service, task: Task) -> int:

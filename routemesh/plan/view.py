@@ -1,25 +1,28 @@
 """What one node may see of the cluster: the input of `plan`. PURE."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from routemesh.errors import NotFound
-from routemesh.model import Cluster, Node, NodeId, NodeState, Service, ServiceId, State, Task, TaskState
+from routemesh.model import Cluster, Network, Node, NodeId, NodeState, Service, ServiceId, State, Task, TaskState
 
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
     """The cluster as a node needs it.
 
-    `peers`: the other nodes that have an ingress address, silent ones too: the data plane of a node works on without its daemon,
+    `ingress`: the network that every node has, and `networks`: all that the node takes part in, that one first. `peers`: the
+    other nodes that have a sandbox on the ingress network, silent ones too: the data plane of a node works on without its daemon,
     and replies to what came through it must find back. `tasks`: this node's own, until they have ended. `remote`: tasks
-    with an overlay address on live peers, until they have ended. `backends`: per service, the tasks that new connections may go
-    to, in slot order; each has an overlay address. `draining`: those that run and may get no new ones. `names`: of all
-    nodes. `gateways`: the overlay addresses of the gateway's tasks. All are sorted, so that equal states give equal views.
+    attached to a network on live peers, until they have ended. `backends`: per service, the tasks that new connections may go
+    to, in slot order; each is on the ingress network. `draining`: those that run and may get no new ones. `names`: of all
+    nodes. `gateways`: the ingress addresses of the gateway's tasks. All are sorted, so that equal states give equal views.
     """
 
     cluster: Cluster
+    ingress: Network
+    networks: tuple[Network, ...]
     node: Node
     peers: tuple[Node, ...]
     tasks: tuple[Task, ...]
@@ -30,24 +33,37 @@ class NodeView:
     names: Mapping[NodeId, str]
     gateways: tuple[IPv4Address, ...] = ()
 
+    def on_ingress(self, tasks: Iterable[Task]) -> Iterator[IPv4Address]:
+        """The tasks' addresses on the ingress network."""
+        return _addresses(self.ingress, tasks)
+
+    def sandboxes(self, network: Network) -> Iterator[IPv4Address]:
+        """The addresses of all nodes' sandboxes on a network, in order of the nodes' ids."""
+        nodes = sorted((self.node, *self.peers), key=lambda node: node.id)
+        return (address for node in nodes if (address := node.sandbox_on(network.id)) is not None)
+
 
 def view(state: State, node_id: NodeId) -> NodeView:
     """Project the state on one node. Raises NotFound before the cluster or the node exists."""
-    if state.cluster is None or node_id not in state.nodes:
+    ingress = state.ingress
+    if state.cluster is None or ingress is None or node_id not in state.nodes:
         raise NotFound(f"node {node_id} has not joined the cluster; is a manager running?")
     node = state.nodes[node_id]
-    peers = {other.id: other for other in state.nodes.values() if other.id != node_id and other.ingress_address is not None}
+    others = (other for other in state.nodes.values() if other.id != node_id)
+    peers = {other.id: other for other in others if other.sandbox_on(ingress.id) is not None}
     own, remote = [], []
     for task in sorted(state.tasks.values(), key=_by_slot):
         if task.status.state.ended or task.status.state < TaskState.ASSIGNED:
             continue
         if task.node_id == node_id:
             own.append(task)
-        elif task.address is not None and task.node_id in peers and peers[task.node_id].state is NodeState.READY:
+        elif task.attachments and task.node_id in peers and peers[task.node_id].state is NodeState.READY:
             remote.append(task)
-    running = [task for task in sorted((*own, *remote), key=_by_slot) if task.address is not None and _runs(task)]
+    running = [task for task in sorted((*own, *remote), key=_by_slot) if _runs(task) and task.address_on(ingress.id) is not None]
     return NodeView(
         cluster=state.cluster,
+        ingress=ingress,
+        networks=(ingress,),
         node=node,
         peers=tuple(sorted(peers.values(), key=lambda peer: peer.id)),
         tasks=tuple(own),
@@ -56,8 +72,12 @@ def view(state: State, node_id: NodeId) -> NodeView:
         backends=_by_service(task for task in running if task.serving),
         draining=_by_service(task for task in running if not task.serving),
         names={other.id: other.name for other in state.nodes.values()},
-        gateways=tuple(sorted(task.address for task in (*own, *remote) if task.spec.gateway is not None and task.address)),
+        gateways=tuple(sorted(_addresses(ingress, (task for task in (*own, *remote) if task.spec.gateway is not None)))),
     )
+
+
+def _addresses(network: Network, tasks: Iterable[Task]) -> Iterator[IPv4Address]:
+    return (address for task in tasks if (address := task.address_on(network.id)) is not None)
 
 
 def _runs(task: Task) -> bool:

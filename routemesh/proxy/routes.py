@@ -119,18 +119,19 @@ def _host_order(host: str) -> tuple[int, str]:
 
 def _servers(state: State, tasks: Iterable[Task]) -> Iterator[Server]:
     for task in sorted(tasks, key=lambda task: (task.slot, task.id)):
-        assert task.address is not None and task.spec.http is not None and task.node_id is not None and state.cluster is not None
+        address = state.on_ingress(task.attachments)
+        assert address is not None and task.spec.http is not None and task.node_id is not None and state.ingress is not None
         yield Server(
             name=task.id[:_NAME_LENGTH],
             task=task_name(task.spec.name, task.slot, state.nodes[task.node_id].name),
-            number=int(task.address) - int(state.cluster.ingress_subnet.network_address),
-            address=task.address,
+            number=int(address) - int(state.ingress.subnet.network_address),
+            address=address,
             port=task.spec.http.port,
         )
 
 
 def _serves(state: State, task: Task) -> bool:
-    if not task.serving or task.address is None or task.spec.http is None or task.node_id is None:
+    if not task.serving or state.on_ingress(task.attachments) is None or task.spec.http is None or task.node_id is None:
         return False
     node = state.nodes.get(task.node_id)
     return node is not None and node.state is NodeState.READY

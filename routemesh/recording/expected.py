@@ -70,7 +70,7 @@ def lacking(cluster: ClusterSnapshot) -> Mapping[str, Sequence[Difference]]:
 def _of_node(cluster: ClusterSnapshot, node: NodeSnapshot) -> Iterator[Difference]:
     at = state(cluster, node.name)
     me = next(each for each in at.nodes.values() if each.name == node.name)
-    if me.ingress_address is None or at.cluster is None:
+    if at.cluster is None or not me.attachments:
         return
     made = plan(view(at, me.id), Capabilities(nf_tables=True, ip_vs=True, kernel=node.kernel, iptables="nft"))
     # On a network of its own a task has another eth0 and eth1.

@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from routemesh import names
 from routemesh.model import (
+    Attachment,
     ClientIp,
     Cluster,
+    Network,
+    NetworkId,
+    NetworkKind,
     Node,
     NodeId,
     NodeState,
@@ -24,17 +28,15 @@ from routemesh.model import (
 from routemesh.nodeplan import Link
 from routemesh.snapshot import ClusterSnapshot, NamedNetwork, NamedService, NamedTask, NodeSnapshot
 
-_INGRESS = "ingress"
+_INGRESS, _SUBNET = "ingress", IPv4Network("10.0.0.0/24")
 
 
 def state(cluster: ClusterSnapshot, node: str, client_ip: ClientIp = ClientIp.SNAT) -> State:
     """Nodes, services with ports, and their serving tasks, with the marks that one node gave: in a Swarm they are each node's
     own."""
-    network = ingress(cluster)
+    overlay = _network(ingress(cluster))
     bridge = next((network for network in cluster.names.networks if network.name == names.GWBRIDGE), None)
-    made = Cluster(id="swarm", ingress_id="", created_at=0)
-    if network is not None and network.subnet is not None:
-        made = replace(made, ingress_id=network.id, ingress_subnet=network.subnet, vni=network.vni)
+    made = Cluster(id="swarm", ingress_id=overlay.id, created_at=0)
     if bridge is not None and bridge.subnet is not None:
         made = replace(made, gwbridge_subnet=bridge.subnet)
     mtu = _underlay_mtu(cluster.nodes[node])
@@ -46,26 +48,25 @@ def state(cluster: ClusterSnapshot, node: str, client_ip: ClientIp = ClientIp.SN
             state=NodeState.READY if each.ready else NodeState.DOWN,
             engine="ipvs",
             mtu_bytes=mtu,
-            ingress_address=each.ingress_address,
+            attachments=() if each.ingress_address is None else (Attachment(overlay.id, each.ingress_address),),
         )
         for each in cluster.names.nodes
     }
     services = {
-        each.name: _service(each, made.ingress_id, node, client_ip)
-        for each in cluster.names.services
-        if made.ingress_id in each.vips
+        each.name: _service(each, overlay.id, node, client_ip) for each in cluster.names.services if overlay.id in each.vips
     }
     ids = {each.name: each.id for each in nodes.values()}
     tasks = (
-        _task(each, services[each.service], made.ingress_id, ids)
+        _task(each, services[each.service], overlay.id, ids)
         for each in cluster.names.tasks
-        if each.service in services and each.serving and made.ingress_id in each.addresses
+        if each.service in services and each.serving and overlay.id in each.addresses
     )
     return State(
         cluster=made,
         nodes=nodes,
         services={service.id: service for service in services.values()},
         tasks={task.id: task for task in tasks},
+        networks={overlay.id: overlay},
     )
 
 
@@ -74,11 +75,20 @@ def ingress(cluster: ClusterSnapshot) -> NamedNetwork | None:
     return next((network for network in cluster.names.networks if network.name == _INGRESS), None)
 
 
+def _network(named: NamedNetwork | None) -> Network:
+    """The ingress network as recorded; a Swarm's defaults where it was not."""
+    if named is None or named.subnet is None:
+        return Network(id=NetworkId(""), name=_INGRESS, kind=NetworkKind.INGRESS, subnet=_SUBNET, created_at=0)
+    return Network(
+        id=NetworkId(named.id), name=named.name, kind=NetworkKind.INGRESS, subnet=named.subnet, vni=named.vni, created_at=0
+    )
+
+
 def _underlay_mtu(snapshot: NodeSnapshot) -> int:
     return next((link.mtu for link in snapshot.host.of(Link) if link.name == snapshot.device), 1500)
 
 
-def _service(service: NamedService, ingress: str, node: str, client_ip: ClientIp) -> Service:
+def _service(service: NamedService, ingress: NetworkId, node: str, client_ip: ClientIp) -> Service:
     publish = tuple(
         Publish(published=port.published, target=port.target, protocol=port.protocol) for port in service.ports if not port.host
     )
@@ -88,13 +98,13 @@ def _service(service: NamedService, ingress: str, node: str, client_ip: ClientIp
         version=1,
         created_at=0,
         updated_at=0,
-        vip=service.vips[ingress],
+        vips=(Attachment(ingress, service.vips[ingress]),),
         fwmark=service.mark_on(node),
         mark_port=(publish[0].protocol, publish[0].published) if publish else None,
     )
 
 
-def _task(task: NamedTask, service: Service, ingress: str, ids: Mapping[str, NodeId]) -> Task:
+def _task(task: NamedTask, service: Service, ingress: NetworkId, ids: Mapping[str, NodeId]) -> Task:
     slot = task.name.rpartition(".")[2]
     return Task(
         id=TaskId(task.id),
@@ -106,6 +116,6 @@ def _task(task: NamedTask, service: Service, ingress: str, ids: Mapping[str, Nod
         status=TaskStatus(state=TaskState.RUNNING, at=0),
         created_at=0,
         node_id=ids[task.node],
-        address=task.addresses[ingress],
+        attachments=(Attachment(ingress, task.addresses[ingress]),),
         gateway_address=task.gateway_address,
     )

@@ -8,12 +8,26 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from routemesh.model import Cluster, Node, Secret, Service, State, Task
+from routemesh.model import Cluster, Network, Node, Secret, Service, State, Task
 
-Object = Cluster | Node | Service | Task | Secret
+Object = Cluster | Network | Node | Service | Task | Secret
 
-KINDS: Mapping[str, type[Object]] = {"cluster": Cluster, "node": Node, "service": Service, "task": Task, "secret": Secret}
-_FIELDS = {"cluster": "cluster", "node": "nodes", "service": "services", "task": "tasks", "secret": "secrets"}
+KINDS: Mapping[str, type[Object]] = {
+    "cluster": Cluster,
+    "network": Network,
+    "node": Node,
+    "service": Service,
+    "task": Task,
+    "secret": Secret,
+}
+_FIELDS = {
+    "cluster": "cluster",
+    "network": "networks",
+    "node": "nodes",
+    "service": "services",
+    "task": "tasks",
+    "secret": "secrets",
+}
 
 
 class Edit(NamedTuple):

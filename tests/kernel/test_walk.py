@@ -25,6 +25,7 @@ from routemesh.kernel.linux import LinuxKernel
 from routemesh.model import Node, Protocol
 from routemesh.nodeplan import HOST, Delete, ItemKey, Netns, Verdict, XtChain, key
 from routemesh.walk import OUTSIDE, Delivered, Network, Outcome, Place, Refused, ReplyArrives
+from tests.addresses import ingress_address, on_ingress
 from tests.kernel.private import Private, private_netns
 from tests.property.clusters import CLIENT, CLUSTER, Attempt, from_inside, from_outside, network, tried
 from tests.property.removal import KEEPING, OTHERS, TARGET, Removal, removals, two_nodes
@@ -241,9 +242,9 @@ def number(gone: Removal) -> int | None:
 
 SANDBOX, OVERLAY = {names.SANDBOX}, {names.overlay_netns(CLUSTER.ingress_id)}
 REMOTE = {
-    task.address: names.mac(task.address)
+    ingress_address(task): names.mac(ingress_address(task))
     for task in SETUPS["nftables"].state.tasks.values()
-    if task.address and task.node_id == "node1"
+    if on_ingress(task) and task.node_id == "node1"
 }
 REMOTE_KEPT, REMOTE_MAC = next(iter(REMOTE.items()))
 OF_NFTABLES: tuple[tuple[set[str], ItemKey, int | None], ...] = (

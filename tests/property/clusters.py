@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from itertools import islice
 from typing import NamedTuple
 
@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 
 from routemesh import names
 from routemesh.model import (
+    Attachment,
     Balancing,
     ClientIp,
     Cluster,
     Locality,
+    NetworkId,
+    NetworkKind,
     Node,
     NodeId,
     NodeState,
@@ -29,6 +32,7 @@ from routemesh.model import (
     TaskStatus,
     Weights,
 )
+from routemesh.model import Network as OverlayNetwork
 from routemesh.nodeplan import HOST, Capabilities, Item, NodePlan, namespace
 from routemesh.plan import plan
 from routemesh.plan.engines import ipvs
@@ -36,7 +40,14 @@ from routemesh.plan.view import view
 from routemesh.walk import OUTSIDE, Endpoint, Host, Network, Packet, Place, Walk, walk
 
 CAPABILITIES = Capabilities(nf_tables=True, ip_vs=True, kernel="6.1", iptables="legacy")
-CLUSTER = Cluster(id="cluster", ingress_id="po75a2uo3pxkz0", created_at=0.0)
+INGRESS = OverlayNetwork(
+    id=NetworkId("po75a2uo3pxkz0"),
+    name="ingress",
+    kind=NetworkKind.INGRESS,
+    subnet=IPv4Network("10.0.0.0/24"),
+    created_at=0.0,
+)
+CLUSTER = Cluster(id="cluster", ingress_id=INGRESS.id, created_at=0.0)
 CLIENT = IPv4Address("192.168.200.100")
 FIRST_NODE = IPv4Address("192.168.200.10")
 GATEWAY = CLUSTER.gwbridge_subnet[1]
@@ -94,7 +105,7 @@ def states(
     `engines`: each node has one of these. `balanced`: otherwise than in turn, too. `old_client_ip`: what tasks of an older spec
     have where the service now has the argument.
     """
-    ingress = Addresses(CLUSTER.ingress_subnet[2])
+    ingress = Addresses(INGRESS.subnet[2])
     kinds = draw(st.lists(st.tuples(node_kinds, st.sampled_from(engines)), min_size=1, max_size=5))
     nodes = {made.id: made for number, kind in enumerate(kinds) for made in [node(number, *kind, ingress)]}
     owners = draw(st.lists(port_draws, min_size=len(PORTS), max_size=len(PORTS)))
@@ -116,14 +127,19 @@ def states(
         nodes=nodes,
         services={service.id: service for service in services},
         tasks={task.id: task for task in tasks},
+        networks={INGRESS.id: INGRESS},
     )
+
+
+def attached(address: IPv4Address | None) -> tuple[Attachment, ...]:
+    return () if address is None else (Attachment(INGRESS.id, address),)
 
 
 def node(number: int, kind: str, engine: str, ingress: Addresses) -> Node:
     name = NodeId(f"node{number}")
     state = NodeState.DOWN if kind == "down" else NodeState.READY
     address = None if kind == "no address" else ingress.take()
-    return Node(id=name, name=name, address=FIRST_NODE + number, state=state, ingress_address=address, engine=engine)
+    return Node(id=name, name=name, address=FIRST_NODE + number, state=state, attachments=attached(address), engine=engine)
 
 
 def service(
@@ -139,7 +155,7 @@ def service(
     vip, mark = (ingress.take(), 256 + number) if publish else (None, None)
     return replace(
         Service(id=ServiceId(spec.name), spec=spec, version=2, created_at=0.0, updated_at=0.0),
-        vip=vip,
+        vips=attached(vip),
         fwmark=mark,
         mark_port=min((port.protocol, port.published) for port in spec.publish) if spec.publish else None,
     )
@@ -168,9 +184,9 @@ def task(slot: int, of: Service, status: TaskStatus, *, desired: TaskState = Tas
 def placed(made: Task, home: NodeId, ingress: Addresses, gateway: Addresses) -> Task:
     """The task on its node, with its addresses; those of an ended one are free again."""
     if made.status.state.ended:
-        return replace(made, node_id=home, address=ingress.next, gateway_address=gateway.next)
+        return replace(made, node_id=home, attachments=attached(ingress.next), gateway_address=gateway.next)
     address = ingress.take() if made.spec.publish else None
-    return replace(made, node_id=home, address=address, gateway_address=gateway.take())
+    return replace(made, node_id=home, attachments=attached(address), gateway_address=gateway.take())
 
 
 # --- the network and what is tried in it --------------------------------------------------------------------------
@@ -216,7 +232,7 @@ def from_outside(entry: Node) -> Attempt:
 def from_inside(state: State, entry: Node) -> Iterator[Attempt]:
     """From the node itself by every address of it, from another node, and from a task here and one elsewhere."""
     here = Place(entry.name, HOST)
-    for address in (LOOPBACK, entry.address, *([GATEWAY] if entry.ingress_address else [])):
+    for address in (LOOPBACK, entry.address, *([GATEWAY] if entry.attachments else [])):
         yield Attempt(here, address, address, entry.address)
     others = (other for other in state.nodes.values() if other != entry and other.state is NodeState.READY)
     for other in islice(others, 1):
@@ -232,7 +248,7 @@ def from_inside(state: State, entry: Node) -> Iterator[Attempt]:
 def has_namespace(state: State, task: Task) -> bool:
     """Whether the task's node has carried out a plan with this task in it."""
     home = None if task.node_id is None else state.nodes[task.node_id]
-    return home is not None and home.state is NodeState.READY and home.ingress_address is not None and not task.status.state.ended
+    return home is not None and home.state is NodeState.READY and bool(home.attachments) and not task.status.state.ended
 
 
 def tried(net: Network, attempt: Attempt, protocol: Protocol, port: int) -> Walk:

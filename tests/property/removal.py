@@ -9,7 +9,7 @@ from routemesh.diff import applied
 from routemesh.model import ClientIp, State, TaskId, TaskState, TaskStatus
 from routemesh.nodeplan import Chain, Change, Delete, Item, Netns, Op, Rule, XtChain, key
 from routemesh.walk import Network, Place
-from tests.property.clusters import CLUSTER, Addresses, node, placed, service, task
+from tests.property.clusters import CLUSTER, INGRESS, Addresses, node, placed, service, task
 
 TARGET = 9000
 KEEPING, OTHERS = ({names.container_id(TaskId(f"task{slot}")) for slot in slots} for slots in ((1, 2), (3, 4)))
@@ -18,7 +18,7 @@ KEEPING, OTHERS = ({names.container_id(TaskId(f"task{slot}")) for slot in slots}
 
 def two_nodes(engine: str = "nftables") -> State:
     """Two nodes; a service that keeps the client's address and one that does not, each with a task on each node."""
-    ingress = Addresses(CLUSTER.ingress_subnet[2])
+    ingress = Addresses(INGRESS.subnet[2])
     nodes = [node(number, "up", engine, ingress) for number in range(2)]
     owners = [(number, TARGET) for number in (0, 1, 1, 1, 0, 0)]
     services = [service(number, 2, owners, client_ip, ingress) for number, client_ip in enumerate(ClientIp)]
@@ -31,6 +31,7 @@ def two_nodes(engine: str = "nftables") -> State:
         nodes={node.id: node for node in nodes},
         services={service.id: service for service in services},
         tasks={task.id: task for task in tasks},
+        networks={INGRESS.id: INGRESS},
     )
 
 

@@ -26,6 +26,7 @@ from routemesh.model import (
 from routemesh.nodeplan import HOST
 from routemesh.plan.engines.nftbalance import SCHEDULERS
 from routemesh.walk import Delivered, Place, Refused, ReplyArrives
+from tests.addresses import on_ingress
 from tests.property.clusters import PORTS, from_outside, network, states, tried
 
 HASHED = (Scheduler.SH, Scheduler.MH)
@@ -57,7 +58,7 @@ def balanced(draw: st.DrawFn) -> State:
 
 def expected(state: State, entry: Node, protocol: Protocol, port: int) -> tuple[Balancing, dict[Place, int]]:
     """How the port's service is balanced, and the weight of each task that gets connections through the node."""
-    ready = {node.id for node in state.nodes.values() if node.state is NodeState.READY and node.ingress_address}
+    ready = {node.id for node in state.nodes.values() if node.state is NodeState.READY and on_ingress(node)}
     found: dict[Place, int] = {}
     balancing = Balancing()
     servers = list(_servers(state, protocol, port)) if entry.id in ready else []
@@ -114,7 +115,7 @@ def test_every_node_leads_a_client_that_it_does_not_know_to_the_same_task(state:
     }
     state = replace(state, services=everywhere)
     net = network(state)
-    ready = [node for node in state.nodes.values() if node.state is NodeState.READY and node.ingress_address]
+    ready = [node for node in state.nodes.values() if node.state is NodeState.READY and on_ingress(node)]
     for protocol, port in PORTS:
         balancing = expected(state, ready[0], protocol, port)[0] if ready else Balancing()
         if balancing.affinity_s or balancing.scheduler in HASHED:

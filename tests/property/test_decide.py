@@ -27,6 +27,7 @@ from routemesh.model import (
     UpdateConfig,
     UpdateOrder,
 )
+from tests.addresses import on_ingress
 from tests.simulation import Simulation
 
 NAMES = ("a", "b")
@@ -205,27 +206,27 @@ class Cluster(RuleBasedStateMachine):
             assert new.status.state >= old.status.state
             assert new.desired >= old.desired
             assert old.node_id in (None, new.node_id)
-            assert old.address in (None, new.address)
+            assert on_ingress(old) in (None, on_ingress(new))
         self.before = self.state
 
     @invariant()
     def every_address_has_one_holder(self) -> None:
-        cluster = self.state.cluster
-        assert cluster is not None
+        network = self.state.ingress
+        assert network is not None
         alive = list(filter(is_alive, self.state.tasks.values()))
-        vips = [service.vip for service in self.state.services.values() if service.vip is not None]
+        vips = [on_ingress(service) for service in self.state.services.values() if on_ingress(service) is not None]
         holders = Counter(
-            [node.ingress_address for node in self.state.nodes.values()]
+            [on_ingress(node) for node in self.state.nodes.values()]
             + vips
-            + [task.address for task in alive if task.address is not None]
+            + [on_ingress(task) for task in alive if on_ingress(task) is not None]
         )
         assert holders.total() == len(holders)
-        assert set(holders) <= set(list(cluster.ingress_subnet.hosts())[1:])
+        assert set(holders) <= set(list(network.subnet.hosts())[1:])
         local = Counter((task.node_id, task.gateway_address) for task in alive if task.gateway_address is not None)
         assert local.total() == len(local)
         marks = {service.fwmark for service in self.state.services.values() if service.fwmark is not None}
         assert len(marks) == len(vips)
-        assert all(service.error for service in self.state.services.values() if service.vip is None)
+        assert all(service.error for service in self.state.services.values() if on_ingress(service) is None)
 
     @invariant()
     def no_slot_has_more_tasks_than_an_update_needs(self) -> None:

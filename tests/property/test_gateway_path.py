@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from routemesh import names
 from routemesh.model import ClientIp, Gateway, Http, NodeState, Protocol, Publish, State, Task, TaskState, TaskStatus
 from routemesh.walk import Delivered, Endpoint, Network, Packet, Place, ReplyArrives, Walk, walk
-from tests.property.clusters import PORTS, SOURCE_PORT, Addresses, has_namespace, network, placed, service, states, task
+from tests.addresses import ingress_address, on_ingress
+from tests.property.clusters import PORTS, SOURCE_PORT, Addresses, attached, has_namespace, network, placed, service, states, task
 
 PORT = 8000
 NO_PORTS = [(None, 0)] * len(PORTS)
@@ -26,12 +27,12 @@ def with_gateway(draw: st.DrawFn, engines: tuple[str, ...]) -> State:
     """A cluster with a proxy on each node that is up, and a service behind it that publishes nothing, with a task on each too."""
     state = draw(states(engines=engines))
     taken = [
-        *(node.ingress_address for node in state.nodes.values()),
-        *(made.vip for made in state.services.values()),
-        *(made.address for made in state.tasks.values()),
+        *(on_ingress(node) for node in state.nodes.values()),
+        *(on_ingress(made) for made in state.services.values()),
+        *(on_ingress(made) for made in state.tasks.values()),
     ]
     ingress = Addresses(max((address for address in taken if address), default=IPv4Address("10.0.0.1")) + 1)
-    up = [node.id for node in state.nodes.values() if node.state is NodeState.READY and node.ingress_address]
+    up = [node.id for node in state.nodes.values() if node.state is NodeState.READY and on_ingress(node)]
     gateways = {home: Addresses(IPv4Address("172.18.1.0")) for home in up}
     gateway = service(100, 1, NO_PORTS, draw(st.sampled_from(ClientIp)), ingress)
     port = Publish(published=8443, target=8443)
@@ -42,7 +43,7 @@ def with_gateway(draw: st.DrawFn, engines: tuple[str, ...]) -> State:
     for number, home in enumerate(up):
         for of, slot in ((gateway, 200 + number), (behind, 300 + number)):
             fresh = replace(task(slot, of, RUNNING), spec=of.spec)
-            made.append(replace(placed(fresh, home, ingress, gateways[home]), address=ingress.take()))
+            made.append(replace(placed(fresh, home, ingress, gateways[home]), attachments=attached(ingress.take())))
     return replace(
         state,
         services={**state.services, gateway.id: gateway, behind.id: behind},
@@ -65,8 +66,7 @@ def servers(state: State) -> Iterator[Task]:
 
 
 def call(net: Network, caller: Place, source: IPv4Address, to: Task, port: int, protocol: Protocol = Protocol.TCP) -> Walk:
-    assert to.address is not None
-    packet = Packet(protocol=protocol, source=Endpoint(source, SOURCE_PORT), destination=Endpoint(to.address, port))
+    packet = Packet(protocol=protocol, source=Endpoint(source, SOURCE_PORT), destination=Endpoint(ingress_address(to), port))
     return walk(net, packet, caller)
 
 
@@ -82,11 +82,10 @@ def test_every_proxy_reaches_every_task_behind_the_gateway_and_hears_it(engines:
     net = listening(network(state), state)
     for proxy in state.tasks.values():
         for server in servers(state) if proxy.spec.gateway is not None else ():
-            assert proxy.address is not None
-            (branch,) = call(net, place(proxy), proxy.address, server, PORT)
+            (branch,) = call(net, place(proxy), ingress_address(proxy), server, PORT)
             outcome = branch.outcome
             assert isinstance(outcome, Delivered) and outcome.place == place(server), outcome
-            assert (outcome.port, outcome.peer.address) == (PORT, proxy.address)
+            assert (outcome.port, outcome.peer.address) == (PORT, on_ingress(proxy))
             assert outcome.reply == ReplyArrives()
 
 
@@ -98,14 +97,14 @@ def test_nobody_else_does_nor_a_proxy_to_another_port(engines: tuple[str, ...], 
     net = listening(network(state), state)
     for server in servers(state):
         for other in state.tasks.values():
-            if other.status.state is not TaskState.RUNNING or other.address is None or other.id == server.id:
+            if other.status.state is not TaskState.RUNNING or on_ingress(other) is None or other.id == server.id:
                 continue
             if not has_namespace(state, other):
                 continue
             port = PORT + 1 if other.spec.gateway is not None else PORT
-            walked = call(net, place(other), other.address, server, port)
+            walked = call(net, place(other), ingress_address(other), server, port)
             assert not any(isinstance(branch.outcome, Delivered) for branch in walked)
         for node in state.nodes.values():
-            if node.state is NodeState.READY and node.ingress_address is not None:
-                walked = call(net, Place(node.name, names.SANDBOX), node.ingress_address, server, PORT)
+            if node.state is NodeState.READY and on_ingress(node) is not None:
+                walked = call(net, Place(node.name, names.SANDBOX), ingress_address(node), server, PORT)
                 assert not any(isinstance(branch.outcome, Delivered) for branch in walked)

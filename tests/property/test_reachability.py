@@ -11,6 +11,7 @@ from routemesh import names
 from routemesh.model import ClientIp, Locality, Node, NodeState, Protocol, Scheduler, State, Task, TaskState
 from routemesh.nodeplan import HOST
 from routemesh.walk import Delivered, Network, Place, Refused, ReplyArrives, Walk
+from tests.addresses import on_ingress
 from tests.property.clusters import PORTS, Attempt, from_inside, from_outside, network, states, tried
 
 UNPUBLISHED = (Protocol.TCP, 9)
@@ -26,7 +27,7 @@ Expected = dict[Place, tuple[Fraction, int, IPv4Address | None]]
 def specification(state: State, entry: Node, attempt: Attempt, protocol: Protocol, port: int) -> Expected:
     """What a person who reads the cluster's state expects of a port of a node."""
     found: Expected = {}
-    live = {node.id: node for node in state.nodes.values() if node.state is NodeState.READY and node.ingress_address}
+    live = {node.id: node for node in state.nodes.values() if node.state is NodeState.READY and on_ingress(node)}
     servers = [
         (task, publish.target)
         for task in state.tasks.values()
@@ -39,7 +40,7 @@ def specification(state: State, entry: Node, attempt: Attempt, protocol: Protoco
         takes = any(share(state, task) for task, _ in near)
         servers = near if takes or locality(state, servers[0][0]) is Locality.LOCAL_ONLY else servers
     keeps = all(task.spec.client_ip is ClientIp.KEEP for task, _ in servers) and entry.id in live
-    seen_as = attempt.seen_as if keeps and not hides(entry, attempt) else entry.ingress_address
+    seen_as = attempt.seen_as if keeps and not hides(entry, attempt) else on_ingress(entry)
     shares = {task.id: share(state, task) for task, _ in servers if share(state, task)} if entry.id in live else {}
     for task, target in ((task, target) for task, target in servers if task.id in shares):
         place = Place(str(task.node_id), names.container_id(task.id))

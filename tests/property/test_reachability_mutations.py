@@ -26,6 +26,7 @@ from routemesh.nodeplan import (
     XtRule,
 )
 from routemesh.walk import Endpoint, Network, Packet, Place, UnknownRule, walk
+from tests.addresses import ingress_address, on_ingress
 from tests.property.clusters import GATEWAY, PORTS, SOURCE_PORT, from_inside, from_outside, network
 from tests.property.removal import KEEPING, TARGET, Removal, removals, two_nodes
 
@@ -60,25 +61,23 @@ def probes(state: State) -> Iterator[tuple[Packet, Place]]:
     for some, protocol in product(state.tasks.values(), Protocol):
         yield from around(state, some, protocol)
     for home, service in product(state.nodes.values(), state.services.values()):
-        assert home.ingress_address is not None and service.vip is not None
         if home.engine == "ipvs":
-            yield packet(Protocol.TCP, home.ingress_address, service.vip, TARGET), Place(home.name, names.SANDBOX)
+            yield packet(Protocol.TCP, ingress_address(home), ingress_address(service), TARGET), Place(home.name, names.SANDBOX)
 
 
 def around(state: State, task: Task, protocol: Protocol) -> Iterator[tuple[Packet, Place]]:
     """From a task to its node, to outside and to sandboxes; from its node and from sandboxes past the published ports to it."""
-    assert task.node_id is not None and task.address is not None and task.gateway_address is not None
+    assert task.node_id is not None and on_ingress(task) is not None and task.gateway_address is not None
     place, home = Place(task.node_id, names.container_id(task.id)), state.nodes[task.node_id]
     yield packet(protocol, task.gateway_address, home.address, 8080), place
     yield packet(protocol, GATEWAY, task.gateway_address, TARGET), Place(home.name, HOST)
-    for source, other in product((task.address, task.gateway_address), state.nodes.values()):
+    for source, other in product((ingress_address(task), task.gateway_address), state.nodes.values()):
         yield packet(protocol, source, ELSEWHERE, 443), place
         yield packet(protocol, source, other.address, UNPUBLISHED), place
     for other in state.nodes.values():
-        assert other.ingress_address is not None
-        yield packet(protocol, task.address, other.ingress_address, 8080), place
+        yield packet(protocol, ingress_address(task), ingress_address(other), 8080), place
         for port in (8080, TARGET, UNPUBLISHED):
-            yield packet(protocol, other.ingress_address, task.address, port), Place(other.name, names.SANDBOX)
+            yield packet(protocol, ingress_address(other), ingress_address(task), port), Place(other.name, names.SANDBOX)
 
 
 def packet(protocol: Protocol, source: IPv4Address, destination: IPv4Address, port: int) -> Packet:

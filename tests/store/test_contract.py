@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from routemesh.errors import Conflict
-from routemesh.model import Cluster, Lease, Node, NodeId, Service, ServiceId, ServiceSpec, State
+from routemesh.model import Cluster, Lease, NetworkId, Node, NodeId, Service, ServiceId, ServiceSpec, State
 from routemesh.store import Change, Store
 from routemesh.store.codec import CodecError
 from routemesh.store.memory import MemoryStore
@@ -147,7 +147,7 @@ class StoreContract:
 
     @in_loop
     async def test_every_kind_of_object_is_kept(self, handles: Handles) -> None:
-        cluster = Cluster(id="c", ingress_id="i", created_at=1.0)
+        cluster = Cluster(id="c", ingress_id=NetworkId("i"), created_at=1.0)
         node = Node(id=NodeId("n"), name="node1", address=IPv4Address("192.0.2.1"), labels={"zone": "a"})
         mine, other = await handles.open(), await handles.open()
         await mine.update(lambda state: replace(state, cluster=cluster, nodes={node.id: node}))

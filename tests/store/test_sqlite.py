@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from routemesh.errors import Unavailable
-from routemesh.model import Cluster, State
+from routemesh.model import Cluster, NetworkId, State
 from routemesh.store import sqlite
 from routemesh.store.sqlite import SqliteStore
 from tests.store.daemon import COUNTER, INCREMENTS, count, increment
@@ -138,7 +138,7 @@ def test_watchers_wake_when_the_writer_dies_right_after_its_commit(path: Path) -
 
 def another_cluster(state: State) -> State:
     """A change that removes an object and adds one."""
-    return replace(state, cluster=Cluster(id=f"c{state.revision}", ingress_id="", created_at=0.0))
+    return replace(state, cluster=Cluster(id=f"c{state.revision}", ingress_id=NetworkId(""), created_at=0.0))
 
 
 def test_who_is_far_behind_reads_everything_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,10 +222,10 @@ def test_damage_appears_as_such(path: Path) -> None:
 def test_objects_of_a_kind_that_is_not_known_yet_are_left_alone(path: Path) -> None:
     counted(path)
     with closing(sqlite3.connect(path)) as raw, raw:
-        raw.execute("INSERT INTO objects VALUES ('network', 'n', 2, '{}')")
+        raw.execute("INSERT INTO objects VALUES ('volume', 'n', 2, '{}')")
     assert (state_of(path).revision, counted(path), state_of(path).revision) == (2, 2, 3)
     with closing(sqlite3.connect(path)) as raw:
-        assert raw.execute("SELECT body FROM objects WHERE kind = 'network'").fetchone() == ("{}",)
+        assert raw.execute("SELECT body FROM objects WHERE kind = 'volume'").fetchone() == ("{}",)
 
 
 def test_a_place_that_cannot_be_is_refused(tmp_path: Path) -> None:

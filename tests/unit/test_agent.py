@@ -19,6 +19,7 @@ from routemesh.model import (
 )
 from routemesh.nodeplan import Create, Delete, Element, Op
 from routemesh.runtime import Exit
+from tests.addresses import ingress_address, on_ingress
 from tests.unit.daemons import Cluster, Daemon, cluster
 
 WEB = ServiceSpec(name="web", command=("serve",), replicas=2, publish=(Publish(published=8080, target=80),))
@@ -53,7 +54,7 @@ async def two_tasks(running: Cluster, spec: ServiceSpec = WEB) -> list[Task]:
     """Create the service and wait until every node balances over both tasks."""
     await running.create(spec)
     tasks = serving(await running.until(lambda state: len(serving(state)) == 2))
-    await running.until(everywhere(running, {task.address for task in tasks if task.address is not None}))
+    await running.until(everywhere(running, {ingress_address(task) for task in tasks if task.attachments}))
     return tasks
 
 
@@ -65,7 +66,7 @@ def test_a_crash_is_seen_by_all_nodes_and_the_slot_filled_again() -> None:
         state = await running.until(lambda state: state.tasks[victim.id].status.state is TaskState.FAILED)
         assert state.tasks[victim.id].status.exit_code == 1
         state = await running.until(lambda state: len(serving(state)) == 2)
-        await running.until(everywhere(running, {task.address for task in serving(state) if task.address is not None}))
+        await running.until(everywhere(running, {ingress_address(task) for task in serving(state) if task.attachments}))
 
     play(scenario)
 
@@ -79,12 +80,12 @@ def test_a_task_is_stopped_only_when_every_live_node_has_let_go_of_it() -> None:
         await running.store.update(lambda state: _scaled(state, 1))
         state = await running.until(lambda state: len(serving(state)) == 1)
         leaving = next(task for task in tasks if task.id not in {task.id for task in serving(state)})
-        await running.until(lambda _: all(leaving.address not in one.backends() for one in running.daemons[:2]))
+        await running.until(lambda _: all(on_ingress(leaving) not in one.backends() for one in running.daemons[:2]))
         runtime = host_of(running, leaving).runtime
         assert leaving.id not in runtime.stopped
         stubborn.kernel.refuse = lambda op: None
         await running.until(lambda _: leaving.id in runtime.stopped)
-        assert leaving.address not in stubborn.backends()
+        assert on_ingress(leaving) not in stubborn.backends()
 
     play(scenario)
 
@@ -168,7 +169,7 @@ def test_an_unhealthy_task_leaves_the_maps_and_is_then_stopped() -> None:
         state = await running.until(lambda state: state.tasks[task.id].status.state is TaskState.FAILED)
         assert "unhealthy: health command: exit code 1: sick" in state.tasks[task.id].status.error
         assert task.id in daemon.runtime.stopped
-        assert all(task.address not in other.backends() for other in running.daemons)
+        assert all(on_ingress(task) not in other.backends() for other in running.daemons)
 
     play(scenario)
 

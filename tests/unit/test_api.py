@@ -28,6 +28,7 @@ from routemesh.api.traces import LONGEST_ORDER_BYTES
 from routemesh.errors import Conflict, NotFound, RoutemeshError, Unavailable, UserError
 from routemesh.model import Availability, HealthKind, Mode, Publish, Role, ServiceSpec, TaskId, Weights
 from routemesh.nodeplan import HOST, Address, Change, Create, Delete, FdbEntry
+from tests.addresses import on_ingress
 from tests.support import wait_until
 from tests.unit.daemon import Daemon, cluster
 
@@ -90,7 +91,7 @@ def test_tasks_tell_their_names_nodes_and_addresses(daemon: Daemon) -> None:
     ]
     for task in tasks:
         known = state.tasks[TaskId(task.id)]
-        assert task.ports == (f"{known.address}:8080->80/tcp",)
+        assert task.ports == (f"{on_ingress(known)}:8080->80/tcp",)
         assert task.container == names.container_id(known.id)
         assert task.serving
 

@@ -68,7 +68,7 @@ def node() -> Node:
 
 def test_what_is_written_is_readable() -> None:
     written = json.loads(encode("node", node()))
-    assert (written["address"], written["availability"], written["ingress_address"]) == ("192.0.2.1", "active", None)
+    assert (written["address"], written["availability"], written["attachments"]) == ("192.0.2.1", "active", [])
 
 
 def test_unknown_fields_are_dropped_and_missing_ones_get_their_default() -> None:

@@ -35,8 +35,8 @@ def refused(state: State, node: Node, **subnets: IPv4Network) -> str:
 def test_the_first_node_makes_the_cluster_and_later_subnets_do_not_count() -> None:
     subnet = IPv4Network("10.9.0.0/16")
     state = admit.join(State(), NODE, 5.0, ingress_subnet=subnet)
-    assert state.cluster is not None
-    assert (state.cluster.ingress_subnet, state.cluster.gwbridge_subnet) == (subnet, IPv4Network("172.18.0.0/16"))
+    assert state.cluster is not None and state.ingress is not None
+    assert (state.ingress.subnet, state.cluster.gwbridge_subnet) == (subnet, IPv4Network("172.18.0.0/16"))
     assert (state.cluster.created_at, state.nodes[NODE.id].created_at) == (5.0, 5.0)
     second = admit.join(state, replace(NODE, id=NodeId("n2"), name="node2", address=IPv4Address("192.0.2.2")), 6.0)
     assert second.cluster is state.cluster
@@ -101,7 +101,7 @@ def test_a_returning_node_keeps_what_was_set_and_updates_what_it_is() -> None:
         mtu_bytes=9000,
         labels={},
         availability=Availability.ACTIVE,
-        ingress_address=None,
+        attachments=(),
         failures=("x",),
     )
     state = admit.join(simulation.state, back, 2000.0)
@@ -111,7 +111,7 @@ def test_a_returning_node_keeps_what_was_set_and_updates_what_it_is() -> None:
             id=old.id,
             labels={"disk": "ssd"},
             availability=Availability.PAUSE,
-            ingress_address=old.ingress_address,
+            attachments=old.attachments,
             created_at=old.created_at,
             state=NodeState.READY,
         )

@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from routemesh.decide.pool import Pool
 from routemesh.model import Publish, RestartPolicy, Service, ServiceId, ServiceSpec, TaskState
+from tests.addresses import on_ingress
 from tests.simulation import WEB, Simulation
 
 BRIDGE = IPv4Network("172.18.0.0/29")
@@ -45,9 +46,9 @@ def test_nodes_come_first_then_the_vip_then_the_tasks() -> None:
     simulation = Simulation()
     service = simulation.create(WEB)
     nodes = sorted(simulation.state.nodes.values(), key=lambda node: node.name)
-    assert [str(node.ingress_address) for node in nodes] == ["10.0.0.2", "10.0.0.3", "10.0.0.4"]
-    assert (str(service.vip), service.fwmark) == ("10.0.0.5", 0x100)
-    assert [str(task.address) for task in simulation.tasks()] == ["10.0.0.6", "10.0.0.7"]
+    assert [str(on_ingress(node)) for node in nodes] == ["10.0.0.2", "10.0.0.3", "10.0.0.4"]
+    assert (str(on_ingress(service)), service.fwmark) == ("10.0.0.5", 0x100)
+    assert [str(on_ingress(task)) for task in simulation.tasks()] == ["10.0.0.6", "10.0.0.7"]
 
 
 def test_marks_count_up() -> None:
@@ -61,17 +62,17 @@ def test_marks_count_up() -> None:
 def test_a_service_that_publishes_nothing_gets_nothing_but_a_gateway_address() -> None:
     simulation = Simulation()
     service = simulation.create(replace(WEB, publish=()))
-    assert (service.vip, service.fwmark) == (None, None)
-    assert [(task.address, str(task.gateway_address)) for task in simulation.tasks()] == [(None, "172.18.0.3")] * 2
+    assert (on_ingress(service), service.fwmark) == (None, None)
+    assert [(on_ingress(task), str(task.gateway_address)) for task in simulation.tasks()] == [(None, "172.18.0.3")] * 2
 
 
 def test_a_service_that_stops_publishing_gives_its_vip_back() -> None:
     simulation = Simulation()
     simulation.create(WEB)
     simulation.update(publish=())
-    assert (simulation.service().vip, simulation.service().fwmark) == (None, None)
+    assert (on_ingress(simulation.service()), simulation.service().fwmark) == (None, None)
     simulation.update(publish=WEB.publish)
-    assert simulation.service().vip is not None
+    assert on_ingress(simulation.service()) is not None
 
 
 def test_a_restarted_task_gets_another_address() -> None:
@@ -80,7 +81,7 @@ def test_a_restarted_task_gets_another_address() -> None:
     seen = []
     for _ in range(4):
         simulation.settle()
-        seen.append(str(simulation.serving()[0].address))
+        seen.append(str(on_ingress(simulation.serving()[0])))
         simulation.report(simulation.serving()[0], TaskState.FAILED)
     assert seen == ["10.0.0.6", "10.0.0.7", "10.0.0.8", "10.0.0.9"]
 

@@ -13,6 +13,7 @@ from routemesh.model import (
     RestartPolicy,
     TaskState,
 )
+from tests.addresses import on_ingress
 from tests.simulation import WEB, Simulation
 
 
@@ -29,7 +30,7 @@ def test_one_step_creates_allocates_and_assigns() -> None:
     simulation.create(WEB)
     assert states(simulation) == [(1, "RUNNING", "ASSIGNED"), (2, "RUNNING", "ASSIGNED")]
     assert simulation.node_names(simulation.tasks()) == ["node1", "node2"]
-    assert [str(task.address) for task in simulation.tasks()] == ["10.0.0.6", "10.0.0.7"]
+    assert [str(on_ingress(task)) for task in simulation.tasks()] == ["10.0.0.6", "10.0.0.7"]
     assert [str(task.gateway_address) for task in simulation.tasks()] == ["172.18.0.3", "172.18.0.3"]
 
 

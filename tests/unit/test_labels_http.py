@@ -22,6 +22,7 @@ from routemesh.model import (
     ServiceSpec,
     Sticky,
 )
+from tests.addresses import on_ingress
 from tests.simulation import WEB, Simulation
 
 HOST = {"routemesh.http.host": "app.example.com"}
@@ -190,8 +191,8 @@ def test_a_published_number_must_not_hide_the_port() -> None:
 def test_a_service_behind_the_gateway_has_addresses_though_it_publishes_nothing() -> None:
     simulation = Simulation()
     service = simulation.create(spec("web", host="a.example"))
-    assert (service.vip, service.fwmark) == (None, None)
-    assert all(task.address is not None for task in simulation.tasks("web"))
+    assert (on_ingress(service), service.fwmark) == (None, None)
+    assert all(on_ingress(task) is not None for task in simulation.tasks("web"))
 
 
 def test_joining_replaces_tasks_and_another_host_does_not() -> None:
@@ -199,11 +200,11 @@ def test_joining_replaces_tasks_and_another_host_does_not() -> None:
     simulation.create(replace(spec("web"), labels={}))
     simulation.settle()
     (before,) = simulation.serving("web")
-    assert before.address is None
+    assert on_ingress(before) is None
     simulation.update("web", labels=spec("web", host="a.example").labels)
     simulation.settle()
     (joined,) = simulation.serving("web")
-    assert joined.id != before.id and joined.address is not None
+    assert joined.id != before.id and on_ingress(joined) is not None
     simulation.update("web", labels=spec("web", host="b.example").labels)
     simulation.settle()
     assert simulation.serving("web")[0].id == joined.id

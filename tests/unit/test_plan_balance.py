@@ -32,7 +32,7 @@ from routemesh.plan import plan
 from routemesh.plan.engines import nftbalance
 from routemesh.plan.pools import Pool, pools
 from routemesh.plan.view import view
-from tests.property.clusters import CAPABILITIES, CLUSTER, FIRST_NODE
+from tests.property.clusters import CAPABILITIES, CLUSTER, FIRST_NODE, INGRESS, attached
 
 HTTP, HTTPS = Publish(published=80, target=80), Publish(published=443, target=443)
 ADDRESSES = [IPv4Address("10.0.0.10") + number for number in range(10)]
@@ -44,27 +44,33 @@ def a_state(how: Balancing, homes: str, **changes: object) -> State:
     service = Service(
         id=ServiceId("web"),
         spec=ServiceSpec(name="web", publish=(HTTP,), balancing=how),
-        version=1, created_at=0, updated_at=0, vip=ADDRESSES[-1], fwmark=256, mark_port=(Protocol.TCP, 80),
+        version=1, created_at=0, updated_at=0, vips=attached(ADDRESSES[-1]), fwmark=256, mark_port=(Protocol.TCP, 80),
     )  # fmt: skip
     node_ids = [NodeId(name) for name in "abc"]
     nodes = {
-        name: Node(id=name, name=f"node-{name}", address=FIRST_NODE + number, ingress_address=ADDRESSES[-2 - number])
+        name: Node(id=name, name=f"node-{name}", address=FIRST_NODE + number, attachments=attached(ADDRESSES[-2 - number]))
         for number, name in enumerate(node_ids)
     }
     tasks = [
         Task(
             id=TaskId(f"id{slot}"), service_id=service.id, service_version=1, spec=service.spec, slot=slot,
-            desired=TaskState.RUNNING, status=RUNNING, created_at=0, node_id=NodeId(home), address=ADDRESSES[slot],
+            desired=TaskState.RUNNING, status=RUNNING, created_at=0, node_id=NodeId(home), attachments=attached(ADDRESSES[slot]),
             gateway_address=IPv4Address("172.18.0.10") + slot,
         )
         for slot, home in enumerate(homes, start=1)
     ]  # fmt: skip
     tasks[-1:] = [replace(task, **changes) for task in tasks[-1:]]  # type: ignore[arg-type]
-    return State(cluster=CLUSTER, nodes=nodes, services={service.id: service}, tasks={task.id: task for task in tasks})
+    return State(
+        cluster=CLUSTER,
+        nodes=nodes,
+        services={service.id: service},
+        tasks={task.id: task for task in tasks},
+        networks={INGRESS.id: INGRESS},
+    )
 
 
 def pools_of(state: State, node: str = "a") -> list[Pool]:
-    return list(pools(view(state, NodeId(node))))
+    return list(pools(view(state, NodeId(node)), INGRESS))
 
 
 def slots(pool: Pool) -> dict[int, int]:
@@ -123,7 +129,7 @@ def test_a_slots_new_task_has_the_name_of_the_old_one() -> None:
     state = a_state(Balancing(), "ab")
     (pool,) = pools_of(state)
     assert [backend.name for backend in pool.backends] == ["1", "2"]
-    second = replace(state.tasks[TaskId("id2")], id=TaskId("id3"), address=ADDRESSES[3])
+    second = replace(state.tasks[TaskId("id2")], id=TaskId("id3"), attachments=attached(ADDRESSES[3]))
     (pool,) = pools_of(replace(state, tasks=dict(state.tasks) | {second.id: second}))
     assert [backend.name for backend in pool.backends] == ["1", "2", "id3"]
 

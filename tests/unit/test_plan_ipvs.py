@@ -36,6 +36,7 @@ from routemesh.nodeplan import (
 from routemesh.plan import plan
 from routemesh.plan.engines import check_engine, schedulers
 from routemesh.plan.view import view
+from tests.addresses import ingress_address, on_ingress
 from tests.simulation import WEB, Simulation
 
 CAPS = Capabilities(nf_tables=False, ip_vs=True, kernel="6.1.0-50-cloud-amd64", iptables="legacy")
@@ -106,9 +107,9 @@ def test_a_mark_is_balanced_over_all_tasks() -> None:
     assert (Match("meta l4proto", "tcp"), Match("th dport", "8080"), Assign("meta mark", 256)) in chain(
         items, "mangle", "PREROUTING"
     )
-    assert (Match("ip daddr", str(simulation.service().vip)), Assign("meta mark", 256)) in chain(items, "mangle", "INPUT")
+    assert (Match("ip daddr", str(on_ingress(simulation.service()))), Assign("meta mark", 256)) in chain(items, "mangle", "INPUT")
     assert of_kind(IpvsService, items) == [IpvsService(mark=256, scheduler="rr")]
-    addresses = [task.address for task in simulation.tasks()]
+    addresses = [on_ingress(task) for task in simulation.tasks()]
     assert of_kind(IpvsDestination, items) == [IpvsDestination(mark=256, address=address) for address in addresses if address]
 
 
@@ -117,7 +118,7 @@ def test_a_draining_task_keeps_its_destination_with_weight_0() -> None:
     first, second = simulation.tasks()
     simulation.report(first, TaskState.RUNNING, healthy=False)
     weights = {item.address: item.weight for item in of_kind(IpvsDestination, planned(simulation, names.SANDBOX))}
-    assert weights == {second.address: 1, first.address: 0}
+    assert weights == {on_ingress(second): 1, on_ingress(first): 0}
 
 
 BOTH = replace(DNS, publish=(*DNS.publish, Publish(published=53, target=5353)))
@@ -130,7 +131,7 @@ def draining(spec: ServiceSpec) -> tuple[Namespace, dict[tuple[int, bool], int]]
     first, _ = simulation.tasks("dns")
     simulation.report(first, TaskState.RUNNING, healthy=False)
     items = planned(simulation, names.SANDBOX)
-    return items, {(item.mark, item.address == first.address): item.weight for item in of_kind(IpvsDestination, items)}
+    return items, {(item.mark, item.address == on_ingress(first)): item.weight for item in of_kind(IpvsDestination, items)}
 
 
 def test_clients_of_udp_leave_a_draining_task_at_once() -> None:
@@ -203,7 +204,7 @@ def test_the_client_is_translated_only_where_it_is_asked_for() -> None:
 def test_replies_find_the_node_by_which_the_call_came() -> None:
     simulation = cluster(WEB)
     items = task_items(simulation)
-    nodes = {node.ingress_address for node in simulation.state.nodes.values() if node.ingress_address}
+    nodes = {ingress_address(node) for node in simulation.state.nodes.values() if node.attachments}
     marks = {int(address) for address in nodes}
     assert {rule.fwmark for rule in of_kind(RoutingRule, items)} == marks
     assert {(route.table, route.via) for route in of_kind(Route, items) if route.table != 254} == {
@@ -239,16 +240,16 @@ def test_the_gateways_proxies_reach_a_task_that_joined_and_nobody_else_does() ->
     assert task.node_id is not None
     own = planned(simulation, names.container_id(task.id), simulation.state.nodes[task.node_id].name)
     inward, accept = chain(own, "filter", "INPUT"), Verdict("accept")
-    into, states = Match("ip daddr", str(task.address)), Match("ct state", "established,new")
+    into, states = Match("ip daddr", str(on_ingress(task))), Match("ct state", "established,new")
     tcp, port = Match("meta l4proto", "tcp"), Match("th dport", "8000")
-    proxies = [str(proxy.address) for proxy in simulation.serving("gateway")]
+    proxies = [str(on_ingress(proxy)) for proxy in simulation.serving("gateway")]
     assert len(proxies) == 3
     assert inward[:3] == tuple((Match("ip saddr", proxy), into, tcp, port, states, accept) for proxy in sorted(proxies))
     assert all(rule[-1] == Verdict("drop") for rule in inward[3:])
     (proxy, *_) = simulation.serving("gateway")
     assert proxy.node_id is not None
     outward = planned(simulation, names.container_id(proxy.id), simulation.state.nodes[proxy.node_id].name)
-    call = (Match("ip saddr", str(proxy.address)), tcp, states, accept)
+    call = (Match("ip saddr", str(on_ingress(proxy))), tcp, states, accept)
     assert call in chain(outward, "filter", "OUTPUT")
 
 

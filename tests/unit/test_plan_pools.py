@@ -8,11 +8,13 @@ import pytest
 from routemesh.model import Balancing, Locality, NodeId, Protocol, Publish, Task, TaskState, UpdateConfig, UpdateOrder, Weights
 from routemesh.plan.pools import Pool, pools
 from routemesh.plan.view import view
+from tests.addresses import ingress_address
 from tests.simulation import WEB, Simulation
 
 
 def seen(simulation: Simulation, node: str = "node1") -> list[Pool]:
-    return list(pools(view(simulation.state, NodeId(f"id-{node}"))))
+    at = view(simulation.state, NodeId(f"id-{node}"))
+    return list(pools(at, at.ingress))
 
 
 def addresses(pool: Pool) -> list[IPv4Address]:
@@ -20,7 +22,7 @@ def addresses(pool: Pool) -> list[IPv4Address]:
 
 
 def of(*tasks: Task) -> list[IPv4Address]:
-    return [task.address for task in tasks if task.address is not None]
+    return [ingress_address(task) for task in tasks if task.attachments]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address
 from routemesh.model import Gateway, GatewayDriver
 from routemesh.proxy.explain import explain
 from routemesh.proxy.request import Request
+from tests.addresses import on_ingress
 from tests.simulation import Simulation
 from tests.unit.test_labels_http import GATEWAY, spec
 
@@ -35,7 +36,7 @@ def test_a_cookie_names_its_task() -> None:
         "frontend: http on port 80 (haproxy of the node that is asked)",
         "rule: a.example (the most specific host with a fitting path: just this name)",
         "backend: web (the service that has label routemesh.http.host=a.example)",
-        f"server: web.2 ({second.id[:12]}) at {second.address}:80 (cookie ROUTEMESH-web={second.id[:12]} names it)",
+        f"server: web.2 ({second.id[:12]}) at {on_ingress(second)}:80 (cookie ROUTEMESH-web={second.id[:12]} names it)",
     ]
     assert told(simulation, host="a.example", cookie="gone")[1] == 3
     assert "names no task that serves: roundrobin" in told(simulation, host="a.example", cookie="gone")[0][-1]

@@ -64,9 +64,9 @@ def test_only_tasks_that_serve_on_nodes_that_live_are_servers() -> None:
     simulation.settle()
     (backend,) = table(simulation.state).backends
     assert [(server.task, server.port) for server in backend.servers] == [("web.1", 8000), ("web.2", 8000), ("web.3", 8000)]
-    assert simulation.state.cluster is not None
+    assert simulation.state.ingress is not None
     for server in backend.servers:
-        assert simulation.state.cluster.ingress_subnet[server.number] == server.address
+        assert simulation.state.ingress.subnet[server.number] == server.address
     first, second, third = simulation.serving("web")
     assert third.node_id is not None
     state = replace(

@@ -6,12 +6,15 @@ from ipaddress import IPv4Network
 
 from routemesh.decide.admit.engines import check_services
 from routemesh.decide.admit.find import find_node
-from routemesh.decide.pool import ingress_pool
+from routemesh.decide.pool import network_pool
 from routemesh.errors import Conflict, NotFound, UserError
 from routemesh.model import (
     Availability,
     Cluster,
     Listener,
+    Network,
+    NetworkId,
+    NetworkKind,
     Node,
     NodeId,
     NodeState,
@@ -38,40 +41,40 @@ def join(
 ) -> State:
     """Take a node in; the first one makes the cluster, with these subnets (later they do not count).
 
-    A node whose name is known is the same node come back: what an operator set and its ingress address stay. Raises Conflict when
-    a live node has the name elsewhere, or the address, or when the node's engine can't do what a service asks for.
+    A node whose name is known is the same node come back: what an operator set and its addresses on networks stay. Raises
+    Conflict when a live node has the name elsewhere, or the address, or when the node's engine can't do what a service asks for.
     """
     if not NODE_NAME.fullmatch(node.name):
         raise UserError(f"node name {node.name!r} is not a host name; use at most 63 letters, digits and . - _")
     if state.cluster is None:
-        state = replace(state, cluster=_new_cluster(node, now, ingress_subnet, gwbridge_subnet))
-    assert state.cluster is not None
-    _check_address(node, state.cluster)
+        cluster, ingress = _new_cluster(node, now, ingress_subnet, gwbridge_subnet)
+        state = replace(state, cluster=cluster, networks={**state.networks, ingress.id: ingress})
+    _check_address(state, node)
     _check_rivals(state, node)
     check_services(state, node)
     old = next((known for known in state.nodes.values() if known.name == node.name), None)
-    joined = _returned(old, node) if old is not None else _new(state, state.cluster, node, now)
+    joined = _returned(old, node) if old is not None else _new(state, node, now)
     return state if joined == old else replace(state, nodes={**state.nodes, joined.id: joined})
 
 
-def _new_cluster(node: Node, now: float, ingress: IPv4Network, gwbridge: IPv4Network) -> Cluster:
+def _new_cluster(node: Node, now: float, ingress: IPv4Network, gwbridge: IPv4Network) -> tuple[Cluster, Network]:
     for what, subnet in (("ingress", ingress), ("docker_gwbridge", gwbridge)):
         if subnet.prefixlen > _LONGEST_PREFIX:
             raise UserError(f"{what} subnet {subnet} is too small; use a /{_LONGEST_PREFIX} or larger")
     if ingress.overlaps(gwbridge):
         raise UserError(f"ingress subnet {ingress} overlaps docker_gwbridge's {gwbridge}; choose another for one of them")
     cluster_id = derive_id("cluster", node.name, now)
-    return Cluster(
-        id=cluster_id,
-        ingress_id=derive_id("ingress", cluster_id),
-        created_at=now,
-        ingress_subnet=ingress,
-        gwbridge_subnet=gwbridge,
+    ingress_id = NetworkId(derive_id("ingress", cluster_id))
+    return (
+        Cluster(id=cluster_id, ingress_id=ingress_id, created_at=now, gwbridge_subnet=gwbridge),
+        Network(id=ingress_id, name="ingress", kind=NetworkKind.INGRESS, subnet=ingress, created_at=now),
     )
 
 
-def _check_address(node: Node, cluster: Cluster) -> None:
-    for what, subnet in (("ingress", cluster.ingress_subnet), ("docker_gwbridge", cluster.gwbridge_subnet)):
+def _check_address(state: State, node: Node) -> None:
+    assert state.cluster is not None
+    networks = [(network.name, network.subnet) for network in state.networks.values()]
+    for what, subnet in (*networks, ("docker_gwbridge", state.cluster.gwbridge_subnet)):
         if node.address in subnet:
             raise Conflict(
                 f"node {node.name}: its address {node.address} is inside the cluster's {what} subnet {subnet}; "
@@ -101,20 +104,22 @@ def _returned(old: Node, node: Node) -> Node:
         role=old.role,
         availability=old.availability,
         labels=old.labels,
-        ingress_address=old.ingress_address,
+        attachments=old.attachments,
         created_at=old.created_at,
         revision=old.revision,
         state=NodeState.READY,
     )
 
 
-def _new(state: State, cluster: Cluster, node: Node, now: float) -> Node:
-    pool = ingress_pool(state, cluster.ingress_subnet)
+def _new(state: State, node: Node, now: float) -> Node:
+    assert state.ingress is not None
+    pool = network_pool(state, state.ingress)
     if not pool.free:
         raise Conflict(
-            f"node {node.name}: all addresses of the ingress pool {pool} are in use; scale a service down or remove one first"
+            f"node {node.name}: all addresses of the {state.ingress.name} pool {pool} are in use; "
+            "scale a service down or remove one first"
         )
-    return replace(node, ingress_address=None, state=NodeState.READY, created_at=now)
+    return replace(node, attachments=(), state=NodeState.READY, created_at=now)
 
 
 def update_node(

@@ -1,6 +1,6 @@
 """Whether the cluster has room for a service: its ports and its addresses. PURE."""
 
-from routemesh.decide.pool import ingress_pool
+from routemesh.decide.pool import network_pool
 from routemesh.errors import Conflict
 from routemesh.model import Mode, NodeState, Protocol, Publish, Service, State
 
@@ -63,16 +63,17 @@ def check_addresses(state: State, service: Service) -> None:
 
     What the specs ask for counts, not what is in use: others may not have got their addresses yet, or be about to give some back.
     """
-    if state.cluster is None:
+    network = state.ingress
+    if network is None:
         return
     present = state.services.get(service.id)
     more = _needed(state, service) - (_needed(state, present) if present else 0)
     others = sum(_needed(state, other) for other in state.services.values() if other.id != service.id)
-    pool = ingress_pool(state, state.cluster.ingress_subnet)
+    pool = network_pool(state, network)
     room = pool.size - len(state.nodes) - others
     if more > 0 and _needed(state, service) > room:
         raise Conflict(
-            f"service {service.spec.name}: ingress address pool exhausted: it needs {_needed(state, service)} addresses "
+            f"service {service.spec.name}: {network.name} address pool exhausted: it needs {_needed(state, service)} addresses "
             f"(its own and one per task), {pool} has {max(room, 0)} left; use fewer replicas or remove a service"
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from routemesh.errors import UserError
-from routemesh.model import Scheduler, Task
+from routemesh.model import Network, Scheduler, Task
 from routemesh.nodeplan import Capabilities, Item
 from routemesh.plan.engines import ipvs, nftables
 from routemesh.plan.view import NodeView
@@ -22,8 +22,8 @@ class Engine(Protocol):
         """What goes into the node's own namespace."""
         ...
 
-    def sandbox(self, view: NodeView, caps: Capabilities) -> Iterator[Item]:
-        """What goes into ingress_sbox."""
+    def sandbox(self, view: NodeView, network: Network, caps: Capabilities) -> Iterator[Item]:
+        """What goes into a network's sandbox."""
         ...
 
     def task(self, view: NodeView, task: Task) -> Iterator[Item]:

@@ -8,9 +8,10 @@ Source: moby daemon/libnetwork/service_linux.go; ipvsadm(8), iptables-extensions
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 from routemesh import names
-from routemesh.model import ClientIp, Protocol, Scheduler, Task
+from routemesh.model import ClientIp, Network, Protocol, Scheduler, Task
 from routemesh.nodeplan import (
     Assign,
     Capabilities,
@@ -67,7 +68,7 @@ def host(view: NodeView) -> Iterator[Item]:
     """DOCKER-INGRESS and what docker_gwbridge has around it; the newest port first, as libnetwork inserts them."""
     gateway, subnet = names.GWBRIDGE, str(view.cluster.gwbridge_subnet)
     to_ingress: Rule = (_TO_LOCAL, Verdict("jump", names.INGRESS_CHAIN))
-    ports = [port for pool in pools(view) for port in pool.ports][::-1]
+    ports = [port for pool in pools(view, view.ingress) for port in pool.ports][::-1]
     yield XtChain("nat", names.INGRESS_CHAIN, (*(_publish(view, *port) for port in ports), _RETURN))
     yield XtChain("filter", names.INGRESS_CHAIN, (*(rule for port in ports for rule in _admit(*port)), _RETURN))
     yield XtRule("nat", "PREROUTING", to_ingress)
@@ -90,23 +91,22 @@ def host(view: NodeView) -> Iterator[Item]:
     yield XtRule("filter", "FORWARD", (out, Match("oifname", gateway), Verdict("drop")), head=False)
 
 
-def sandbox(view: NodeView, caps: Capabilities) -> Iterator[Item]:
+def sandbox(view: NodeView, network: Network, caps: Capabilities) -> Iterator[Item]:
     """Mark by published port, balance by mark; translate the client where it is the node itself or the service wants it."""
-    assert view.node.ingress_address is not None
-    every = tuple(part for pool in pools(view) for part in _by_protocol(pool))
+    every = tuple(part for pool in pools(view, network) for part in _by_protocol(pool))
     marking = tuple((*_port(*port), Assign("meta mark", pool.mark)) for pool in every for port in pool.ports)
     served = {pool.service for pool in every}
     oldest_first = sorted(view.services, key=lambda service: service.fwmark or 0)
     to_vip = tuple(
-        (Match("ip daddr", str(service.vip)), Assign("meta mark", service.fwmark))
+        (Match("ip daddr", str(vip)), Assign("meta mark", service.fwmark))
         for service in oldest_first
-        if service.vip is not None and service.fwmark is not None and service.id in served
+        if (vip := service.vip_on(network.id)) is not None and service.fwmark is not None and service.id in served
     )
     yield XtChain("mangle", "PREROUTING", ((_INVALID, Verdict("drop")), *marking), "ACCEPT")
     if to_vip:
         yield XtChain("mangle", "INPUT", to_vip, "ACCEPT")
-    yield XtChain("mangle", "POSTROUTING", (_clamp(view),), "ACCEPT")
-    yield XtChain("nat", "POSTROUTING", tuple(_translations(view, every)), "ACCEPT")
+    yield XtChain("mangle", "POSTROUTING", (_clamp(view, network),), "ACCEPT")
+    yield XtChain("nat", "POSTROUTING", tuple(_translations(view, network, every)), "ACCEPT")
     yield Sysctl("net/ipv4/vs/conntrack", "1")
     yield Sysctl("net/ipv4/vs/conn_reuse_mode", _reuse_mode(caps.kernel))
     yield Sysctl("net/ipv4/vs/expire_nodest_conn", "1")
@@ -121,22 +121,23 @@ def task(view: NodeView, task: Task) -> Iterator[Item]:
 
     Replies go the way the request came. The gateway's own tasks may call others; whose fences decide.
     """
-    if task.address is None:
+    address = task.address_on(view.ingress.id)
+    if address is None:
         return
-    own = Match("ip daddr", str(task.address))
+    own = Match("ip daddr", str(address))
     redirects = tuple(
         (own, *_port(publish.protocol, publish.published), Redirect(publish.target)) for publish in task.spec.publish
     )
     yield XtChain("nat", "PREROUTING", redirects, "ACCEPT")
-    yield from _fence(view, task)
+    yield from _fence(view, task, address)
     keep = task.spec.client_ip is ClientIp.KEEP
     strays: Rule = (Match("iifname", names.OVERLAY_LINK), _INVALID, Verdict("drop"))
     yield XtChain("mangle", "PREROUTING", (strays, *(_remembering() if keep else ())), "ACCEPT")
     if keep:
         yield from _return_path(view)
-    if layout.answers_from(task) is not None:
+    if layout.answers_from(view, task) is not None:
         assert task.gateway_address is not None
-        outside = (Match("ip saddr", str(task.address)), Match("oifname", names.GATEWAY_LINK), Snat(task.gateway_address))
+        outside = (Match("ip saddr", str(address)), Match("oifname", names.GATEWAY_LINK), Snat(task.gateway_address))
         yield XtChain("nat", "POSTROUTING", (outside,), "ACCEPT")
 
 
@@ -159,9 +160,9 @@ def _port(protocol: Protocol, port: int) -> Rule:
 # --- the sandbox -------------------------------------------------------------------------------------------------
 
 
-def _clamp(view: NodeView) -> Rule:
+def _clamp(view: NodeView, network: Network) -> Rule:
     """Both ways: the task answers through an interface whose MTU is the node's, and so announces what the overlay can't carry."""
-    mss = ClampMss(layout.overlay_mtu(view) - _TCP_AND_IP_HEADER_BYTES)
+    mss = ClampMss(layout.overlay_mtu(view, network) - _TCP_AND_IP_HEADER_BYTES)
     return Match("meta l4proto", "tcp"), Match("tcp flags", "syn"), mss
 
 
@@ -176,14 +177,15 @@ def _by_protocol(pool: Pool) -> Iterator[Pool]:
     yield replace(pool, ports=udp, mark=mark_of_port(pool.mark, *udp[0]))
 
 
-def _translations(view: NodeView, every: tuple[Pool, ...]) -> Iterator[Rule]:
+def _translations(view: NodeView, network: Network, every: tuple[Pool, ...]) -> Iterator[Rule]:
     """Swarm's one SNAT rule, but for the services that ask for it, and for the node and its tasks as clients.
 
     Their addresses on docker_gwbridge are the same on every node, so a task could not tell them apart.
     """
-    assert view.node.ingress_address is not None
-    balanced = (Match("ip daddr", str(view.cluster.ingress_subnet)), IpvsMatch())
-    as_node = Snat(view.node.ingress_address)
+    own = view.node.sandbox_on(network.id)
+    assert own is not None
+    balanced = (Match("ip daddr", str(network.subnet)), IpvsMatch())
+    as_node = Snat(own)
     yield (Match("ip saddr", str(view.cluster.gwbridge_subnet)), *balanced, as_node)
     for pool in every:
         if pool.snat:
@@ -210,31 +212,31 @@ def _reuse_mode(kernel: str) -> str:
 # --- a task ------------------------------------------------------------------------------------------------------
 
 
-def _fence(view: NodeView, task: Task) -> Iterator[Item]:
+def _fence(view: NodeView, task: Task, address: IPv4Address) -> Iterator[Item]:
     """Through the overlay: calls of published ports in, their answers out, nothing else.
 
     A task whose own packets bear its overlay address (layout.answers_from) sends them by docker_gwbridge, and they pass.
     """
-    into, out = Match("ip daddr", str(task.address)), Match("ip saddr", str(task.address))
+    into, out = Match("ip daddr", str(address)), Match("ip saddr", str(address))
     ports = [(publish.protocol, str(publish.target)) for publish in task.spec.publish]
     accept, drop = Verdict("accept"), Verdict("drop")
     calls = ((into, Match("meta l4proto", of), Match("th dport", port), _states("established,new"), accept) for of, port in ports)
     answers = ((out, Match("meta l4proto", of), Match("th sport", port), _states("established"), accept) for of, port in ports)
     own_in: tuple[Rule, ...] = ()
     own_out: tuple[Rule, ...] = ()
-    if layout.answers_from(task) is not None:
+    if layout.answers_from(view, task) is not None:
         own_in = ((into, Match("iifname", names.GATEWAY_LINK), _states("established,related"), accept),)
         own_out = ((out, Match("oifname", names.GATEWAY_LINK), accept),)
-    gateway_in, gateway_out = _gateway(view, task)
+    gateway_in, gateway_out = _gateway(view, task, address)
     no_calls = ((into, Match("meta l4proto", of), drop) for of in _FENCED)
     no_answers = ((out, Match("meta l4proto", of), drop) for of in _FENCED)
     yield XtChain("filter", "INPUT", (*calls, *gateway_in, *own_in, *no_calls), "ACCEPT")
     yield XtChain("filter", "OUTPUT", (*answers, *gateway_out, *own_out, *no_answers), "ACCEPT")
 
 
-def _gateway(view: NodeView, task: Task) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+def _gateway(view: NodeView, task: Task, address: IPv4Address) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
     """What passes a task's fence inwards and outwards for the gateway: its proxies' calls, and the proxies' own way out."""
-    into, out, tcp = Match("ip daddr", str(task.address)), Match("ip saddr", str(task.address)), Match("meta l4proto", "tcp")
+    into, out, tcp = Match("ip daddr", str(address)), Match("ip saddr", str(address)), Match("meta l4proto", "tcp")
     accept = Verdict("accept")
     if task.spec.gateway is not None:
         return ((into, tcp, _states("established"), accept),), ((out, tcp, _states("established,new"), accept),)
@@ -242,8 +244,8 @@ def _gateway(view: NodeView, task: Task) -> tuple[tuple[Rule, ...], tuple[Rule, 
         return (), ()
     port = str(task.spec.http.port)
     calls = tuple(
-        (Match("ip saddr", str(address)), into, tcp, Match("th dport", port), _states("established,new"), accept)
-        for address in view.gateways
+        (Match("ip saddr", str(proxy)), into, tcp, Match("th dport", port), _states("established,new"), accept)
+        for proxy in view.gateways
     )
     return calls, ((out, tcp, Match("th sport", port), _states("established"), accept),) if calls else ()
 
@@ -268,10 +270,9 @@ def _return_path(view: NodeView) -> Iterator[Item]:
     recalled = Match("ct direction", "reply")
     yield XtChain("mangle", "OUTPUT", ((recalled, Assign("meta mark", "ct mark")),), "ACCEPT")
     marks = []
-    for node in sorted((view.node, *view.peers), key=lambda node: node.id):
-        assert node.ingress_address is not None
-        mark = int(node.ingress_address)
-        marks.append((Match("ether saddr", names.mac(node.ingress_address)), Assign("ct mark", mark)))
-        yield Route(destination=layout.EVERYWHERE, via=node.ingress_address, link=names.OVERLAY_LINK, table=mark)
+    for sandbox in view.sandboxes(view.ingress):
+        mark = int(sandbox)
+        marks.append((Match("ether saddr", names.mac(sandbox)), Assign("ct mark", mark)))
+        yield Route(destination=layout.EVERYWHERE, via=sandbox, link=names.OVERLAY_LINK, table=mark)
         yield RoutingRule(priority=RETURN_PRIORITY, fwmark=mark, mask=_ALL_BITS, table=mark)
     yield XtChain("mangle", RETURN_CHAIN, tuple(marks))

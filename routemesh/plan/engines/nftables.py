@@ -9,7 +9,7 @@ Source: nft(8); docs/path.md; the kernel's net/netfilter/nft_numgen.c, nft_hash.
 from collections.abc import Iterator
 
 from routemesh import names
-from routemesh.model import ClientIp, Task
+from routemesh.model import ClientIp, Network, Task
 from routemesh.nodeplan import (
     Assign,
     Capabilities,
@@ -93,17 +93,18 @@ def host(view: NodeView) -> Iterator[Item]:
             (Match("ip saddr", subnet), Match("oifname", gateway, negate=True), Masquerade()),
         ),
     )
-    for pool in pools(view):
+    for pool in pools(view, view.ingress):
         for port in pool.ports if pool.open else ():
             yield Element("ip", "published", port)
 
 
-def sandbox(view: NodeView, caps: Capabilities) -> Iterator[Item]:
+def sandbox(view: NodeView, network: Network, caps: Capabilities) -> Iterator[Item]:
     """Mark by published port, balance by mark, as IPVS does in Swarm's sandbox."""
-    assert view.node.ingress_address is not None
+    own = view.node.sandbox_on(network.id)
+    assert own is not None
     from_node = Match("iifname", names.GATEWAY_LINK)
     to_overlay = Match("oifname", names.OVERLAY_LINK)
-    open_pools = [pool for pool in pools(view) if pool.open]
+    open_pools = [pool for pool in pools(view, network) if pool.open]
     yield Table("ip")
     yield Map("ip", "marks", _PORT_KEY, "mark")
     yield Map("ip", "services", ("mark",), "verdict")
@@ -114,9 +115,9 @@ def sandbox(view: NodeView, caps: Capabilities) -> Iterator[Item]:
     balance: Rule = (from_node, VerdictLookup(("meta mark",), "services"))
     yield Chain("ip", "nat-prerouting", Hook("nat", "prerouting", _DSTNAT), (balance,))
     # Without it a client's first full segment is 50 bytes too long for the overlay, and the connection hangs on ICMP.
-    clamp: Rule = (Match("tcp flags", "syn"), ClampMss(layout.overlay_mtu(view) - _TCP_AND_IP_HEADER_BYTES))
+    clamp: Rule = (Match("tcp flags", "syn"), ClampMss(layout.overlay_mtu(view, network) - _TCP_AND_IP_HEADER_BYTES))
     yield Chain("ip", "filter-forward", Hook("filter", "forward", _FILTER), (clamp,))
-    snat: Rule = (to_overlay, InSet(("meta mark",), "snat-marks"), Snat(view.node.ingress_address))
+    snat: Rule = (to_overlay, InSet(("meta mark",), "snat-marks"), Snat(own))
     yield Chain("ip", "nat-postrouting", Hook("nat", "postrouting", _SRCNAT), (snat,))
     for pool in open_pools:
         yield from _balance(pool)
@@ -127,7 +128,8 @@ def task(view: NodeView, task: Task) -> Iterator[Item]:
 
     Replies go the way the request came. The gateway's own tasks may call others; whose fences decide.
     """
-    if task.address is None:
+    address = task.address_on(view.ingress.id)
+    if address is None:
         return
     keep = task.spec.client_ip is ClientIp.KEEP
     from_overlay = Match("iifname", names.OVERLAY_LINK)
@@ -156,13 +158,13 @@ def task(view: NodeView, task: Task) -> Iterator[Item]:
         yield Element("ip", "ports", (port.protocol, port.published), port.target)
     if task.spec.http is not None:
         yield Map("ip", "gateways", ("ip",))
-        for address in view.gateways:
-            yield Element("ip", "gateways", (address,))
+        for gateway in view.gateways:
+            yield Element("ip", "gateways", (gateway,))
     if keep:
         yield from _return_path(view)
-    if layout.answers_from(task) is not None:
+    if layout.answers_from(view, task) is not None:
         assert task.gateway_address is not None
-        own: Rule = (Match("oifname", names.GATEWAY_LINK), Match("ip saddr", str(task.address)), Snat(task.gateway_address))
+        own: Rule = (Match("oifname", names.GATEWAY_LINK), Match("ip saddr", str(address)), Snat(task.gateway_address))
         yield Chain("ip", "nat-postrouting", Hook("nat", "postrouting", _SRCNAT), (own,))
 
 
@@ -179,7 +181,7 @@ def _return_path(view: NodeView) -> Iterator[Item]:
 
     The next hop is only a name for `that way`: the egress hook puts the right sandbox's MAC in, so one route serves all nodes.
     """
-    subnet, hop = view.cluster.ingress_subnet, layout.overlay_gateway(view.cluster)
+    subnet, hop = view.ingress.subnet, layout.overlay_gateway(view.ingress)
     yield Neighbour(names.OVERLAY_LINK, hop, names.mac(hop))
     yield Route(destination=layout.EVERYWHERE, via=hop, link=names.OVERLAY_LINK, table=RETURN_TABLE)
     yield RoutingRule(priority=RETURN_TABLE, fwmark=int(subnet.network_address), mask=int(subnet.netmask), table=RETURN_TABLE)
@@ -191,9 +193,8 @@ def _return_path(view: NodeView) -> Iterator[Item]:
     yield Map("netdev", "macs", ("mark",), "mac")
     steer: Rule = (Assign("ether daddr", Lookup(("meta mark",), "macs")),)
     yield Chain("netdev", "egress", Hook("filter", "egress", _FILTER, names.OVERLAY_LINK), (steer,))
-    for node in (view.node, *view.peers):
-        assert node.ingress_address is not None
-        mac, mark = names.mac(node.ingress_address), int(node.ingress_address)
+    for sandbox in view.sandboxes(view.ingress):
+        mac, mark = names.mac(sandbox), int(sandbox)
         yield Element("ip", "nodes", (mac,), mark)
         yield Element("netdev", "macs", (mark,), mac)
 
@@ -209,11 +210,9 @@ def _zones(view: NodeView) -> Iterator[Item]:
     apart: Rule = (Match("iifname", names.OVERLAY_LINK), Assign("ct original zone", Lookup(("ether saddr",), "zones")))
     yield Chain("ip", "raw-prerouting", Hook("filter", "prerouting", _RAW), (apart,))
     yield Chain("ip", "nat-input", Hook("nat", "input", _SRCNAT))
-    pool = view.cluster.ingress_subnet
-    for node in (view.node, *view.peers):
-        assert node.ingress_address is not None
-        zone = (int(node.ingress_address) - int(pool.network_address)) & _LAST_ZONE
-        yield Element("ip", "zones", (names.mac(node.ingress_address),), zone)
+    for sandbox in view.sandboxes(view.ingress):
+        zone = (int(sandbox) - int(view.ingress.subnet.network_address)) & _LAST_ZONE
+        yield Element("ip", "zones", (names.mac(sandbox),), zone)
 
 
 def _balance(pool: Pool) -> Iterator[Item]:
