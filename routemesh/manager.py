@@ -24,7 +24,7 @@ LEASE_TTL_S = 4.0
 LEAST_PAUSE_S = 0.02
 GRACE_S = 5.0
 """So long a manager that was away counts nodes that fell silent meanwhile as live: what kept it from looking (a power cut, a
-suspended machine, a locked store, a leap of the clock) has kept them from renewing their leases, too."""
+suspended machine, a locked store) has kept them from renewing their leases, too."""
 AWAY_S = 2.0
 """A manager looks every second; one that has not for so long was away."""
 
@@ -37,13 +37,16 @@ class Manager:
         node_id: NodeId,
         store: Store,
         now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         troubles: loops.Troubles | None = None,
     ) -> None:
+        """`now`: seconds since the epoch, for what is stored; `monotonic`: of a clock that does not leap, for what is judged."""
         self._node_id = node_id
         self._store = store
         self._now = now
         self._troubles = troubles if troubles is not None else loops.Troubles()
-        self._back_at = self._looked_at = now()
+        self._monotonic = monotonic
+        self._back_at = self._looked_at = monotonic()
         self._leads = False
         self._wake = asyncio.Event()
         self._pulse = asyncio.Event()
@@ -69,7 +72,7 @@ class Manager:
         try:
             eligible = self._eligible(await self._store.snapshot())
             leads = eligible and await self._store.renew(LEADER, self._node_id, LEASE_TTL_S)
-            self._look(self._now())
+            self._look()
         finally:
             if leads != self._leads:
                 log.info("leader=%s node=%s", leads, self._node_id)
@@ -91,9 +94,8 @@ class Manager:
     async def _step(self, stepped: object) -> tuple[object, float]:
         """One step, unless it would see just what the last one saw; returns what it saw and when to look again."""
         state, leases = await self._store.snapshot(), await self._store.leases()
-        now = self._now()
-        self._look(now)
-        live = self._live(state, leases, now)
+        self._look()
+        now, live = self._now(), self._live(state, leases)
         deadline = next_deadline(state, now)
         if (state.revision, live) != stepped or (deadline is not None and deadline <= now):
             state = await self._store.update(lambda newest: step(newest, now, live))
@@ -101,14 +103,15 @@ class Manager:
         pause_s = RENEW_S if deadline is None else min(RENEW_S, max(deadline - self._now(), LEAST_PAUSE_S))
         return (state.revision, live), pause_s
 
-    def _look(self, now: float) -> None:
+    def _look(self) -> None:
         """Note that the store answered; called before what it answered is judged."""
-        if not 0 <= now - self._looked_at < AWAY_S:
+        now = self._monotonic()
+        if now - self._looked_at >= AWAY_S:
             self._back_at = now
         self._looked_at = now
 
-    def _live(self, state: State, leases: Mapping[str, Lease], now: float) -> frozenset[NodeId]:
-        trusting = now - self._back_at < GRACE_S or lease_name(self._node_id) not in leases
+    def _live(self, state: State, leases: Mapping[str, Lease]) -> frozenset[NodeId]:
+        trusting = self._monotonic() - self._back_at < GRACE_S or lease_name(self._node_id) not in leases
         return frozenset(
             node.id
             for node in state.nodes.values()

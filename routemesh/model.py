@@ -506,11 +506,11 @@ class Secret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """A claim that lapses unless renewed: `node/<id>` (value: the revision it has applied), `leader`."""
+    """A claim that lapses when it was not renewed for `ttl_s`: `node/<id>` (value: the revision it has applied), `leader`."""
 
     name: str
     holder: str
-    expires_at: float
+    ttl_s: float
     value: int = 0
 
 

@@ -6,6 +6,7 @@ REMOVE for one whose slot or service is gone, forgotten as soon as it has ended.
 
 from collections.abc import Collection, Iterable, Iterator
 
+from routemesh.decide.clock import in_bounds
 from routemesh.decide.edit import retire, with_tasks
 from routemesh.decide.restart import kept_tasks
 from routemesh.decide.scale import is_frozen, wanted_slots
@@ -32,8 +33,10 @@ def orchestrate(state: State, now: float) -> State:
 def next_deadline(state: State, now: float) -> float | None:
     """The earliest time at which a step does something with nothing else changed: a restart or an update was delayed until then.
 
-    `now` when that time has passed already; None when nothing waits.
+    `now` when that time has passed already, or the clock has leapt back since; None when nothing waits.
     """
+    if in_bounds(state, now) is not state:
+        return now
     earliest = min(_waiting(state, now), default=None)
     return None if earliest is None else max(earliest, now)
 

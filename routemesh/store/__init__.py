@@ -40,7 +40,10 @@ class Store(Protocol):
         ...
 
     async def renew(self, name: str, holder: str, ttl_s: float, value: int = 0) -> bool:
-        """Take or prolong a lease; False while somebody else holds it. Wakes watchers only when holder or value changed."""
+        """Take or prolong a lease; False while somebody else holds it. Wakes watchers only when holder or value changed.
+
+        Whoever has looked at it and not seen it renewed for `ttl_s` since, by a clock of its own that does not leap, may take it.
+        """
         ...
 
     async def release(self, name: str, holder: str) -> None:

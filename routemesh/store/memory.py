@@ -2,20 +2,23 @@
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from itertools import count
 
 from routemesh.model import Lease, State
 from routemesh.store import Change, codec
 from routemesh.store.bell import Wakeups
 from routemesh.store.changes import committed
+from routemesh.store.sightings import Beat, Sightings
 
 
 class MemoryStore:
-    """A Store that its users share by holding the same object. `clock`: seconds since the epoch."""
+    """A Store that its users share by holding the same object. `clock`: seconds of a clock that does not leap."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._state = State()
-        self._leases: Mapping[str, Lease] = {}
+        self._beats = count()
+        self._leases: dict[str, Beat] = {}
+        self._sightings = Sightings(clock)
         self._wakeups = Wakeups()
 
     async def snapshot(self) -> State:
@@ -42,8 +45,9 @@ class MemoryStore:
         present = (await self.leases()).get(name)
         if present is not None and present.holder != holder:
             return False
-        lease = Lease(name=name, holder=holder, expires_at=self._clock() + ttl_s, value=value)
-        self._leases = {**await self.leases(), name: lease}
+        lease = Lease(name=name, holder=holder, ttl_s=ttl_s, value=value)
+        self._leases[name] = Beat(lease, next(self._beats))
+        self._sightings.live(self._leases)
         if present is None or present.value != value:
             self._wakeups.ring()
         return True
@@ -52,13 +56,12 @@ class MemoryStore:
         """See Store."""
         present = (await self.leases()).get(name)
         if present is not None and present.holder == holder:
-            self._leases = {key: lease for key, lease in self._leases.items() if key != name}
+            del self._leases[name]
             self._wakeups.ring()
 
     async def leases(self) -> Mapping[str, Lease]:
         """See Store."""
-        now = self._clock()
-        return {name: lease for name, lease in self._leases.items() if lease.expires_at > now}
+        return self._sightings.live(self._leases)
 
     async def close(self) -> None:
         """See Store; ends every `watch`."""

@@ -6,13 +6,12 @@ a commit like any other but rings no bell. A commit survives the death of any pr
 (synchronous=NORMAL), never a part of one. Source: sqlite.org/wal.html, sqlite.org/howtocorrupt.html.
 """
 
-import sqlite3
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from secrets import randbits
 from typing import TypeVar, TypeVarTuple
 
 from routemesh.errors import Unavailable
@@ -20,36 +19,13 @@ from routemesh.model import Lease, State
 from routemesh.store import Change, codec
 from routemesh.store.bell import FileBell
 from routemesh.store.changes import KINDS, Edit, apply, committed
+from routemesh.store.sightings import Beat, Sightings
+from routemesh.store.sqlitefile import BUSY_TIMEOUT_S, MOVE_AWAY, explained, open_file
 from routemesh.threads import in_thread
 
-BUSY_TIMEOUT_S = 5.0
 KEPT_REVISIONS = 1000
-
-_APPLICATION_ID = 0x726D7368  # "rmsh", what tells our files from other programs'
-_SCHEMA_VERSION = 1
-_SCHEMA = f"""
-    PRAGMA journal_mode = WAL;
-    PRAGMA application_id = {_APPLICATION_ID};
-    PRAGMA user_version = {_SCHEMA_VERSION};
-    CREATE TABLE objects (kind TEXT, id TEXT, revision INTEGER NOT NULL, body TEXT, PRIMARY KEY (kind, id)) WITHOUT ROWID;
-    CREATE INDEX objects_by_revision ON objects (revision);
-    CREATE INDEX removed_objects ON objects (revision) WHERE body IS NULL;
-    CREATE TABLE leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, expires_at REAL NOT NULL, value INTEGER NOT NULL)
-        WITHOUT ROWID;
-"""
-_MOVE_AWAY = "move it away or restore a backup"
-_EXPLANATIONS = {
-    sqlite3.SQLITE_BUSY: f"has been locked for more than {BUSY_TIMEOUT_S:.0f} s: end the program that does it (`fuser {{path}}`)",
-    sqlite3.SQLITE_FULL: "can't grow: its disk is full; nothing was written: free some space",
-    sqlite3.SQLITE_NOTADB: f"is not a routemesh database: {_MOVE_AWAY}",
-    sqlite3.SQLITE_CORRUPT: f"is damaged ({{reason}}): {_MOVE_AWAY}",
-    sqlite3.SQLITE_ERROR: f"is damaged ({{reason}}): {_MOVE_AWAY}",
-    sqlite3.SQLITE_READONLY: "can't be written ({reason}): check the permissions of the file and of its directory",
-    sqlite3.SQLITE_CANTOPEN: "can't be opened ({reason}): check the permissions of the file and of its directory",
-}
-_OTHERWISE = "can't be used ({reason}): check its disk and the kernel's log"
-
-_PRIMARY_CODE = 0xFF  # the rest of an error code is detail
+_BEAT_BITS = 62
+_WIPE_TIMEOUT_MS = 100
 
 _Row = tuple[str, str, int, bytes | None]
 Ts = TypeVarTuple("Ts")
@@ -65,8 +41,8 @@ class SqliteStore:
         self._closed = False
 
     @classmethod
-    async def open(cls, path: Path, clock: Callable[[], float] = time.time) -> "SqliteStore":
-        """Open the file; make it first if need be (0600, its directory 0700). `clock`: seconds since the epoch, all daemons'."""
+    async def open(cls, path: Path, clock: Callable[[], float] = time.monotonic) -> "SqliteStore":
+        """Open the file; make it first if need be (0600, its directory 0700). `clock`: seconds of a clock that does not leap."""
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         try:
             return cls(await in_thread(thread, _Database, path, clock), thread)
@@ -116,9 +92,11 @@ class _Database:
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._path = path = path.resolve()
-        self._clock = clock
+        self._sightings = Sightings(clock)
         self._state = State()
-        self._sql = _open(path)
+        self._sql = open_file(path)
+        self._file = _identity(path)
+        self._holds_secrets = True
         # SQLite holds no lock on the WAL file, and keeps it as long as any process has the database open. (To open and close the
         # database file itself would drop this process's locks on it: howtocorrupt.html, section 2.2.)
         self.bell = FileBell(path.with_name(path.name + "-wal"))
@@ -129,7 +107,8 @@ class _Database:
             raise
 
     def load(self) -> State:
-        with _explained(self._path):
+        with explained(self._path):
+            self._check_place()
             rows = self._rows_after(self._state.revision)
             if self._newest(rows) - self._state.revision > KEPT_REVISIONS:
                 self._state = State()
@@ -146,18 +125,26 @@ class _Database:
                 on_exit.enter_context(self.bell.ringing())
                 self._write(edits, state.revision)
         self._state = state
+        if any(edit.kind == "secret" for edit in edits):
+            self._holds_secrets = True
+            self._wipe()
         return state
 
     def renew(self, name: str, holder: str, ttl_s: float, value: int) -> bool:
-        now = self._clock()
         with self._transaction() as on_exit:
-            self._sql.execute("DELETE FROM leases WHERE expires_at <= ?", (now,))
-            present = self._sql.execute("SELECT holder, value FROM leases WHERE name = ?", (name,)).fetchone()
-            if present is not None and present[0] != holder:
+            stored = self._stored()
+            live = self._sightings.live(stored)
+            present = live.get(name)
+            if present is not None and present.holder != holder:
                 return False
-            if present != (holder, value):
+            if present is None or present.value != value:
                 on_exit.enter_context(self.bell.ringing())
-            self._sql.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?)", (name, holder, now + ttl_s, value))
+            self._sql.executemany("DELETE FROM leases WHERE name = ?", [(lapsed,) for lapsed in stored.keys() - live.keys()])
+            row = (name, holder, ttl_s, value, randbits(_BEAT_BITS))
+            self._sql.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)", row)
+        with explained(self._path):
+            self._sightings.live(self._stored())
+            self._wipe()
         return True
 
     def release(self, name: str, holder: str) -> None:
@@ -166,18 +153,43 @@ class _Database:
                 on_exit.enter_context(self.bell.ringing())
 
     def leases(self) -> dict[str, Lease]:
-        with _explained(self._path):
-            rows = self._sql.execute("SELECT name, holder, expires_at, value FROM leases WHERE expires_at > ?", (self._clock(),))
-            return {name: Lease(name=name, holder=holder, expires_at=until, value=value) for name, holder, until, value in rows}
+        with explained(self._path):
+            self._check_place()
+            return self._sightings.live(self._stored())
+
+    def _stored(self) -> dict[str, Beat]:
+        rows = self._sql.execute("SELECT name, holder, ttl_s, value, beat FROM leases")
+        return {
+            name: Beat(Lease(name=name, holder=holder, ttl_s=ttl_s, value=value), beat)
+            for name, holder, ttl_s, value, beat in rows
+        }
+
+    def _check_place(self) -> None:
+        """A file that was moved away or replaced is no longer what other daemons, or the next of this node, would open."""
+        if _identity(self._path) != self._file:
+            raise Unavailable(
+                f"{self._path} is gone, or another file than this daemon opened: put it back, or restart the daemon"
+            )
+
+    def _wipe(self) -> None:
+        """Empty the write-ahead log when it may hold a secret that was removed; while somebody reads, at the next call."""
+        if self._holds_secrets:
+            self._sql.execute(f"PRAGMA busy_timeout = {_WIPE_TIMEOUT_MS}")
+            try:
+                (is_busy, _, _) = self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                self._holds_secrets = bool(is_busy)
+            finally:
+                self._sql.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}")
 
     def close(self) -> None:
-        with _explained(self._path):
+        with explained(self._path):
             self._sql.close()
 
     @contextmanager
     def _transaction(self) -> Iterator[ExitStack]:
         """All or nothing; what the block puts on the stack is left after the commit."""
-        with _explained(self._path), ExitStack() as on_exit:
+        with explained(self._path), ExitStack() as on_exit:
+            self._check_place()
             self._sql.execute("BEGIN IMMEDIATE")
             try:
                 yield on_exit
@@ -205,53 +217,12 @@ class _Database:
             try:
                 yield Edit(kind, key, None if body is None else codec.decode(kind, body))
             except codec.CodecError as exc:
-                raise Unavailable(f"{self._path} is damaged in {kind} {key} ({exc}): {_MOVE_AWAY}") from exc
+                raise Unavailable(f"{self._path} is damaged in {kind} {key} ({exc}): {MOVE_AWAY}") from exc
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    with _explained(path):
-        try:
-            if not path.exists():
-                _create(path)
-        except OSError as exc:
-            raise Unavailable(f"can't make {path} ({exc.strerror}: {exc.filename}): choose another place or repair it") from exc
-        sql = sqlite3.connect(path.as_uri() + "?mode=rw", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-        try:
-            _recognise(sql, path)
-            sql.execute("PRAGMA journal_mode = WAL")  # a restored backup may have lost it
-            sql.execute("PRAGMA synchronous = NORMAL")
-        except BaseException:
-            sql.close()
-            raise
-        return sql
-
-
-def _create(path: Path) -> None:
-    """Make the file complete under another name first: two daemons that start at once, or a crash, can't leave half of one."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as directory:
-        draft = Path(directory, path.name)
-        draft.touch(mode=0o600)
-        with closing(sqlite3.connect(draft, isolation_level=None)) as sql:
-            sql.executescript(_SCHEMA)
-        with suppress(FileExistsError):
-            path.hardlink_to(draft)
-
-
-def _recognise(sql: sqlite3.Connection, path: Path) -> None:
-    (application,) = sql.execute("PRAGMA application_id").fetchone()
-    (version,) = sql.execute("PRAGMA user_version").fetchone()
-    if application != _APPLICATION_ID:
-        raise Unavailable(f"{path} is not a routemesh database: {_MOVE_AWAY}")
-    if version > _SCHEMA_VERSION:
-        raise Unavailable(f"{path} is a newer routemesh's (schema {version}; known is {_SCHEMA_VERSION}): upgrade this one")
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into a line that says what to do. Python's own (text that is not UTF-8) have no code: damage."""
+def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        yield
-    except sqlite3.Error as exc:
-        code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & _PRIMARY_CODE
-        raise Unavailable(f"{path} {_EXPLANATIONS.get(code, _OTHERWISE).format(reason=exc, path=path)}") from exc
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from routemesh.decide import admit, next_deadline, step
+from routemesh.decide.clock import TOLERANCE_S
 from routemesh.decide.slots import Scope
 from routemesh.model import (
     TASK_HISTORY_PER_SLOT,
@@ -61,6 +62,7 @@ class Cluster(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.simulation = Simulation(nodes=len(NODES), ingress=IPv4Network("10.0.0.0/27"))
+        self.simulation.now += 1e6  # room for clocks to be set back
         self.before = self.simulation.state
 
     @initialize(order=st.sampled_from(UpdateOrder), delay_s=st.sampled_from((0.0, 7.0)), mode=modes, replicas=replicas)
@@ -155,6 +157,12 @@ class Cluster(RuleBasedStateMachine):
         self.simulation.now += seconds
         self.simulation.step()
 
+    @rule(seconds=st.sampled_from((-3600.0, -4.0, 3600.0)))
+    def leap(self, seconds: float) -> None:
+        """The leader's clock is set, or the next leader's is another."""
+        self.simulation.now += seconds
+        self.simulation.step()
+
     # What holds all the time.
 
     @property
@@ -184,6 +192,14 @@ class Cluster(RuleBasedStateMachine):
             assert deadline > self.simulation.now
             assert self.step(self.state, (self.simulation.now + deadline) / 2) is self.state
             assert self.step(self.state, deadline) is not self.state
+
+    @invariant()
+    def nothing_waits_longer_than_its_delay(self) -> None:
+        for task in filter(is_alive, self.state.tasks.values()):
+            if task.desired is TaskState.READY:
+                assert task.start_after <= self.simulation.now + task.spec.restart.delay_s
+        deadline = next_deadline(self.state, self.simulation.now)
+        assert deadline is None or deadline <= self.simulation.now + max(3.0, self.update_config.delay_s + TOLERANCE_S)
 
     @invariant()
     def the_order_of_mappings_does_not_matter(self) -> None:

@@ -27,7 +27,7 @@ T = TypeVar("T", bound="StoreContract")
 
 @dataclass
 class FakeClock:
-    """A clock that stands still unless it is moved."""
+    """A clock that does not leap, and stands still unless it is moved."""
 
     now: float = 1e9
 
@@ -282,11 +282,43 @@ class StoreContract:
         handles.lapse(TTL_S - 1)
         assert not await other.renew("leader", "node2", TTL_S)
         assert holders(await other.leases()) == {"leader": ("node1", 7)}
-        handles.lapse(2)
+        handles.lapse(TTL_S + 1)
         assert await mine.leases() == {}
         assert await other.renew("leader", "node2", TTL_S)
         assert not await mine.renew("leader", "node1", TTL_S)
         assert holders(await mine.leases()) == {"leader": ("node2", 0)}
+
+    @in_loop
+    async def test_a_lease_that_lapsed_for_one_and_is_renewed_is_there_for_all(self, handles: Handles) -> None:
+        mine, other = await handles.open(), await handles.open()
+        assert await mine.renew("node/a", "a", TTL_S)
+        assert holders(await other.leases()) == {"node/a": ("a", 0)}
+        handles.lapse(TTL_S + 1)
+        assert await mine.renew("node/a", "a", TTL_S)
+        assert holders(await other.leases()) == holders(await mine.leases()) == {"node/a": ("a", 0)}
+
+    @in_loop
+    async def test_whoever_looks_for_the_first_time_gives_a_lease_its_whole_time(self, handles: Handles) -> None:
+        mine = await handles.open()
+        await mine.renew("leader", "node1", TTL_S)
+        handles.lapse(TTL_S + 1)
+        late = await handles.open()
+        await late.leases()
+        handles.lapse(TTL_S + 1)
+        assert await late.leases() == {}
+        assert await late.renew("leader", "node2", TTL_S)
+
+    @in_loop
+    async def test_no_clock_of_day_that_leaps_moves_a_lease(self, handles: Handles) -> None:
+        mine, other = await handles.open(), await handles.open()
+        with pytest.MonkeyPatch.context() as patch:
+            for day in (1e9, 1e9 + 3600, 1e9 - 3600, 0.0):
+                patch.setattr("time.time", lambda day=day: day)
+                assert await mine.renew("leader", "node1", TTL_S)
+                assert holders(await other.leases()) == {"leader": ("node1", 0)}
+                patch.setattr("time.time", lambda day=day: day - 7200)
+                handles.lapse(TTL_S + 1)
+                assert await other.leases() == {}
 
     @in_loop
     async def test_only_the_holder_can_release_a_lease(self, handles: Handles) -> None:

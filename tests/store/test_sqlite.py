@@ -1,6 +1,8 @@
 """The SQLite store as a file: several processes, crashes, and files that can't be used."""
 
 import asyncio
+import base64
+import json
 import os
 import signal
 import sqlite3
@@ -8,16 +10,20 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from routemesh.errors import Unavailable
-from routemesh.model import Cluster, NetworkId, State
-from routemesh.store import sqlite
+from routemesh.model import Cluster, NetworkId, Secret, SecretId, State
+from routemesh.store import format as form
+from routemesh.store import sqlite, sqlitefile
+from routemesh.store.codec import encode
+from routemesh.store.format import FORMAT
 from routemesh.store.sqlite import SqliteStore
 from tests.store.daemon import COUNTER, INCREMENTS, count, increment
 from tests.support import require
@@ -173,7 +179,7 @@ def test_only_the_owner_may_read_the_files(path: Path) -> None:
 
 
 def test_a_locked_file_can_be_read_and_says_who_to_look_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(sqlitefile, "BUSY_TIMEOUT_S", 0.01)
 
     async def meet_the_lock() -> None:
         async with opened(path) as store:
@@ -197,11 +203,11 @@ def test_what_is_not_ours_is_left_as_it_is(path: Path) -> None:
         assert path.read_bytes() == content
 
 
-def test_a_newer_schema_is_refused(path: Path) -> None:
+def test_a_newer_format_is_refused(path: Path) -> None:
     counted(path)
     with closing(sqlite3.connect(path)) as raw:
-        raw.execute("PRAGMA user_version = 2")
-    assert "is a newer routemesh's (schema 2; known is 1): upgrade this one" in refusal(path)
+        raw.execute("PRAGMA user_version = 3")
+    assert "is a newer routemesh's (format 3; known is 2): upgrade this one" in refusal(path)
 
 
 def test_a_damaged_object_is_named(path: Path) -> None:
@@ -255,3 +261,179 @@ def test_a_full_disk_costs_nothing_that_was_committed(tmp_path: Path) -> None:
     before, error, after, at_last = said_by(argv)
     assert (before, after, at_last) == ("1", "1 1", "2")
     assert error == f"{tmp_path}/cluster.db can't grow: its disk is full; nothing was written: free some space"
+
+
+# A file that is not what it was.
+
+
+def test_a_file_that_was_moved_away_or_replaced_is_told_and_used_again_when_it_is_back(path: Path) -> None:
+    async def lose() -> None:
+        async with opened(path) as store, opened(path) as other:
+            await store.update(increment)
+            path.rename(path.with_name("moved"))
+            for _ in range(2):
+                for attempt in (store.snapshot(), store.update(increment), store.renew("a", "b", 1.0), store.leases()):
+                    with pytest.raises(Unavailable, match="is gone, or another file than this daemon opened"):
+                        await attempt
+                path.touch()
+            path.with_name("moved").rename(path)
+            assert count(await store.update(increment)) == count(await other.snapshot()) == 2
+
+    asyncio.run(lose())
+
+
+def test_nothing_is_left_of_a_removed_secret(path: Path) -> None:
+    key = b"-----BEGIN PRIVATE KEY-----"
+    secret = Secret(id=SecretId("s"), name="cert", created_at=0.0, data=key * 2000)
+    stored = base64.b64encode(key * 3)[:60]
+
+    def files() -> bytes:
+        return b"".join(file.read_bytes() for file in path.parent.iterdir())
+
+    async def come_and_go() -> None:
+        async with opened(path) as store, opened(path) as other:
+            await store.update(lambda state: replace(state, secrets={secret.id: secret}))
+            assert stored in files()
+            with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+                reader.execute("BEGIN")
+                reader.execute("SELECT count(*) FROM objects").fetchone()
+                await other.update(lambda state: replace(state, secrets={}))
+                assert (await store.snapshot()).secrets == {}
+            await other.renew("node/a", "a", 5.0)
+            assert stored not in files()
+            assert (await store.update(increment)).revision == 3
+
+    asyncio.run(come_and_go())
+
+
+# Formats.
+
+FORMAT_1 = ROOT / "tests/data/store/format-1.sql"
+"""What the last version before the second format left: its cluster, with every kind of object."""
+
+
+def make_format_1(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as raw:
+        raw.executescript(FORMAT_1.read_text())
+        raw.execute("PRAGMA journal_mode = WAL")
+
+
+def raw_objects(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    with closing(sqlite3.connect(path)) as raw:
+        rows = raw.execute("SELECT kind, id, body FROM objects WHERE body IS NOT NULL")
+        return {(kind, key): json.loads(body) for kind, key, body in rows}
+
+
+MOVED = {
+    "cluster": {"ingress_subnet", "vni"},
+    "node": {"ingress_address"},
+    "service": {"vip"},
+    "task": {"address"},
+    "secret": set[str](),
+}
+"""What the first format had elsewhere."""
+
+
+def test_a_state_of_the_first_format_is_read_whole(path: Path) -> None:
+    make_format_1(path)
+    stored = raw_objects(path)
+    state = state_of(path)
+    assert {kind for kind, _ in stored} == set(MOVED)
+    assert state.ingress is not None and state.cluster is not None
+    assert (state.ingress.name, str(state.ingress.subnet), state.ingress.vni) == ("ingress", "10.0.0.0/24", 4096)
+    tables: dict[str, Mapping[Any, Any]] = {
+        "cluster": {state.cluster.id: state.cluster},
+        "node": state.nodes,
+        "service": state.services,
+        "task": state.tasks,
+        "secret": state.secrets,
+    }
+    assert sum(map(len, tables.values())) == len(stored)
+    for (kind, key), body in stored.items():
+        value = tables[kind][key]
+        read = json.loads(encode(kind, value))
+        stayed = body.keys() - MOVED[kind] - {"revision"}
+        assert {field: read[field] for field in stayed} == {field: body[field] for field in stayed}, f"{kind} {key}"
+        if kind in ("node", "service", "task"):
+            (field,) = MOVED[kind]
+            address = state.on_ingress(value.vips if kind == "service" else value.attachments)
+            assert body[field] == (None if address is None else str(address)), f"{kind} {key}"
+    with closing(sqlite3.connect(path)) as raw:
+        assert raw.execute("PRAGMA user_version").fetchone() == (FORMAT,)
+    assert counted(path) == 1
+
+
+def test_leases_of_the_first_format_do_not_count_and_are_taken_anew(path: Path) -> None:
+    make_format_1(path)
+
+    async def take() -> None:
+        async with opened(path) as store:
+            assert await store.leases() == {}
+            assert await store.renew("leader", "id-node2", 4.0)
+
+    asyncio.run(take())
+
+
+def test_there_is_a_step_from_every_format() -> None:
+    assert sorted(form.STEPS) == list(range(1, FORMAT))
+
+
+def test_each_step_is_taken_once_and_what_it_changed_has_a_new_revision(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An invented format, in which nodes have no engine and secrets are gone."""
+    make_format_1(path)
+
+    def to_3(objects: form.Objects) -> form.Objects:
+        nodes = {key: {**node, "engine": "invented"} for key, node in objects["node"].items()}
+        return {**objects, "node": nodes, "secret": {}}
+
+    monkeypatch.setattr(form, "STEPS", {**form.STEPS, FORMAT: to_3})
+    for module in (form, sqlitefile):
+        monkeypatch.setattr(module, "FORMAT", FORMAT + 1)
+    for _ in range(2):
+        state = state_of(path)
+        assert {node.engine for node in state.nodes.values()} == {"invented"} and state.secrets == {}
+        assert state.revision == 12 == next(iter(state.nodes.values())).revision
+
+
+def test_what_a_step_leaves_as_it_was_keeps_its_revision(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_format_1(path)
+    monkeypatch.setattr(form, "STEPS", {1: lambda objects: {**objects, "node": {}}})
+    state = state_of(path)
+    assert state.nodes == {} and state.revision == 12
+    assert {service.revision for service in state.services.values()} == {5}
+
+
+def test_a_step_that_fails_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_format_1(path)
+    before = raw_objects(path)
+
+    def fail(objects: form.Objects) -> form.Objects:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(form, "STEPS", {1: fail})
+    with pytest.raises(RuntimeError):
+        state_of(path)
+    monkeypatch.undo()
+    assert raw_objects(path) == before
+    assert len(state_of(path).nodes) == 3
+
+
+def test_a_file_that_older_daemons_use_is_not_upgraded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlitefile, "BUSY_TIMEOUT_S", 0.05)
+    make_format_1(path)
+    with closing(sqlite3.connect(path)) as older:
+        older.execute("SELECT count(*) FROM leases").fetchone()
+        message = refusal(path)
+        assert "is of an older routemesh (format 1; this one writes 2), whose daemons still use it: stop them all" in message
+        assert older.execute("PRAGMA user_version").fetchone() == (1,)
+        assert older.execute("SELECT expires_at FROM leases").fetchall()
+    assert len(state_of(path).nodes) == 3
+
+
+def test_daemons_that_start_together_upgrade_once(path: Path) -> None:
+    make_format_1(path)
+    with ExitStack() as stack:
+        for process in [stack.enter_context(daemon("counts", path)) for _ in range(PROCESSES)]:
+            assert process.wait(DEADLINE_S) == 0
+    assert count(state_of(path)) == PROCESSES * INCREMENTS

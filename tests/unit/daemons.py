@@ -100,6 +100,7 @@ class Daemon:
         self.run_dir = run_dir / self.node.name
         self.kernel = FakeKernel()
         self.runtime = FakeRuntime()
+        self.clock: Callable[[], float] = time
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -119,15 +120,21 @@ class Daemon:
         """Whether its loops run."""
         return self._running is not None and not self._running.done()
 
+    def _now(self) -> float:
+        return self.clock()
+
     async def _run(self) -> None:
         dataplane = Dataplane(self.kernel, self.kernel.capabilities())
         troubles = loops.Troubles()
         gateway = GatewayLoop(self.id, self.store, self.runtime, self.run_dir, troubles)
+        manager = Manager(self.id, self.store, now=self._now, troubles=troubles)
         agent = Agent(self.id, self.store, dataplane, self.runtime, lambda _: (), proxied=gateway.acknowledged, troubles=troubles)
         gateway.on_acknowledge(agent.proxies_moved)
         try:
             await loops.together(
-                agent=agent.run(), gateway=gateway.run(), manager=Manager(self.id, self.store, troubles=troubles).run()
+                agent=agent.run(),
+                gateway=gateway.run(),
+                manager=manager.run(),
             )
         finally:
             dataplane.close()

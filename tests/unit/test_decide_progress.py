@@ -20,7 +20,7 @@ def look(simulation: Simulation, **applied: int) -> Progress:
     leases = {}
     for node in simulation.state.nodes.values():
         name = lease_name(node.id)
-        leases[name] = Lease(name=name, holder=node.id, expires_at=0, value=applied.get(node.name, simulation.state.revision))
+        leases[name] = Lease(name=name, holder=node.id, ttl_s=5, value=applied.get(node.name, simulation.state.revision))
     return progress(simulation.state, simulation.service(), leases)
 
 
