@@ -8,6 +8,7 @@ import click
 
 from routemesh import wire
 from routemesh.api.nodes import SELF
+from routemesh.cli.groups import Group
 from routemesh.cli.host import Host
 from routemesh.cli.output import ago, format_flag, print_json, print_table, short
 from routemesh.model import TaskState
@@ -17,7 +18,7 @@ _LONGEST_COMMAND = 20
 """As docker cuts it. Source: docker/cli formatter/container.go."""
 
 
-@click.group("container")
+@click.group("container", cls=Group)
 def container() -> None:
     """Look at the containers of a node: the namespaces and processes of its tasks."""
 
@@ -29,7 +30,7 @@ def container() -> None:
 @format_flag
 @click.pass_obj
 def ls(host: Host, all_: bool, quiet: bool, no_trunc: bool, format_: str) -> None:
-    """List containers. The sandboxes of the mesh are none."""
+    """List containers. The sandboxes of the mesh are not containers."""
     found = [task for task in host.client().node_tasks(SELF) if _is_shown(task, all_=all_)]
     if quiet:
         click.echo("".join(f"{task.container}\n" for task in found), nl=False)

@@ -3,15 +3,14 @@
 The answer is the daemon's. Only recordings, a Docker Swarm, and a lab's nodes whose daemons are silent are explained here.
 """
 
-import shutil
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from routemesh.cli.host import Host
-from routemesh.cli.output import is_terminal
+from routemesh.cli.host import Host, endpoints
+from routemesh.cli.output import is_coloured, terminal_width
 from routemesh.cli.values import HEADER, URL
 from routemesh.errors import Unavailable, UserError
 
@@ -39,7 +38,7 @@ _MOST_WORDS = 2
 @click.option("--cookie", default="", help="The client's cookie of the gateway, for --http: NAME=VALUE, or VALUE.")
 @click.option("--header", "headers", type=HEADER, multiple=True, metavar="NAME:VALUE", help="A header, for --http.")
 @click.option("--swarm", is_flag=True, help="Explain this Docker Swarm node, instead of a cluster of routemesh.")
-@click.argument("question", nargs=-1, required=True, metavar="[CLIENT] NODE:PORT[/udp]")
+@click.argument("question", nargs=-1, required=True, metavar="[CLIENT] NODE:PORT[/udp]", shell_complete=endpoints)
 @click.pass_obj
 def explain(
     host: Host,
@@ -148,8 +147,7 @@ def _printed(found: "Explanation", format_: str) -> str:
     if format_ == "text":
         from routemesh.explain.text import Screen, text
 
-        width = shutil.get_terminal_size().columns if is_terminal() else 0
-        return text(found, Screen(colour=is_terminal(), width=width))
+        return text(found, Screen(colour=is_coloured(), width=terminal_width()))
     from routemesh.explain.picture import html, mermaid, svg
 
     return {"svg": svg, "html": html, "mermaid": mermaid}[format_](found)

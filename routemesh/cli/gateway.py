@@ -7,6 +7,7 @@ import click
 
 from routemesh import wire
 from routemesh.api.client import Client
+from routemesh.cli.groups import Group
 from routemesh.cli.host import Host
 from routemesh.cli.output import format_flag, print_json, print_table, short
 from routemesh.cli.progress import Waiting, wait_flags
@@ -14,7 +15,7 @@ from routemesh.cli.values import ADDRESS, GATEWAY_PORTS, HEADER, SUBNET, URL, On
 from routemesh.model import Gateway, GatewayDriver, ServiceSpec
 
 
-@click.group("gateway")
+@click.group("gateway", cls=Group)
 def gateway() -> None:
     """HAProxy or nginx in front of services; they join by labels routemesh.http.…"""
 

@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from routemesh.errors import RoutemeshError, Unavailable, UserError
+from routemesh.model import Protocol
 from routemesh.options import DEFAULT_SOCKET
 
 if TYPE_CHECKING:
@@ -92,6 +93,35 @@ def node_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[
 def network_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Shell completion: the networks that there are."""
     return _names(ctx, incomplete, lambda client: [str(network["Name"]) for network in client.networks()])
+
+
+def secret_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Shell completion: the secrets that there are."""
+    return _names(ctx, incomplete, lambda client: [info.name for info in client.secrets()])
+
+
+def scales(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Shell completion: SERVICE= of the services that there are."""
+    return _names(ctx, incomplete, lambda client: [f"{info.name}=" for info in client.services()])
+
+
+def endpoints(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Shell completion: NODE:PORT for every node and published port."""
+
+    def ask(client: "Client") -> list[str]:
+        ports = [port for info in client.services() for port in info.spec.publish]
+        kinds = [f"{port.published}{'' if port.protocol is Protocol.TCP else f'/{port.protocol}'}" for port in ports]
+        return [f"{node.name}:{kind}" for node in client.nodes() for kind in kinds]
+
+    return _names(ctx, incomplete, ask)
+
+
+def hosts(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Shell completion: the nodes of the labs that run."""
+    from routemesh.lab import find
+
+    names = dict.fromkeys(name for lab in find.running_labs() for name in lab.node_names)
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 def _names(ctx: click.Context, incomplete: str, ask: "Callable[[Client], list[str]]") -> list[CompletionItem]:

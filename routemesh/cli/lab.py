@@ -2,13 +2,15 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, TypeVar
 
 import click
 
 from routemesh.cli import output
-from routemesh.errors import UserError
+from routemesh.cli.groups import Group
+from routemesh.errors import RoutemeshError, UserError
 from routemesh.lab import find, topology
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -27,7 +29,7 @@ class RootCommand(click.Command):
         return super().invoke(ctx)
 
 
-class LabGroup(click.Group):
+class LabGroup(Group):
     """A group of such commands, listed in the order in which they are needed."""
 
     command_class = RootCommand
@@ -35,6 +37,31 @@ class LabGroup(click.Group):
     def list_commands(self, _: click.Context) -> list[str]:
         """In order of definition."""
         return list(self.commands)
+
+
+def _complete_lab(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    return [lab.name for lab in find.running_labs() if lab.name.startswith(incomplete)]
+
+
+def _complete_namespace(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    found = {path.name for lab in _labs_meant(ctx) for path in lab.directory.glob("*/netns/*")}
+    return sorted(name for name in found if name.startswith(incomplete))
+
+
+def _complete_task(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    from routemesh.api.client import Client
+
+    tasks = []
+    for lab in _labs_meant(ctx):
+        client = Client(lab.node(lab.node_names[0]).socket)
+        with suppress(RoutemeshError):  # a completion that fails is silent
+            tasks += [task for info in client.services() for task in client.tasks(info.name)]
+    return [task.name for task in tasks if task.state == "running" and task.name.startswith(incomplete)]
+
+
+def _labs_meant(ctx: click.Context) -> list[find.Lab]:
+    wanted = ctx.params.get("lab_name") or os.environ.get(find.NAME_VARIABLE) or _only_lab()
+    return [lab for lab in find.running_labs() if lab.name == wanted]
 
 
 def _only_lab() -> str:
@@ -52,6 +79,7 @@ def _named(default: str | Callable[[], str], shown: str) -> Callable[[Command], 
         envvar=find.NAME_VARIABLE,
         show_default=shown,
         show_envvar=True,
+        shell_complete=_complete_lab,
         help="Which lab.",
     )
 
@@ -61,10 +89,8 @@ _new_lab_option = _named(find.DEFAULT_NAME, find.DEFAULT_NAME)
 
 
 def _complete_node(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    wanted = ctx.params.get("lab_name") or os.environ.get(find.NAME_VARIABLE) or _only_lab()
-    labs = [lab for lab in find.running_labs() if lab.name == wanted]
     hosts = [topology.CLIENT] if ctx.info_name == "exec" else []
-    return [name for lab in labs for name in (*hosts, *lab.node_names) if name.startswith(incomplete)]
+    return [name for lab in _labs_meant(ctx) for name in (*hosts, *lab.node_names) if name.startswith(incomplete)]
 
 
 _node_argument = click.argument("node", shell_complete=_complete_node)
@@ -121,8 +147,13 @@ def status(lab_name: str, format_: str) -> None:
 
 @lab.command(name="exec")
 @_lab_option
-@click.option("--sandbox", metavar="NAMESPACE", help="A namespace of the node: ingress_sbox, 1-… (the overlay) or a task's.")
-@click.option("--task", metavar="TASK", help="A task on the node, web.1: all its namespaces.")
+@click.option(
+    "--sandbox",
+    metavar="NAMESPACE",
+    shell_complete=_complete_namespace,
+    help="A namespace of the node: ingress_sbox, 1-… (the overlay) or a task's.",
+)
+@click.option("--task", metavar="TASK", shell_complete=_complete_task, help="A task on the node, web.1: all its namespaces.")
 @click.argument("host", shell_complete=_complete_node)
 @click.argument("command", nargs=-1, required=True, metavar="-- COMMAND...")
 def execute(lab_name: str, sandbox: str | None, task: str | None, host: str, command: tuple[str, ...]) -> int:

@@ -9,7 +9,8 @@ from importlib import import_module
 import click
 
 from routemesh import __version__
-from routemesh.cli.host import Host
+from routemesh.cli.groups import HELP_FLAGS, Group, no_such_option
+from routemesh.cli.host import Host, hosts
 from routemesh.cli.output import fail
 from routemesh.errors import RoutemeshError
 
@@ -37,7 +38,7 @@ _COMMANDS = {
 """Which file each subcommand is in; only the file of the one that is typed is loaded."""
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
@@ -49,16 +50,21 @@ class _Commands(click.Group):
         return command
 
 
-@click.group("routemesh", cls=_Commands)
+@click.group("routemesh", cls=_Commands, context_settings=HELP_FLAGS)
 @click.option(
-    "-H", "--host", envvar="ROUTEMESH_HOST", default="", metavar="HOST",
+    "-H", "--host", envvar="ROUTEMESH_HOST", default="", metavar="HOST", shell_complete=hosts,
     help="The daemon to ask: unix:///path, a path, or the name of a lab's node.",
+)  # fmt: skip
+@click.option(
+    "--color", type=click.Choice(["auto", "always", "never"]), default="auto",
+    help="Whether to use colours (auto: on a terminal, unless NO_COLOR is set).",
 )  # fmt: skip
 @click.version_option(__version__, message="routemesh %(version)s")
 @click.pass_context
-def cli(ctx: click.Context, host: str) -> None:
+def cli(ctx: click.Context, host: str, color: str) -> None:
     """Publish a port once; every node of the cluster answers on it."""
     ctx.obj = Host(host)
+    ctx.color = {"always": True, "never": False}.get(color)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -77,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _complain(exc: click.ClickException) -> None:
-    message = exc.format_message()
+    message = no_such_option(exc) if isinstance(exc, click.NoSuchOption) else exc.format_message()
     ctx = exc.ctx if isinstance(exc, click.UsageError) else None
     if "\n" in message:  # the help, for a group without a subcommand
         click.echo(message, err=True)

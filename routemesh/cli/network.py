@@ -2,11 +2,12 @@
 
 import click
 
+from routemesh.cli.groups import Group
 from routemesh.cli.host import Host, network_names
 from routemesh.cli.output import format_flag, inspect_flags, print_json, print_objects, print_table, short
 
 
-@click.group("network")
+@click.group("network", cls=Group)
 def network() -> None:
     """Look at the networks of a node."""
 

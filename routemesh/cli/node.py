@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from routemesh import wire
+from routemesh.cli.groups import Group
 from routemesh.cli.host import Host, node_names
 from routemesh.cli.output import format_flag, inspect_flags, print_json, print_objects, print_table, short
 from routemesh.cli.values import ADDRESS, PAIR, SUBNET, OneOf
@@ -18,7 +19,7 @@ _ENGINES = ("auto", "nftables", "ipvs")
 _PATH = click.Path(path_type=Path, file_okay=False)
 
 
-@click.group("node", invoke_without_command=True)
+@click.group("node", cls=Group, invoke_without_command=True)
 @click.option("--name", help="The node's name (default: the machine's).")
 @click.option("--advertise", type=ADDRESS, help="The node's IPv4 address in the underlay; the other nodes reach it there.")
 @click.option("--store", default=STORE, help=f"The cluster's store (default {STORE}).")

@@ -1,18 +1,21 @@
 """What commands print: tables as docker prints them, JSON, times as people say them."""
 
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 import click
 import msgspec
 
+from routemesh.cli.table import table
 from routemesh.errors import UserError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 SHORT_ID = 12
-_GAP = "   "
 _JOINED = {"command"}
 """Lists that --pretty prints as one line; of others each item has a line of its own."""
 _STEPS: tuple[tuple[float, float, str], ...] = (
@@ -50,11 +53,9 @@ def print_json(value: object) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows below headings, each column as wide as its widest cell."""
-    lines = [headings, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
-    for line in lines:
-        click.echo(_GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    """Print rows below headings; on a terminal cells wrap so that lines fit."""
+    for line in table(headings, rows, terminal_width()):
+        click.echo(line)
 
 
 def short(identity: str, *, whole: bool = False) -> str:
@@ -103,7 +104,13 @@ def _print_pretty(value: dict[str, Any], indent: str = "") -> None:
             for each in inner:
                 click.echo(f"{indent}  - {_item(each)}")
         else:
-            click.echo(f"{heading} {' '.join(inner) if isinstance(inner, list | tuple) else inner}")
+            click.echo(f"{heading} {_value(key, inner)}")
+
+
+def _value(key: str, value: Any) -> str:
+    if key.endswith("_at") and isinstance(value, float | int):
+        return datetime.fromtimestamp(value).astimezone().isoformat(" ", "seconds")
+    return " ".join(value) if isinstance(value, list | tuple) else str(value)
 
 
 def _item(value: object) -> str:
@@ -138,3 +145,14 @@ def fail(message: str) -> None:
 def is_terminal() -> bool:
     """Whether a person looks at what is printed."""
     return sys.stdout.isatty()
+
+
+def is_coloured() -> bool:
+    """Whether to use colours: as --color says, else on a terminal unless NO_COLOR is set (no-color.org)."""
+    wanted = click.get_current_context().color
+    return is_terminal() and not os.environ.get("NO_COLOR") if wanted is None else wanted
+
+
+def terminal_width() -> int:
+    """How many columns a line may have; 0, for any number, where no person looks."""
+    return shutil.get_terminal_size().columns if is_terminal() else 0

@@ -6,11 +6,12 @@ from typing import IO
 import click
 
 from routemesh import wire
-from routemesh.cli.host import Host
+from routemesh.cli.groups import Group
+from routemesh.cli.host import Host, secret_names
 from routemesh.cli.output import ago, attempt_each, finish, format_flag, print_json, print_table, short
 
 
-@click.group("secret")
+@click.group("secret", cls=Group)
 def secret() -> None:
     """Keep certificates for the gateway. Nothing prints what a secret holds."""
 
@@ -50,7 +51,7 @@ def _row(info: wire.SecretInfo) -> tuple[str, ...]:
 
 
 @secret.command("rm")
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=secret_names)
 @click.pass_obj
 def rm(host: Host, names: tuple[str, ...]) -> None:
     """Forget secrets that no service uses."""

@@ -11,7 +11,8 @@ import click
 from routemesh import wire
 from routemesh.api.client import Client
 from routemesh.cli import settings
-from routemesh.cli.host import Host, service_names
+from routemesh.cli.groups import Group
+from routemesh.cli.host import Host, scales, service_names
 from routemesh.cli.output import (
     ago,
     attempt_each,
@@ -32,7 +33,7 @@ _TRIES = 5
 """How often an update is put anew when somebody else changes the service at the same time."""
 
 
-@click.group("service")
+@click.group("service", cls=Group)
 def service() -> None:
     """Create, change and look at services."""
 
@@ -73,7 +74,7 @@ def update(host: Host, /, ref: str, force: bool, waiting: Waiting, **flags: Any)
 
 @service.command("scale")
 @wait_flags
-@click.argument("wanted", metavar="SERVICE=REPLICAS...", nargs=-1, required=True, type=SCALE)
+@click.argument("wanted", metavar="SERVICE=REPLICAS...", nargs=-1, required=True, type=SCALE, shell_complete=scales)
 @click.pass_obj
 def scale(host: Host, wanted: tuple[tuple[str, int], ...], waiting: Waiting) -> None:
     """Set the number of tasks of services."""

@@ -4,14 +4,13 @@ Daemons watch; a client outside is the lab's, whose probe is sent from here. Nod
 from here too.
 """
 
-import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
 
-from routemesh.cli.host import Host
-from routemesh.cli.output import is_terminal
+from routemesh.cli.host import Host, endpoints
+from routemesh.cli.output import is_coloured, terminal_width
 from routemesh.errors import Unavailable, UserError
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ _MOST_WORDS = 2
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
               help="How long to wait for the answer (2), or with --live for a connection (60).")  # fmt: skip
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", help="How to print it.")
-@click.argument("question", nargs=-1, required=True, metavar="[CLIENT] NODE:PORT[/udp]")
+@click.argument("question", nargs=-1, required=True, metavar="[CLIENT] NODE:PORT[/udp]", shell_complete=endpoints)
 @click.pass_obj
 def trace(host: Host, question: tuple[str, ...], http: str, live: bool, timeout: float | None, format_: str) -> None:
     """Send a real connection or datagram, watch it in every namespace on its way, and hold that against what is predicted.
@@ -124,5 +123,4 @@ def _printed(found: "Trace", format_: str) -> str:
     from routemesh.explain.text import Screen
     from routemesh.trace.text import text
 
-    width = shutil.get_terminal_size().columns if is_terminal() else 0
-    return text(found, Screen(colour=is_terminal(), width=width))
+    return text(found, Screen(colour=is_coloured(), width=terminal_width()))

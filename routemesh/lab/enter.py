@@ -1,7 +1,7 @@
-"""Running a command on a machine of a lab: in its network namespace, with its own view of /run/netns.
+"""Running a command on a machine of a lab: in its network namespace, with its own view of where namespaces are.
 
-`ip netns` and people look for namespaces in /run/netns. In a mount namespace of the command's own that shows those of the
-node, so that what a Swarm tutorial says works unchanged, and nothing of it is on the host. Source: ip-netns(8), mount(2).
+`ip netns` and people look for namespaces in /run/netns, people who know Swarm in /var/run/docker/netns. In a mount namespace of
+the command's own both show those of the node, so that what a Swarm tutorial says works unchanged. Source: ip-netns(8), mount(2).
 """
 
 import ctypes
@@ -18,8 +18,8 @@ from routemesh.lab.find import LABS, Lab
 from routemesh.model import State, Task
 from routemesh.options import NodeOptions
 
-_NETNS_DIR = Path("/run/netns")
-_MADE_NETNS_DIR = LABS / "made-run-netns"
+_NETNS_DIRS = (Path("/run/netns"), Path("/run/docker/netns"))
+_RUN = Path("/run")
 
 _TASK_NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid", "--wd")
 
@@ -51,11 +51,13 @@ def run(lab: Lab, host: str, command: tuple[str, ...], *, sandbox: str | None = 
 
 
 def remove_traces() -> None:
-    """Remove /run/netns if it is there only because a command was run in a lab."""
-    if _MADE_NETNS_DIR.exists():
-        _MADE_NETNS_DIR.unlink()
-        with suppress(OSError):
-            _NETNS_DIR.rmdir()
+    """Remove the directories that are there only because a command was run in a lab."""
+    for directory in _NETNS_DIRS:
+        for made in (directory, *directory.parents):
+            if made != _RUN and _mark(made).exists():
+                _mark(made).unlink()
+                with suppress(OSError):
+                    made.rmdir()
 
 
 def task_on(state: State, host: str, ref: str) -> Task:
@@ -104,18 +106,26 @@ def _sandbox(node: NodeOptions, namespaces: Path, name: str) -> Path:
 def _become(command: tuple[str, ...], namespace: Path, shown: Path | None) -> NoReturn:
     with netns.entered(namespace):
         if shown is not None and shown.exists():
-            _show_in_run_netns(shown)
+            _show_namespaces(shown)
         os.execvp(command[0], command)
 
 
-def _show_in_run_netns(directory: Path) -> None:
-    """Mount `directory` on /run/netns in a mount namespace of our own, where the host's later mounts still arrive."""
-    if not _NETNS_DIR.exists():
-        _NETNS_DIR.mkdir()
-        _MADE_NETNS_DIR.touch()
+def _show_namespaces(directory: Path) -> None:
+    """Mount `directory` on _NETNS_DIRS in a mount namespace of our own, where the host's later mounts still arrive."""
+    for place in _NETNS_DIRS:
+        for missing in reversed([each for each in (place, *place.parents) if not each.exists()]):
+            with suppress(FileExistsError):
+                missing.mkdir()
+                _mark(missing).touch()
     _check(_libc.unshare(_CLONE_NEWNS))
     _check(_libc.mount(None, b"/", None, _MS_REC | _MS_SLAVE, None))
-    _check(_libc.mount(bytes(directory), bytes(_NETNS_DIR), None, _MS_BIND | _MS_REC, None))
+    for place in _NETNS_DIRS:
+        _check(_libc.mount(bytes(directory), bytes(place), None, _MS_BIND | _MS_REC, None))
+
+
+def _mark(made: Path) -> Path:
+    """What says that a directory was made here, not by the machine's own programs."""
+    return LABS / f"made{'-'.join(made.parts).removeprefix('/')}"
 
 
 def _check(result: int) -> None:

@@ -228,7 +228,7 @@ def test_plan_of_a_node_with_iptables(type_: Type, nodes: list[Daemon]) -> None:
     out = type_("plan", "node2")[1]
     assert "# nft list ruleset" not in out
     own, sandbox, *_ = out.split("# iptables-save, in ")[1:]
-    assert own.startswith("the namespace of node2 itself\n*nat\n:PREROUTING ACCEPT [0:0]\n")
+    assert own.startswith("the namespace of node2 itself\n*mangle\n:PREROUTING ACCEPT [0:0]\n")
     assert "\n-A DOCKER-INGRESS -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.18.0.2:8080\n" in own
     assert "\n-A PREROUTING -p tcp -m tcp --dport 8080 -j MARK --set-xmark 0x100/0xffffffff\n" in sandbox
 
