@@ -63,6 +63,7 @@ class Agent:
         self._proxied = proxied
         self._wake = asyncio.Event()
         self._pulse = asyncio.Event()
+        self._ears = asyncio.Event()
         self._moved = asyncio.Condition()
         self._applied = 0
         self._ready: frozenset[str] = frozenset()
@@ -81,6 +82,7 @@ class Agent:
                 reports=self._reporter.run(),
                 watch=loops.follow("watch", self._store.watch, self._something_was_written, self.troubles),
                 heartbeat=loops.rounds("heartbeat", self._beat, self._pulse, self.troubles),
+                listeners=loops.rounds("listeners", self._listen, self._ears, self.troubles),
                 status=loops.rounds("status", self._tell, self.troubles.changed, self.troubles),
                 kernel=loops.rounds("kernel", partial(self._pass, group), self._wake, self.troubles),
             )
@@ -124,6 +126,10 @@ class Agent:
 
     async def _beat(self) -> float:
         await self._renew()
+        return HEARTBEAT_S
+
+    async def _listen(self) -> float:
+        """Apart from the heartbeat, since to look takes its time on a busy machine."""
         listeners = await self._dataplane.listeners()
         if listeners != self._listeners:
             await self._reporter.report(partial(admit.node_report, node_id=self._node_id, listeners=listeners))

@@ -53,8 +53,8 @@ class Dataplane:
         return plan(seen, self._caps)
 
     async def listeners(self) -> tuple[Listener, ...]:
-        """Other processes' ports in the node's namespace."""
-        return await self._run(self._kernel.listeners)
+        """Other processes' ports in the node's namespace; not in the kernel's thread, which a large pass keeps for long."""
+        return await asyncio.to_thread(self._kernel.listeners)
 
     async def watch(self, on_change: Callable[[], None]) -> None:
         """Call `on_change` in this event loop when somebody else changes the kernel."""

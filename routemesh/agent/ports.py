@@ -38,20 +38,21 @@ class PortHolder:
 
     def __init__(self) -> None:
         self._process = Coprocess("ports")
-        self._asked: Set[Port] = frozenset()
+        self._held: Set[Port] = frozenset()
 
     def hold(self, wanted: Set[Port]) -> tuple[NotHeld, ...]:
         """Hold exactly `wanted`; returns those that can't be held (they are tried again at the next call).
 
         Raises OSError when the process that holds them can't be asked; the next call starts it anew.
         """
-        if not wanted and not self._asked:
+        if wanted == self._held and (not wanted or self._process.is_alive()):
             return ()
-        refused = json.loads(self._process.ask(json.dumps(sorted(wanted)).encode()))
-        self._asked = wanted
-        return tuple(NotHeld((Protocol(protocol), number), errno) for protocol, number, errno in refused)
+        answer = json.loads(self._process.ask(json.dumps(sorted(wanted)).encode()))
+        refused = tuple(NotHeld((Protocol(protocol), number), errno) for protocol, number, errno in answer)
+        self._held = wanted - {each.port for each in refused}
+        return refused
 
     def close(self) -> None:
         """Let go of all."""
         self._process.close()
-        self._asked = frozenset()
+        self._held = frozenset()

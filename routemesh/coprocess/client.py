@@ -58,6 +58,11 @@ class Coprocess:
                 raise self._end(None)
             return answer.body
 
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        process = self._process
+        return process is not None and process.poll() is None
+
     def is_one_of_its(self, pid: int) -> bool:
         """Whether a process of that id is it, or was it before it was started anew."""
         return pid in self._pids

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from routemesh.model import LAST_FWMARK, Balancing, ClientIp, Locality, Network, Protocol, Service, ServiceId, Task
+from routemesh.model import LAST_FWMARK, Balancing, ClientIp, Locality, Network, Protocol, Publish, Service, ServiceId, Task
 from routemesh.plan.view import NodeView
 
 _PORT_SHIFT, _UDP_BIT = 16, LAST_FWMARK + 1
@@ -118,24 +118,29 @@ class _Group:
 
 
 def _by_tasks(view: NodeView, service: Service) -> Iterable[_Group]:
-    """The ports that the service's tasks publish, those together that the same tasks serve; those that nobody serves too."""
+    """The ports that the service's tasks publish, those together that the same tasks serve; those that nobody serves too.
+
+    Tasks with the same ports are looked at together: there may be thousands of ports.
+    """
     serving, draining = view.backends.get(service.id, ()), view.draining.get(service.id, ())
-    tasks: dict[tuple[Protocol, int], list[Task]] = {}
-    for task in serving:
-        for port in _ports(task):
-            tasks.setdefault(port, []).append(task)
-    for port in {port for task in draining for port in _ports(task)}:
-        tasks.setdefault(port, [])
-    groups: dict[tuple[str, ...], _Group] = {}
-    for port, candidates in sorted(tasks.items()):
-        found = _reachable(view, service, candidates)
-        group = groups.setdefault(tuple(task.id for task in found), _Group([], found, ()))
-        group.ports.append(port)
-    for group in groups.values():
-        others = (task for task in (*serving, *draining) if task not in group.serving)
-        group.draining = tuple(task for task in others if not set(group.ports).isdisjoint(_ports(task)))
-    return groups.values()
-
-
-def _ports(task: Task) -> tuple[tuple[Protocol, int], ...]:
-    return tuple((publish.protocol, publish.published) for publish in task.spec.publish)
+    kinds: dict[tuple[Publish, ...], int] = {}
+    kind_of = {task.id: kinds.setdefault(task.spec.publish, len(kinds)) for task in (*serving, *draining)}
+    kinds_of: dict[tuple[Protocol, int], tuple[int, ...]] = {}
+    for publish, kind in kinds.items():
+        for port in publish:
+            place = (port.protocol, port.published)
+            kinds_of[place] = (*kinds_of.get(place, ()), kind)
+    ports_of: dict[tuple[int, ...], list[tuple[Protocol, int]]] = {}
+    for place, of_kinds in sorted(kinds_of.items()):
+        ports_of.setdefault(of_kinds, []).append(place)
+    groups: dict[tuple[str, ...], tuple[_Group, set[int]]] = {}
+    for of_kinds, ports in ports_of.items():
+        found = _reachable(view, service, [task for task in serving if kind_of[task.id] in of_kinds])
+        group, all_kinds = groups.setdefault(tuple(task.id for task in found), (_Group([], found, ()), set()))
+        group.ports += ports
+        all_kinds.update(of_kinds)
+    for ids, (group, all_kinds) in groups.items():
+        group.ports.sort()
+        others = (task for task in (*serving, *draining) if task.id not in ids)
+        group.draining = tuple(task for task in others if kind_of[task.id] in all_kinds)
+    return [group for group, _ in groups.values()]

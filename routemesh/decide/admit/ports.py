@@ -12,11 +12,17 @@ def check_ports(state: State, service: Service) -> None:
     """
     present = state.services.get(service.id)
     held = _published(present) if present else set()
+    others = {key: other for other in state.services.values() if other.id != service.id for key in _published(other)}
+    holders = _holders(state)
     for port in service.spec.publish:
         _check_tunnel(state, service, port)
-        _check_services(state, service, port)
-        if _key(port) not in held:
-            _check_listeners(state, service, port)
+        if (other := others.get(_key(port))) is not None:
+            raise Conflict(
+                f"{_subject(service, port)} is already published by service {other.spec.name} (id {other.id}); "
+                "choose another or remove that service"
+            )
+        if _key(port) not in held and (by := holders.get(_key(port))):
+            raise Conflict(f"{_subject(service, port)} is taken by {', '.join(sorted(by))}; choose another or stop the process")
 
 
 def _check_tunnel(state: State, service: Service, port: Publish) -> None:
@@ -24,26 +30,14 @@ def _check_tunnel(state: State, service: Service, port: Publish) -> None:
         raise Conflict(f"{_subject(service, port)} carries the cluster's own VXLAN; choose another")
 
 
-def _check_services(state: State, service: Service, port: Publish) -> None:
-    for other in state.services.values():
-        if other.id != service.id and _key(port) in _published(other):
-            raise Conflict(
-                f"{_subject(service, port)} is already published by service {other.spec.name} (id {other.id}); "
-                "choose another or remove that service"
-            )
-
-
-def _check_listeners(state: State, service: Service, port: Publish) -> None:
-    holders = sorted(
-        f"{'process ' + listener.process if listener.process else 'a process'} on {node.name}"
-        for node in state.nodes.values()
-        if node.state is NodeState.READY
-        for listener in node.listeners
-        if (listener.port, listener.protocol) == _key(port)
-    )
-    if holders:
-        held_by = ", ".join(dict.fromkeys(holders))
-        raise Conflict(f"{_subject(service, port)} is taken by {held_by}; choose another or stop the process")
+def _holders(state: State) -> dict[tuple[int, Protocol], set[str]]:
+    """Which processes have which ports, on live nodes."""
+    found: dict[tuple[int, Protocol], set[str]] = {}
+    for node in state.nodes.values():
+        for listener in node.listeners if node.state is NodeState.READY else ():
+            process = f"process {listener.process}" if listener.process else "a process"
+            found.setdefault((listener.port, listener.protocol), set()).add(f"{process} on {node.name}")
+    return found
 
 
 def _published(service: Service) -> set[tuple[int, Protocol]]:

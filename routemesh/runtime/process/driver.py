@@ -72,6 +72,9 @@ class ProcessRuntime:
 
     async def tasks(self) -> Mapping[TaskId, Running | Exit]:
         """Every task that was begun here and not removed; Exit(None) for one of which no more than files are left."""
+        return await asyncio.to_thread(self._found)  # of thousands it takes a moment
+
+    def _found(self) -> Mapping[TaskId, Running | Exit]:
         found: dict[TaskId, Running | Exit] = {}
         for directory in self._tasks.iterdir():
             task_id = TaskId(directory.name)
