@@ -110,6 +110,14 @@ class RestartCondition(StrEnum):
     NONE = "none"
 
 
+class LogDriver(StrEnum):
+    """Who keeps a task's output: its node, whatever the first two are called; nobody."""
+
+    LOCAL = "local"
+    JSON_FILE = "json-file"
+    NONE = "none"
+
+
 class UpdateOrder(StrEnum):
     """Whether the old task of a slot stops before or after its replacement runs."""
 
@@ -266,6 +274,15 @@ class HealthCheck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """What is kept of a task's output: the last `max_files` files of `max_bytes` each. Defaults are those of Docker's `local`."""
+
+    driver: LogDriver = LogDriver.LOCAL
+    max_bytes: int = 20_000_000
+    max_files: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RestartPolicy:
     """What follows a task's end. `max_attempts` 0 means no limit; `window_s` 0 counts for ever."""
 
@@ -358,6 +375,7 @@ class ServiceSpec:
     update: UpdateConfig = UpdateConfig()
     stop_signal: str = "SIGTERM"
     stop_grace_s: float = 10.0
+    logs: LogConfig = LogConfig()
     client_ip: ClientIp = ClientIp.KEEP
     balancing: Balancing = Balancing()
     http: Http | None = None

@@ -149,6 +149,7 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
     finally:
         reader.shutdown(wait=True, cancel_futures=True)
         ports.close()
+        runtime.close()
         dataplane.close()
         await store.close()
 

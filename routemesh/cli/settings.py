@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import click
 
-from routemesh.cli.values import DURATION, ENV, PAIR, PUBLISH, TARGET, WORDS, OneOf
+from routemesh.cli.values import DURATION, ENV, LOG_OPTION, PAIR, PUBLISH, TARGET, WORDS, OneOf
 from routemesh.errors import UserError
 from routemesh.labels import health
-from routemesh.model import HealthCheck, HealthKind, Mode, Protocol, RestartCondition, ServiceSpec, UpdateOrder
+from routemesh.model import HealthCheck, HealthKind, LogDriver, Mode, Protocol, RestartCondition, ServiceSpec, UpdateOrder
 
 Apply = Callable[[ServiceSpec, Any], ServiceSpec]
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -70,6 +70,11 @@ def _replicas(spec: ServiceSpec, replicas: int) -> ServiceSpec:
 def _health_command(spec: ServiceSpec, command: str) -> ServiceSpec:
     timings = spec.health or HealthCheck(kind=HealthKind.CMD_SHELL)
     return replace(spec, health=replace(timings, kind=HealthKind.CMD_SHELL, command=(command,)))
+
+
+def _log_options(spec: ServiceSpec, options: Iterable[tuple[str, int]]) -> ServiceSpec:
+    given: dict[str, Any] = dict(options)
+    return replace(spec, logs=replace(spec.logs, **given))
 
 
 def _add_labels(spec: ServiceSpec, pairs: Iterable[tuple[str, str]]) -> ServiceSpec:
@@ -132,6 +137,11 @@ _BOTH = (
     _field("workdir", "--workdir", "-w", help="Working directory of the command."),
     _field("stop_signal", "--stop-signal", help="Signal that asks a task to end.", unset="SIGTERM"),
     _field("stop_grace_s", "--stop-grace-period", type=DURATION, help="Time before a task is killed.", unset="10s"),
+    _part("logs", "driver", "--log-driver", type=OneOf(LogDriver), help="Who keeps what tasks write.", unset="local"),
+    _setting(
+        _log_options, "--log-opt", type=LOG_OPTION, **_MANY,
+        help="How much is kept: max-size=20m, then another file, of which there are at most max-file=5.",
+    ),
     _part(
         "restart",
         "condition",
@@ -147,7 +157,7 @@ _BOTH = (
     _part("update", "delay_s", "--update-delay", type=DURATION, help="Time between two tasks of an update."),
     _setting(_health_command, "--health-cmd", help="A shell command that succeeds in a healthy task."),
     _setting(lambda spec, _: replace(spec, health=None), "--no-healthcheck", is_flag=True, help="Check nothing."),
-)
+)  # fmt: skip
 _TIMINGS = (
     _timing("interval_s", "--health-interval", type=DURATION, help="Time between two checks.", unset="30s"),
     _timing("timeout_s", "--health-timeout", type=DURATION, help="Time that a check may take.", unset="30s"),

@@ -19,6 +19,9 @@ LAST_PORT = 65535
 LONGEST_S = 10 * 365 * 86400.0
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
+_UNITS_BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_SIZE, _COUNT = re.compile(r"([0-9]{1,12})([kmg]?)b?"), re.compile(r"[0-9]{1,12}")
+_LOG_FIELDS = {"max-size": "max_bytes", "max-file": "max_files"}
 _LONG_KEYS = {
     "published": "published", "publish": "published", "target": "target", "protocol": "protocol", "mode": "mode",
 }  # fmt: skip
@@ -156,6 +159,17 @@ def environment(text: str) -> str:
     return text if equals else f"{key}={os.environ[key]}"
 
 
+def log_option(text: str) -> tuple[str, int]:
+    """max-size=10m (k, m and g are powers of 1,000, as docker's) or max-file=3: a field of model.LogConfig. Raises ValueError."""
+    key, _, value = text.partition("=")
+    if key not in _LOG_FIELDS:
+        raise ValueError(f"log option {key!r} is not supported; there are max-size=SIZE and max-file=NUMBER")
+    found = _SIZE.fullmatch(value.lower()) if key == "max-size" else _COUNT.fullmatch(value)
+    if found is None:
+        raise ValueError(f"{text!r} is none; write it as {key}={'10m' if key == 'max-size' else '3'}")
+    return _LOG_FIELDS[key], int(found[1]) * _UNITS_BYTES[found[2]] if key == "max-size" else int(found[0])
+
+
 def scale(text: str) -> tuple[str, int]:
     """SERVICE=REPLICAS. Raises ValueError."""
     name, equals, number = text.rpartition("=")
@@ -231,6 +245,7 @@ PUBLISH = Parsed("port", publish)
 TARGET = Parsed("target port", target)
 ENV = Parsed("key=value", environment)
 PAIR = Parsed("key=value", pair)
+LOG_OPTION = Parsed("max-size=|max-file=", log_option)
 SCALE = Parsed("service=replicas", scale)
 LINES = Parsed("lines", lines)
 WORDS = Parsed("words", words)

@@ -54,7 +54,10 @@ class Runtime(Protocol):
         ...
 
     def logs(self, task_id: TaskId, *, follow: bool, tail: int | None) -> AsyncIterator[bytes]:
-        """The task's output, line by line, standard output and error as they came; also of an ended task."""
+        """The task's output in blocks of whole lines, standard output and error as they came; also of an ended task.
+
+        The last line may lack its newline, and one that is very long comes in pieces. Raises Conflict where nothing is kept.
+        """
         ...
 
     async def remove(self, task_id: TaskId) -> None:

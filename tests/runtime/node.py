@@ -5,7 +5,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from routemesh.runtime.process.driver import ProcessRuntime
@@ -17,6 +17,7 @@ class ProcessNode:
 
     directory: Path
     image: str = "host"
+    daemons: list[ProcessRuntime] = field(default_factory=list)
 
     @property
     def netns(self) -> Path:
@@ -25,7 +26,8 @@ class ProcessNode:
 
     def daemon(self) -> ProcessRuntime:
         """A runtime with no memory."""
-        return ProcessRuntime(self.directory / "run", self.directory / "logs")
+        self.daemons.append(ProcessRuntime(self.directory / "run", self.directory / "logs"))
+        return self.daemons[-1]
 
 
 @contextmanager
@@ -38,6 +40,8 @@ def process_node(directory: Path) -> Iterator[ProcessNode]:
         yield node
     finally:
         asyncio.run(_remove_all(node))
+        for daemon in node.daemons:
+            daemon.close()
         if node.netns.exists():
             subprocess.run(["umount", node.netns], check=True)
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol
@@ -57,14 +57,21 @@ async def start(node: Node, *command: str, task: TaskId = TASK, **fields: Any) -
 async def start_script(node: Node, script: str, **fields: Any) -> Running:
     """Start a shell script and return when it has said `ready`."""
     running = await start(node, "sh", "-c", script, **fields)
-    async for line in node.daemon().logs(TASK, follow=True, tail=None):
+    async for line in lines(node.daemon(), follow=True):
         if line == b"ready\n":
             return running
     raise AssertionError(f"the script ended before it was ready: {await output(node)}")
 
 
 async def output(node: Node, tail: int | None = None) -> list[bytes]:
-    return [line async for line in node.daemon().logs(TASK, follow=False, tail=tail)]
+    return [line async for line in lines(node.daemon(), tail=tail)]
+
+
+async def lines(runtime: Runtime, *, follow: bool = False, tail: int | None = None) -> AsyncIterator[bytes]:
+    """The lines of a task's output one by one."""
+    async for block in runtime.logs(TASK, follow=follow, tail=tail):
+        for line in block.splitlines(keepends=True):
+            yield line
 
 
 async def said(node: Node, *command: str, **fields: Any) -> str:
@@ -340,7 +347,7 @@ class RuntimeContract:
         await start_script(node, "trap 'echo bye; exit 0' TERM; echo early; echo ready; while :; do sleep 0.01; done")
         runtime = node.daemon()
         seen = []
-        async for line in runtime.logs(TASK, follow=True, tail=1):
+        async for line in lines(runtime, follow=True, tail=1):
             seen.append(line)
             if line == b"ready\n":
                 await runtime.stop(TASK, "SIGTERM", LONG_S)
@@ -349,12 +356,12 @@ class RuntimeContract:
     @in_loop
     async def test_following_the_logs_of_an_ended_task_ends(self, node: Node) -> None:
         await said(node, "seq", "3")
-        assert len([line async for line in node.daemon().logs(TASK, follow=True, tail=None)]) == 3
+        assert len([line async for line in lines(node.daemon(), follow=True)]) == 3
 
     @in_loop
     async def test_following_gets_every_line_of_a_fast_writer(self, node: Node) -> None:
         await start(node, "seq", "200000")
-        seen = [int(line) async for line in node.daemon().logs(TASK, follow=True, tail=None)]
+        seen = [int(line) async for line in lines(node.daemon(), follow=True)]
         assert seen == list(range(1, 200001))
 
     # Remove.
@@ -384,7 +391,7 @@ class RuntimeContract:
 
 
 async def _collect(node: Node) -> list[bytes]:
-    return [line async for line in node.daemon().logs(TASK, follow=True, tail=None)]
+    return [line async for line in lines(node.daemon(), follow=True)]
 
 
 class TestProcessRuntime(RuntimeContract):

@@ -8,18 +8,19 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from routemesh.errors import Unavailable, UserError
-from routemesh.model import ServiceSpec, TaskId
+from routemesh.errors import Conflict, Unavailable, UserError
+from routemesh.model import LogConfig, LogDriver, ServiceSpec, TaskId
 from routemesh.runtime import Exit, Running
-from routemesh.runtime.process import driver, logfile
+from routemesh.runtime.process import driver
 from routemesh.runtime.process.supervision import is_readable, send
 from tests.runtime.node import ProcessNode, children, process_node
-from tests.runtime.test_contract import FOREVER, LONG_S, TASK, in_loop, output, said, start, start_script
+from tests.runtime.test_contract import FOREVER, LONG_S, TASK, in_loop, lines, output, said, start, start_script
 from tests.support import require, wait_until
 
 
@@ -106,7 +107,7 @@ async def test_of_a_task_that_went_with_its_machine_the_log_is_left_until_it_is_
     runtime = node.daemon()
     assert await runtime.tasks() == {TASK: Exit(None)}
     for follow in (False, True):
-        assert [line async for line in runtime.logs(TASK, follow=follow, tail=None)] == [b"1\n", b"2\n"]
+        assert [line async for line in lines(runtime, follow=follow)] == [b"1\n", b"2\n"]
     await runtime.remove(TASK)
     assert await runtime.tasks() == {}
     _nothing_is_left(node)
@@ -273,7 +274,7 @@ async def test_what_it_writes_is_private(node: ProcessNode) -> None:
     await said(node, "sh", "-c", "umask")
     directory = node.directory / "run/tasks" / TASK
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (directory, directory / "environment")}
-    log = node.directory / "logs" / f"{TASK}.log"
+    log = node.directory / "logs" / TASK / "1"
     assert modes == {TASK: 0o700, "environment": 0o600}
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
     assert stat.S_IMODE(log.parent.stat().st_mode) == 0o700
@@ -320,17 +321,111 @@ async def test_the_node_keeps_its_proc_and_its_hostname(node: ProcessNode) -> No
     assert seen() == before
 
 
+# Logs and their writer.
+
+
+def _log(node: ProcessNode) -> Path:
+    return node.directory / "logs" / TASK
+
+
+def _writer(node: ProcessNode) -> int | None:
+    """The process that writes the logs of a node."""
+    wanted = os.fsencode(node.directory / "run/tasks")
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if wanted in words and any(word.endswith(b"logwriter.py") for word in words):
+            return int(process.name)
+    return None
+
+
+async def _kill_writers(node: ProcessNode, times: int) -> None:
+    killed: set[int] = set()
+    while len(killed) < times:
+        if (pid := _writer(node)) is not None and pid not in killed:
+            os.kill(pid, signal.SIGKILL)
+            killed.add(pid)
+        await asyncio.sleep(0.005)
+
+
 @in_loop
-async def test_a_log_is_kept_small_while_it_is_waited_for(node: ProcessNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "TRIM_EVERY_S", 0.01)
-    monkeypatch.setattr(logfile.trim, "__defaults__", (1 << 20,))
-    await start_script(node, "seq 1000000; echo ready; exec sleep 1000")
+async def test_a_flood_takes_no_more_of_the_disk_than_it_may(node: ProcessNode) -> None:
+    logs = LogConfig(max_bytes=1 << 20, max_files=3)
+    await start(node, "sh", "-c", "seq 1000000; echo done", logs=logs)
     waiting = asyncio.create_task(node.daemon().wait(TASK))
-    log = node.directory / "logs" / f"{TASK}.log"
-    while log.stat().st_blocks * 512 > 1 << 20:
-        await asyncio.sleep(0.01)
-    lines = await output(node)
-    assert lines[-2:] == [b"1000000\n", b"ready\n"]
-    assert int(lines[0]) > 1
+    most = 0
+    while not waiting.done():
+        with suppress(FileNotFoundError):  # the oldest goes
+            most = max(most, sum(path.stat().st_size for path in _log(node).iterdir()))
+        await asyncio.sleep(0.005)
+    kept = await output(node)
+    assert kept[-1] == b"done\n"
+    assert [int(line) for line in kept[:-1]] == list(range(1_000_002 - len(kept), 1_000_001))
+    assert 2 << 20 <= len(b"".join(kept)) + len(kept[0]) <= most <= 3 << 20
+
+
+@in_loop
+async def test_without_a_log_driver_nothing_is_kept(node: ProcessNode) -> None:
+    await start(node, "sh", "-c", "echo secret; exec sleep 1000", logs=LogConfig(driver=LogDriver.NONE))
+    with pytest.raises(Conflict, match="log driver is none"):
+        await output(node)
+    assert not _log(node).exists()
+    await node.daemon().stop(TASK, "KILL", LONG_S)
+
+
+@in_loop
+async def test_another_writer_takes_over_from_one_that_was_killed_and_no_line_is_lost(node: ProcessNode) -> None:
+    await start_script(
+        node, "echo ready; for n in $(seq 100); do seq $((n * 1000 - 999)) $((n * 1000)); done; echo last; exec sleep 1000"
+    )
+    waiting = asyncio.create_task(node.daemon().wait(TASK))
+    killing = asyncio.create_task(_kill_writers(node, 2))
+    async for line in lines(node.daemon(), follow=True):
+        if line == b"last\n":
+            break
+    await killing
+    assert [*map(int, (await output(node))[1:-1])] == list(range(1, 100_001))
     await node.daemon().remove(TASK)
     assert await waiting == Exit(137)
+
+
+def test_a_task_goes_on_without_daemon_and_even_without_writer(node: ProcessNode) -> None:
+    """What it says waits in the pipe then; it gets no signal, and the next daemon's writer has it all."""
+
+    @in_loop
+    async def begun() -> None:
+        await start_script(node, "echo ready; read go <go; seq 50000; echo last; exec sleep 1000", workdir=str(node.directory))
+        for daemon in node.daemons:
+            daemon.close()
+
+    @in_loop
+    async def taken_over() -> None:
+        runtime = node.daemon()
+        waiting = asyncio.create_task(runtime.wait(TASK))
+        async for line in lines(runtime, follow=True):
+            if line == b"last\n":
+                break
+        assert [*map(int, (await output(node))[1:-1])] == list(range(1, 50_001))
+        await runtime.remove(TASK)
+        assert await waiting == Exit(137)
+        runtime.close()
+
+    os.mkfifo(node.directory / "go")
+    begun()
+    writer = _writer(node)
+    assert writer is not None
+    os.kill(writer, signal.SIGKILL)
+    wait_until(lambda: _writer(node) is None)
+    (node.directory / "go").write_text("go\n")
+    taken_over()
+    wait_until(lambda: _writer(node) is None, what="the end of a writer without daemon and tasks")
+
+
+@in_loop
+async def test_a_task_is_not_ended_by_a_disk_that_takes_nothing(node: ProcessNode) -> None:
+    _log(node).mkdir(parents=True)
+    (_log(node) / "1").symlink_to("/dev/full")
+    await start(node, "sh", "-c", "seq 100000 || exit 3; exit 7")
+    assert await node.daemon().wait(TASK) == Exit(7)

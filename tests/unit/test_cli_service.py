@@ -13,6 +13,8 @@ from routemesh.model import (
     ClientIp,
     HealthCheck,
     HealthKind,
+    LogConfig,
+    LogDriver,
     Mode,
     Protocol,
     Publish,
@@ -97,6 +99,11 @@ HEALTH = HealthCheck(kind=HealthKind.CMD_SHELL, command=("check me",))
         ),
         ("-w /srv", replace(WEB, workdir="/srv")),
         ("--stop-signal INT --stop-grace-period 1m30s", replace(WEB, stop_signal="SIGINT", stop_grace_s=90.0)),
+        (
+            "--log-driver json-file --log-opt max-size=10m --log-opt max-file=3",
+            replace(WEB, logs=LogConfig(driver=LogDriver.JSON_FILE, max_bytes=10_000_000, max_files=3)),
+        ),
+        ("--log-driver none --log-opt max-size=64KB", replace(WEB, logs=LogConfig(driver=LogDriver.NONE, max_bytes=64_000))),
         (
             "--restart-condition on-failure --restart-delay 500ms --restart-max-attempts 3 --restart-window 1h",
             replace(
@@ -242,7 +249,7 @@ def test_the_defaults_of_a_new_service_are_in_the_help_of_create_alone(type_: Ty
         return set(re.findall(r"\(default\s+([^)]*)\)", type_("service", command, "--help")[1]))
 
     of_waiting = {"1m", "500ms"}
-    assert defaults("create") == of_waiting | {"1", "SIGTERM", "10s", "any", "5s", "stop-first", "30s", "3"}
+    assert defaults("create") == of_waiting | {"1", "local", "SIGTERM", "10s", "any", "5s", "stop-first", "30s", "3"}
     assert defaults("update") == of_waiting
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from routemesh.decide.constraints import parse
 from routemesh.errors import UserError
 from routemesh.labels import balance, health, http
-from routemesh.model import ClientIp, HealthCheck, HealthKind, Publish, ServiceSpec
+from routemesh.model import ClientIp, HealthCheck, HealthKind, LogConfig, Publish, ServiceSpec
 
 LABELS = (*health.LABELS, *balance.LABELS, *http.LABELS)
 """The labels with a meaning for routemesh; the health labels are read where requests come in."""
@@ -20,6 +20,9 @@ MAX_REPLICAS = 10_000
 
 MAX_RESTART_ATTEMPTS = 100
 """So many ended tasks of a slot would have to be kept to be counted."""
+
+MIN_LOG_BYTES, MAX_LOG_BYTES, MAX_LOG_FILES = 4096, 10**12, 1000
+"""Of one file of a task's log, and of their number: a file as small as a page, a log as large as a disk."""
 
 _OUR_LABELS = "routemesh."
 _LAST_PORT = 65535
@@ -40,6 +43,7 @@ def checked(spec: ServiceSpec, present: ServiceSpec | None = None) -> ServiceSpe
     try:
         _check_task(spec)
         _check_numbers(spec)
+        _check_logs(spec.logs)
         _check_publish(spec.publish)
         _check_health(spec.health)
         for constraint in spec.constraints:
@@ -98,6 +102,15 @@ def _check_count(what: str, value: int) -> None:
 def _check_time(what: str, value_s: float) -> None:
     if not (math.isfinite(value_s) and value_s >= 0):
         raise UserError(f"{what} is {value_s} s; give a time of 0 or more")
+
+
+def _check_logs(logs: LogConfig) -> None:
+    _check_count("log option max-size", logs.max_bytes)
+    _check_count("log option max-file", logs.max_files)
+    if not MIN_LOG_BYTES <= logs.max_bytes <= MAX_LOG_BYTES:
+        raise UserError(f"log option max-size is {logs.max_bytes} bytes; use {MIN_LOG_BYTES} to {MAX_LOG_BYTES}")
+    if not 1 <= logs.max_files <= MAX_LOG_FILES:
+        raise UserError(f"log option max-file is {logs.max_files}; use 1 to {MAX_LOG_FILES}")
 
 
 def _check_publish(publish: tuple[Publish, ...]) -> None:

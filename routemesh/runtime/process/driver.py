@@ -6,8 +6,8 @@
 
 All state is in the file system and the kernel, none in this process: a task outlives its daemon, and the next
 ProcessRuntime finds it as this one does. In RUN_DIR/tasks/ID/: `environment`, what the command gets; `init`, which process
-PID 1 is; `exit`, the command's exit status. PID 1 writes `exit` unless it is killed, and then the kernel kills everything
-in its namespace: a task without `exit` whose PID 1 is gone ended by SIGKILL.
+PID 1 is; `exit`, the command's exit status; `output` and `logging`: see logwriter. PID 1 writes `exit` unless it is killed, and
+then the kernel kills everything in its namespace: a task without `exit` whose PID 1 is gone ended by SIGKILL.
 
 Under systemd the daemon's unit needs KillMode=process, or tasks die with the daemon's cgroup.
 Source: pid_namespaces(7), unshare(1), nsenter(1), setsid(1).
@@ -20,22 +20,30 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
-
-from asyncinotify import Inotify, Mask
+from typing import ParamSpec, TypeVar
 
 from routemesh.errors import Conflict, NotFound, RoutemeshError, Unavailable, UserError
-from routemesh.model import ServiceSpec, TaskId
+from routemesh.model import LogConfig, LogDriver, ServiceSpec, TaskId
 from routemesh.runtime import Exit, Running
-from routemesh.runtime.process import bounded, hostcommand, logfile
-from routemesh.runtime.process.supervision import Init, ends_within, is_readable, living, read_to_end, send, until_readable
+from routemesh.runtime.process import bounded, hostcommand
+from routemesh.runtime.process.growth import Growth
+from routemesh.runtime.process.logfile import LogReader, last_line
+from routemesh.runtime.process.logpipe import LogWriter, drained
+from routemesh.runtime.process.supervision import Init, ends_within, living, read_to_end, send, until_readable
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 START_TIMEOUT_S = 10.0
 KILL_TIMEOUT_S = 10.0
 """How long processes may take to die of SIGKILL; only one in an uninterruptible sleep needs any time."""
-TRIM_EVERY_S = 60.0
+_READERS = 4
+"""Threads that read logs: whoever asks for many shares them with all others."""
 
 _KILLED = Exit(128 + signal.SIGKILL)
 _EXECUTING, _REFUSED = "exec\n", "refused"
@@ -54,17 +62,21 @@ _WITH_ENVIRONMENT = ("/bin/sh", "-c", 'unset PWD; . "$0"; exec "$@"')
 
 
 class ProcessRuntime:
-    """Tasks as processes of this machine; fulfils the contract `Runtime`.
-
-    A log that takes more than logfile.LIMIT_BYTES loses its older half, looked after every TRIM_EVERY_S while the task
-    is waited for.
-    """
+    """Tasks as processes of this machine; fulfils the contract `Runtime`. Lives in one event loop, until `close`."""
 
     def __init__(self, run_dir: Path, log_dir: Path) -> None:
         self._tasks = run_dir / "tasks"
         self._logs = log_dir
         for directory in (self._tasks, self._logs):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._writer = LogWriter(self._tasks, self._logs)
+        self._growth = Growth()
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="logs")
+
+    def close(self) -> None:
+        """Let go of what this process has; tasks and the writer of their logs go on."""
+        self._writer.close()
+        self._readers.shutdown(wait=True, cancel_futures=True)
 
     def check(self, spec: ServiceSpec) -> None:
         """Raise UserError for an image that is not `host`, a missing command and whatever else can't be carried out."""
@@ -85,7 +97,7 @@ class ProcessRuntime:
             with living(init) as fd:
                 found[task_id] = self._exit(task_id) if fd is None else Running(init.pid)
         # A log stays when the machine's end takes RUN_DIR away.
-        left = {TaskId(log.stem): Exit(None) for log in self._logs.glob("*.log")}
+        left = {TaskId(log.name): Exit(None) for log in self._logs.iterdir() if log.is_dir()}
         return left | found
 
     async def start(self, task_id: TaskId, name: str, spec: ServiceSpec, hostname: str, netns: Path) -> Running:
@@ -105,7 +117,7 @@ class ProcessRuntime:
             answer = await self._launch(task_id, spec, hostname, netns)
             init = self._init(task_id)
             if answer != _EXECUTING or init is None:
-                raise self._refusal(task_id, answer)
+                raise await self._refusal(task_id, answer)
         except Exception as exc:
             await self.remove(task_id)
             if isinstance(exc, OSError):
@@ -116,9 +128,9 @@ class ProcessRuntime:
     async def wait(self, task_id: TaskId) -> Exit:
         """Return when the task has ended, within milliseconds."""
         with living(self._known(task_id)) as fd:
-            while fd is not None and not await ends_within(fd, TRIM_EVERY_S):
-                with suppress(OSError):  # a disk that can't be written: the task goes on
-                    logfile.trim(self._log(task_id))
+            if fd is not None:
+                self._writer.keep()
+                await until_readable(fd)
         return self._exit(task_id)
 
     async def stop(self, task_id: TaskId, signal: str, grace_s: float) -> Exit:
@@ -148,18 +160,27 @@ class ProcessRuntime:
                 raise Unavailable(f"can't execute {command[0]!r} in task {task_id}: {exc.strerror}") from exc
 
     async def logs(self, task_id: TaskId, *, follow: bool, tail: int | None) -> AsyncIterator[bytes]:
-        """The task's output by lines, the last `tail` of them; with `follow` until the task has ended."""
+        """The task's output in blocks of lines, the last `tail` of them; with `follow` until the task has ended."""
         log = self._log(task_id)
         init = self._init(task_id) if log.exists() else self._known(task_id)
-        with open(log, "rb", buffering=0) as file:
-            logfile.seek_tail(file, tail)
-            reader = logfile.LineReader(file)
-            async with aclosing(_growth(log, init) if follow and init is not None else _once()) as moments:
-                async for _ in moments:
-                    for line in reader.lines():
-                        yield line
-            if reader.rest():
-                yield reader.rest()
+        if init is not None and not self._logging(task_id).exists():
+            raise Conflict(f"task {task_id} keeps no output: its log driver is none")
+        try:
+            async with aclosing(self._moments(task_id, init, follow=follow)) as moments:
+                await anext(moments)
+                reader = await self._read(LogReader, log, tail)
+                try:
+                    while block := await self._read(reader.read):
+                        yield block
+                    async for _ in moments:
+                        while block := await self._read(reader.read):
+                            yield block
+                finally:
+                    reader.close()
+                if reader.rest():
+                    yield reader.rest()
+        except FileNotFoundError:
+            return  # it has said nothing yet, or was removed meanwhile
 
     async def remove(self, task_id: TaskId) -> None:
         """Kill what still runs and delete the task's directory and log; no error when there is no such task."""
@@ -167,9 +188,10 @@ class ProcessRuntime:
             with living(init) as fd:
                 if fd is not None:
                     await _kill(fd, task_id)
-        with suppress(FileNotFoundError):
-            shutil.rmtree(self._directory(task_id))
-        self._log(task_id).unlink(missing_ok=True)
+        await self._settled(task_id)
+        for directory in (self._directory(task_id), self._log(task_id)):
+            with suppress(FileNotFoundError):
+                shutil.rmtree(directory)
 
     def _directory(self, task_id: TaskId) -> Path:
         return self._tasks / task_id
@@ -178,7 +200,41 @@ class ProcessRuntime:
         return self._directory(task_id) / "environment"
 
     def _log(self, task_id: TaskId) -> Path:
-        return self._logs / f"{task_id}.log"
+        return self._logs / task_id
+
+    def _output(self, task_id: TaskId) -> Path:
+        return self._directory(task_id) / "output"
+
+    def _logging(self, task_id: TaskId) -> Path:
+        return self._directory(task_id) / "logging"
+
+    async def _read(self, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+        """Read from a disk, however long that takes, in one of the threads that are for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, partial(work, *given, **named))
+
+    async def _moments(self, task_id: TaskId, init: Init | None, *, follow: bool) -> AsyncGenerator[None]:
+        """Yield at once, with `follow` after the log has grown, and a last time when it is complete."""
+        if init is None:
+            yield
+            return
+        with living(init) as fd:
+            if fd is not None:
+                if not follow:
+                    yield
+                    return
+                ended = asyncio.ensure_future(until_readable(fd))
+                try:
+                    with self._growth.of(self._log(task_id)) as grown:
+                        while not ended.done():
+                            grown.clear()
+                            yield
+                            await _first(grown.wait(), ended)
+                finally:
+                    ended.cancel()
+                    # To its end: later the descriptor's number may be another's, who would never be woken then.
+                    await asyncio.gather(ended, return_exceptions=True)
+        await drained(self._output(task_id))
+        yield
 
     def _init(self, task_id: TaskId) -> Init | None:
         try:
@@ -216,14 +272,14 @@ class ProcessRuntime:
         )  # fmt: skip
         answer, its_answer = os.pipe()
         with open(answer, "rb", buffering=0) as pipe:
-            with open(its_answer, "wb") as stdout, open(_private(self._log(task_id), os.O_APPEND), "wb") as log:
+            with open(its_answer, "wb") as stdout, open(await self._output_of(task_id, spec.logs), "wb") as output:
                 stage = subprocess.Popen(
                     argv,
                     cwd=spec.workdir,
                     env=_SYSTEM_ENVIRONMENT,
                     stdin=subprocess.DEVNULL,
                     stdout=stdout,
-                    stderr=log,
+                    stderr=output,
                     umask=_UMASK,
                 )
             try:
@@ -235,9 +291,31 @@ class ProcessRuntime:
             finally:
                 stage.wait()
 
-    def _refusal(self, task_id: TaskId, answer: str) -> RoutemeshError:
+    async def _output_of(self, task_id: TaskId, logs: LogConfig) -> int:
+        """Where a new task's output goes."""
+        if logs.driver is LogDriver.NONE:
+            return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        await self._settled(task_id)
+        end = self._writer.pipe(task_id, logs.max_bytes, logs.max_files)
+        try:
+            await self._writer.taken(task_id)
+        except BaseException:
+            os.close(end)
+            raise
+        return end
+
+    async def _settled(self, task_id: TaskId) -> None:
+        """Return when nobody reads what the task said before, in an attempt that is over."""
+        output = self._output(task_id)
+        if output.exists():
+            self._writer.keep()
+            await drained(output)
+            output.unlink(missing_ok=True)
+
+    async def _refusal(self, task_id: TaskId, answer: str) -> RoutemeshError:
         """The error for a task that did not start; its log holds what the shell or util-linux said."""
-        said = self._log(task_id).read_text(errors="replace").strip().rpartition("\n")[2] or "no reason given"
+        await drained(self._output(task_id))
+        said = last_line(self._log(task_id)) or "no reason given"
         if _REFUSED not in answer:
             return Unavailable(f"can't be started: {said}")
         reason = _SHELL_PREFIX.sub("", said)
@@ -263,21 +341,12 @@ async def _kill(fd: int, task_id: TaskId) -> None:
         )
 
 
-async def _once() -> AsyncGenerator[None]:
-    yield
-
-
-async def _growth(log: Path, init: Init) -> AsyncGenerator[None]:
-    """Yield at once, after the log has grown, and a last time when the task has ended."""
+async def _first(*works: Awaitable[object]) -> None:
+    """Return when one of them is done; coroutines are cancelled then, futures are somebody else's."""
+    running = [asyncio.ensure_future(work) for work in works]
     try:
-        inotify = Inotify(sync_timeout=0)
-    except OSError as exc:
-        raise Unavailable(f"can't follow {log}: {exc.strerror}; raise fs.inotify.max_user_instances") from exc
-    with inotify, living(init) as fd:
-        inotify.add_watch(log, Mask.MODIFY)
-        while fd is not None and not is_readable(fd):
-            yield
-            await until_readable(inotify.fd, fd)
-            for _ in inotify:
-                pass
-        yield
+        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for work in running:
+            if work not in works:
+                work.cancel()

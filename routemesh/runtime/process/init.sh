@@ -3,7 +3,8 @@
 #
 #   unshare --mount --uts --ipc --pid setsid --fork sh init.sh DIRECTORY HOSTNAME COMMAND [ARGUMENT...]
 #
-# stdout is the pipe on which launch.sh answers the daemon, stderr the task's log. The daemon may die at any moment:
+# stdout is the pipe on which launch.sh answers the daemon, stderr the pipe of the task's output (or /dev/null), open in both
+# directions: as long as we hold it no task gets a SIGPIPE for want of a reader. The daemon may die at any moment:
 # everything that its successor needs is in DIRECTORY (init: who we are; exit: the command's exit status).
 # Sleeps in wait(2) as long as the command runs.
 
@@ -23,8 +24,11 @@ main() {
     forward_signals
     # A session of its own: a command that signals its process group must not reach us, who would send it back.
     # A shell lets its background commands ignore SIGINT and SIGQUIT: env gives them their default again.
-    setsid env --default-signal=INT,QUIT /bin/sh "${0%/*}/launch.sh" "$directory/environment" "$@" &
-    # The daemon reads the pipe to its end. What the shell itself would say (Killed) is not the task's output.
+    output=$directory/output
+    [ -p "$output" ] || output=/dev/null
+    setsid env --default-signal=INT,QUIT /bin/sh "${0%/*}/launch.sh" "$directory/environment" "$@" >"$output" 2>&1 &
+    # The daemon reads the pipe to its end. What the shell itself would say (Killed) is not the task's output, which descriptor 1
+    # goes on holding.
     exec 3>&- 2>/dev/null
 
     await_command

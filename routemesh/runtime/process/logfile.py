@@ -1,99 +1,133 @@
-"""A task's log: one file that the task appends to, read by lines from its end or as it grows, and kept from growing for ever.
+"""A task's log, as logwriter makes it: files of a directory, named 1, 2, 3 …, of which the oldest go. Read by lines.
 
-Nobody copies the output: the task's standard output and error are the file itself, opened for appending, so both are
-in the order in which they were written, and it goes on while no daemon runs. Therefore the file can't be rotated either.
-`trim` gives its older part back to the file system instead: the file then begins with a hole, and its offsets stay.
+Lines go on from one file to the next. Blocking: call in a thread.
 """
 
-import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-LIMIT_BYTES = 64 << 20
-"""How much of a log is kept: at least half of it."""
 LONGEST_LINE_BYTES = 64 << 10
 """A longer line comes in pieces, of which only the last one ends with a newline."""
+GAP = b"(routemesh: here output is missing: it was written faster than it was read)\n"
 
 _BLOCK_BYTES = 64 << 10
-_PAGE_BYTES = 4096
-_PUNCH_HOLE_KEEP_SIZE = 0x03
-"""FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE (linux/falloc.h)."""
+_ATTEMPTS = 10
 
 
-class LineReader:
-    """The lines of a file that grows, from its present position on. `file` is unbuffered."""
+class LogReader:
+    """Reads a log from the beginning of its last `tail` lines on, from its first line if that is None.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    Raises FileNotFoundError where there is no such log.
+    """
+
+    def __init__(self, directory: Path, tail: int | None) -> None:
+        self._directory = directory
+        self._file: BinaryIO | None = None
         self._rest = b""
+        self._number = 0
+        for _ in range(_ATTEMPTS):
+            with suppress(FileNotFoundError):  # the oldest file went while it was looked at
+                numbers = _numbers(directory)
+                if not numbers:
+                    return
+                number, offset = _first_line(directory, numbers[0]) if tail is None else _tail(directory, numbers, tail)
+                self._open(number, offset)
+                return
+        self._number = _numbers(directory)[-1]
 
-    def lines(self) -> Iterator[bytes]:
-        """The lines that have been completed since the last call, each with its newline."""
-        while block := self._file.read(_BLOCK_BYTES):
-            *complete, self._rest = (self._rest + block).split(b"\n")
-            for line in complete:
-                yield line + b"\n"
-            if len(self._rest) >= LONGEST_LINE_BYTES:
-                yield self._rest
+    def read(self) -> bytes:
+        """Whole lines that follow, some ten thousand bytes of them; b"" where there are none yet."""
+        while block := self._block():
+            complete, newline, rest = (self._rest + block).rpartition(b"\n")
+            if newline:
+                self._rest = rest
+                return complete + newline
+            self._rest = rest
+            if len(rest) >= LONGEST_LINE_BYTES:
                 self._rest = b""
+                return rest
+        return b""
 
     def rest(self) -> bytes:
         """What has been read of a line that is not complete."""
         return self._rest
 
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
-def seek_tail(file: BinaryIO, lines: int | None) -> None:
-    """Go to where the last `lines` lines of the file begin, or to the first one that it still has (None).
+    def _block(self) -> bytes:
+        while True:
+            block = self._file.read(_BLOCK_BYTES) if self._file is not None else b""
+            if block:
+                return block
+            following = [number for number in _numbers(self._directory) if number > self._number]
+            if not following:
+                return b""
+            # What came behind the last block is complete now that there is another file.
+            block = self._file.read(_BLOCK_BYTES) if self._file is not None else b""
+            if block:
+                return block
+            with suppress(FileNotFoundError):
+                if self._number and following[0] > self._number + 1:
+                    self._open(*_first_line(self._directory, following[0]))
+                    return (b"\n" if self._rest else b"") + GAP
+                self._open(following[0], 0)
 
-    Reads the file backwards, no more of it than is asked for.
-    """
-    first = _first_line(file)
-    end = file.seek(0, os.SEEK_END)
-    file.seek(first if lines is None else _tail_start(file, first, end, lines))
+    def _open(self, number: int, offset: int) -> None:
+        file = open(self._directory / str(number), "rb", buffering=0)  # noqa: SIM115  # `close` ends it
+        file.seek(offset)
+        self.close()
+        self._file, self._number = file, number
 
 
-def _first_line(file: BinaryIO) -> int:
-    """Where the first whole line begins: behind the hole that `trim` made, if any."""
+def last_line(directory: Path) -> str:
+    """The last line of a log, without its newline; "" where there is none."""
     try:
-        start = os.lseek(file.fileno(), 0, os.SEEK_DATA)
-    except OSError:
-        return 0
-    if start == 0:
-        return 0
-    file.seek(start)
-    return start + file.read(_BLOCK_BYTES).find(b"\n") + 1
+        reader = LogReader(directory, 1)
+    except FileNotFoundError:
+        return ""
+    try:
+        return (reader.read() or reader.rest()).decode(errors="replace").strip()
+    finally:
+        reader.close()
 
 
-def _tail_start(file: BinaryIO, first: int, end: int, lines: int) -> int:
-    if lines <= 0:
-        return end
-    position, wanted = end, lines
-    while position > first:
-        begin = max(first, position - _BLOCK_BYTES)
-        file.seek(begin)
-        block = file.read(position - begin)
-        # The newline that ends the file ends its last line; it begins no further one.
-        found = position - begin - 1 if position == end and block.endswith(b"\n") else len(block)
-        while wanted and (found := block.rfind(b"\n", 0, found)) >= 0:
-            wanted -= 1
-        if not wanted:
-            return begin + found + 1
-        position = begin
-    return first
+def _numbers(directory: Path) -> list[int]:
+    return sorted(int(name) for name in os.listdir(directory) if name.isdecimal())
 
 
-def trim(path: Path, limit_bytes: int = LIMIT_BYTES) -> None:
-    """Give the older part of a log that takes more than `limit_bytes` back to the file system, all but half the limit.
+def _first_line(directory: Path, number: int) -> tuple[int, int]:
+    """Where the first whole line begins: in the first file at once, in others behind what is left of a line."""
+    if number == 1:
+        return number, 0
+    with open(directory / str(number), "rb", buffering=0) as file:
+        return number, file.read(_BLOCK_BYTES).find(b"\n") + 1
 
-    Where the file system can't do that (fallocate(2): EOPNOTSUPP) the log stays as it is.
-    """
-    with suppress(FileNotFoundError), open(path, "r+b", buffering=0) as file:
-        status = os.fstat(file.fileno())
-        if status.st_blocks * 512 <= limit_bytes:
-            return
-        length = (status.st_size - limit_bytes // 2) // _PAGE_BYTES * _PAGE_BYTES
-        libc = ctypes.CDLL(None)
-        libc.fallocate(file.fileno(), _PUNCH_HOLE_KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(length))
+
+def _tail(directory: Path, numbers: Sequence[int], lines: int) -> tuple[int, int]:
+    """In which file and where the last `lines` lines begin. Reads backwards, no more than is asked for."""
+    wanted, at_end = lines, True
+    for number in reversed(numbers):
+        with open(directory / str(number), "rb", buffering=0) as file:
+            position = file.seek(0, os.SEEK_END)
+            if lines <= 0:
+                return number, position
+            while position > 0:
+                begin = max(0, position - _BLOCK_BYTES)
+                file.seek(begin)
+                block = file.read(position - begin)
+                # The newline that ends the log ends its last line; it begins no further one.
+                found = len(block) - (at_end and block.endswith(b"\n"))
+                at_end = False
+                while wanted and (found := block.rfind(b"\n", 0, found)) >= 0:
+                    wanted -= 1
+                if not wanted:
+                    return number, begin + found + 1
+                position = begin
+    return _first_line(directory, numbers[0])
