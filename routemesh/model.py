@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from ipaddress import IPv4Address, IPv4Network
-from typing import NewType
+from typing import Literal, NewType
 
 ServiceId = NewType("ServiceId", str)
 NodeId = NewType("NodeId", str)
@@ -509,6 +509,18 @@ class Cluster:
     gwbridge_subnet: IPv4Network = IPv4Network("172.18.0.0/16")
     vxlan_port: int = VXLAN_PORT
     revision: int = 0
+
+
+Amiss = Literal["early", "expired", "soon", "name"]
+"""It is not valid yet; it has expired; it will soon; it is for other names. All but `soon` are refused by clients now."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateWarning:
+    """What is amiss with a service's certificate, and in words."""
+
+    amiss: Amiss
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

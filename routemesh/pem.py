@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtensionOID, NameOID
 
 from routemesh.errors import UserError
+from routemesh.model import Amiss
 
 DEFAULT_CERTIFICATE = "gateway-default"
 """The secret of the certificate that is shown where no service's names fit; made when the gateway is enabled."""
@@ -52,15 +53,16 @@ def covers(certificate: Certificate, host: str) -> bool:
     return host in certificate.names or (bool(domain) and f"*{domain}" in certificate.names)
 
 
-def expiry(certificate: Certificate, now: float) -> str:
-    """What there is to say of a certificate's dates, "" if nothing."""
+def expiry(certificate: Certificate, now: float) -> tuple[Amiss, str] | None:
+    """What is amiss with a certificate's dates, and in words; None where nothing is."""
     if now < certificate.not_before:
-        return f"is not valid before {_date(certificate.not_before)}"
+        return "early", f"is not valid before {_date(certificate.not_before)}"
     if now >= certificate.not_after:
-        return f"has expired on {_date(certificate.not_after)}; make a secret of the new one, and name it in the label"
+        ended = _date(certificate.not_after)
+        return "expired", f"has expired on {ended}; make a secret of the new one, and name it in the label"
     if certificate.not_after - now < WARN_BEFORE_S:
-        return f"expires on {_date(certificate.not_after)}, in {int((certificate.not_after - now) // _DAY_S)} days"
-    return ""
+        return "soon", f"expires on {_date(certificate.not_after)}, in {int((certificate.not_after - now) // _DAY_S)} days"
+    return None
 
 
 def _date(at: float) -> str:

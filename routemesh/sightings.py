@@ -11,6 +11,9 @@ from routemesh.nodeplan import HOST
 How = Literal["in", "out", "rule", "hook"]
 """By which a packet was seen: coming in or going out on a link; a rule that it fulfilled, or a chain's policy; a hook's edge."""
 
+Edge = Literal["", "begins", "ends"]
+"""Of a hook: before anybody's rules in it, or behind them."""
+
 SMALL_BYTES = 100
 """The size of a probe that gets through everything that lets anything through."""
 
@@ -51,7 +54,7 @@ class SeenPacket:
     `back`: it answers. `first`: it opens the connection, or is the first kind of answer to that. `flags`: what kind of packet it
     is (syn, syn ack, rst, icmp …). `identity` tells it from others of the same connection in this namespace. `port`: the
     client's. `elsewhere`: its frame is for another MAC than the link's, as at ports of bridges. Of rules: `chain` is family,
-    table and name; `rule` the text, `verdict` what came of it. Of hooks: `chain` is hook and edge, as in "forward begins".
+    table and name; `rule` the text, `verdict` what came of it. Of hooks: `chain` is the hook, and `edge` says of which end of it.
     """
 
     namespace: str
@@ -68,6 +71,7 @@ class SeenPacket:
     chain: str = ""
     rule: str = ""
     verdict: str = ""
+    edge: Edge = ""
 
     def opens(self, opening: "Opening") -> bool:
         """Whether it is the first packet of such a connection."""

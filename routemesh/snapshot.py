@@ -17,6 +17,19 @@ from routemesh.nodeplan import HOST, Item
 
 ANY_ADDRESS = IPv4Address("0.0.0.0")
 
+
+class Place(NamedTuple):
+    """A namespace of a node; `netns` "" is the node's own. Outside the cluster both are ""."""
+
+    node: str
+    netns: str
+
+    def __str__(self) -> str:
+        return "/".join(part for part in self if part) or "outside"
+
+
+OUTSIDE = Place("", "")
+
 # --- connections and sockets -------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from routemesh.codec import from_text, to_text
 from routemesh.errors import Conflict, NotFound, RoutemeshError, Unavailable, UserError
-from routemesh.model import Availability, GatewayDriver, Listener, Mode, Role, ServiceSpec
+from routemesh.model import Availability, CertificateWarning, GatewayDriver, Listener, Mode, Role, ServiceSpec
 
 PREFIX = "/routemesh/v1"
 
@@ -225,7 +225,7 @@ class GatewayInfo(msgspec.Struct, frozen=True, kw_only=True):
     https_port: int
     proxies: tuple[ProxyInfo, ...]
     routes: tuple[RouteInfo, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[CertificateWarning, ...]
     keys_on_disk: Mapping[str, str] = {}
 
 

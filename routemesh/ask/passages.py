@@ -73,7 +73,7 @@ def _passage(name: str, gateway: Gateway, request: Request, wanted: Table, seen:
     backend = found.route.backend if found.route else ""
     decisions = tuple(
         Decision(
-            what=f"{step.at} {step.decision}", why=step.why, show="" if seen.error else command(seen, driver, step.at, backend)
+            at=step.at, decision=step.decision, why=step.why, show="" if seen.error else command(seen, driver, step.at, backend)
         )
         for step in found.steps
     )

@@ -147,5 +147,5 @@ def _why_not(task: Task) -> str:
     if task.serving:
         return ""
     if not task.status.healthy:
-        return "it is unhealthy"
+        return task.status.error or "it is unhealthy"
     return task.status.error or task.status.message or f"it is {task.status.state.name.lower()}"

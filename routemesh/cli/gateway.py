@@ -115,7 +115,7 @@ def status(host: Host, format_: str) -> None:
     )
     print_table(("NODE", "TASK", "STATE", "ADDRESS", "SERVES", "ERROR"), rows)
     for warning in found.warnings:
-        click.echo(f"warning: {warning}")
+        click.echo(f"warning: {warning.text}")
     for node, kind in found.keys_on_disk.items():
         click.echo(f"note: {node} has the keys of certificates on {kind}; with its run directory on a tmpfs they were on no disk")
 

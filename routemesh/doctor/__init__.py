@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-VERSION = 1
+from routemesh.reasons.named import Named
+
+VERSION = 2
 """Of the JSON (docs/doctor.md). Whatever changes a field's name or meaning raises it; a field that is added does not."""
 
 
@@ -40,7 +42,7 @@ class Finding:
     """One thing that was looked at, all in words for people.
 
     `found` is how it is there. `effect` is what that costs and `fix` what to do; both are empty where all is well. `ours`: a node
-    mends it by itself when it carries out its plan (doctor --fix).
+    mends it by itself when it carries out its plan (doctor --fix). `reason`: why a way fails, as a value (reasons.causes).
     """
 
     what: str
@@ -50,6 +52,7 @@ class Finding:
     effect: str = ""
     fix: str = ""
     ours: bool = False
+    reason: Named | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

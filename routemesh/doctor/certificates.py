@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Mapping
 
 from routemesh.doctor import Finding, State
+from routemesh.model import CertificateWarning
 
-_SOON = " expires on "
 
-
-def findings(warnings: Iterable[str], keys_on_disk: Mapping[str, str]) -> tuple[Finding, ...]:
+def findings(warnings: Iterable[CertificateWarning], keys_on_disk: Mapping[str, str]) -> tuple[Finding, ...]:
     """A finding for each that the gateway warns of (proxy.certificates.warnings), and for each node with keys on a disk."""
     on_disk = (
         Finding(
@@ -23,13 +22,13 @@ def findings(warnings: Iterable[str], keys_on_disk: Mapping[str, str]) -> tuple[
     return (*map(_of_warning, warnings), *on_disk)
 
 
-def _of_warning(warning: str) -> Finding:
-    soon = _SOON in warning
+def _of_warning(warning: CertificateWarning) -> Finding:
+    soon = warning.amiss == "soon"
     return Finding(
         what="certificate",
         where="gateway",
         state=State.OPTIONAL if soon else State.WRONG,
-        found=warning,
+        found=warning.text,
         effect="clients will refuse the connection" if soon else "clients refuse the connection",
         fix="routemesh secret create NAME NEW.pem, then service update --label-add routemesh.http.tls=NAME",
     )

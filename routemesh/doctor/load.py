@@ -104,7 +104,7 @@ def _tasks(cluster: ClusterSnapshot) -> Iterator[Finding]:
                 what="task",
                 where=f"{task.node}: task {task.name}",
                 state=State.WRONG,
-                found="it is unhealthy" + (f": {task.note}" if task.note and task.note != "it is unhealthy" else ""),
+                found=task.note or "it is unhealthy",
                 effect="it gets no connections, and is replaced",
                 fix=f"routemesh service logs {task.service}; its health check is in routemesh service inspect {task.service}",
             )

@@ -3,7 +3,6 @@
 A fault breaks the ways of a hundred ports at once: they are put together by the place where they fail and why.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -12,16 +11,17 @@ from routemesh.doctor import Finding, State, listed
 from routemesh.errors import RoutemeshError
 from routemesh.explain.answer import judge
 from routemesh.explain.ask import Target, ask
+from routemesh.explain.faults import Fault
 from routemesh.explain.mend import Repairs
-from routemesh.explain.nouns import Cause, Outcome
+from routemesh.explain.nouns import Outcome
 from routemesh.explain.way import Places
+from routemesh.reasons.causes import AnswerLost, Lost, OfDoubt, Reason
+from routemesh.reasons.named import kind_of, named
+from routemesh.reasons.words import of_cause
 from routemesh.snapshot import ClusterSnapshot, NamedPort, NamedService
 from routemesh.walk import Network
 
 _MOST_FIXES = 3
-_ANSWER = "the answer is lost: "
-_UNTOLD = re.compile("what .* can't be told: ")
-_NUMBERS = re.compile(r"\b(?=[0-9a-fx.:]*\d)[0-9a-fx.:]+\b")
 
 Kept = tuple[str, str]
 """A node and a namespace of it."""
@@ -31,9 +31,8 @@ class Failed(NamedTuple):
     """A way that fails: of a port of a service, through a node."""
 
     outcome: Outcome
-    causes: Sequence[Cause]
+    causes: Sequence[Fault]
     port: str
-    service: str
     node: str
 
 
@@ -41,19 +40,19 @@ class Failed(NamedTuple):
 class Failing:
     """Ways that fail for one reason. `causes`: each of them, of which the first is told; `whole`: no connection gets through."""
 
-    causes: list[Cause] = field(default_factory=list)
+    causes: list[Fault] = field(default_factory=list)
     ports: list[str] = field(default_factory=list)
     nodes: list[str] = field(default_factory=list)
     whole: bool = True
     untold: bool = True
 
-    def add(self, cause: Cause, failed: Failed) -> None:
+    def add(self, cause: Fault, failed: Failed) -> None:
         """Another way that fails."""
         self.causes.append(cause)
         self.ports.append(failed.port)
         self.nodes.append(failed.node)
         self.whole &= failed.outcome == "broken"
-        self.untold &= failed.outcome == "untold" or _UNTOLD.match(cause.why) is not None
+        self.untold &= failed.outcome == "untold" or isinstance(cause.reason, OfDoubt)
 
     @property
     def effect(self) -> str:
@@ -72,7 +71,7 @@ class Walked:
     ways: int = 0
     nodes: Sequence[str] = ()
     whole: int = 0
-    by_reason: dict[tuple[str, ...], Failing] = field(default_factory=dict)
+    by_reason: dict[tuple[object, ...], Failing] = field(default_factory=dict)
     by_place: dict[Kept, Failing] = field(default_factory=dict)
     unasked: dict[str, list[str]] = field(default_factory=dict)
 
@@ -109,7 +108,7 @@ def _walk(  # one way of many
     if outcome == "reaches":
         found.whole += 1
     else:
-        _sort_in(found, Failed(outcome, causes, called, service.name, node), repairs)
+        _sort_in(found, Failed(outcome, causes, called, node), repairs)
 
 
 def _sort_in(found: Walked, failed: Failed, repairs: Repairs) -> None:
@@ -120,31 +119,36 @@ def _sort_in(found: Walked, failed: Failed, repairs: Repairs) -> None:
         found.by_place.setdefault(place, Failing()).add(cause, failed)
     first = {cause.way: cause for cause in reversed(ours)} if not planned else {}
     for cause in (*(cause for cause in failed.causes if cause.by), *reversed(first.values())):
-        found.by_reason.setdefault(_reason(cause, failed.service), Failing()).add(cause, failed)
+        found.by_reason.setdefault(_alike(cause), Failing()).add(cause, failed)
 
 
-def _is_known(cause: Cause, repairs: Repairs) -> bool:
+def _is_known(cause: Fault, repairs: Repairs) -> bool:
     return any(repair.netns == cause.namespace for repair in repairs.get(cause.node, ()))
 
 
-def _reason(cause: Cause, service: str) -> tuple[str, ...]:
+def _alike(cause: Fault) -> tuple[object, ...]:
     """Equal for causes that differ in numbers and names alone: in port, mark, address, task."""
-    why = re.sub(rf"\b{re.escape(service)}(\.\S+)?", "", cause.why.removeprefix(_ANSWER))
-    return cause.node, cause.namespace, cause.by, _NUMBERS.sub("#", why)
+    return cause.node, cause.namespace, cause.by, kind_of(_there_or_back(cause.reason))
+
+
+def _there_or_back(reason: Reason) -> Reason:
+    """It is one fault, whether it loses a request or an answer."""
+    return Lost(reason.end) if isinstance(reason, AnswerLost) else reason
 
 
 def findings(found: Walked) -> Iterator[Finding]:
     """The ways that fail, by reason, but for those that are by place; and how many there are."""
     for failing in found.by_reason.values():
         cause = failing.causes[0]
-        alike = len({each.why.removeprefix(_ANSWER) for each in failing.causes}) - 1
+        alike = len({_there_or_back(each.reason) for each in failing.causes}) - 1
         yield Finding(
             what=_topic(cause),
             where=_where(cause),
             state=State.UNTOLD if failing.untold else State.WRONG,
-            found=f"{cause.why}{f'; and {alike} more like it' if alike else ''}",
+            found=f"{of_cause(cause.reason)}{f'; and {alike} more like it' if alike else ''}",
             effect=failing.effect,
             fix=_fix(failing.causes),
+            reason=named(cause.reason),
         )
     for why, ways in found.unasked.items():
         yield Finding(what="way", where="", state=State.UNTOLD, found=why, effect=f"not told: {listed(ways)}")
@@ -158,15 +162,15 @@ def findings(found: Walked) -> Iterator[Finding]:
         )
 
 
-def _topic(cause: Cause) -> str:
+def _topic(cause: Fault) -> str:
     return "firewall" if cause.by else "way"
 
 
-def _where(cause: Cause) -> str:
-    return cause.place or cause.node
+def _where(cause: Fault) -> str:
+    return cause.called or cause.node
 
 
-def _fix(causes: Sequence[Cause]) -> str:
+def _fix(causes: Sequence[Fault]) -> str:
     """The commands of the first that anybody can mend, and of some that are like it."""
     commands: dict[str, list[str]] = {}
     for cause in causes:

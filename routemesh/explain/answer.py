@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
-from routemesh.explain import cause
+from routemesh.explain import cause, faults
 from routemesh.explain.ask import Asked
+from routemesh.explain.faults import Fault
 from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import VERSION, Cause, Explanation, Outcome, Question, Way
 from routemesh.explain.stale import stale
@@ -28,7 +30,7 @@ def explain(
     places = Places(cluster)
     ways = tuple(way(places, branch, taken=cause.takes_it(places, asked, branch.outcome.place)) for branch in branches)
     arriving = [each.arrives for each in ways]
-    causes = _causes(places, asked, branches, arriving, repairs or {})
+    causes = tuple(map(faults.told, _faults(places, asked, branches, arriving, repairs or {})))
     outcome = _outcome(branches, arriving, causes)
     reached = tuple(dict.fromkeys(sorted(each.task or each.node for each in ways if each.arrives)))
     return Explanation(
@@ -44,34 +46,37 @@ def explain(
     )
 
 
-def judge(places: Places, asked: Asked, network: Network, repairs: Repairs) -> tuple[Outcome, tuple[Cause, ...]]:
+def judge(places: Places, asked: Asked, network: Network, repairs: Repairs) -> tuple[Outcome, tuple[Fault, ...]]:
     """What is wrong, without telling the ways: for whoever has hundreds of questions."""
     packet = Packet(protocol=asked.target.protocol, source=asked.source, destination=asked.destination)
     branches = every_way(network, packet, asked.start, full_size=True)
     arriving = [arrives(branch) and cause.takes_it(places, asked, branch.outcome.place) for branch in branches]
-    causes = _causes(places, asked, branches, arriving, repairs)
-    return _outcome(branches, arriving, causes), causes
+    found = _faults(places, asked, branches, arriving, repairs)
+    return _outcome(branches, arriving, found), found
 
 
-def _causes(places: Places, asked: Asked, branches: Walk, arriving: Sequence[bool], repairs: Repairs) -> tuple[Cause, ...]:
+def _faults(places: Places, asked: Asked, branches: Walk, arriving: Sequence[bool], repairs: Repairs) -> tuple[Fault, ...]:
     """The first cause on the way comes first; a service without tasks explains everything else."""
     of_service = list(cause.of_service(places, asked, branches, repairs))
-    of_ways: list[Cause] = []
+    of_ways: list[Fault] = []
     for number, (branch, arrived) in enumerate(zip(branches, arriving, strict=True)):
         of_ways += cause.of_branch(places, asked, branch, number, repairs, arrived=arrived)
     found = [*of_ways, *of_service] if any(arriving) else [*of_service, *of_ways]
     return once(found)
 
 
-def once(causes: Iterable[Cause]) -> tuple[Cause, ...]:
+AnyCause = TypeVar("AnyCause", Cause, Fault)
+
+
+def once(causes: Iterable[AnyCause]) -> tuple[AnyCause, ...]:
     """Each cause once, and each command that mends."""
-    seen: dict[tuple[str, str, str], Cause] = {}
+    seen: dict[object, AnyCause] = {}
     for each in causes:
-        seen.setdefault((each.node, each.namespace, each.why), each)
+        seen.setdefault((each.node, each.namespace, each.reason), each)
     return tuple(_each_command_once(seen.values()))
 
 
-def _each_command_once(causes: Iterable[Cause]) -> Iterator[Cause]:
+def _each_command_once(causes: Iterable[AnyCause]) -> Iterator[AnyCause]:
     told: set[tuple[str, str]] = set()
     for each in causes:
         fresh = tuple(command for command in each.mend if (each.node, command) not in told)
@@ -79,7 +84,7 @@ def _each_command_once(causes: Iterable[Cause]) -> Iterator[Cause]:
         yield replace(each, mend=fresh)
 
 
-def _outcome(branches: Walk, arriving: Sequence[bool], causes: tuple[Cause, ...]) -> Outcome:
+def _outcome(branches: Walk, arriving: Sequence[bool], causes: Sequence[Cause | Fault]) -> Outcome:
     if any(arriving):
         return "partly" if causes else "reaches"
     ends = (branch.outcome.reply if isinstance(branch.outcome, Delivered) else branch.outcome for branch in branches)

@@ -10,27 +10,25 @@ from typing import NamedTuple
 from routemesh import names
 from routemesh.explain import mend, nearby
 from routemesh.explain.ask import Asked
+from routemesh.explain.faults import Fault
 from routemesh.explain.mend import Repairs
-from routemesh.explain.nouns import Cause
 from routemesh.explain.shown import rule_text
-from routemesh.explain.way import Places
+from routemesh.explain.way import Places, failure_of
 from routemesh.nodeplan import HOST, Chain, XtChain
+from routemesh.reasons import causes
+from routemesh.reasons.ends import NobodyListens
+from routemesh.reasons.events import Stopped
 from routemesh.snapshot import NamedTask
-from routemesh.walk import Branch, Delivered, Dropped, Hop, Place, Refused, ReplyArrives, ReplyLost, Unclear, Walk
-
-_KEPT_AWAY = "{0} has no task that this node may lead to (labels routemesh.locality, routemesh.weight)"
-_NOBODY_LISTENS = "nothing listens"
-_ENDING = ("dropped", "refused")
-"""How a hop is told that ended the packet."""
+from routemesh.walk import Branch, Delivered, Hop, Place, Walk
 
 
-def of_branch(places: Places, asked: Asked, branch: Branch, number: int, repairs: Repairs, *, arrived: bool) -> Iterator[Cause]:
+def of_branch(places: Places, asked: Asked, branch: Branch, number: int, repairs: Repairs, *, arrived: bool) -> Iterator[Fault]:
     """What is wrong on one way; nothing where it ends well. What is switched off comes first, for all else may follow from it."""
-    failure = _failure(branch)
+    failure = failure_of(branch)
     if failure is None:
         yield from _wrong_place(places, asked, branch, number, repairs)
         return
-    place, why = failure
+    place, reason = failure
     hops = (*branch.hops, *branch.reply_hops)
     returning = isinstance(branch.outcome, Delivered)
     # The steps are those of small packets, which get through where large ones do not.
@@ -38,18 +36,17 @@ def of_branch(places: Places, asked: Asked, branch: Branch, number: int, repairs
     last = hops[step] if 0 <= step < len(hops) else None
     yield from nearby.links_down(places, branch, number, repairs)
     yield from nearby.doubled(places, branch, number, repairs)
-    missing = None if returning else _missing(places, asked, place, why, last)
-    ended_by = last if last is not None and last.what.startswith(_ENDING) else None
+    missing = None if returning else _missing(places, asked, place, reason, last)
+    ended_by = last if last is not None and isinstance(last.event, Stopped) else None
     by = mend.foreign(places, ended_by)
-    why = f"{why}{_whose(ended_by, by)}"
+    how = _by_others(reason, ended_by, by) if isinstance(reason, causes.Failure) else reason
     planned = mend.planned(repairs, place)
-    untold = isinstance(branch.outcome.reply if isinstance(branch.outcome, Delivered) else branch.outcome, Unclear)
-    at_end = planned if untold else mend.of_end(places, place, why, ended_by, repairs)
-    yield Cause(
-        node=place.node,
-        namespace=place.netns,
-        place=places.called(place),
-        why=why if missing is None else missing.why,
+    end = causes.end_of(how)
+    at_end = planned if end is None else mend.of_end(places, place, end, ended_by, repairs)
+    yield Fault(
+        at=place,
+        called=places.called(place),
+        reason=how if missing is None else missing.reason,
         mend=at_end if missing is None else planned or missing.commands,
         way=number,
         step=step,
@@ -58,7 +55,7 @@ def of_branch(places: Places, asked: Asked, branch: Branch, number: int, repairs
     yield from nearby.unlike_planned(places, branch, place, number, repairs)
 
 
-def of_service(places: Places, asked: Asked, branches: Walk, repairs: Repairs) -> Iterator[Cause]:
+def of_service(places: Places, asked: Asked, branches: Walk, repairs: Repairs) -> Iterator[Fault]:
     """Tasks that serve and to which no way leads, and a service that has none."""
     if asked.service is None:
         return
@@ -67,16 +64,14 @@ def of_service(places: Places, asked: Asked, branches: Walk, repairs: Repairs) -
     entry = Place(asked.target.node, HOST)
     if not serving:
         tool = "docker" if any(node.kind == "swarm" for node in places.cluster.nodes.values()) else "routemesh"
-        yield Cause(
-            node="",
-            namespace="",
-            place=f"service {asked.service.name}",
-            why=_no_task(asked.service.name, tasks),
+        yield Fault(
+            called=f"service {asked.service.name}",
+            reason=_no_task(asked.service.name, tasks),
             mend=(f"{tool} service ps {asked.service.name}",),
         )
         return
     if not asked.service.answers_on(entry.node):
-        yield Cause(node=entry.node, namespace=HOST, place=places.called(entry), why=_KEPT_AWAY.format(asked.service.name))
+        yield Fault(at=entry, called=places.called(entry), reason=causes.KeptAway(asked.service.name))
         return
     sandbox = Place(entry.node, names.SANDBOX)
     if entry.node in repairs and not mend.planned(repairs, sandbox):
@@ -85,41 +80,20 @@ def of_service(places: Places, asked: Asked, branches: Walk, repairs: Repairs) -
     met = [task for task in serving if not aimed_at.isdisjoint(task.addresses.values())]
     for task in sorted(serving, key=lambda task: task.name):
         if met and task not in met:
-            why = f"{task.name} serves, but no connection is led to it"
             ways = (command for address in task.addresses.values() for command in mend.to_task(places, asked, sandbox, address))
             commands = mend.planned(repairs, sandbox) or tuple(ways)
-            yield Cause(node=entry.node, namespace=names.SANDBOX, place=places.called(sandbox), why=why, mend=commands)
+            yield Fault(at=sandbox, called=places.called(sandbox), reason=causes.NotServed(task.name), mend=commands)
 
 
-def _whose(last: Hop | None, by: str) -> str:
+def _by_others(failure: causes.Failure, last: Hop | None, by: str) -> causes.Failure | causes.ByOthers:
     """In which table of others, by which rule, made by which tool."""
     if last is None or not isinstance(last.item, Chain | XtChain) or getattr(last.item, "table", "") == names.TABLE:
-        return ""
-    rule, where = rule_text(last.item, last.rule), mend.table_of(last.item)
-    tool = f"{by}, " if by not in ("", where) else ""
-    return f" ({tool}{where}{': ' * bool(rule)}{rule})"
+        return failure
+    table = mend.table_of(last.item)
+    return causes.ByOthers(failure, "" if by == table else by, table, rule_text(last.item, last.rule))
 
 
 # --- where and why -----------------------------------------------------------------------------------------------
-
-
-def _failure(branch: Branch) -> tuple[Place, str] | None:
-    match branch.outcome:
-        case Delivered(reply=ReplyArrives(), full_size=ReplyLost(place, why)):
-            return place, f"large packets are lost: {why}"
-        case Delivered(reply=ReplyArrives(), full_size=Unclear(place, what)):
-            return place, f"what becomes of large packets can't be told: {what}"
-        case Delivered(reply=ReplyArrives()):
-            return None
-        case Delivered(reply=ReplyLost(place, why)):
-            return place, f"the answer is lost: {why}"
-        case Delivered(reply=Unclear(place, what)):
-            return place, f"what becomes of the answer can't be told: {what}"
-        case Unclear(place, what):
-            return place, f"what happens can't be told: {what}"
-        case Refused(place, why) | Dropped(place, why):
-            return place, why
-    raise AssertionError(branch.outcome)
 
 
 def takes_it(places: Places, asked: Asked, place: Place) -> bool:
@@ -129,21 +103,18 @@ def takes_it(places: Places, asked: Asked, place: Place) -> bool:
     return not known or (task is not None and asked.service is not None and task.service == asked.service.name)
 
 
-def _wrong_place(places: Places, asked: Asked, branch: Branch, number: int, repairs: Repairs) -> Iterator[Cause]:
+def _wrong_place(places: Places, asked: Asked, branch: Branch, number: int, repairs: Repairs) -> Iterator[Fault]:
     """Somebody takes the connection who is none of the service's: as dockerd does, which only keeps the port."""
     place, outcome = branch.outcome.place, branch.outcome
     if takes_it(places, asked, place) or asked.service is None:
         return
     process = outcome.process if isinstance(outcome, Delivered) else ""
-    why = f"{process or 'a process'}, no task of {asked.service.name}, takes the connection"
-    missing = _missing(places, asked, place, f"{_NOBODY_LISTENS} for it but {why}", branch.hops[-1] if branch.hops else None)
-    if missing is not None:
-        why = f"{missing.why.partition(':')[0]}: {why}"
-    yield Cause(
-        node=place.node,
-        namespace=place.netns,
-        place=places.called(place),
-        why=why,
+    taken = causes.WrongTaker(process, asked.service.name)
+    missing = _missing(places, asked, place, taken, branch.hops[-1] if branch.hops else None)
+    yield Fault(
+        at=place,
+        called=places.called(place),
+        reason=taken if missing is None else missing.reason,
         mend=mend.planned(repairs, place) or (missing.commands if missing is not None else ()),
         way=number,
         step=len(branch.hops) - 1,
@@ -153,27 +124,28 @@ def _wrong_place(places: Places, asked: Asked, branch: Branch, number: int, repa
 class _Known(NamedTuple):
     """What is missing, and what mends it."""
 
-    why: str
+    reason: causes.Reason
     commands: tuple[str, ...] = ()
 
 
-def _missing(places: Places, asked: Asked, place: Place, why: str, last: Hop | None) -> _Known | None:
+def _missing(places: Places, asked: Asked, place: Place, then: causes.OfWays, last: Hop | None) -> _Known | None:
     """What is missing where a packet got no further, though nothing there is wrong by itself; None where that is not so."""
     if last is None:
         return None
-    port = f"{asked.target.port}/{asked.target.protocol}"
+    port, protocol = asked.target.port, asked.target.protocol
+    unserved = isinstance(then, causes.WrongTaker) or isinstance(causes.end_of(then), NobodyListens)
     at = last.after.destination
-    if place.netns == HOST and at == asked.destination and _NOBODY_LISTENS in why:
-        return _Known(f"port {port} is not led to the sandbox: nothing translates it, and {why}", mend.to_sandbox(places, asked))
-    if place.netns == names.SANDBOX and _NOBODY_LISTENS in why:
+    if place.netns == HOST and at == asked.destination and unserved:
+        return _Known(causes.NotLed(port, protocol, then), mend.to_sandbox(places, asked))
+    if place.netns == names.SANDBOX and unserved:
         if not last.after.mark:
             commands = mend.to_balancer(places, asked, place)
-            return _Known(f"port {port} gets no firewall mark, so nothing balances it, and {why}", commands)
-        return _Known(f"nothing balances what has mark {last.after.mark:#x}, and {why}")
+            return _Known(causes.NoMark(port, protocol, then), commands)
+        return _Known(causes.NotBalanced(last.after.mark, then))
     target = _target_port(asked)
-    if target is not None and places.task(place) is not None and at.port == asked.target.port != target:
+    if target is not None and places.task(place) is not None and at.port == port != target:
         commands = mend.to_target(places, asked, place, at.address, target)
-        return _Known(f"published port {port} is not redirected to {target}, and {why}", commands)
+        return _Known(causes.NotRedirected(port, protocol, target, then), commands)
     return None
 
 
@@ -183,8 +155,7 @@ def _target_port(asked: Asked) -> int | None:
     return next(same, None)
 
 
-def _no_task(service: str, tasks: Sequence[NamedTask]) -> str:
+def _no_task(service: str, tasks: Sequence[NamedTask]) -> causes.Reason:
     if not tasks:
-        return f"{service} has no task"
-    each = [f"{task.name} on {task.node or 'no node'}: {task.note or task.state}" for task in tasks]
-    return f"none of its tasks takes connections ({'; '.join(each)})"
+        return causes.NoTasks(service)
+    return causes.NoneServes(tuple(f"{task.name} on {task.node or 'no node'}: {task.note or task.state}" for task in tasks))

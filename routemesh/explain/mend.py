@@ -4,7 +4,6 @@ Of what is ours a node's own plan knows best (`Repair`). For what others have ma
 recording), it is what a person would type, as far as the snapshot tells it.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 from shlex import quote
@@ -33,13 +32,11 @@ from routemesh.nodeplan import (
     Unknown,
     XtChain,
 )
+from routemesh.reasons.ends import End, NoFdbEntry, NotForwarding, ReversePath, TableFull, TooLarge
 from routemesh.snapshot import Endpoint, NamespaceSnapshot, NodeSnapshot
 from routemesh.walk import OUTSIDE, Hop, Place
 
 _MOST_COMMANDS = 4
-_FORWARDS_NOTHING, _REVERSE_PATH, _NO_FDB = "forwards nothing", "rp_filter", "does not know which node has "
-_TOO_LARGE = re.compile(r"its (?P<bytes>\d+) bytes are too many for (?P<link>\S+), which takes \d+")
-_FULL = re.compile(r"connections is full \(\d+ of (?P<limit>\d+)\)")
 _GATEWAY = 2
 """The sandbox's place in docker_gwbridge's network."""
 
@@ -61,13 +58,13 @@ def planned(repairs: Repairs, place: Place) -> tuple[str, ...]:
     return tuple(found[:_MOST_COMMANDS])
 
 
-def of_end(places: Places, place: Place, why: str, last: Hop | None, repairs: Repairs) -> tuple[str, ...]:
+def of_end(places: Places, place: Place, end: End, last: Hop | None, repairs: Repairs) -> tuple[str, ...]:
     """What mends the place where a packet ended. No plan undoes what others have made."""
     found, by = planned(repairs, place), foreign(places, last)
     if (found and not by) or place == OUTSIDE:
         return found
     node = places.cluster.nodes.get(place.node)
-    return tuple(in_namespace(node, place.netns, each) for each in _by_hand(places, why, last, by))
+    return tuple(in_namespace(node, place.netns, each) for each in _by_hand(places, end, last, by))
 
 
 def foreign(places: Places, last: Hop | None) -> str:
@@ -91,24 +88,25 @@ def table_of(item: Chain | XtChain) -> str:
     return f"{item.family} {item.table}" if isinstance(item, Chain) else f"iptables {item.table}"
 
 
-def _by_hand(places: Places, why: str, last: Hop | None, by: str) -> Iterator[str]:
+def _by_hand(places: Places, end: End, last: Hop | None, by: str) -> Iterator[str]:
     item, device = (None, "") if last is None else (last.item, last.device)
     if last is not None and (allowing := letting_pass(by, last.before)):
         yield allowing
         return
     if item is not None and last is not None:
-        yield from _against_item(places, why, item, last)
-    if (too_large := _TOO_LARGE.search(why)) is not None:
-        yield f"ip link set {too_large['link']} mtu {too_large['bytes']}"
-    if (full := _FULL.search(why)) is not None:
-        yield f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(full['limit'])}"
-    if _FORWARDS_NOTHING in why:
-        yield "sysctl -w net.ipv4.ip_forward=1"
-    if _REVERSE_PATH in why:
-        yield from (f"sysctl -w net.ipv4.conf.{name}.rp_filter=0" for name in ("all", device) if name)
+        yield from _against_item(places, end, item, last)
+    match end:
+        case TooLarge(size, link):
+            yield f"ip link set {link} mtu {size}"
+        case TableFull(limit=limit):
+            yield f"sysctl -w net.netfilter.nf_conntrack_max={2 * limit}"
+        case NotForwarding():
+            yield "sysctl -w net.ipv4.ip_forward=1"
+        case ReversePath():
+            yield from (f"sysctl -w net.ipv4.conf.{name}.rp_filter=0" for name in ("all", device) if name)
 
 
-def _against_item(places: Places, why: str, item: Item, last: Hop) -> Iterator[str]:
+def _against_item(places: Places, end: End, item: Item, last: Hop) -> Iterator[str]:
     """Undo what ended the packet."""
     match item:
         case Link(up=False):
@@ -125,8 +123,8 @@ def _against_item(places: Places, why: str, item: Item, last: Hop) -> Iterator[s
             yield f"ip rule del pref {priority}"
         case Route(destination=destination, table=number) if item.kind != "unicast":
             yield f"ip route del {item.kind} {destination} table {number}"
-        case Link() if _NO_FDB in why:
-            yield from _missing_entry(places, item.name, why.partition(_NO_FDB)[2])
+        case Link() if isinstance(end, NoFdbEntry):
+            yield from _missing_entry(places, item.name, end.mac)
 
 
 def _without(chain: Chain, rule: Rule) -> str:

@@ -3,17 +3,17 @@
 from collections.abc import Iterator, Sequence
 
 from routemesh import names
+from routemesh.explain.faults import Fault
 from routemesh.explain.mend import Repairs, planned
-from routemesh.explain.nouns import Cause
 from routemesh.explain.shown import in_namespace
 from routemesh.explain.way import Places
 from routemesh.nodeplan import HOST, Address, Link
+from routemesh.reasons.causes import Doubled, Reason, UnlikePlanned
+from routemesh.reasons.ends import LinkDown
 from routemesh.walk import OUTSIDE, Branch, Place
 
-_LIKE_PLANNED = "it is not as it is planned"
 
-
-def links_down(places: Places, branch: Branch, number: int, repairs: Repairs) -> Iterator[Cause]:
+def links_down(places: Places, branch: Branch, number: int, repairs: Repairs) -> Iterator[Fault]:
     """Links of the mesh that are switched off on the way, or where it would have gone on."""
     for place in _concerned(places, branch):
         if place not in places.off:
@@ -21,21 +21,23 @@ def links_down(places: Places, branch: Branch, number: int, repairs: Repairs) ->
         for link in places.off[place]:
             by_hand = in_namespace(places.cluster.nodes.get(place.node), place.netns, f"ip link set {link.name} up")
             commands = planned(repairs, place) or (by_hand,)
-            yield _cause(places, place, f"{link.name} is down", commands, number)
+            yield _fault(places, place, LinkDown(link.name), commands, number)
 
 
-def unlike_planned(places: Places, branch: Branch, ended: Place, number: int, repairs: Repairs) -> Iterator[Cause]:
+def unlike_planned(places: Places, branch: Branch, ended: Place, number: int, repairs: Repairs) -> Iterator[Fault]:
     """Namespaces other than the one where it ended that are not as their node's plan wants them."""
     for place in _concerned(places, branch):
         commands = () if place == ended else planned(repairs, place)
         if commands:
-            yield _cause(places, place, _LIKE_PLANNED, commands, number)
+            yield _fault(places, place, UnlikePlanned(), commands, number)
 
 
-def doubled(places: Places, branch: Branch, number: int, repairs: Repairs) -> Iterator[Cause]:
+def doubled(places: Places, branch: Branch, number: int, repairs: Repairs) -> Iterator[Fault]:
     """Who else has the address of the task that was meant."""
     task = places.meant(branch)
-    for address in () if task is None else task.addresses.values():
+    if task is None:
+        return
+    for address in task.addresses.values():
         for place in places.doubles.get(address, ())[1:]:
             device = next(
                 (
@@ -46,13 +48,12 @@ def doubled(places: Places, branch: Branch, number: int, repairs: Repairs) -> It
                 "",
             )
             by_hand = in_namespace(places.cluster.nodes[place.node], place.netns, f"ip address del {address} dev {device}")
-            why = f"{address} is {task.name}'s address, and it is here too" if task is not None else ""
-            yield _cause(places, place, why, planned(repairs, place) or (by_hand,), number)
+            commands = planned(repairs, place) or (by_hand,)
+            yield _fault(places, place, Doubled(address, task.name), commands, number)
 
 
-def _cause(places: Places, place: Place, why: str, commands: tuple[str, ...], number: int) -> Cause:
-    called = places.called(place)
-    return Cause(node=place.node, namespace=place.netns, place=called, why=why, mend=commands, way=number, step=-1)
+def _fault(places: Places, place: Place, reason: Reason, commands: tuple[str, ...], number: int) -> Fault:
+    return Fault(at=place, called=places.called(place), reason=reason, mend=commands, way=number)
 
 
 def _concerned(places: Places, branch: Branch) -> Sequence[Place]:

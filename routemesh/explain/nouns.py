@@ -6,15 +6,19 @@ Whatever changes a field's name or meaning raises VERSION; a field that is added
 from dataclasses import dataclass
 from typing import Literal
 
+from routemesh.reasons.named import Named
 from routemesh.sightings import Headers
 
-VERSION = 1
+VERSION = 2
 
 Outcome = Literal["reaches", "partly", "broken", "untold"]
 """Every way arrives; some do, or not all tasks are reached; none does; nobody can tell."""
 
 Kind = Literal["rule", "element", "route", "neighbour", "fdb", "link", "ipvs", "conntrack", "socket", "proxy", "other"]
 """What decided at a step; `proxy`: a part of the gateway's, whose reasons are the rule."""
+
+Tool = Literal["", "nft", "iptables", "iptables-legacy"]
+"""Whose chain decided at a step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +44,8 @@ class Step:
 
     `node` "" is outside, `namespace` "" the node's own; `place` is its name for people. `what` happened, decided by something of
     `kind`: `rule` is its text, `show` the command that shows it, to be run on the node. `changed`: the fields of Headers that
-    differ. `back`: on the way back. `failed`: here it ended.
+    differ. `event`: what happened, as a value (reasons.events). Where a chain decided: of which `tool`, its `family` (nftables')
+    and name. `failed`: here it ended; `why`.
     """
 
     node: str
@@ -53,10 +58,15 @@ class Step:
     show: str
     before: Headers
     after: Headers
+    event: Named
+    tool: Tool = ""
+    family: str = ""
+    chain: str = ""
     changed: tuple[str, ...] = ()
     service: str = ""
     task: str = ""
     failed: bool = False
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +75,14 @@ class Cause:
 
     `step`: which of the way's steps shows it (counted through `there` and `back`), -1 where none does; `way`: which way, or -1.
     `by`: whose rule decided, where it is none of the mesh's: a firewall's name (ufw, firewalld, Docker …), else its table.
+    `reason`: what `why` says, as a value (reasons.causes).
     """
 
     node: str
     namespace: str
     place: str
     why: str
+    reason: Named
     mend: tuple[str, ...] = ()
     way: int = -1
     step: int = -1
@@ -83,6 +95,7 @@ class Way:
 
     `estimated`: the share is what the weights say, the choice depends on what can't be known. `arrives`: the request reaches a
     process and the answer the client. `end` says how it ends, `task` where. `peer`: whom the process takes for its client.
+    `reason`: why it does not arrive (reasons.causes); None where it does.
     """
 
     share: tuple[int, int]
@@ -94,6 +107,7 @@ class Way:
     task: str = ""
     node: str = ""
     peer: str = ""
+    reason: Named | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,15 @@ from fractions import Fraction
 
 from routemesh.explain.answer import explain, listed, once, told
 from routemesh.explain.ask import SOURCE_PORT, Asked, Target
+from routemesh.explain.faults import Fault
+from routemesh.explain.faults import told as told_fault
 from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import Cause, Explanation, Outcome, Step, Way
 from routemesh.explain.way import Places
 from routemesh.model import Protocol
+from routemesh.reasons.causes import ProxyAnswers, ProxyUnlike, Reason
+from routemesh.reasons.events import Decided
+from routemesh.reasons.named import named
 from routemesh.sightings import Headers
 from routemesh.snapshot import ClusterSnapshot, Endpoint, NamedTask
 from routemesh.walk import Network, Place, observed
@@ -23,11 +28,17 @@ _LEAST_ERROR = 400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What one part of a proxy decided, why, and the command that shows it."""
+    """What one part (`at`) of a proxy decided, why, and the command that shows it."""
 
-    what: str
+    at: str
+    decision: str
     why: str
     show: str
+
+    @property
+    def what(self) -> str:
+        """For people."""
+        return f"{self.at} {self.decision}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +141,8 @@ class _Walker:
             return
         for name, end in passage.servers.items():
             onwards = leg(self.cluster, gateway, name, end, SOURCE_PORT, self.repairs, self.network)
-            chosen = f"server {name}, {steps[-1].what.removeprefix('server ')}" if len(passage.servers) > 1 else steps[-1].what
+            final = passage.decisions[-1]
+            chosen = f"{final.at} {name}, {final.decision}" if len(passage.servers) > 1 else steps[-1].what
             opened = _opened(onwards)
             last = replace(steps[-1], what=chosen, after=opened, changed=_changed(steps[-1].before, opened))
             for number, onward in enumerate(onwards.ways):
@@ -149,11 +161,11 @@ class _Walker:
         for name in _passed(joined):
             gateway, passage = self.tasks[name], passages[name]
             place = Place(gateway.node, gateway.netns)
-            whys = list(passage.amiss)
+            reasons: list[Reason] = [ProxyUnlike(what) for what in passage.amiss]
             if passage.status >= _LEAST_ERROR:
-                whys.append(f"it answers {passage.status} itself: {passage.decisions[-1].why}")
-            for why in whys:
-                yield Cause(node=place.node, namespace=place.netns, place=self.places.called(place), why=why)
+                reasons.append(ProxyAnswers(passage.status, passage.decisions[-1].why))
+            for reason in reasons:
+                yield told_fault(Fault(at=place, called=self.places.called(place), reason=reason))
 
     def _decisions(self, gateway: NamedTask, at: Headers, passage: Passage) -> Iterator[Step]:
         place = Place(gateway.node, gateway.netns)
@@ -165,6 +177,7 @@ class _Walker:
                 place=self.places.called(place),
                 device=passage.driver,
                 what=decision.what,
+                event=named(Decided(decision.at)),
                 kind="proxy",
                 rule=decision.why,
                 show=decision.show,

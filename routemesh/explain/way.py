@@ -1,15 +1,17 @@
 """A walk's branch as a way for people: every hop with its place, what decided, and what became of the packet. PURE."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 from ipaddress import IPv4Address
 
 from routemesh.explain.doubles import doubles
-from routemesh.explain.nouns import Kind, Step, Way
+from routemesh.explain.nouns import Kind, Step, Tool, Way
 from routemesh.explain.shown import command, in_namespace, kind_of, rule_text
-from routemesh.nodeplan import HOST, Link
+from routemesh.nodeplan import HOST, Chain, Element, Item, Link, XtChain, XtRule
+from routemesh.reasons import causes, events
+from routemesh.reasons.named import named
+from routemesh.reasons.words import of_doubt, of_end, of_event
 from routemesh.sightings import Headers
 from routemesh.snapshot import ClusterSnapshot, NamedTask, NodeSnapshot
 from routemesh.walk import OUTSIDE, Branch, Delivered, Dropped, Hop, Packet, Place, Refused, ReplyArrives, ReplyLost, Unclear
@@ -70,7 +72,8 @@ def way(places: Places, branch: Branch, *, taken: bool = True) -> Way:
     delivered = isinstance(outcome, Delivered)
     arrived = taken and arrives(branch)
     if not arrived:
-        there, back = _with_failure(there, back, _why(branch), turned=delivered and taken)
+        there, back = _with_failure(there, back, branch, turned=delivered and taken)
+    failure = None if arrived else failure_of(branch)
     task = places.task(outcome.place) or places.meant(branch)
     return Way(
         share=(branch.share.numerator, branch.share.denominator),
@@ -82,7 +85,28 @@ def way(places: Places, branch: Branch, *, taken: bool = True) -> Way:
         task=task.name if task is not None else "",
         node=outcome.place.node,
         peer=str(outcome.peer) if isinstance(outcome, Delivered) else "",
+        reason=None if failure is None else named(failure[1]),
     )
+
+
+def failure_of(branch: Branch) -> tuple[Place, causes.Failure | causes.OfDoubt] | None:
+    """Where a branch does not end well, and why; None where it does."""
+    match branch.outcome:
+        case Delivered(reply=ReplyArrives(), full_size=ReplyLost(place, end)):
+            return place, causes.LargeLost(end)
+        case Delivered(reply=ReplyArrives(), full_size=Unclear(place, doubt)):
+            return place, causes.LargeUntold(doubt)
+        case Delivered(reply=ReplyArrives()):
+            return None
+        case Delivered(reply=ReplyLost(place, end)):
+            return place, causes.AnswerLost(end)
+        case Delivered(reply=Unclear(place, doubt)):
+            return place, causes.AnswerUntold(doubt)
+        case Unclear(place, doubt):
+            return place, causes.Untold(doubt)
+        case Refused(place, end) | Dropped(place, end):
+            return place, causes.Lost(end)
+    raise AssertionError(branch.outcome)
 
 
 def ending(places: Places, branch: Branch) -> str:
@@ -92,18 +116,19 @@ def ending(places: Places, branch: Branch) -> str:
     match outcome:
         case Delivered(process=process) if places.task(outcome.place) is None and places.cluster.names.tasks:
             return f"is taken by {process or 'a process'} in {where}"
-        case Delivered(reply=ReplyArrives(), full_size=ReplyLost(place, why)):
-            return f"reaches {where}, and the answer comes back, but large packets are lost in {places.called(place)}: {why}"
+        case Delivered(reply=ReplyArrives(), full_size=ReplyLost(place, end)):
+            lost = f"large packets are lost in {places.called(place)}: {of_end(end)}"
+            return f"reaches {where}, and the answer comes back, but {lost}"
         case Delivered(reply=ReplyArrives()):
             return f"reaches {where}, and the answer comes back"
-        case Delivered(reply=ReplyLost(place, why)):
-            return f"reaches {where}, but the answer is lost in {places.called(place)}: {why}"
-        case Delivered(reply=Unclear(place, what)):
-            return f"reaches {where}; what becomes of the answer can't be told in {places.called(place)}: {what}"
-        case Unclear(_, what):
-            return f"can't be told in {where}: {what}"
-        case Refused(_, why) | Dropped(_, why):
-            return f"ends in {where}: {why}"
+        case Delivered(reply=ReplyLost(place, end)):
+            return f"reaches {where}, but the answer is lost in {places.called(place)}: {of_end(end)}"
+        case Delivered(reply=Unclear(place, doubt)):
+            return f"reaches {where}; what becomes of the answer can't be told in {places.called(place)}: {of_doubt(doubt)}"
+        case Unclear(_, doubt):
+            return f"can't be told in {where}: {of_doubt(doubt)}"
+        case Refused(_, end) | Dropped(_, end):
+            return f"ends in {where}: {of_end(end)}"
     raise AssertionError(outcome)
 
 
@@ -117,50 +142,56 @@ def _steps(places: Places, hops: tuple[Hop, ...]) -> Iterator[Step]:
             namespace=hop.place.netns,
             place=places.called(hop.place),
             device=hop.device,
-            what=hop.what,
+            what=of_event(hop.event),
             kind=_kind(hop),
             rule=rule_text(hop.item, hop.rule),
             show=in_namespace(node, _where(hop), _show(node, hop)),
             before=before,
             after=after,
+            event=named(hop.event),
+            tool=_tool(node, hop.item),
+            family=hop.item.family if isinstance(hop.item, Chain | Element) else "",
+            chain=events.chain_of(hop.event),
             changed=tuple(field.name for field in fields(Headers) if getattr(before, field.name) != getattr(after, field.name)),
             service=task.service if task is not None else "",
             task=task.name if task is not None else "",
         )
 
 
-_INTO_TUNNEL = re.compile(r"vxlan \d+ into [^/ ]+/(\S+) \S+")
-_KINDS: tuple[tuple[str, Kind], ...] = (
-    ("neighbour", "neighbour"),
-    ("conntrack", "conntrack"),
-    ("ipvs", "ipvs"),
-    ("is here", "socket"),
-)
-"""What decided where no item of this namespace did, by how the hop's text begins."""
-
-
 def _kind(hop: Hop) -> Kind:
-    if hop.item is not None and not _is_of_another(hop):
-        return kind_of(hop.item)
-    return next((kind for start, kind in _KINDS if hop.what.startswith(start)), "other")
+    match hop.event:
+        case events.Resolved(learned=True):  # who answers ARP is somewhere else; here is what was learned of it
+            return "neighbour"
+        case _ if hop.item is not None:
+            return kind_of(hop.item)
+        case events.Translated() | events.OtherPort():
+            return "conntrack"
+        case events.SentToServer() | events.AnsweredAs():
+            return "ipvs"
+        case events.Accepted():
+            return "socket"
+        case _:
+            return "other"
 
 
-def _is_of_another(hop: Hop) -> bool:
-    """Who answers ARP is somewhere else; here is what was learned of it."""
-    return isinstance(hop.item, Link) and hop.what.startswith("neighbour")
+def _tool(node: NodeSnapshot | None, item: Item | None) -> Tool:
+    if isinstance(item, Chain | Element):
+        return "nft"
+    if isinstance(item, XtChain | XtRule):
+        return "iptables-legacy" if node is not None and node.iptables == "legacy" else "iptables"
+    return ""
 
 
 def _where(hop: Hop) -> str:
     """In which namespace what decided is: a tunnel's device is not where its packets come in."""
-    into = _INTO_TUNNEL.fullmatch(hop.what)
-    return hop.place.netns if into is None else into[1]
+    return hop.event.place.netns if isinstance(hop.event, events.OutOfTunnel) else hop.place.netns
 
 
 def _show(node: NodeSnapshot | None, hop: Hop) -> str:
     protocol = hop.before.protocol.value
+    if isinstance(hop.event, events.Resolved) and hop.event.learned:
+        return f"ip neighbour show {hop.event.address} dev {hop.device}"
     match _kind(hop):
-        case "neighbour" if _is_of_another(hop):
-            return f"ip neighbour show {hop.what.split()[1]} dev {hop.device}"
         case "conntrack":
             source, destination = (hop.before.destination, hop.before.source)
             return f"conntrack -L -p {protocol} | grep -e {source.address} -e {destination.address}"
@@ -190,15 +221,16 @@ Steps = tuple[Step, ...]
 
 def _why(branch: Branch) -> str:
     match branch.outcome:
-        case Refused(_, why) | Dropped(_, why) | Delivered(reply=ReplyLost(_, why)):
-            return why
-        case Unclear(_, what) | Delivered(reply=Unclear(_, what)):
-            return f"can't be told: {what}"
+        case Refused(_, end) | Dropped(_, end) | Delivered(reply=ReplyLost(_, end)):
+            return of_end(end)
+        case Unclear(_, doubt) | Delivered(reply=Unclear(_, doubt)):
+            return f"can't be told: {of_doubt(doubt)}"
     return ""
 
 
-def _with_failure(there: Steps, back: Steps, why: str, *, turned: bool) -> tuple[Steps, Steps]:
-    """The last step of the direction in which it ends is the one that failed. Who finds nobody that listens is there."""
+def _with_failure(there: Steps, back: Steps, branch: Branch, *, turned: bool) -> tuple[Steps, Steps]:
+    """The last step of the direction in which it ends is the one that failed; at a socket, why stands in place of the port."""
+    why = _why(branch)
     last = (back if turned else there)[-1:]
-    failed = tuple(replace(step, failed=True, what=why if why and step.kind == "socket" else step.what) for step in last)
+    failed = tuple(replace(step, failed=True, why=why, what=why if why and step.kind == "socket" else step.what) for step in last)
     return (there, (*back[:-1], *failed)) if turned else ((*there[:-1], *failed), back)

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from routemesh.model import State
+from routemesh.model import CertificateWarning, State
 from routemesh.pem import covers, expiry, read
 
 
-def warnings(state: State, now: float) -> Iterator[str]:
-    """What is wrong, or soon will be, with the certificates that services use, a line each."""
+def warnings(state: State, now: float) -> Iterator[CertificateWarning]:
+    """What is wrong, or soon will be, with the certificates that services use."""
     secrets = {secret.name: secret for secret in state.secrets.values()}
     for service in sorted(state.services.values(), key=lambda service: service.spec.name):
         http = service.spec.http
@@ -15,8 +15,9 @@ def warnings(state: State, now: float) -> Iterator[str]:
             continue
         found = read(secrets[http.certificate].data)
         subject = f"service {service.spec.name}: certificate {http.certificate}"
-        if said := expiry(found, now):
-            yield f"{subject} {said}"
+        if (dates := expiry(found, now)) is not None:
+            yield CertificateWarning(dates[0], f"{subject} {dates[1]}")
         for host in http.hosts:
             if not covers(found, host):
-                yield f"{subject} is not for {host}; it is for {', '.join(found.names) or 'no name'}"
+                others = ", ".join(found.names) or "no name"
+                yield CertificateWarning("name", f"{subject} is not for {host}; it is for {others}")

@@ -23,7 +23,7 @@ from routemesh.kernel.tables import libnftables
 from routemesh.model import VXLAN_PORT
 from routemesh.sight.packets import Parsed
 from routemesh.sight.packets import parse as parse_packet
-from routemesh.sightings import How, SeenPacket, Wanted
+from routemesh.sightings import Edge, How, SeenPacket, Wanted
 
 _ADD_MEMBERSHIP, _TRACE_GROUP = 1, 9
 _RECEIVE_BUFFER_FORCE, _BUFFER_BYTES = 33, 4 << 20
@@ -53,6 +53,8 @@ _CARRIED_PORT_BITS = (8 + 8 + 14 + 20) * 8
 _MOST_KEPT = 100_000
 """So many events are kept, the newest; a packet causes some twenty."""
 _RULE = re.compile(r"\t\t(?P<text>.*) # handle (?P<handle>\d+)")
+_EDGES: Mapping[str, Edge] = {"begins": "begins", "ends": "ends"}
+"""By how the chains of the trace are called."""
 
 
 class _Event(NamedTuple):
@@ -120,9 +122,11 @@ class NfTrace:
                 continue
             how: How = "hook" if hook else "rule"
             chain = f"{event.family} {event.table} {event.chain}"
+            at, _, edge = event.chain.partition("-")
             yield replace(
                 event.packet.seen(namespace, event.device, how),
-                chain=event.chain.replace("-", " ") if hook else chain,
+                chain=at if hook else chain,
+                edge=_EDGES.get(edge, "") if hook else "",
                 rule=texts.get((chain, event.handle), "policy" if not event.handle else f"rule {event.handle}"),
                 verdict=event.verdict,
             )

@@ -176,7 +176,7 @@ def _in_order(packets: Iterable[SeenPacket], rules: Sequence[SeenPacket]) -> lis
 
 def _timed(rule: SeenPacket, packets: Sequence[SeenPacket]) -> SeenPacket:
     """When its packet came in; for one that is on its way out, when it left, if it did."""
-    leaving = rule.how == "hook" and rule.chain.partition(" ")[0] in ("output", "postrouting")
+    leaving = rule.how == "hook" and rule.chain in ("output", "postrouting")
     left = [packet for packet in packets if packet.how == "out"]
     came = [packet for packet in packets if packet.how == "in"]
     twin = next(iter((left or came) if leaving else (came or left)), None)

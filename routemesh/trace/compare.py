@@ -6,7 +6,7 @@ from dataclasses import replace
 from routemesh.explain.nouns import Explanation, Step, Way
 from routemesh.sightings import Observation, Sent
 from routemesh.trace.nouns import VERSION, Hop, Trace, Traced, Where
-from routemesh.trace.story import Sighting, Story, shown
+from routemesh.trace.story import UNTRACED_FAMILIES, Sighting, Story, shown
 
 _MOST_STRAYS = 12
 
@@ -94,9 +94,7 @@ def _blind(steps: Sequence[Step], hops: Sequence[Hop], story: Story) -> int:
 
 def _tells(step: Step, story: Story) -> bool:
     """Whether a rule would have been traced if the packet had met it."""
-    if step.kind not in ("rule", "element") or "nft " not in step.show or " bridge " in step.show or " netdev " in step.show:
-        return False
-    return _traced(step, story)
+    return step.tool == "nft" and step.family not in UNTRACED_FAMILIES and _traced(step, story)
 
 
 def _traced(step: Step, story: Story) -> bool:
@@ -131,7 +129,9 @@ def _later(stopped: Sighting, steps: Sequence[Step], start: float) -> Where:
     node, seen = stopped
     place = next((step.place for step in steps if (step.node, step.namespace) == (node, seen.namespace)), node)
     what = f"{shown(seen)}, after the connection was opened"
-    return Where(node=node, namespace=seen.namespace, place=place, device=seen.device, what=what, at_s=seen.at - start)
+    return Where(
+        node=node, namespace=seen.namespace, place=place, device=seen.device, what=what, at_s=seen.at - start, later=True
+    )
 
 
 def _lost(steps: Sequence[Step], hops: Sequence[Hop]) -> Where | None:
@@ -196,7 +196,7 @@ def _verdict(found: Trace) -> str:
 def _because(found: Trace, way: Way) -> str:
     """Why a way fails, where its end does not say so."""
     cause = next((cause for cause in found.prediction.causes if cause.way in (found.way, -1)), None)
-    return "" if cause is None or cause.why in way.end else f" ({cause.place}: {cause.why})"
+    return "" if cause is None or cause.reason == way.reason else f" ({cause.place}: {cause.why})"
 
 
 def _happened(found: Trace, way: Way) -> str:
@@ -210,7 +210,7 @@ def _happened(found: Trace, way: Way) -> str:
     if found.last is None:
         parts.append("it was seen nowhere")
     elif found.lost is None and not found.arrives and way.arrives:
-        where = f"; a later packet was last seen in {at(found.last)}" if found.last.what.endswith("was opened") else ""
+        where = f"; a later packet was last seen in {at(found.last)}" if found.last.later else ""
         parts.append(f"it was seen on all of its way, but {found.sent.what}{where}")
     elif found.lost is None and found.strays and not way.arrives:
         parts.append(f"it went on to {at(found.strays[0])}")

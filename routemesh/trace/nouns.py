@@ -10,7 +10,7 @@ from typing import Literal
 from routemesh.explain.nouns import Explanation
 from routemesh.sightings import Observation, Sent
 
-VERSION = 1
+VERSION = 2
 
 Mark = Literal["seen", "passed", "missing", "unwatched"]
 """A predicted step: its packet was seen; was not, but further on the way; was not; nobody looked there."""
@@ -45,7 +45,10 @@ class Hop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Where:
-    """A place on the way: node, namespace, its name for people, device, when, and what was or should have been there."""
+    """A place on the way: node, namespace, its name for people, device, when, and what was or should have been there.
+
+    `later`: it is of a packet that followed once the connection was opened.
+    """
 
     node: str
     namespace: str
@@ -53,6 +56,7 @@ class Where:
     device: str
     what: str
     at_s: float | None = None
+    later: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,16 +4,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from routemesh.explain.nouns import Step
+from routemesh.reasons.events import Bridged
 from routemesh.sightings import Headers, Observation, SeenPacket
 
 _RULES = ("rule", "element")
-_ROUTED = ("forward begins", "input begins", "output begins")
-_BEGINS = " begins"
+_ROUTED = ("forward", "input", "output")
 _A_MOMENT_S = 1e-6
 _LINKS = ("in", "out")
-_ONWARD = "bridge "
-_UNTRACED = ("nft list chain bridge ", "nft list chain netdev ", "iptables-legacy ")
-"""What shows the rules that a trace of nftables does not reach in time, or not at all."""
+UNTRACED_FAMILIES = ("bridge", "netdev")
+"""Whose rules a trace does not reach in time; those of iptables-legacy it does not reach at all."""
 
 
 class Sighting(NamedTuple):
@@ -49,8 +48,8 @@ class Story:
     def stuck(self, node: str, namespace: str, since: float) -> str:
         """The hook that the last packet which was seen there came to and did not get out of, "" for none."""
         found = [*self.at(node, namespace, back=False), *self.at(node, namespace, back=True)]
-        hooks = [seen.chain for seen in found if seen.how == "hook" and seen.at >= since - _A_MOMENT_S]
-        return hooks[-1].removesuffix(_BEGINS) if hooks and hooks[-1].endswith(_BEGINS) else ""
+        hooks = [seen for seen in found if seen.how == "hook" and seen.at >= since - _A_MOMENT_S]
+        return hooks[-1].chain if hooks and hooks[-1].edge == "begins" else ""
 
     def later(self) -> Sequence[Sighting]:
         """What was seen of the packets that followed the first ones."""
@@ -80,14 +79,15 @@ class Story:
         found = self.at(step.node, step.namespace, back=back)
         fitting = [seen for seen in found if same(seen.headers, step.before) or same(seen.headers, step.after)]
         if step.kind in _RULES:
-            of_chain = [seen for seen in fitting if seen.how == "rule" and _chain(seen) == _chain_of(step)]
-            traced = any(seen.how == "hook" for seen in found) and not any(word in step.show for word in _UNTRACED)
+            of_chain = [seen for seen in fitting if seen.how == "rule" and _chain(seen) == step.chain]
+            reached = step.tool != "iptables-legacy" and step.family not in UNTRACED_FAMILIES
+            traced = reached and any(seen.how == "hook" for seen in found)
             if of_chain or traced:
                 return next((seen for seen in of_chain if same(seen.headers, step.before)), None)
-        if step.kind == "route" and (hooks := [seen for seen in fitting if seen.how == "hook" and seen.chain in _ROUTED]):
+        if step.kind == "route" and (hooks := [seen for seen in fitting if seen.edge == "begins" and seen.chain in _ROUTED]):
             return hooks[0]
         links = [seen for seen in fitting if seen.how in ("in", "out") and seen.device == step.device]
-        if step.what.startswith(_ONWARD):
+        if step.event.is_a(Bridged):
             return next(iter(links), None)  # that it came to the bridge shows nothing of where it went
         return next(iter(links or fitting), None)
 
@@ -117,7 +117,7 @@ def shown(seen: SeenPacket) -> str:
         case "rule":
             return f"{seen.chain}: {seen.rule}" + ("" if seen.verdict == "continue" else f" ({seen.verdict})")
         case "hook":
-            return f"{seen.chain}: {ends}"
+            return f"{seen.chain} {seen.edge}: {ends}"
     return f"{seen.how} {seen.device}: {ends}" + (f" {seen.flags}" if seen.flags not in ("", "syn", "syn ack") else "")
 
 
@@ -127,8 +127,3 @@ def _address(end: str) -> str:
 
 def _chain(seen: SeenPacket) -> str:
     return seen.chain.rpartition(" ")[2]
-
-
-def _chain_of(step: Step) -> str:
-    """A rule's step begins with the chain's type, or iptables' table, and its name."""
-    return next(iter(step.what.removeprefix("dropped: ").removeprefix("refused: ").split()[1:]), "")

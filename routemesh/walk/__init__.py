@@ -17,13 +17,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from routemesh.model import Protocol
-from routemesh.snapshot import Endpoint
+from routemesh.snapshot import OUTSIDE, Endpoint, Place
 from routemesh.walk.flight import Trip
 from routemesh.walk.journey import there_and_back
 from routemesh.walk.lots import Lots
 from routemesh.walk.network import Host, Network, observed
 from routemesh.walk.nouns import (
-    OUTSIDE,
     Branch,
     Delivered,
     Dropped,
@@ -31,7 +30,6 @@ from routemesh.walk.nouns import (
     Hop,
     Outcome,
     Packet,
-    Place,
     Refused,
     ReplyArrives,
     ReplyLost,
@@ -75,7 +73,7 @@ def walk(network: Network, packet: Packet, start: Place = OUTSIDE) -> Walk:
     for branch in branches:
         outcome = branch.outcome.reply if isinstance(branch.outcome, Delivered) else branch.outcome
         if isinstance(outcome, Unclear):
-            raise UnknownRule(outcome.place, outcome.what)
+            raise UnknownRule(outcome.place, outcome.reason)
     return branches
 
 

@@ -6,10 +6,13 @@ from ipaddress import IPv4Address
 from typing import NoReturn, Protocol
 
 from routemesh.nodeplan import Element, Item, Link, Rule
+from routemesh.reasons.ends import BlackHole, End, NoRoute, RouteRefuses, TooLarge
+from routemesh.reasons.events import Event, Stopped
+from routemesh.snapshot import Place
 from routemesh.walk.balancer import Balancer
 from routemesh.walk.conntrack import Connection, Conntrack
 from routemesh.walk.network import Network
-from routemesh.walk.nouns import Dropped, Hop, Packet, Place, Refused
+from routemesh.walk.nouns import Dropped, Hop, Packet, Refused
 from routemesh.walk.stack import LOOPBACK, Stack
 
 
@@ -26,7 +29,7 @@ class Ended(Exception):
     """
 
     def __init__(self, outcome: Refused | Dropped, refusal: "Sending | AtDevice | None" = None, mtu_bytes: int = 0) -> None:
-        super().__init__(outcome.why)
+        super().__init__(outcome)
         self.outcome = outcome
         self.refusal = refusal
         self.mtu_bytes = mtu_bytes
@@ -125,10 +128,10 @@ class Flight:
         """Whether the packet has a connection on which no answer was seen yet."""
         return self.connection is not None and not self.connection.answered
 
-    def note(self, what: str, item: Item | None, rule: Rule | None = None, *, after: Packet | None = None) -> None:
+    def note(self, event: Event, item: Item | None, rule: Rule | None = None, *, after: Packet | None = None) -> None:
         """Record what happened, and go on with the packet as it is `after` it."""
         before, self.packet = self.packet, after or self.packet
-        self.trip.hops.append(Hop(self.stack.place, self.outgoing or self.incoming, what, item, before, self.packet, rule))
+        self.trip.hops.append(Hop(self.stack.place, self.outgoing or self.incoming, event, item, before, self.packet, rule))
 
     def untrack(self) -> None:
         """From here on connection tracking and NAT leave the packet alone."""
@@ -145,28 +148,28 @@ class Flight:
             return
         hop = self.stack.route(destination, mark, self.packet.source.address, self.incoming)
         if hop is None:
-            self.refuse(f"there is no route to {destination}")
+            self.refuse(NoRoute(destination))
         if hop.kind == "blackhole":
-            self.drop(f"the route to {destination} is a black hole", hop.item)
+            self.drop(BlackHole(destination), hop.item)
         if hop.kind != "unicast":
-            self.refuse(f"the route to {destination} says {hop.kind}", hop.item)
+            self.refuse(RouteRefuses(destination, hop.kind), hop.item)
         self.outgoing, self.next_hop = hop.link, hop.address
-        self.note(f"route {hop}", hop.item)
+        self.note(hop.event, hop.item)
 
-    def drop(self, why: str, item: Item | None = None, rule: Rule | None = None) -> NoReturn:
+    def drop(self, end: End, item: Item | None = None, rule: Rule | None = None) -> NoReturn:
         """End here without a word to the sender."""
-        self.note(f"dropped: {why}", item, rule)
-        raise Ended(Dropped(self.stack.place, why))
+        self.note(Stopped(end, refused=False), item, rule)
+        raise Ended(Dropped(self.stack.place, end))
 
-    def refuse(self, why: str, item: Item | None = None, rule: Rule | None = None, *, reset: bool = False) -> NoReturn:
+    def refuse(self, end: End, item: Item | None = None, rule: Rule | None = None, *, reset: bool = False) -> NoReturn:
         """End here and tell the sender, by a TCP reset or an ICMP error; a process of this namespace is told as it sends.
 
         Of what happens to a tunnel's packet nobody inside hears.
         """
         if self.packet.inner is not None:
-            self.drop(why, item, rule)
-        self.note(f"refused: {why}", item, rule)
-        raise Ended(Refused(self.stack.place, why), self._refusal(reset=reset))
+            self.drop(end, item, rule)
+        self.note(Stopped(end, refused=True), item, rule)
+        raise Ended(Refused(self.stack.place, end), self._refusal(reset=reset))
 
     def check_size(self) -> None:
         """Refuse what is too large for the device by which it is to leave. A tunnel's packets are cut into fragments."""
@@ -181,9 +184,9 @@ class Flight:
 
     def too_large(self, link: Link, mtu_bytes: int, refusal: "Sending | AtDevice | None") -> NoReturn:
         """End here, and tell the sender how large a packet may be."""
-        why = f"its {self.packet.size_bytes} bytes are too many for {link.name}, which takes {mtu_bytes}"
-        self.note(f"refused: {why}", link)
-        raise Ended(Refused(self.stack.place, why), refusal, mtu_bytes)
+        end = TooLarge(self.packet.size_bytes, link.name, mtu_bytes)
+        self.note(Stopped(end, refused=True), link)
+        raise Ended(Refused(self.stack.place, end), refusal, mtu_bytes)
 
 
 def refusal_of(packet: Packet, reset: bool) -> Packet:

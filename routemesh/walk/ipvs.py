@@ -14,6 +14,9 @@ from dataclasses import dataclass, replace
 
 from routemesh.model import Protocol
 from routemesh.nodeplan import IpvsDestination, IpvsService
+from routemesh.reasons.ends import LoopbackToServer, NoServer, ServerGone
+from routemesh.reasons.events import AnsweredAs, Scheduled, SentToServer
+from routemesh.reasons.unclear import BalancedToItself, MethodUnknown, SchedulerUnknown
 from routemesh.snapshot import Endpoint, Flow
 from routemesh.walk.balancer import Balanced
 from routemesh.walk.conntrack import flow_of
@@ -41,7 +44,7 @@ def schedule(flight: Flight, hook: str) -> None:
             return
         balancer.add(connection)
     elif not any(connection.server.address == server.address for each in flight.stack.servers.values() for server in each):
-        flight.drop(f"ipvs leads its connection to {connection.server}, which is no server any more")
+        flight.drop(ServerGone(connection.server))
     _transmit(flight, hook, connection)
 
 
@@ -52,7 +55,7 @@ def translate_answer(flight: Flight, hook: str) -> None:
     if connection is None:
         return
     asked = connection.asked.destination
-    flight.note(f"ipvs answers as {asked}", None, after=replace(packet, source=asked))
+    flight.note(AnsweredAs(asked), None, after=replace(packet, source=asked))
     flight.balanced = True
     if not connection.tracked:
         flight.untrack()
@@ -72,14 +75,13 @@ def _new_connection(flight: Flight) -> Balanced | None:
     chosen = _chosen(flight, service, stack.servers[service.mark])
     if chosen is None:
         # The socket's own answer, a reset, is not to be had: IPVS knows no TCP (ip_vs_leave).
-        flight.refuse(f"ipvs service FWM {service.mark} has no server for it", service)
+        flight.refuse(NoServer(service.mark), service)
     if chosen.method not in ("masq", "route"):
-        how = "by IPIP" if chosen.method == "tunnel" else "in a way that has no name here"
-        raise UnknownRule(stack.place, f"ipvs service FWM {service.mark}, whose server {chosen.address} is reached {how}")
+        raise UnknownRule(stack.place, MethodUnknown(service.mark, chosen.address, chosen.method))
     server = Endpoint(chosen.address, chosen.port or packet.destination.port)
-    way = "" if chosen.method == "masq" else " by direct routing"
     connection = Balanced(flow_of(packet), server, chosen.method == "masq", stack.tracks_balanced())
-    flight.note(f"ipvs FWM {service.mark} {service.scheduler} to {server.address}{way}", chosen)
+    direct = chosen.method != "masq"
+    flight.note(Scheduled(service.mark, service.scheduler, server.address, direct), chosen)
     return connection
 
 
@@ -87,7 +89,7 @@ def _chosen(flight: Flight, service: IpvsService, servers: Sequence[IpvsDestinat
     """The server of a new connection; None where there is none for it."""
     scheduler = _SCHEDULERS.get(service.scheduler)
     if scheduler is None:
-        raise UnknownRule(flight.stack.place, f"ipvs service FWM {service.mark}, whose scheduler is {service.scheduler}")
+        raise UnknownRule(flight.stack.place, SchedulerUnknown(service.mark, service.scheduler))
     ways = [(server, weight) for server in servers if (weight := scheduler.weight(service, server)) > 0]
     if not any(server.weight for server, _ in ways):
         return None
@@ -140,15 +142,15 @@ def _transmit(flight: Flight, hook: str, connection: Balanced) -> None:
     stack, packet, server = flight.stack, flight.packet, connection.server
     here = stack.is_local(server.address)
     if here and hook == "output":
-        raise UnknownRule(stack.place, f"ipvs, which leads a packet of this namespace's own to its own address {server.address},")
+        raise UnknownRule(stack.place, BalancedToItself(server.address))
     if not here and is_loopback(packet.source.address):
-        flight.drop(f"ipvs sends nothing from {packet.source.address} to another namespace")
+        flight.drop(LoopbackToServer(packet.source.address))
     flight.balanced = True
     if not here:
         flight.route_to(server.address, 0)  # ip_route_output_key of the address alone
         flight.check_size()
     if connection.translated:
-        flight.note(f"ipvs destination {server}", None, after=replace(packet, destination=server))
+        flight.note(SentToServer(server), None, after=replace(packet, destination=server))
     _let_track(flight, connection)
     flight.taken = not here
 

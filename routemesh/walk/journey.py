@@ -3,17 +3,18 @@
 from dataclasses import replace
 
 from routemesh.model import Protocol
+from routemesh.reasons.ends import Astray, NobodyListens, NobodysAddress, Unheard
+from routemesh.reasons.unclear import AnswerFrom
+from routemesh.snapshot import OUTSIDE, Place
 from routemesh.walk.conntrack import flow_of
 from routemesh.walk.flight import Arrived, Ended, Sending, Step, Trip, refusal_of
 from routemesh.walk.layer3 import TCP_AND_IP_HEADER_BYTES
 from routemesh.walk.network import Listener, Network
 from routemesh.walk.nouns import (
-    OUTSIDE,
     Delivered,
     Dropped,
     Outcome,
     Packet,
-    Place,
     Refused,
     ReplyArrives,
     ReplyLost,
@@ -66,12 +67,12 @@ def _served(trip: Trip, packet: Packet, client: Place) -> tuple[Arrived, Listene
     arrived = travel(trip, set_out(trip, packet, client))
     place, got = arrived.place, arrived.packet
     if place == OUTSIDE:
-        raise Ended(Dropped(place, f"{got.destination.address} belongs to no node"))
+        raise Ended(Dropped(place, NobodysAddress(got.destination.address)))
     protocol, port = got.protocol, got.destination.port
     listener = trip.network.listener(place, protocol, got.destination)
     if listener is None:
         refusal = Sending(stack_of(trip.network, place), refusal_of(got, reset=protocol is Protocol.TCP))
-        raise Ended(Refused(place, f"nothing listens on {protocol}/{port}"), refusal)
+        raise Ended(Refused(place, NobodyListens(protocol, port)), refusal)
     return arrived, listener
 
 
@@ -84,8 +85,7 @@ def _answer(network: Network, got: Arrived, listener: Listener) -> Sending:
     if listener.answers_from != "asked":
         preferred = source._replace(address=stack.preferred_source(packet.source.address) or source.address)
         if listener.answers_from == "unknown" and preferred != source:
-            what = f"the answer from {source}, which a process on all addresses may send from {preferred.address} instead"
-            raise UnknownRule(got.place, what)
+            raise UnknownRule(got.place, AnswerFrom(source, preferred.address))
         source = preferred
     flags = frozenset({"syn", "ack"}) if tcp else frozenset()
     return Sending(stack, Packet(protocol=packet.protocol, source=source, destination=packet.source, flags=flags))
@@ -98,8 +98,8 @@ def _as_heard(trip: Trip, end: Ended, asked: Packet, client: Place) -> Outcome:
     match _brought_back(trip, end.refusal, asked, client):
         case ReplyArrives(), _:
             return end.outcome
-        case ReplyLost(place, why), _:
-            return Dropped(end.outcome.place, f"{end.outcome.why}, and the client does not hear of it ({place}: {why})")
+        case ReplyLost(place, lost), _:
+            return Dropped(end.outcome.place, Unheard(end.outcome.reason, None, place, lost))
 
 
 def _brought_back(trip: Trip, answer: Step, asked: Packet, client: Place) -> tuple[ReplyArrives, Packet] | tuple[ReplyLost, None]:
@@ -107,7 +107,8 @@ def _brought_back(trip: Trip, answer: Step, asked: Packet, client: Place) -> tup
     try:
         arrived = travel(trip, answer)
     except Ended as end:
-        return ReplyLost(end.outcome.place, end.outcome.why), None
+        return ReplyLost(end.outcome.place, end.outcome.reason), None
     if arrived.place == client and flow_of(arrived.packet) == flow_of(asked).reversed():
         return ReplyArrives(), arrived.packet
-    return ReplyLost(arrived.place, f"it arrives as {arrived.packet}, which answers nothing that {client} asked"), None
+    got = arrived.packet
+    return ReplyLost(arrived.place, Astray(got.protocol, got.source, got.destination, client, got.error)), None

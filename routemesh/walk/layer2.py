@@ -11,12 +11,28 @@ from ipaddress import IPv4Address
 
 from routemesh.model import VXLAN_OVERHEAD_BYTES, Protocol
 from routemesh.nodeplan import HOST, FdbEntry, Item, Link, Neighbour
-from routemesh.snapshot import ANY_ADDRESS, Endpoint
+from routemesh.reasons.ends import (
+    BehindSamePort,
+    BridgeDown,
+    FarEndGone,
+    Isolated,
+    LinkDown,
+    NoCarrier,
+    NoFdbEntry,
+    NoNeighbour,
+    NoPort,
+    TooLarge,
+    TunnelFromElsewhere,
+    WrongMac,
+)
+from routemesh.reasons.events import Bridged, IntoTunnel, Resolved
+from routemesh.reasons.unclear import ArpBySeveral, ArpThroughTunnel, ArpUnseen, FarEndUnseen, SeveralCopies
+from routemesh.snapshot import ANY_ADDRESS, OUTSIDE, Endpoint, Place
 from routemesh.walk import rules
 from routemesh.walk.chains import RuleChain
 from routemesh.walk.flight import Arrived, AtDevice, AtStack, Flight, Sending, Step, Trip, refusal_of
 from routemesh.walk.netfilter import pass_hook
-from routemesh.walk.nouns import OUTSIDE, Encapsulated, Packet, Place, UnknownRule
+from routemesh.walk.nouns import Encapsulated, Packet, UnknownRule
 from routemesh.walk.stack import Stack
 
 _ANY_MAC = "00:00:00:00:00:00"
@@ -45,7 +61,7 @@ def on_the_wire(trip: Trip, packet: Packet) -> Step:
     owner = trip.network.owner(address)
     if owner is None:
         if address in trip.network.unseen:
-            raise UnknownRule(OUTSIDE, f"{address}: that is {trip.network.unseen[address]}")
+            raise UnknownRule(OUTSIDE, trip.network.unseen[address])
         return Arrived(OUTSIDE, packet)
     flight = Flight(trip, owner, packet, incoming=owner.underlay)
     card = owner.links.get(owner.underlay)
@@ -64,10 +80,10 @@ def arrive(trip: Trip, at: AtDevice) -> Step:
     if link.master is not None:
         bridge = at.stack.link(link.master)
         if bridge is None:
-            flight.drop(f"{link.master}, the bridge of {link.name}, is down or not there", link)
+            flight.drop(BridgeDown(link.master, link.name), link)
         return _bridged(flight, bridge, link)
     if flight.packet.destination_mac != at.stack.mac(link):
-        flight.drop(f"it is for {flight.packet.destination_mac}, not for {link.name}", link)
+        flight.drop(WrongMac(flight.packet.destination_mac, link.name), link)
     return AtStack(at.stack, link.name, flight.packet)
 
 
@@ -76,7 +92,7 @@ def arrive(trip: Trip, at: AtDevice) -> Step:
 
 def _check_carries(flight: Flight, link: Link | None) -> None:
     if link is not None and not (link.up and link.carrier):
-        flight.drop(f"{link.name} is down" if not link.up else f"{link.name} has no carrier", link)
+        flight.drop(NoCarrier(link.name) if link.up else LinkDown(link.name), link)
 
 
 def _pass_device(flight: Flight, hook: str, device: str) -> None:
@@ -96,9 +112,9 @@ def _send(flight: Flight, link: Link) -> Step:
 def _through_veth(flight: Flight, link: Link) -> Step:
     end = _other_end(flight.trip, flight.stack, link)
     if link.peer is None:
-        raise UnknownRule(flight.stack.place, f"{link.name}, whose other end is in a namespace that was not seen")
+        raise UnknownRule(flight.stack.place, FarEndUnseen(link.name))
     if end is None:
-        flight.drop(f"the other end of {link.name} is down or not there", link)
+        flight.drop(FarEndGone(link.name), link)
     stack, other = end
     _check_fits(Flight(flight.trip, stack, flight.packet, incoming=other.name), other)
     crosses = stack.place != flight.stack.place
@@ -116,18 +132,18 @@ def _other_end(trip: Trip, stack: Stack, link: Link) -> tuple[Stack, Link] | Non
 def _check_fits(flight: Flight, link: Link) -> None:
     """Source: is_skb_forwardable, which leaves room for a VLAN tag."""
     if flight.packet.size_bytes > link.mtu + _VLAN_BYTES:
-        flight.drop(f"its {flight.packet.size_bytes} bytes are too many for {link.name}, which takes {link.mtu}", link)
+        flight.drop(TooLarge(flight.packet.size_bytes, link.name, link.mtu), link)
 
 
 def _into_tunnel(flight: Flight, link: Link) -> Step:
     stack, packet, tunnel = flight.stack, flight.packet, link.vxlan
     entry = _tunnel_entry(stack, link, packet.destination_mac)
     if entry is None or entry.dst is None or tunnel is None:
-        flight.drop(f"{link.name} does not know which node has {packet.destination_mac}", link)
+        flight.drop(NoFdbEntry(packet.destination_mac, link.name), link)
     node = flight.trip.network.stack(Place(stack.place.node, HOST))
     local = tunnel.local if node is None or tunnel.local != ANY_ADDRESS else node.preferred_source(entry.dst)
     if node is None or local is None or not node.is_local(local):
-        flight.drop(f"{local or tunnel.local}, from which {link.name} sends, is not an address of the node", link)
+        flight.drop(TunnelFromElsewhere(local or tunnel.local, link.name), link)
     _check_tunnel_fits(flight, link, node, entry.dst)
     outer = Packet(
         protocol=Protocol.UDP,
@@ -136,7 +152,7 @@ def _into_tunnel(flight: Flight, link: Link) -> Step:
         size_bytes=packet.size_bytes and packet.size_bytes + VXLAN_OVERHEAD_BYTES,
         inner=Encapsulated(tunnel.vni, replace(packet, mark=0)),
     )
-    flight.note(f"vxlan {tunnel.vni} to {entry.dst}", entry, after=outer)
+    flight.note(IntoTunnel(tunnel.vni, entry.dst), entry, after=outer)
     return Sending(node, outer)
 
 
@@ -161,7 +177,7 @@ def _bridged(flight: Flight, bridge: Link, came_by: Link | None) -> Step:
     """Forward a frame to the one port that has, or may have, its MAC. `came_by` None: the bridge itself sends it."""
     stack, ports = flight.stack, flight.stack.bridge_ports(bridge)
     if (unknown := stack.rules_of("bridge")) is not None:
-        raise UnknownRule(stack.place, f"{unknown}, whose rules are for frames")
+        raise UnknownRule(stack.place, unknown)
     filtered = came_by is not None and stack.filters_bridges()
     leaves = filtered and _leaves_bridge(flight, bridge)
     mac = flight.packet.destination_mac
@@ -174,7 +190,7 @@ def _bridged(flight: Flight, bridge: Link, came_by: Link | None) -> Step:
         pass_hook(flight, "postrouting")
     flight.outgoing = port.name
     _check_fits(flight, port)
-    flight.note(f"bridge {bridge.name} to port {port.name}", item)
+    flight.note(Bridged(bridge.name, port.name), item)
     return _send(flight, port)
 
 
@@ -203,9 +219,9 @@ def _port_for(flight: Flight, ports: list[Link], came_by: Link | None) -> tuple[
     for port in ports:
         entry = _static_entry(stack, port, mac)
         if entry is not None and port == came_by:
-            flight.drop(f"{mac} is behind the port {port.name}, through which it came", entry)
+            flight.drop(BehindSamePort(mac, port.name), entry)
         if entry is not None and _apart(port, came_by):
-            flight.drop(f"{mac} is behind {port.name}, which is isolated as is the port through which it came", port)
+            flight.drop(Isolated(mac, port.name), port)
         if entry is not None:
             return port, entry
     flooded = _flooded(flight, [port for port in ports if port.flood and port != came_by and not _apart(port, came_by)])
@@ -227,10 +243,10 @@ def _flooded(flight: Flight, ports: list[Link]) -> Link:
     """The one port of those that get a copy of the frame behind which it is not thrown away."""
     mac = flight.packet.destination_mac
     if not ports:
-        flight.drop(f"no port has {mac}, and none is flooded")
+        flight.drop(NoPort(mac))
     taking = [port for port in ports if _may_take(flight, port)]
     if len(taking) > 1:
-        raise UnknownRule(flight.stack.place, f"a frame to {mac}, of which several ports get a copy")
+        raise UnknownRule(flight.stack.place, SeveralCopies(mac))
     hidden = [port for port in ports if _is_hidden(port)]
     return (taking or hidden or ports)[0]
 
@@ -257,19 +273,19 @@ def _resolve(flight: Flight, link: Link) -> str:
     stack.must_know("neighbours")
     known = stack.neighbours.get((link.name, address))
     if known is not None and known.state not in _FORGOTTEN:
-        flight.note(f"neighbour {address} is {known.mac}" + ("" if known.state == "permanent" else f", {known.state}"), known)
+        flight.note(Resolved(address, known.mac, "" if known.state == "permanent" else known.state), known)
         return known.mac
     answers = flight.trip.network.arp.get(asked := (stack.place, link.name, address))
     if answers is None:
         answers = flight.trip.network.arp[asked] = dict(_answers(flight.trip, stack, link, address))
     if not answers and any(map(_is_hidden, (link, *stack.ports[link.name]))):
-        raise UnknownRule(stack.place, f"ARP for {address}, which only namespaces may answer that were not seen")
+        raise UnknownRule(stack.place, ArpUnseen(address))
     if not answers:
-        flight.drop(f"nobody on {link.name} answers ARP for {address}", link)
+        flight.drop(NoNeighbour(link.name, address), link)
     if len(answers) > 1:
-        raise UnknownRule(stack.place, f"ARP for {address}, which {' and '.join(sorted(answers))} answer")
+        raise UnknownRule(stack.place, ArpBySeveral(address, tuple(sorted(answers))))
     ((mac, item),) = answers.items()
-    flight.note(f"neighbour {address} is {mac}", item)
+    flight.note(Resolved(address, mac, learned=isinstance(item, Link)), item)
     return mac
 
 
@@ -278,7 +294,7 @@ def _answers(trip: Trip, stack: Stack, link: Link, address: IPv4Address) -> Iter
     if link.vxlan is not None:
         known = stack.neighbours.get((link.name, address))
         if not link.vxlan.proxy:
-            raise UnknownRule(stack.place, f"ARP for {address} through {link.name}, which does not answer it itself")
+            raise UnknownRule(stack.place, ArpThroughTunnel(address, link.name))
         if known is not None and known.state not in _FORGOTTEN:
             yield known.mac, known
     elif link.kind == "bridge":
@@ -293,7 +309,7 @@ def _answers_behind(trip: Trip, stack: Stack, link: Link, address: IPv4Address) 
     bridge = stack.link(link.master) if link.master else link
     if bridge is not None and stack.answers_arp(bridge.name, address):
         if (unknown := stack.rules_of("arp")) is not None:
-            raise UnknownRule(stack.place, f"{unknown}, whose rules are for ARP")
+            raise UnknownRule(stack.place, unknown)
         yield stack.mac(bridge), bridge
     if bridge is not None and link.master:
         for port in stack.bridge_ports(bridge):

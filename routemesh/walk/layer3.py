@@ -6,6 +6,9 @@ Source: the kernel's ip_input.c, ip_forward.c, ip_output.c, route.c.
 from dataclasses import replace
 
 from routemesh.nodeplan import HOST
+from routemesh.reasons.ends import LinkDown, LoopbackLeaves, NotForwarding, NoTunnel
+from routemesh.reasons.events import Accepted, OutOfTunnel
+from routemesh.reasons.unclear import SeveralTunnels
 from routemesh.walk.flight import Arrived, AtDevice, AtStack, Flight, Sending, Step, Trip
 from routemesh.walk.layer2 import transmit
 from routemesh.walk.netfilter import pass_hook
@@ -28,7 +31,7 @@ def receive(trip: Trip, at: AtStack) -> Step:
         pass_hook(flight, "input")
         return _sent_on(flight) if flight.taken else _deliver(flight)
     if not stack.forwards(at.link):
-        flight.drop("it is not for this namespace, which forwards nothing")
+        flight.drop(NotForwarding())
     flight.route()
     flight.check_size()
     pass_hook(flight, "forward")
@@ -48,7 +51,7 @@ def send(trip: Trip, sending: Sending) -> Step:
     if flight.taken:
         return _sent_on(flight)
     if flight.outgoing == LOOPBACK and (lo := flight.stack.links.get(LOOPBACK)) is not None and not lo.up:
-        flight.drop("lo is down", lo)
+        flight.drop(LinkDown(lo.name), lo)
     if is_loopback(flight.packet.source.address) and flight.outgoing != LOOPBACK:
         _check_loopback_may_leave(flight)
     pass_hook(flight, "postrouting")
@@ -69,20 +72,20 @@ def _sent_on(flight: Flight) -> Step:
 def _check_loopback_may_leave(flight: Flight) -> None:
     """Source: __mkroute_output."""
     if not flight.stack.routes_loopback(flight.outgoing):
-        flight.drop(f"its source is a loopback address, and route_localnet is off on {flight.outgoing}")
+        flight.drop(LoopbackLeaves(flight.outgoing))
 
 
 def _deliver(flight: Flight) -> Step:
     stack, packet = flight.stack, flight.packet
     if packet.inner is None or stack.place.netns != HOST:
-        flight.note(f"is here, for {packet.protocol}/{packet.destination.port}", None)
+        flight.note(Accepted(packet.protocol, packet.destination.port), None)
         return Arrived(stack.place, packet)
     vni, frame = packet.inner
     ends = flight.trip.network.tunnels(stack.place.node, packet.destination.port, vni)
     if not ends:
-        flight.drop(f"no tunnel here has VNI {vni} and UDP port {packet.destination.port}")
+        flight.drop(NoTunnel(vni, packet.destination.port))
     if len(ends) > 1:
-        raise UnknownRule(stack.place, f"VNI {vni}, which several tunnels have")
+        raise UnknownRule(stack.place, SeveralTunnels(vni))
     inside, link = ends[0]
-    flight.note(f"vxlan {vni} into {inside.place} {link.name}", link, after=frame)
+    flight.note(OutOfTunnel(vni, inside.place, link.name), link, after=frame)
     return AtDevice(inside, link, frame)

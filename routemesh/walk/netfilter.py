@@ -6,6 +6,8 @@ nft_chain_route.c, iptable_mangle.c.
 
 from collections.abc import Mapping
 
+from routemesh.reasons.ends import AnswersClash
+from routemesh.reasons.events import OtherPort, Translated
 from routemesh.walk import ipvs, rules
 from routemesh.walk.chains import RuleChain
 from routemesh.walk.conntrack import Connection, End, rewritten
@@ -53,15 +55,15 @@ def _track(flight: Flight) -> None:
     known = conntrack.look_up(flight.packet, flight.zone)
     if known is None and flight.packet.error:
         return  # about nothing that is known here
-    if known is None and (fill := network.full(place)):
-        flight.drop(f"the table of connections is full ({fill}), and this is a new one")
+    if known is None and (full := network.full(place)) is not None:
+        flight.drop(full)
     flight.connection, flight.replies = known or (conntrack.new(flight.packet, flight.zone), False)
 
 
 def _confirm(flight: Flight, connection: Connection) -> None:
     """Source: __nf_conntrack_confirm."""
     if not connection.confirmed and flight.trip.conntrack(flight.stack.place).clashes(connection):
-        flight.drop("answers to it would look like those of another connection, and there is no NAT to make them differ")
+        flight.drop(AnswersClash())
     connection.confirmed = True
 
 
@@ -81,7 +83,7 @@ def _translate(flight: Flight, hook: str, chains: tuple[RuleChain, ...]) -> None
             _make_different(flight, connection)
     packet = rewritten(flight.packet, connection, replies=flight.replies, end=end)
     if packet != flight.packet:
-        flight.note(f"conntrack {end} {getattr(packet, end)}", None, after=packet)
+        flight.note(Translated(end, getattr(packet, end)), None, after=packet)
     if hook == "output" and flight.packet.destination != destination:
         flight.route()
 
@@ -91,4 +93,4 @@ def _make_different(flight: Flight, connection: Connection) -> None:
     conntrack = flight.trip.conntrack(flight.stack.place)
     if flight.stack.translates and conntrack.clashes(connection):
         port = conntrack.give_another_port(connection)
-        flight.note(f"conntrack takes another source port, say {port}, for answers would look like another connection's", None)
+        flight.note(OtherPort(port), None)

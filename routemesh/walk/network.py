@@ -7,8 +7,10 @@ from typing import Literal
 
 from routemesh.model import Protocol
 from routemesh.nodeplan import HOST, Item, Link, Neighbour, NodePlan
-from routemesh.snapshot import ANY_ADDRESS, ClusterSnapshot, ConntrackEntry, Endpoint, NamespaceSnapshot, NodeSnapshot
-from routemesh.walk.nouns import Place, UnknownRule
+from routemesh.reasons.ends import TableFull
+from routemesh.reasons.unclear import ListenersNotRead, NodeNotRead
+from routemesh.snapshot import ANY_ADDRESS, ClusterSnapshot, ConntrackEntry, Endpoint, NamespaceSnapshot, NodeSnapshot, Place
+from routemesh.walk.nouns import UnknownRule
 from routemesh.walk.stack import Stack
 
 
@@ -48,7 +50,7 @@ class Network:
     sysctls: Mapping[str, str] = field(default_factory=dict)
     wildcard_udp: bool = False
     seen: Mapping[str, NodeSnapshot] = field(default_factory=dict)
-    unseen: Mapping[IPv4Address, str] = field(default_factory=dict)
+    unseen: Mapping[IPv4Address, NodeNotRead] = field(default_factory=dict)
     arp: dict[tuple[Place, str, IPv4Address], dict[str, Neighbour | Link]] = field(default_factory=dict, init=False, repr=False)
     _stacks: dict[Place, Stack] = field(default_factory=dict, init=False, repr=False)
     _tunnelled: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False)
@@ -90,7 +92,7 @@ class Network:
             listens = (protocol, asked.port) in self.listening.get(place, ())
             return Listener(answers_from="preferred" if wildcard else "asked") if listens else None
         if seen.sockets is None:
-            raise UnknownRule(place, f"{protocol}/{asked.port}: what listens there was not read")
+            raise UnknownRule(place, ListenersNotRead(protocol, asked.port))
         bound = [socket for socket in seen.sockets if (socket.protocol, socket.port) == (protocol, asked.port)]
         for address in (asked.address, ANY_ADDRESS):
             for socket in bound:
@@ -104,13 +106,13 @@ class Network:
         seen = self._space(place)
         return () if seen is None else seen.conntrack or ()
 
-    def full(self, place: Place) -> str:
-        """How full the table of a namespace's connections is, "" where it takes another one."""
+    def full(self, place: Place) -> TableFull | None:
+        """That the table of a namespace's connections is full; None where it takes another one."""
         seen = self._space(place)
         if seen is None or seen.conntrack_count is None or not seen.conntrack_max:
-            return ""
+            return None
         full = seen.conntrack_count >= seen.conntrack_max
-        return f"{seen.conntrack_count} of {seen.conntrack_max}" if full else ""
+        return TableFull(seen.conntrack_count, seen.conntrack_max) if full else None
 
     def _space(self, place: Place) -> NamespaceSnapshot | None:
         return self.seen[place.node].namespaces.get(place.netns) if place.node in self.seen else None
@@ -153,7 +155,7 @@ class Network:
 def observed(cluster: ClusterSnapshot) -> Network:
     """The network that was seen."""
     unseen = {
-        node.address: f"{node.name}, {node.absent or 'of which nothing was read'}"
+        node.address: NodeNotRead(node.address, node.name, node.absent)
         for node in cluster.names.nodes
         if node.address is not None and node.name not in cluster.nodes
     }

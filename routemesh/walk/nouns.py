@@ -7,20 +7,11 @@ from typing import NamedTuple
 from routemesh.errors import RoutemeshError
 from routemesh.model import Protocol
 from routemesh.nodeplan import Item, Rule
-from routemesh.snapshot import Endpoint
-
-
-class Place(NamedTuple):
-    """A namespace of a node; `netns` "" is the node's own. Outside the cluster both are ""."""
-
-    node: str
-    netns: str
-
-    def __str__(self) -> str:
-        return "/".join(part for part in self if part) or "outside"
-
-
-OUTSIDE = Place("", "")
+from routemesh.reasons.ends import End
+from routemesh.reasons.events import Event
+from routemesh.reasons.unclear import Doubt
+from routemesh.reasons.words import of_doubt
+from routemesh.snapshot import Endpoint, Place
 
 
 class Encapsulated(NamedTuple):
@@ -63,7 +54,7 @@ class Hop(NamedTuple):
 
     place: Place
     device: str
-    what: str
+    event: Event
     item: Item | None
     before: Packet
     after: Packet
@@ -80,7 +71,7 @@ class ReplyLost:
     """The answer does not reach the client, or not as an answer to what it asked."""
 
     place: Place
-    why: str
+    reason: End
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +95,7 @@ class Refused:
     """The client is told no, by a TCP reset or an ICMP error that reaches it, or by its own kernel."""
 
     place: Place
-    why: str
+    reason: End
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +103,15 @@ class Dropped:
     """The client is told nothing."""
 
     place: Place
-    why: str
+    reason: End
 
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """What happens next can't be told, for it depends on `what`."""
+    """What happens next can't be told."""
 
     place: Place
-    what: str
+    reason: Doubt
 
 
 Outcome = Delivered | Refused | Dropped | Unclear
@@ -148,6 +139,6 @@ Walk = tuple[Branch, ...]
 class UnknownRule(RoutemeshError):
     """Something in the kernel that the walker can't evaluate; it never guesses (rule 11)."""
 
-    def __init__(self, place: Place, what: str) -> None:
-        super().__init__(f"{place}: can't tell what happens at {what}")
-        self.unclear = Unclear(place, what)
+    def __init__(self, place: Place, reason: Doubt) -> None:
+        super().__init__(f"{place}: can't tell what happens at {of_doubt(reason)}")
+        self.unclear = Unclear(place, reason)

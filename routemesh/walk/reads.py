@@ -3,11 +3,13 @@
 Source: nft(8); the kernel's nft_lookup.c, nft_dynset.c, nft_numgen.c, nft_hash.c.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
-from routemesh.nodeplan import Element, Field, Item, Jhash, Key, Learn, Lookup, Numgen, Unknown
+from routemesh.nodeplan import Element, Field, Item, Jhash, Key, Learn, Lookup, Numgen
+from routemesh.reasons.unclear import Doubt, FieldUnknown, LearningUnknown, MapUnknown, MatchUnknown
 from routemesh.walk import jhash
 from routemesh.walk.chains import RuleChain
 from routemesh.walk.fields import FIELDS, Reading
@@ -24,17 +26,15 @@ class Reads:
     flight: Flight
     at: RuleChain
 
-    def unknown(self, what: object) -> UnknownRule:
-        """The error for something in the chain that can't be evaluated."""
-        if isinstance(what, Unknown):
-            what = f"a rule with {what.json}"
-        return UnknownRule(self.flight.stack.place, f"{what} in chain {self.at.space} {self.at.name}")
+    def unknown(self, kind: Callable[..., Doubt], *fields: object) -> UnknownRule:
+        """The error for what can't be evaluated in the chain, which is the first two fields of its kind (reasons.unclear)."""
+        return UnknownRule(self.flight.stack.place, kind(self.at.space, self.at.name, *fields))
 
     def field(self, field: Field) -> Reading:
         """How a field is read; raises UnknownRule where this chain has no such thing."""
         reading = FIELDS.get(field)
         if reading is None or (self.at.family == "netdev" and field.startswith(_NOT_IN_NETDEV)):
-            raise self.unknown(f"'{field}'")
+            raise self.unknown(FieldUnknown, field)
         return reading
 
     def value(self, source: int | IPv4Address | Field | Lookup) -> tuple[Any, Item | None]:
@@ -52,7 +52,7 @@ class Reads:
         found = stack.maps.get((space, name))
         readings = [None if isinstance(part, Numgen | Jhash) else self.field(part) for part in key]
         if found is None or found.key != tuple("index" if reading is None else reading.part for reading in readings):
-            raise self.unknown(f"a look-up of {key} in @{name}, which is of another type or not there,")
+            raise self.unknown(MapUnknown, str(key), name)
         values = self._values(key)
         return stack.elements.get((space, name, values)) or self.flight.trip.learned.get((stack.place, space, name, values))
 
@@ -66,7 +66,7 @@ class Reads:
         space, stack = self.at.space, self.flight.stack
         learning = stack.maps[space, statement.map]
         if not learning.learns or learning.value != reading.part:
-            raise self.unknown(f"{statement}, whose map is of another type,")
+            raise self.unknown(LearningUnknown, str(statement))
         known = sum(name[:2] == (space, statement.map) for name in stack.elements)
         if value is None or (present is None and known >= learning.learns):
             return None, False
@@ -87,7 +87,7 @@ class Reads:
             case Jhash():
                 hashed = self.field(part.field).read(self.flight)
                 if not isinstance(hashed, IPv4Address):
-                    raise self.unknown(part)
+                    raise self.unknown(MatchUnknown, str(part))
                 return jhash.index(hashed.packed, part.modulus, part.seed)
             case _:
                 return FIELDS[part].read(self.flight)

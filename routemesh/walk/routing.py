@@ -14,7 +14,10 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import NamedTuple, Protocol
 
 from routemesh.nodeplan import Address, Item, Link, Route, RouteKind, RoutingRule
-from routemesh.walk.nouns import Place, UnknownRule
+from routemesh.reasons.events import Routed
+from routemesh.reasons.unclear import RouteUnknown, RoutingRuleUnknown
+from routemesh.snapshot import Place
+from routemesh.walk.nouns import UnknownRule
 
 _MAIN_TABLE, _LOCAL_TABLE = 254, 255
 _MAIN_RULE = RoutingRule(priority=32766, fwmark=0, mask=0, table=_MAIN_TABLE)
@@ -36,9 +39,11 @@ class NextHop:
     source: IPv4Address | None = None
     kind: RouteKind = "unicast"
 
-    def __str__(self) -> str:
-        via = isinstance(self.item, Route) and self.item.via is not None
-        return f"via {self.address} dev {self.link}" if via else f"dev {self.link}"
+    @property
+    def event(self) -> Routed:
+        """What a hop says of it."""
+        via = self.address if isinstance(self.item, Route) and self.item.via is not None else None
+        return Routed(self.link, via)
 
 
 class Links(Protocol):
@@ -99,7 +104,7 @@ class Routing:
             if rule.table == _LOCAL_TABLE or not self._applies(rule, destination, mark, source, incoming):
                 continue
             if rule.action == "unknown":
-                raise UnknownRule(self._links.place, f"routing rule {rule.priority}")
+                raise UnknownRule(self._links.place, RoutingRuleUnknown(rule.priority))
             if rule.action != "lookup":
                 return NextHop("", destination, rule, kind=rule.action)
             found = self._in_table(rule.table, destination)
@@ -116,7 +121,7 @@ class Routing:
             and not rule.oif  # that asks for a socket's or a redirected packet's device, which nothing here has
         )
         if rule.unknown and known is not rule.negate:
-            raise UnknownRule(self._links.place, f"routing rule {rule.priority}, which has conditions {rule.unknown}")
+            raise UnknownRule(self._links.place, RoutingRuleUnknown(rule.priority, rule.unknown))
         return known is not rule.negate
 
     def _in_table(self, table: int, destination: IPv4Address) -> NextHop | None:
@@ -125,7 +130,7 @@ class Routing:
             if destination not in network:
                 continue
             if hop.kind in ("unknown", "local", "multicast"):
-                raise UnknownRule(self._links.place, f"the route to {network}, which is {hop.kind}")
+                raise UnknownRule(self._links.place, RouteUnknown(network, hop.kind))
             if hop.kind == "throw":
                 return None
             return hop if hop.address != _ON_LINK else NextHop(hop.link, destination, hop.item, hop.source, hop.kind)

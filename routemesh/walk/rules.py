@@ -33,6 +33,9 @@ from routemesh.nodeplan import (
     Verdict,
     VerdictLookup,
 )
+from routemesh.reasons.ends import NothingToMasquerade, PolicyDrops, RedirectedNowhere, RuleDrops, RuleRejects
+from routemesh.reasons.events import Assigned, Clamped, Event, How, Learned, Led, Rewritten
+from routemesh.reasons.unclear import ChainUnknown, MatchUnknown, NoVerdict, StatementUnknown, TranslationUnknown
 from routemesh.snapshot import Endpoint
 from routemesh.walk.chains import RuleChain
 from routemesh.walk.conntrack import End
@@ -61,7 +64,7 @@ def traverse(flight: Flight, base: RuleChain) -> None:
     """Let a packet through a base chain; raises Ended where it is dropped or refused, UnknownRule rather than guess."""
     evaluation = Evaluation(flight, base)
     if evaluation.chain(base) is not Then.ACCEPT and base.drops:
-        flight.drop(f"the policy of {evaluation.kind} {base.name} drops it", base.item)
+        flight.drop(PolicyDrops(evaluation.kind, base.name), base.item)
 
 
 class Evaluation:
@@ -107,7 +110,7 @@ class Evaluation:
         if isinstance(statement, Unknown) and statement.json.startswith(_ONLY_TELLING):
             return Then.STATEMENT
         if evaluate is None:
-            raise self.unknown(statement)
+            raise self.reads.unknown(StatementUnknown, statement.json if isinstance(statement, Unknown) else str(statement))
         return evaluate(self, statement)
 
     def fails(self, statement: Statement) -> bool:
@@ -124,14 +127,14 @@ class Evaluation:
     def match(self, statement: Match) -> Then:
         reading = self.reads.field(statement.field)
         if statement.negate and reading.flags and not self.at.iptables:
-            raise self.unknown(statement)  # nft compares some negated flags as a whole, some bit by bit
+            raise self.reads.unknown(MatchUnknown, str(statement))  # nft compares some negated flags as a whole, some bit by bit
         value = reading.read(self.flight)
         if value is None:
             return Then.RULE
         try:
             matches = reading.test(value, statement.value) != statement.negate
         except ValueError as error:
-            raise self.unknown(f"{statement} ({error})") from error
+            raise self.reads.unknown(MatchUnknown, str(statement), str(error)) from error
         return Then.STATEMENT if matches else Then.RULE
 
     def mark_match(self, statement: MarkMatch) -> Then:
@@ -148,28 +151,28 @@ class Evaluation:
         value, item = self.reads.value(statement.value)
         if value is None:
             return Then.RULE
-        what = f"{statement.field} set {_shown(value)}"
+        event = Assigned(self.kind, self.at.name, statement.field, _shown(value))
         if statement.field == "ct original zone":
             self.flight.zone = value
-            self.note(what, item)
+            self.note(event, item)
         elif statement.field == "ct mark":
             if self.flight.connection is None:
                 return Then.RULE
             self.flight.connection.mark = value
-            self.note(what, item)
+            self.note(event, item)
         else:
-            self.note(what, item, **{_ASSIGNED[statement.field]: value})
+            self.note(event, item, **{_ASSIGNED[statement.field]: value})
         return Then.STATEMENT
 
     def learn(self, statement: Learn) -> Then:
         element, is_new = self.reads.learned(statement)
         if element is not None and is_new:
-            self.note(f"@{element.map} learns {_shown(element.value)}", element)
+            self.note(Learned(self.kind, self.at.name, element.map, _shown(element.value)), element)
         return Then.RULE if element is None else Then.STATEMENT
 
     def clamp(self, statement: ClampMss) -> Then:
         mss = self.flight.packet.mss_bytes
-        self.note(f"maxseg at most {statement.bytes}", mss_bytes=min(mss, statement.bytes))
+        self.note(Clamped(self.kind, self.at.name, statement.bytes), mss_bytes=min(mss, statement.bytes))
         return Then.STATEMENT
 
     def count(self, _: Counter) -> Then:
@@ -180,7 +183,7 @@ class Evaluation:
         if address is None:
             return Then.RULE
         port = self.flight.packet.destination.port if statement.port is None else statement.port
-        return self.translate("destination", Endpoint(address, port), "dnat to", item)
+        return self.translate("destination", Endpoint(address, port), "dnat", item)
 
     def redirect(self, statement: Redirect) -> Then:
         port, item = self.reads.value(statement.to)
@@ -189,22 +192,22 @@ class Evaluation:
         flight = self.flight
         addresses = [_LOOPBACK] if self.hook.hook == "output" else flight.stack.addresses_on(flight.incoming)
         if not addresses:
-            flight.drop(f"redirected, but {flight.incoming} has no address", *self.decided_by())
-        return self.translate("destination", Endpoint(addresses[0].ip, port), "redirect to", item)
+            flight.drop(RedirectedNowhere(flight.incoming), *self.decided_by())
+        return self.translate("destination", Endpoint(addresses[0].ip, port), "redirect", item)
 
     def snat(self, statement: Snat) -> Then:
-        return self.translate("source", Endpoint(statement.to, self.flight.packet.source.port), "snat to", None)
+        return self.translate("source", Endpoint(statement.to, self.flight.packet.source.port), "snat", None)
 
     def masquerade(self, _: Masquerade) -> Then:
         flight = self.flight
         address = flight.stack.source_on(flight.outgoing, flight.next_hop)
         if address is None:
-            flight.drop("masqueraded, but this namespace has no address", *self.decided_by())
-        return self.translate("source", Endpoint(address, flight.packet.source.port), "masquerade as", None)
+            flight.drop(NothingToMasquerade(), *self.decided_by())
+        return self.translate("source", Endpoint(address, flight.packet.source.port), "masquerade", None)
 
     def reject(self, statement: Reject) -> Then:
-        why = f"{self.kind} {self.at.name} rejects with {statement.with_}"
-        self.flight.refuse(why, *self.decided_by(), reset=statement.with_ == "tcp reset")
+        end = RuleRejects(self.kind, self.at.name, statement.with_)
+        self.flight.refuse(end, *self.decided_by(), reset=statement.with_ == "tcp reset")
 
     def verdict(self, statement: Verdict, item: Item | None = None) -> Then:
         match statement.kind:
@@ -213,13 +216,13 @@ class Evaluation:
             case "return":
                 return Then.CALLER
             case "drop":
-                self.flight.drop(f"{self.kind} {self.at.name} drops it", *self.decided_by(item))
+                self.flight.drop(RuleDrops(self.kind, self.at.name), *self.decided_by(item))
             case "jump" | "goto":
                 target = self.flight.stack.chains.get((self.at.space, statement.chain))
                 if target is None:
-                    raise self.unknown(f"{statement.kind} {statement.chain}, a chain that is not there,")
+                    raise self.reads.unknown(ChainUnknown, statement.kind, statement.chain)
                 if item is not None:
-                    self.note(f"{statement.kind} {statement.chain}", item)
+                    self.note(Led(self.kind, self.at.name, statement.kind, statement.chain), item)
                 then = self.chain(target)
                 return then if then is Then.ACCEPT or statement.kind == "jump" else Then.CALLER
 
@@ -228,7 +231,7 @@ class Evaluation:
         if element is None:
             return Then.RULE
         if not isinstance(element.value, Verdict):
-            raise self.unknown(f"{element}, which holds no verdict,")
+            raise self.reads.unknown(NoVerdict, str(element))
         return self.verdict(element.value, element)
 
     # --- what they have in common ---
@@ -238,13 +241,10 @@ class Evaluation:
         """What the present chain can read."""
         return Reads(self.flight, self.at)
 
-    def unknown(self, what: object) -> UnknownRule:
-        return self.reads.unknown(what)
-
-    def note(self, what: str, item: Item | None = None, **changes: Any) -> None:
+    def note(self, event: Event, item: Item | None = None, **changes: Any) -> None:
         """Record an effect on the packet, which `item` decided, or else the chain."""
         after = replace(self.flight.packet, **changes) if changes else None
-        self.flight.note(f"{self.kind} {self.at.name} {what}", *self.decided_by(item), after=after)
+        self.flight.note(event, *self.decided_by(item), after=after)
 
     def decided_by(self, item: Item | None = None) -> tuple[Item, Rule]:
         """What a hop names: the element that decided, or else the chain or rule of ours; and the rule in any case."""
@@ -252,14 +252,14 @@ class Evaluation:
         rule, where = self.by
         return item or where, rule
 
-    def translate(self, end: End, to: Endpoint, what: str, item: Item | None) -> Then:
+    def translate(self, end: End, to: Endpoint, how: How, item: Item | None) -> Then:
         connection = self.flight.connection
         if connection is None or self.hook.type != "nat" or self.hook.hook not in _NAT_HOOKS[end]:
-            raise self.unknown(f"'{what} {to}' at hook {self.hook.type} {self.hook.hook}")
+            raise self.reads.unknown(TranslationUnknown, how, to, f"{self.hook.type} {self.hook.hook}")
         self.flight.trip.conntrack(self.flight.stack.place).translate(connection, end, to)
-        ported = to.port != getattr(self.flight.packet, end).port
-        shown = f":{to.port}" if what == "redirect to" else to if ported else to.address
-        self.note(f"{what} {shown}", item, **{end: to})
+        address = None if how == "redirect" else to.address
+        port = to.port if address is None or to.port != getattr(self.flight.packet, end).port else None
+        self.note(Rewritten(self.kind, self.at.name, how, address, port), item, **{end: to})
         return Then.ACCEPT
 
 

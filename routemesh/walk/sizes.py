@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from routemesh.model import Protocol
+from routemesh.reasons.ends import EverSmaller, LargeAstray, Unheard
+from routemesh.snapshot import OUTSIDE, Place
 from routemesh.walk.flight import Ended, Trip
 from routemesh.walk.layer3 import TCP_AND_IP_HEADER_BYTES
-from routemesh.walk.nouns import OUTSIDE, Packet, Place, ReplyArrives, ReplyLost, Unclear, UnknownRule
+from routemesh.walk.nouns import Packet, ReplyArrives, ReplyLost, Unclear, UnknownRule
 from routemesh.walk.stack import USUAL_MTU
 from routemesh.walk.travel import set_out, travel
 
@@ -46,13 +48,13 @@ def _lost(trip: Trip, sender: Sender, to: Place) -> ReplyLost | None:
         except Ended as end:
             size_bytes = packet.size_bytes
             if not end.mtu_bytes or end.mtu_bytes >= size_bytes:
-                return ReplyLost(end.outcome.place, end.outcome.why)
+                return ReplyLost(end.outcome.place, end.outcome.reason)
             if end.refusal is not None and not _hears(trip, end, sender.place):
-                return ReplyLost(end.outcome.place, f"{end.outcome.why}, and {sender.place} does not hear of it")
+                return ReplyLost(end.outcome.place, Unheard(end.outcome.reason, sender.place))
             packet = replace(packet, size_bytes=end.mtu_bytes)
         else:
-            return None if arrived.place == to else ReplyLost(arrived.place, f"packets of {packet.size_bytes} bytes go astray")
-    return ReplyLost(sender.place, "its packets become ever smaller")
+            return None if arrived.place == to else ReplyLost(arrived.place, LargeAstray(packet.size_bytes))
+    return ReplyLost(sender.place, EverSmaller())
 
 
 def _later(packet: Packet) -> frozenset[str]:

@@ -23,10 +23,12 @@ from routemesh.nodeplan import (
     Sysctl,
     Table,
 )
-from routemesh.snapshot import Part, Unread
+from routemesh.reasons.ends import End, LoopbackOnWire, OwnSource, ReversePath
+from routemesh.reasons.unclear import ArpFilter, ArpSetting, FramesFiltered, NotRead, SettingNotRead
+from routemesh.snapshot import Part, Place, Unread
 from routemesh.walk.chains import RuleChain, Space, of_iptables, of_nftables, space_of
 from routemesh.walk.hooks import Turn, in_order
-from routemesh.walk.nouns import Place, UnknownRule
+from routemesh.walk.nouns import UnknownRule
 from routemesh.walk.routing import NextHop, Routing
 
 LOOPBACK = "lo"
@@ -102,7 +104,8 @@ class Stack:
         """Raises UnknownRule where one of these parts of the namespace could not be read."""
         for part in ("all", *parts) if self._unread else ():
             if part in self._unread:
-                raise UnknownRule(self.place, f"what was not read: {self._unread[part]}")
+                unread = self._unread[part]
+                raise UnknownRule(self.place, NotRead(unread.what, unread.reason, unread.loses))
 
     def link(self, name: str) -> Link | None:
         """The link, if it is there and up."""
@@ -147,11 +150,11 @@ class Stack:
             self._turns[hook, device] = tuple(in_order(hook, here, balances=bool(self.services)))
         return self._turns[hook, device]
 
-    def rules_of(self, family: Family) -> str | None:
+    def rules_of(self, family: Family) -> FramesFiltered | None:
         """A base chain with rules, or a policy, of a family whose packets are not walked; None where there is none."""
         for chain in self.chains.values():
             if chain.family == family and chain.hook and (chain.rules or chain.drops) and chain.space not in self._dormant:
-                return f"chain {chain.space} {chain.name}"
+                return FramesFiltered(family, f"{chain.space} {chain.name}")
         return None
 
     # --- routing ---
@@ -184,9 +187,9 @@ class Stack:
         """Whether an ARP request for `address` that comes in through `link` is answered. Source: arp_ignore in ip-sysctl.rst."""
         strictness = self._most("arp_ignore", link)
         if strictness > 1:
-            raise UnknownRule(self.place, f"ARP on {link}, whose arp_ignore is {strictness}")
+            raise UnknownRule(self.place, ArpSetting(link, "arp_ignore", strictness))
         if self._either("arp_filter", link):
-            raise UnknownRule(self.place, f"ARP on {link}, whose arp_filter is on")
+            raise UnknownRule(self.place, ArpFilter(link))
         if not self.is_local(address):
             return self._answers_for_others(link, address)
         return not strictness or any(address == own.ip for own in self.addresses_on(link))
@@ -203,7 +206,7 @@ class Stack:
         own = f"net/ipv4/conf/{link}/forwarding"
         return self.setting(own if own in self._sysctls else "net/ipv4/ip_forward") != 0
 
-    def objection(self, link: str, source: IPv4Address, destination: IPv4Address, mark: int) -> str | None:
+    def objection(self, link: str, source: IPv4Address, destination: IPv4Address, mark: int) -> End | None:
         """Why a packet that came in through `link` is thrown away for its addresses; None when it is not.
 
         Source: ip_route_input_slow, __fib_validate_source.
@@ -211,22 +214,22 @@ class Stack:
         if link == LOOPBACK:
             return None
         if (is_loopback(source) or is_loopback(destination)) and not self.routes_loopback(link):
-            return f"a loopback address on the wire, and route_localnet is off on {link}"
+            return LoopbackOnWire(link)
         if source in self._local and not self._either("accept_local", link):
-            return f"its source {source} is this namespace's own address"
+            return OwnSource(source)
         return self._reverse_path_objection(link, source, destination, mark)
 
     def routes_loopback(self, link: str) -> bool:
         """Whether loopback addresses may be on the wire of `link`."""
         return self._either("route_localnet", link)
 
-    def _reverse_path_objection(self, link: str, source: IPv4Address, destination: IPv4Address, mark: int) -> str | None:
+    def _reverse_path_objection(self, link: str, source: IPv4Address, destination: IPv4Address, mark: int) -> End | None:
         strictness = self._most("rp_filter", link)
         if strictness == 0 or source in self._local:
             return None
         back = self.route(source, mark if self._either("src_valid_mark", link) else 0, destination, link)
         if back is None or (strictness == 1 and back.link != link):
-            return f"the route back to {source} does not lead through {link}, and rp_filter is {strictness}"
+            return ReversePath(source, link, strictness)
         return None
 
     def _either(self, setting: str, link: str) -> bool:
@@ -238,7 +241,7 @@ class Stack:
     def setting(self, path: str, default: int = 0) -> int:
         """A kernel setting's value, `default` where the kernel has it not; raises UnknownRule for one that was not read."""
         if self._observed and path not in self._sysctls and path.startswith(_ALWAYS_THERE):
-            raise UnknownRule(self.place, f"{path}, which was not read")
+            raise UnknownRule(self.place, SettingNotRead(path))
         return int(self._sysctls.get(path, default))
 
     # --- arranging ---

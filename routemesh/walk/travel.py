@@ -1,10 +1,12 @@
 """Following a packet, step by step, until it gets to sockets or goes no further. PURE."""
 
 from routemesh.errors import NotFound
+from routemesh.reasons.ends import GoesInCircles, NotOwnAddress
+from routemesh.snapshot import OUTSIDE, Place
 from routemesh.walk import layer2, layer3
 from routemesh.walk.flight import Arrived, AtDevice, AtStack, Ended, Sending, Step, Trip
 from routemesh.walk.network import Network
-from routemesh.walk.nouns import OUTSIDE, Dropped, Packet, Place, Refused
+from routemesh.walk.nouns import Dropped, Packet, Refused
 from routemesh.walk.stack import Stack
 
 _MOST_STEPS = 200
@@ -17,7 +19,7 @@ def set_out(trip: Trip, packet: Packet, sender: Place) -> Step:
         return layer2.on_the_wire(trip, packet)
     stack, source = stack_of(trip.network, sender), packet.source.address
     if not stack.is_local(source):
-        raise Ended(Refused(sender, f"{source} is not an address of this namespace"))
+        raise Ended(Refused(sender, NotOwnAddress(source)))
     return Sending(stack, packet)
 
 
@@ -35,7 +37,7 @@ def travel(trip: Trip, step: Step) -> Arrived:
         if isinstance(step, Arrived):
             return step
         place, step = step.stack.place, _advance(trip, step)
-    raise Ended(Dropped(place, "it goes round in circles"))
+    raise Ended(Dropped(place, GoesInCircles()))
 
 
 def _advance(trip: Trip, step: Sending | AtDevice | AtStack) -> Step:

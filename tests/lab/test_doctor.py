@@ -12,7 +12,7 @@ ENEMY = "table inet firewalld { chain filter_INPUT { type filter hook input prio
 def findings(mesh: Cluster, *options: str, status: int) -> list[dict[str, Any]]:
     """What is not fine, by the JSON that it prints."""
     report = json.loads(mesh.cli("doctor", "--format", "json", *options, status=status))
-    assert (report["version"], report["outcome"]) == (1, "clean" if status == 0 else "findings")
+    assert (report["version"], report["outcome"]) == (2, "clean" if status == 0 else "findings")
     return [each for each in report["findings"] if each["state"] in ("wrong", "untold")]
 
 

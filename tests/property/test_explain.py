@@ -106,7 +106,9 @@ def test_explanations_go_on_through_the_gateway_to_every_task_and_back(state: St
     dead = data.draw(st.sets(st.sampled_from(sorted(tasks))), "tasks that do not listen") if tasks else set()
     places = {(task.node, task.netns) for task in behind if task.name in dead}
     net = Network(net.hosts, {place: ports for place, ports in net.listening.items() if place not in places}, net.sysctls)
-    passage = Passage(driver="haproxy", decisions=(Decision(what="server one of all", why="in turn", show=""),), servers=tasks)
+    passage = Passage(
+        driver="haproxy", decisions=(Decision(at="server", decision="one of all", why="in turn", show=""),), servers=tasks
+    )
     for entry in state.nodes.values():
         first = explained(cluster, net, entry, Protocol.TCP, 8443) if entry.state is NodeState.READY else None
         if first is None or not first.reached:

@@ -8,6 +8,8 @@ import pytest
 
 from routemesh.model import Protocol
 from routemesh.nodeplan import Link
+from routemesh.reasons.events import Bridged, Resolved
+from routemesh.reasons.words import of_doubt, of_end, of_event
 from routemesh.snapshot import ClusterSnapshot
 from routemesh.walk import (
     OUTSIDE,
@@ -52,14 +54,14 @@ def told(branch: Branch) -> str:
     match branch.outcome:
         case Delivered(place=place, peer=peer, reply=ReplyArrives(), process=process):
             return f"{process} in {place.netns or 'the node'} sees {peer.address}"
-        case Delivered(reply=ReplyLost(place, why)):
-            return f"answer lost at {place}: {why}"
+        case Delivered(reply=ReplyLost(place, end)):
+            return f"answer lost at {place}: {of_end(end)}"
         case Refused(place, _):
             return f"refused at {place}"
-        case Dropped(place, why):
-            return f"lost at {place}: {why}"
-        case Delivered(reply=Unclear(place, what)) | Unclear(place, what):
-            return f"unclear at {place}: {what}"
+        case Dropped(place, end):
+            return f"lost at {place}: {of_end(end)}"
+        case Delivered(reply=Unclear(place, doubt)) | Unclear(place, doubt):
+            return f"unclear at {place}: {of_doubt(doubt)}"
         case other:
             return str(other)
 
@@ -85,7 +87,7 @@ def test_the_way_is_the_one_that_the_tutorial_walks() -> None:
         protocol=TCP, source=Endpoint(IPv4Address(CLIENT), 40000), destination=Endpoint(IPv4Address("192.168.77.1"), 8080)
     )
     far = next(branch for branch in ways("2-service", packet, OUTSIDE) if branch.hops[-1].place.node == "swarm2")
-    assert [f"{hop.place} {hop.device}: {hop.what}" for hop in far.hops] == [
+    assert [f"{hop.place} {hop.device}: {of_event(hop.event)}" for hop in far.hops] == [
         "swarm1 eth0: nat DOCKER-INGRESS dnat to 172.18.0.2",
         "swarm1 docker_gwbridge: route dev docker_gwbridge",
         "swarm1 docker_gwbridge: neighbour 172.18.0.2 is 02:42:ac:12:00:02, reachable",
@@ -105,7 +107,9 @@ def test_the_way_is_the_one_that_the_tutorial_walks() -> None:
         "swarm2/721fa25bee8c eth0: is here, for tcp/80",
     ]
     assert [
-        f"{hop.place} {hop.device}: {hop.what}" for hop in far.reply_hops if not hop.what.startswith(("neighbour", "bridge"))
+        f"{hop.place} {hop.device}: {of_event(hop.event)}"
+        for hop in far.reply_hops
+        if not isinstance(hop.event, Resolved | Bridged)
     ] == [
         "swarm2/721fa25bee8c eth0: route dev eth0",
         "swarm2/721fa25bee8c eth0: conntrack source 10.0.0.6:8080",
@@ -223,7 +227,7 @@ def test_a_device_that_takes_less_is_told_where_large_packets_are_lost(
         assert isinstance(branch.outcome, Delivered)
         assert branch.outcome.reply == ReplyArrives()
         lost = branch.outcome.full_size
-        told = f"{lost.place.netns}: {lost.why.partition('too many for ')[2]}" if isinstance(lost, ReplyLost) else ""
+        told = f"{lost.place.netns}: {of_end(lost.reason).partition('too many for ')[2]}" if isinstance(lost, ReplyLost) else ""
         found[branch.outcome.place.node] = told
     assert found == {"swarm1": near, "swarm2": far}
 

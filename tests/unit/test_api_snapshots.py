@@ -68,7 +68,7 @@ def test_what_every_node_says_of_itself_is_judged_where_it_is_asked(nodes: list[
     nodes[1].fault("ip link add …: no")
     for asked in nodes:
         found = asked.client.doctor()
-        assert (found.version, found.outcome, found.status) == (1, "findings", 3)
+        assert (found.version, found.outcome, found.status) == (2, "findings", 3)
         wrong = [(each.what, each.where, each.found) for each in found.findings if each.state is State.WRONG]
         assert wrong == [
             ("plan", "node2", "net/ipv4/ip_forward is 0 instead of 1"),

@@ -50,7 +50,7 @@ def test_pictures_are_printed(type_: Type, form: str, start: str) -> None:
 def test_json_has_a_version(type_: Type) -> None:
     code, out, _ = type_("explain", "--from", str(BROKEN), "--format", "json", "swarm1:8080")
     found = json.loads(out)
-    assert (code, found["version"], found["outcome"], found["causes"][0]["node"]) == (3, 1, "partly", "swarm1")
+    assert (code, found["version"], found["outcome"], found["causes"][0]["node"]) == (3, 2, "partly", "swarm1")
 
 
 @pytest.mark.parametrize(

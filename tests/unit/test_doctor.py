@@ -118,7 +118,7 @@ def test_the_command_prints_the_findings_and_ends_with_3_if_something_is_needed(
     printed = CliRunner().invoke(cli, ["doctor", "--machine", "--format", "json"])
     assert printed.exit_code == status
     told = json.loads(printed.output)
-    assert (told["version"], told["outcome"]) == (1, "findings" if status else "clean")
+    assert (told["version"], told["outcome"]) == (2, "findings" if status else "clean")
     assert [Finding(**{**each, "state": State(each["state"])}) for each in told["findings"]] == list(findings(machine))
 
 

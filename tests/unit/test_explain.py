@@ -296,7 +296,7 @@ def test_twenty_tasks_stay_readable(healthy: ClusterSnapshot) -> None:
 
 def test_json_is_the_explanation_with_its_version(broken: Explanation) -> None:
     found = json.loads(msgspec.json.encode(broken))
-    assert found["version"] == 1
+    assert found["version"] == 2
     assert found.keys() == {"version", "question", "outcome", "verdict", "reached", "causes", "ways", "notes", "unread_nodes"}
     assert msgspec.convert(found, Explanation) == broken
 

@@ -8,6 +8,10 @@ import pytest
 
 from routemesh.explain.nouns import VERSION, Explanation, Kind, Outcome, Question, Step, Way
 from routemesh.explain.text import Screen
+from routemesh.model import Protocol
+from routemesh.reasons.events import Accepted, Bridged, Event, Rewritten, Routed, chain_of
+from routemesh.reasons.named import named
+from routemesh.reasons.words import of_event
 from routemesh.sight.packets import parse
 from routemesh.sightings import Headers, How, Observation, Opening, SeenPacket, Sent, Wanted
 from routemesh.trace.compare import compare
@@ -96,14 +100,17 @@ def headers(source: str, destination: str) -> Headers:
 
 
 def step(
-    device: str, what: str, kind: Kind, before: tuple[str, str], after: tuple[str, str] | None = None, netns: str = ""
+    device: str, event: Event, kind: Kind, before: tuple[str, str], after: tuple[str, str] | None = None, netns: str = ""
 ) -> Step:
     return Step(
         node="node1",
         namespace=netns,
         place=f"node1: {netns}" if netns else "node1",
         device=device,
-        what=what,
+        what=of_event(event),
+        event=named(event),
+        tool="nft" if kind == "rule" else "",
+        chain=chain_of(event),
         kind=kind,
         rule="",
         show="nft list chain ip routemesh x" if kind == "rule" else "",
@@ -112,12 +119,19 @@ def step(
     )
 
 
+DNAT = Rewritten("nat", "DOCKER-INGRESS", "dnat", IPv4Address("172.18.0.2"), None)
 THERE = (
-    step("eth0", "nat DOCKER-INGRESS dnat to 172.18.0.2", "rule", (CLIENT, NODE), (CLIENT, SANDBOX)),
-    step("veth1", "bridge docker_gwbridge to port veth1", "fdb", (CLIENT, SANDBOX)),
-    step("eth1", "is here, for tcp/8080", "socket", (CLIENT, SANDBOX), netns="ingress_sbox"),
+    step(
+        "eth0",
+        DNAT,
+        "rule",
+        (CLIENT, NODE),
+        (CLIENT, SANDBOX),
+    ),
+    step("veth1", Bridged("docker_gwbridge", "veth1"), "fdb", (CLIENT, SANDBOX)),
+    step("eth1", Accepted(Protocol.TCP, 8080), "socket", (CLIENT, SANDBOX), netns="ingress_sbox"),
 )
-BACK = (step("eth1", "route via 172.18.0.1 dev eth1", "route", (SANDBOX, CLIENT), netns="ingress_sbox"),)
+BACK = (step("eth1", Routed("eth1", IPv4Address("172.18.0.1")), "route", (SANDBOX, CLIENT), netns="ingress_sbox"),)
 ARRIVES = Way(share=(1, 1), estimated=False, there=THERE, back=BACK, arrives=True, end="reaches node1", task="web.1")
 FAILS = replace(ARRIVES, there=THERE[:1], back=(), arrives=False, end="ends in node1: filter forward drops it", task="")
 
@@ -166,7 +180,7 @@ def seen(
 
 WHOLE = (
     seen(0.001, "in", "eth0", (CLIENT, NODE)),
-    seen(0.001, "hook", "eth0", (CLIENT, NODE), chain="prerouting begins"),
+    seen(0.001, "hook", "eth0", (CLIENT, NODE), chain="prerouting", edge="begins"),
     seen(0.001, "rule", "eth0", (CLIENT, NODE), chain="ip routemesh DOCKER-INGRESS", rule="dnat to 172.18.0.2", verdict="accept"),
     seen(0.002, "out", "veth1", (CLIENT, SANDBOX)),
     seen(0.003, "in", "eth1", (CLIENT, SANDBOX), "ingress_sbox"),

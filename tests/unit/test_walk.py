@@ -37,6 +37,9 @@ from routemesh.nodeplan import (
     Vxlan,
     namespace,
 )
+from routemesh.reasons.ends import NobodyListens, NobodysAddress, NotOwnAddress, RuleRejects
+from routemesh.reasons.events import Routed
+from routemesh.reasons.words import of_end, of_event
 from routemesh.walk import (
     OUTSIDE,
     Branch,
@@ -98,7 +101,7 @@ def test_an_open_port_of_a_node_is_reached_and_answers() -> None:
     assert branch.outcome == Delivered(
         place=HERE, protocol=Protocol.TCP, port=80, peer=Endpoint(CLIENT, 40000), reply=ReplyArrives()
     )
-    assert (str(branch.share), branch.hops[-1].what, branch.reply_hops[-1].what) == (
+    assert (str(branch.share), of_event(branch.hops[-1].event), of_event(branch.reply_hops[-1].event)) == (
         "1",
         "is here, for tcp/80",
         "route dev eth0",
@@ -106,11 +109,11 @@ def test_an_open_port_of_a_node_is_reached_and_answers() -> None:
 
 
 def test_a_closed_port_is_refused() -> None:
-    assert only(network({}), packet(CLIENT, ONE, 81)).outcome == Refused(HERE, "nothing listens on tcp/81")
+    assert only(network({}), packet(CLIENT, ONE, 81)).outcome == Refused(HERE, NobodyListens(Protocol.TCP, 81))
 
 
 def test_an_address_of_nobody_is_not_reached() -> None:
-    assert only(network({}), packet(CLIENT, TWO)).outcome == Dropped(OUTSIDE, "192.0.2.2 belongs to no node")
+    assert only(network({}), packet(CLIENT, TWO)).outcome == Dropped(OUTSIDE, NobodysAddress(TWO))
 
 
 @pytest.mark.parametrize("address", [ONE, IPv4Address("127.0.0.1")])
@@ -127,7 +130,7 @@ def test_a_node_calls_another() -> None:
 
 
 def test_nobody_sends_from_an_address_of_others() -> None:
-    assert only(network({}), packet(TWO, ONE), HERE).outcome == Refused(HERE, "192.0.2.2 is not an address of this namespace")
+    assert only(network({}), packet(TWO, ONE), HERE).outcome == Refused(HERE, NotOwnAddress(TWO))
 
 
 def test_nobody_sends_from_a_namespace_that_is_not_there() -> None:
@@ -174,7 +177,7 @@ def lost(branch: Branch) -> str:
     """Where and why the packet, or the answer to it, was lost."""
     outcome = branch.outcome.reply if isinstance(branch.outcome, Delivered) else branch.outcome
     assert isinstance(outcome, Dropped | Refused | ReplyLost)
-    return f"{type(outcome).__name__} {outcome.place}: {outcome.why}"
+    return f"{type(outcome).__name__} {outcome.place}: {of_end(outcome.reason)}"
 
 
 def test_a_port_leads_into_a_namespace_and_the_answer_out_of_it() -> None:
@@ -228,7 +231,7 @@ def test_what_is_missing_or_wrong_on_the_way_is_where_the_packet_ends(outer: Ite
 def test_a_refusal_that_does_not_find_its_way_back_is_silence(protocol: Protocol) -> None:
     fence = Chain("ip", "fence", Hook("filter", "input", 0), ((Reject("icmp port-unreachable"),),))
     refused = only(boxed(inner=(*INNER, fence)), packet(CLIENT, ONE, 8080, protocol))
-    assert refused.outcome == Refused(BOX, "filter fence rejects with icmp port-unreachable")
+    assert refused.outcome == Refused(BOX, RuleRejects("filter", "fence", "icmp port-unreachable"))
     silent = only(boxed(inner=(*without(INNER, DEFAULT), fence)), packet(CLIENT, ONE, 8080, protocol))
     assert lost(silent) == (
         "Dropped node1/box: filter fence rejects with icmp port-unreachable, and the client does not hear of it "
@@ -285,7 +288,7 @@ def test_a_namespace_has_the_kernels_settings_where_its_plan_is_silent() -> None
     assert isinstance(branch.outcome, Delivered)
     assert lost(into_box(boxed(without(OUTER, FORWARD)))).endswith("forwards nothing")
     forwarding = Network(boxed(without(OUTER, FORWARD)).hosts, {}, {"net/ipv4/ip_forward": "1"})
-    assert into_box(forwarding).outcome == Refused(BOX, "nothing listens on tcp/8080")
+    assert into_box(forwarding).outcome == Refused(BOX, NobodyListens(Protocol.TCP, 8080))
 
 
 def test_a_mark_stays_in_its_namespace() -> None:
@@ -386,7 +389,11 @@ SIDE = (
 
 def way_out(*inner: Item) -> list[str]:
     """The devices by which the box's answer is routed, first and again."""
-    return [hop.device for hop in into_box(boxed(inner=(*INNER, *inner))).reply_hops if hop.what.startswith("route via")][:2]
+    return [
+        hop.device
+        for hop in into_box(boxed(inner=(*INNER, *inner))).reply_hops
+        if isinstance(hop.event, Routed) and hop.event.via
+    ][:2]
 
 
 def test_a_marked_answer_is_routed_again_by_its_mark() -> None:

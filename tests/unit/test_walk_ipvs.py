@@ -31,12 +31,16 @@ from routemesh.nodeplan import (
     XtChain,
     namespace,
 )
+from routemesh.reasons.ends import NoRoute, NoServer
+from routemesh.reasons.events import Assigned
+from routemesh.reasons.words import of_end, of_event
 from routemesh.walk import (
     OUTSIDE,
     Branch,
     Delivered,
     Dropped,
     Endpoint,
+    Hop,
     Host,
     Network,
     Packet,
@@ -125,12 +129,12 @@ def ends(branches: Iterable[Branch]) -> set[str]:
     for branch in branches:
         outcome = branch.outcome
         if isinstance(outcome, Delivered) and isinstance(outcome.reply, ReplyLost):
-            found.add(f"{outcome.place} answers; {outcome.reply.place}: {outcome.reply.why}")
+            found.add(f"{outcome.place} answers; {outcome.reply.place}: {of_end(outcome.reply.reason)}")
         elif isinstance(outcome, Delivered):
             found.add(f"{outcome.place} answers")
         else:
             assert isinstance(outcome, Refused | Dropped)
-            found.add(f"{type(outcome).__name__} {outcome.place}: {outcome.why}")
+            found.add(f"{type(outcome).__name__} {outcome.place}: {of_end(outcome.reason)}")
     return found
 
 
@@ -144,11 +148,11 @@ def test_a_marked_connection_is_shared_out_and_answered_by_the_address_that_was_
         for name in ("a", "b")
     ]
     assert (str(first.share), first.estimated) == ("1/2", False)
-    assert [(hop.what, hop.item) for hop in first.hops if "ipvs" in hop.what] == [
+    assert [(of_event(hop.event), hop.item) for hop in first.hops if "ipvs" in of_event(hop.event)] == [
         (f"ipvs FWM 256 rr to {A}", SERVERS[0]),
         (f"ipvs destination {A}:80", None),
     ]
-    assert [hop.what for hop in first.reply_hops if "ipvs" in hop.what] == [f"ipvs answers as {NODE}:80"]
+    assert [of_event(hop.event) for hop in first.reply_hops if "ipvs" in of_event(hop.event)] == [f"ipvs answers as {NODE}:80"]
 
 
 @pytest.mark.parametrize("protocol", Protocol)
@@ -171,15 +175,22 @@ def test_the_request_need_not_be_forwarded_but_the_answer_must() -> None:
     }
 
 
+def ct_marks(hops: tuple[Hop, ...]) -> list[str]:
+    return [hop.event.chain for hop in hops if isinstance(hop.event, Assigned) and hop.event.field == "ct mark"]
+
+
 def test_rules_are_met_at_input_output_and_postrouting_but_not_at_forward() -> None:
     def noted(name: str) -> XtChain:
         return XtChain("mangle", name, ((Assign("ct mark", 1),),), "ACCEPT")
 
     chains = [noted(name) for name in ("INPUT", "FORWARD", "OUTPUT", "POSTROUTING")]
     first, _ = asked(network((*BALANCER, *chains)))
-    assert [hop.what.split()[1] for hop in first.hops if "ct mark" in hop.what] == ["INPUT", "OUTPUT", "POSTROUTING"]
-    assert [hop.what.split()[1] for hop in first.reply_hops if "ct mark" in hop.what] == ["FORWARD", "POSTROUTING"]
-    assert {hop.after.mark for hop in first.hops if "POSTROUTING" in hop.what} == {MARK}
+    assert ct_marks(first.hops) == ["INPUT", "OUTPUT", "POSTROUTING"]
+    assert ct_marks(first.reply_hops) == [
+        "FORWARD",
+        "POSTROUTING",
+    ]
+    assert {hop.after.mark for hop in first.hops if "POSTROUTING" in of_event(hop.event)} == {MARK}
 
 
 @pytest.mark.parametrize("name", ["INPUT", "OUTPUT"])
@@ -310,7 +321,7 @@ def with_vip(name: str) -> XtChain:
 def test_direct_routing_sends_the_packet_as_it_is_to_the_servers_mac() -> None:
     direct = instead(SERVERS[0], replace(SERVERS[0], method="route"))
     (found,) = [branch for branch in asked(network(direct, a=(with_vip("PREROUTING"),))) if branch.hops[0].place == HERE][:1]
-    assert f"ipvs FWM 256 rr to {A} by direct routing" in [hop.what for hop in found.hops]
+    assert f"ipvs FWM 256 rr to {A} by direct routing" in [of_event(hop.event) for hop in found.hops]
     assert isinstance(found.outcome, Delivered)
     assert (found.outcome.place, found.outcome.peer) == (Place("node1", "a"), CLIENT)
     into = next(hop for hop in found.hops if hop.place.netns == "a")
@@ -387,7 +398,7 @@ def test_a_scheduler_of_another_kind_is_an_error() -> None:
 @pytest.mark.parametrize("items", [weighted(0, 0, "rr"), weighted(0, 0, "mh"), (MARKING, SERVICE, TRACKED)])
 def test_a_service_without_a_server_refuses(items: tuple[Item, ...], protocol: Protocol) -> None:
     (branch,) = asked(network(items), protocol=protocol)
-    assert branch.outcome == Refused(HERE, "ipvs service FWM 256 has no server for it")
+    assert branch.outcome == Refused(HERE, NoServer(256))
     assert branch.hops[-1].item == items[1]
     deaf = XtChain("filter", "OUTPUT", policy="DROP")
     (silent,) = asked(network((*items, deaf)), protocol=protocol)
@@ -401,7 +412,7 @@ def test_a_server_that_no_route_leads_to_refuses() -> None:
     spaces = {**net.hosts["node1"].plan.namespaces, HOST: namespace((*BRIDGE, *bridged("c"))), "c": namespace(UNROUTED)}
     packet = Packet(protocol=Protocol.TCP, source=Endpoint(GATEWAY, 40000), destination=Endpoint(C, 80))
     (branch,) = walk(Network({"node1": Host(NodePlan(spaces), (NODE,))}), packet, HERE)
-    assert branch.outcome == Refused(Place("node1", "c"), "there is no route to 203.0.113.5")
+    assert branch.outcome == Refused(Place("node1", "c"), NoRoute(IPv4Address("203.0.113.5")))
 
 
 C = IPv4Address("172.18.0.12")

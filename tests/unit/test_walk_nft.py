@@ -38,6 +38,8 @@ from routemesh.nodeplan import (
     VerdictLookup,
     namespace,
 )
+from routemesh.reasons.ends import RuleDrops, RuleRejects
+from routemesh.reasons.words import of_event
 from routemesh.walk import (
     OUTSIDE,
     Branch,
@@ -139,14 +141,17 @@ def test_accepting_ends_one_base_chain_only() -> None:
 
 def test_base_chains_are_met_by_priority() -> None:
     (branch,) = branches(mark(2, 20, "second"), mark(1, 10, "first"))
-    assert [hop.what for hop in branch.hops[:2]] == ["filter first meta mark set 0x1", "filter second meta mark set 0x2"]
+    assert [of_event(hop.event) for hop in branch.hops[:2]] == [
+        "filter first meta mark set 0x1",
+        "filter second meta mark set 0x2",
+    ]
 
 
 def test_a_rejected_packet_is_refused_and_a_dropped_one_is_lost() -> None:
     (rejected,) = branches(chain((REJECT,)))
     (dropped,) = branches(chain((DROP,)))
-    assert rejected.outcome == Refused(HERE, "filter input rejects with tcp reset")
-    assert dropped.outcome == Dropped(HERE, "filter input drops it")
+    assert rejected.outcome == Refused(HERE, RuleRejects("filter", "input", "tcp reset"))
+    assert dropped.outcome == Dropped(HERE, RuleDrops("filter", "input"))
 
 
 def test_the_hop_of_a_decision_names_what_decided() -> None:
@@ -257,7 +262,7 @@ def test_without_an_entry_nothing_is_translated() -> None:
     rules: tuple[Rule, ...] = ((Dnat(Lookup(by_port, "addresses")),), (Redirect(Lookup(by_port, "ports")),))
     (branch,) = branches(addresses, ports, prerouting(*rules))
     assert isinstance(branch.outcome, Delivered)
-    assert [hop.what for hop in branch.hops] == ["is here, for tcp/80"]
+    assert [of_event(hop.event) for hop in branch.hops] == ["is here, for tcp/80"]
 
 
 def test_a_verdict_map_gives_the_verdict() -> None:
@@ -427,4 +432,4 @@ def test_of_two_connections_whose_answers_would_look_the_same_the_later_gets_ano
 def test_a_segment_size_is_noted_and_nothing_more() -> None:
     (branch,) = branches(chain((Match("tcp flags", "syn"), ClampMss(1410))))
     assert isinstance(branch.outcome, Delivered)
-    assert branch.hops[0].what == "filter input maxseg at most 1410"
+    assert of_event(branch.hops[0].event) == "filter input maxseg at most 1410"

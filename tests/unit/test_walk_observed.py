@@ -33,6 +33,7 @@ from routemesh.nodeplan import (
     Vxlan,
     XtChain,
 )
+from routemesh.reasons.words import of_doubt, of_end
 from routemesh.snapshot import (
     LINK_SYSCTLS,
     ClusterSnapshot,
@@ -152,14 +153,14 @@ def end(branch: Branch) -> str:
     match branch.outcome:
         case Delivered(place=place, process=process, reply=ReplyArrives()):
             return f"{process} at {place}"
-        case Delivered(reply=ReplyLost(place, why)):
-            return f"answer lost at {place}: {why}"
-        case Delivered(reply=Unclear(place, what)) | Unclear(place, what):
-            return f"unclear at {place}: {what}"
+        case Delivered(reply=ReplyLost(place, lost)):
+            return f"answer lost at {place}: {of_end(lost)}"
+        case Delivered(reply=Unclear(place, doubt)) | Unclear(place, doubt):
+            return f"unclear at {place}: {of_doubt(doubt)}"
         case Delivered() as outcome:
             return str(outcome)
         case other:
-            return f"{type(other).__name__} {other.place}: {other.why}"
+            return f"{type(other).__name__} {other.place}: {of_end(other.reason)}"
 
 
 def instead(items: tuple[Item, ...], old: Item, *new: Item) -> tuple[Item, ...]:

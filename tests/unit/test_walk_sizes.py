@@ -6,6 +6,7 @@ import pytest
 
 from routemesh.model import Protocol
 from routemesh.nodeplan import HOST, Chain, ClampMss, Hook, Item, Link, Match, Verdict
+from routemesh.reasons.words import of_end
 from routemesh.walk import OUTSIDE, Delivered, Network, Packet, Place, ReplyArrives, ReplyLost, every_way
 from tests.unit.test_walk import (
     BOX,
@@ -37,8 +38,8 @@ def tried(net: Network, what: Packet, start: Place = OUTSIDE) -> str:
     assert isinstance(branch.outcome, Delivered)
     assert branch.outcome.reply == ReplyArrives()
     match branch.outcome.full_size:
-        case ReplyLost(place, why):
-            return f"lost at {place}: {why}"
+        case ReplyLost(place, end):
+            return f"lost at {place}: {of_end(end)}"
         case found:
             return type(found).__name__
 

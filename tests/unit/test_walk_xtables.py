@@ -35,6 +35,8 @@ from routemesh.nodeplan import (
     XtTable,
     namespace,
 )
+from routemesh.reasons.ends import PolicyDrops, RuleDrops, RuleRejects
+from routemesh.reasons.words import of_event
 from routemesh.walk import (
     OUTSIDE,
     Branch,
@@ -128,12 +130,12 @@ def test_a_jump_stays_in_its_table() -> None:
 
 def test_a_policy_and_a_rule_are_named_where_they_drop() -> None:
     policed = branch(chain("INPUT", policy="DROP"))
-    assert policed.outcome == Dropped(HERE, "the policy of filter INPUT drops it")
+    assert policed.outcome == Dropped(HERE, PolicyDrops("filter", "INPUT"))
     assert (policed.hops[-1].item, policed.hops[-1].rule) == (chain("INPUT", policy="DROP"), None)
     rule: Rule = (Match("th dport", "80"), DROP)
     outer, inner = chain("INPUT", (jump("inner"),)), chain("inner", (Match("th dport", "81"), DROP), rule)
     ruled = branch(outer, inner)
-    assert ruled.outcome == Dropped(HERE, "filter inner drops it")
+    assert ruled.outcome == Dropped(HERE, RuleDrops("filter", "inner"))
     assert (ruled.hops[-1].item, ruled.hops[-1].rule) == (inner, rule)
 
 
@@ -176,7 +178,7 @@ def test_raw_comes_before_connections_are_known() -> None:
 def test_an_address_and_a_port_are_translated_together() -> None:
     found = branch(chain("PREROUTING", (Match("th dport", "8080"), Dnat(NODE, 81)), table="nat"), port=8080)
     assert found.outcome == Delivered(place=HERE, protocol=Protocol.TCP, port=81, peer=CLIENT, reply=ReplyArrives())
-    assert found.hops[0].what == "nat PREROUTING dnat to 192.0.2.1:81"
+    assert of_event(found.hops[0].event) == "nat PREROUTING dnat to 192.0.2.1:81"
 
 
 @pytest.mark.parametrize(("port", "answers"), [(8080, True), (8081, False)])
@@ -187,7 +189,7 @@ def test_a_port_is_redirected(port: int, answers: bool) -> None:
     )
     packet = Packet(protocol=Protocol.TCP, source=CLIENT, destination=Endpoint(NODE, port))
     (found,) = walk(redirected, packet)
-    assert (found.hops[0].what == "nat PREROUTING redirect to :80") is answers
+    assert (of_event(found.hops[0].event) == "nat PREROUTING redirect to :80") is answers
 
 
 BOXED = (
@@ -204,7 +206,7 @@ def test_a_call_of_its_own_is_redirected_to_loopback() -> None:
 
 def test_a_packet_is_rejected_and_its_sender_hears_of_it() -> None:
     assert branch(chain("INPUT", (Reject("icmp port-unreachable"),))).outcome == Refused(
-        HERE, "filter INPUT rejects with icmp port-unreachable"
+        HERE, RuleRejects("filter", "INPUT", "icmp port-unreachable")
     )
     deaf = (chain("INPUT", (Reject("tcp reset"),)), chain("OUTPUT", policy="DROP"))
     assert isinstance(branch(*deaf).outcome, Dropped)
@@ -227,7 +229,7 @@ WAYS = (
 @pytest.mark.parametrize(("table", "rerouted"), [("mangle", True), ("filter", False), ("raw", False)])
 def test_only_a_mark_from_mangle_output_leads_elsewhere(table: XtTable, rerouted: bool) -> None:
     found = branch(*WAYS, chain("OUTPUT", (Assign("meta mark", 7),), table=table))
-    assert any(hop.what == "route via 172.18.0.1 dev eth1" for hop in found.reply_hops) is rerouted
+    assert any(of_event(hop.event) == "route via 172.18.0.1 dev eth1" for hop in found.reply_hops) is rerouted
 
 
 def test_nothing_is_balanced_where_there_is_no_service() -> None:
@@ -263,7 +265,7 @@ def test_what_is_unknown_matters_only_where_all_that_is_known_of_the_rule_matche
 def test_what_is_only_written_down_changes_nothing_whatever_it_depends_on() -> None:
     """As the last rule of many a firewall, before its policy."""
     limited = (Unknown("-m limit --limit 3/min"), Unknown('-j LOG --log-prefix "[BLOCK] "'))
-    assert branch(chain("INPUT", limited, policy="DROP")).outcome == Dropped(HERE, "the policy of filter INPUT drops it")
+    assert branch(chain("INPUT", limited, policy="DROP")).outcome == Dropped(HERE, PolicyDrops("filter", "INPUT"))
     assert passes(chain("INPUT", limited))
 
 

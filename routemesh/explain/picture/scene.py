@@ -3,13 +3,13 @@
 Only what the ways pass is drawn, and of what they pass what changes the packet, carries it to another node, or ends it.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from routemesh import names
 from routemesh.explain.nouns import Explanation, Step, Way
+from routemesh.reasons.events import Accepted, Bridged, Decided, IntoTunnel, OutOfTunnel
 
 Kind = Literal["host", "sandbox", "overlay", "task", "other"]
 Stop = tuple[str, str]
@@ -18,7 +18,6 @@ Stop = tuple[str, str]
 MOST_COLUMNS = 5
 MOST_TASKS = 6
 _MOST_ROWS = 8
-_BRIDGED = re.compile(r"bridge (\S+) to port .*")
 _LOAD_BALANCER = "lb_"
 _OVERLAYS = ("1-",)
 
@@ -127,7 +126,7 @@ def _place(columns: dict[str, Column], way: Way, common: int, why: str) -> None:
 
 
 def _with(step: Step, why: str) -> Step:
-    return replace(step, what=why) if step.failed and why else step
+    return replace(step, why=why) if step.failed and why else step
 
 
 def _add(rows: list[Row], box: Box, step: Step, share: str, task: str) -> None:
@@ -140,11 +139,10 @@ def _add(rows: list[Row], box: Box, step: Step, share: str, task: str) -> None:
 
 
 def _devices(step: Step) -> Iterator[tuple[str, bool]]:
-    bridge = _BRIDGED.fullmatch(step.what)
-    if bridge is not None:
-        yield bridge[1], True
+    if step.event.is_a(Bridged):
+        yield step.event.fields["bridge"], True
     if step.device:
-        yield step.device, step.what.startswith("vxlan") and bool(step.namespace)
+        yield step.device, step.event.is_a(IntoTunnel, OutOfTunnel) and bool(step.namespace)
 
 
 def _box(columns: dict[str, Column], step: Step) -> Box:
@@ -171,7 +169,7 @@ def _kind(step: Step) -> Kind:
 
 def _row(step: Step, share: str, task: str, *, back: bool) -> Row | None:
     """What is shown of a step; None for what leaves the packet as it is and takes it nowhere else."""
-    label = step.what.removeprefix("dropped: ").removeprefix("refused: ") if step.failed else _label(step)
+    label = step.why or step.what if step.failed else _label(step)
     if not label:
         return None
     shown = f"{share}{label}" + (f"  {task}" if task else "")
@@ -197,13 +195,15 @@ def _label(step: Step) -> str:
 
 
 def _by(step: Step) -> str:
-    """Which chain, table or balancer it was: the first words of what is said of it."""
-    if step.kind == "socket":
-        return step.what.removeprefix("is here, for ")
+    """Which chain, table or balancer it was."""
+    known = step.event.fields
+    if step.event.is_a(Accepted):
+        return f"{known['protocol']}/{known['port']}"
     if step.after.vni != step.before.vni:
         return step.device
-    words = step.what.split()
-    return " ".join(words[:2]) if step.kind in ("rule", "element") else words[0]
+    if step.event.is_a(Decided):
+        return str(known["at"])
+    return f"{known['kind']} {known['chain']}" if "chain" in known else step.kind
 
 
 def _cut(rows: Sequence[Row]) -> list[Row]:

@@ -1,0 +1,204 @@
+"""Why a way, or a service, is not as it should be: the end of a packet in the words of the mesh. PURE."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from routemesh.model import Protocol
+from routemesh.reasons.ends import End, LinkDown, root
+from routemesh.reasons.unclear import Doubt
+
+# --- how a way ended ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The request gets no further."""
+
+    end: End
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLost:
+    """The request is answered, and the answer is lost."""
+
+    end: End
+
+
+@dataclass(frozen=True, slots=True)
+class LargeLost:
+    """Small packets get there and back, large ones are lost."""
+
+    end: End
+
+
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """It can't be told what becomes of the request."""
+
+    doubt: Doubt
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerUntold:
+    """It can't be told what becomes of the answer."""
+
+    doubt: Doubt
+
+
+@dataclass(frozen=True, slots=True)
+class LargeUntold:
+    """It can't be told what becomes of large packets."""
+
+    doubt: Doubt
+
+
+Failure = Lost | AnswerLost | LargeLost
+OfDoubt = Untold | AnswerUntold | LargeUntold
+
+
+@dataclass(frozen=True, slots=True)
+class ByOthers:
+    """A way ended by a rule that is none of the mesh's: of which tool ("" for none known), in which table; "" for a policy."""
+
+    failure: Failure
+    tool: str
+    table: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class WrongTaker:
+    """A process that is no task of the service takes the connection ("": its name is not known)."""
+
+    process: str
+    service: str
+
+
+OfWays = Failure | OfDoubt | ByOthers | WrongTaker
+
+# --- what is missing, so that the way ended so -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NotLed:
+    """No rule of the node leads the published port to the sandbox."""
+
+    port: int
+    protocol: Protocol
+    then: OfWays
+
+
+@dataclass(frozen=True, slots=True)
+class NoMark:
+    """No rule of the sandbox gives the published port a firewall mark, so that nothing balances it."""
+
+    port: int
+    protocol: Protocol
+    then: OfWays
+
+
+@dataclass(frozen=True, slots=True)
+class NotBalanced:
+    """Nothing in the sandbox balances what has the mark."""
+
+    mark: int
+    then: OfWays
+
+
+@dataclass(frozen=True, slots=True)
+class NotRedirected:
+    """No rule of the task redirects the published port to the one on which it listens."""
+
+    port: int
+    protocol: Protocol
+    target: int
+    then: OfWays
+
+
+OfMissing = NotLed | NoMark | NotBalanced | NotRedirected
+
+# --- what else may be wrong near the way -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class UnlikePlanned:
+    """The namespace is not as its node's plan wants it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubled:
+    """The address is that of a task, and somebody else has it too."""
+
+    address: IPv4Address
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotServed:
+    """The task serves, and no connection is led to it."""
+
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAway:
+    """The service has no task that this node may lead to."""
+
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoTasks:
+    """The service has no task."""
+
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoneServes:
+    """None of the tasks takes connections: each with its node and what keeps it from that."""
+
+    tasks: tuple[str, ...]
+
+
+OfService = LinkDown | UnlikePlanned | Doubled | NotServed | KeptAway | NoTasks | NoneServes
+
+# --- the gateway's proxies ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyUnlike:
+    """The proxy is not as the cluster wants it."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyAnswers:
+    """The proxy answers itself, with an error."""
+
+    status: int
+    why: str
+
+
+OfProxies = ProxyUnlike | ProxyAnswers
+
+Reason = OfWays | OfMissing | OfService | OfProxies
+
+
+def untold(reason: Reason) -> bool:
+    """Whether it says that something can't be told."""
+    return isinstance(reason, Untold | AnswerUntold | LargeUntold)
+
+
+def end_of(reason: Reason) -> End | None:
+    """Why a packet went no further; None where none did."""
+    match reason:
+        case Lost(end) | AnswerLost(end) | LargeLost(end):
+            return root(end)
+        case ByOthers(failure):
+            return root(failure.end)
+        case NotLed(then=then) | NoMark(then=then) | NotBalanced(then=then) | NotRedirected(then=then):
+            return end_of(then)
+        case _:
+            return None
