@@ -46,10 +46,10 @@ class Dataplane:
 
     async def diff(self, seen: NodeView) -> tuple[Op, ...]:
         """What `apply` would change now."""
-        return await self._run(self._diff, self.plan(seen))
+        return await self._run(lambda: self._diff(self._planned(seen)))
 
     def plan(self, seen: NodeView) -> NodePlan:
-        """What the kernel should hold."""
+        """What the kernel should hold, by what it offered at the last look."""
         return plan(seen, self._caps)
 
     async def listeners(self) -> tuple[Listener, ...]:
@@ -76,7 +76,7 @@ class Dataplane:
 
     def _apply(self, seen: NodeView, revision: int) -> tuple[NodePlan, tuple[Failure, ...]]:
         started = time.perf_counter()
-        want = self.plan(seen)
+        want = self._planned(seen)
         ops = self._diff(want)
         failures = self._kernel.apply(ops) if ops else ()
         self._flush(seen)
@@ -90,10 +90,14 @@ class Dataplane:
         return want, failures
 
     def _repair(self, seen: NodeView, revision: int) -> tuple[tuple[Op, ...], tuple[Failure, ...]]:
-        ops = self._diff(self.plan(seen))
+        ops = self._diff(self._planned(seen))
         self._before, self._remembered = None, None
         _, failures = self._apply(seen, revision)
         return ops, failures
+
+    def _planned(self, seen: NodeView) -> NodePlan:
+        self._caps = self._kernel.renewed(self._caps)
+        return self.plan(seen)
 
     def _diff(self, want: NodePlan) -> tuple[Op, ...]:
         return diff(self._kernel.read(want), want)

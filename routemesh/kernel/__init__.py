@@ -20,6 +20,10 @@ class Kernel(Protocol):
         """What this kernel offers; probed anew at each call."""
         ...
 
+    def renewed(self, caps: Capabilities) -> Capabilities:
+        """The same, with what may change at any time as it is now: links and forwarding."""
+        ...
+
     def read(self, want: NodePlan) -> NodePlan:
         """Everything of ours that the kernel has, in every namespace of ours whether wanted or not.
 

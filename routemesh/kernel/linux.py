@@ -7,8 +7,9 @@ the writer (rule 3) and the watcher's; `_turn` lets one in at a time.
 import os
 import select
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from secrets import randbelow
@@ -20,6 +21,7 @@ from routemesh.kernel.capabilities import has_ip_vs, has_nf_tables
 from routemesh.kernel.events import NEW_SETTING, EventSocket, Watcher, nftables_events, route_events, transaction_is_ours
 from routemesh.kernel.listeners import listeners
 from routemesh.kernel.netlink import conntrack, entries, ipvs, links
+from routemesh.kernel.netlink.links import LOOPBACK_INDEX, Row
 from routemesh.kernel.owner import Owner
 from routemesh.kernel.spaces import Space, Spaces
 from routemesh.kernel.tables import libnftables
@@ -47,6 +49,7 @@ from routemesh.nodeplan import (
 _FIRST_PORT, _PORTS = 1 << 24, 1 << 30
 """Netlink port ids that the kernel gives to nobody by itself: it takes process ids, then numbers above 2^31."""
 
+_IP_FORWARD = "net/ipv4/ip_forward"
 _NOTHING: Namespace = {}
 _USUAL_MTU_BYTES = 1500
 
@@ -89,6 +92,15 @@ class LinuxKernel:
                 mtu_bytes=mtu_bytes,
                 iptables=self._spaces.tools.probe() or "",
             )
+
+    def renewed(self, caps: Capabilities) -> Capabilities:
+        """See Kernel.renewed. Raises KernelError."""
+        with self._turn, _refusals_as_kernel_errors("ip -details link show"):
+            self._renew()
+            home = self._spaces.home
+            with home.enter():
+                forwards = sysctl.read(_IP_FORWARD) == "1"
+            return replace(caps, links=tuple(_ways_in(home.memory.rows, self._owner.alias)), forwards=forwards)
 
     def read(self, want: NodePlan) -> NodePlan:
         """See Kernel.read; a veth whose peer is in a namespace of others has no peer here. Raises KernelError."""
@@ -290,6 +302,14 @@ class LinuxKernel:
     def _is_writing(self, number: int) -> bool:
         """Whether it is the id of the thread that writes, of libnftables' process, or of an iptables that it started."""
         return number == self._writing_thread or libnftables.PROCESS.is_one_of_its(number) or self._spaces.tools.is_ours(number)
+
+
+def _ways_in(rows: Mapping[int, Row], alias: str) -> Iterator[str]:
+    """The devices of others by which packets may come: not lo, and of a bridge not its ports."""
+    for row in rows.values():
+        master = rows.get(row.master)
+        if row.alias != alias and row.index != LOOPBACK_INDEX and (master is None or master.kind != "bridge"):
+            yield row.name
 
 
 def _balancing(space: Space, want: Namespace) -> Iterator[Item]:

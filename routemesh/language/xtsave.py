@@ -20,7 +20,12 @@ from routemesh.nodeplan import BUILT_IN, Item, Rule, Unknown, XtChain, XtRule, X
 _RULE = re.compile(r"(?:\[(\d+):(\d+)\] )?-A (\S+) ?(.*)")
 _CHAIN = re.compile(r":(\S+) (ACCEPT|DROP|-) \[(\d+):(\d+)\]")
 _BEYOND = re.compile(r"# Table `(\w+)' (?:is incompatible|contains incompatible base-chains), use 'nft' tool")
-_OUR_CHAINS = (("nat", names.INGRESS_CHAIN), ("filter", names.INGRESS_CHAIN), ("mangle", names.STRAY_CHAIN))
+_OUR_CHAINS = (
+    ("nat", names.INGRESS_CHAIN),
+    ("filter", names.INGRESS_CHAIN),
+    ("mangle", names.STRAY_CHAIN),
+    ("mangle", names.FORWARD_CHAIN),
+)
 
 
 class Counters(NamedTuple):

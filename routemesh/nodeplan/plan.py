@@ -143,13 +143,19 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a node's kernel and tools offer. `kernel` is its release; `iptables` the variant that works there, "" for none."""
+    """What a node's kernel and tools offer. `kernel` is its release; `iptables` the variant that works there, "" for none.
+
+    `links`: the devices, not ours, by which packets come to the node. `forwards`: whether its owner has switched forwarding on
+    for all of them (net.ipv4.ip_forward). Both may change at any time.
+    """
 
     nf_tables: bool
     ip_vs: bool
     kernel: str
     mtu_bytes: int = 1500
     iptables: Literal["nft", "legacy", ""] = ""
+    links: tuple[str, ...] = ()
+    forwards: bool = False
 
     def engine(self, wanted: str) -> str:
         """The engine to use for `auto`, `nftables` or `ipvs`; `auto` is nftables."""

@@ -20,7 +20,7 @@ def plan(view: NodeView, caps: Capabilities) -> NodePlan:
     engine = ENGINES[check_engine(view.node.engine, caps)]
     if view.node.sandbox_on(view.ingress.id) is None:
         return NodePlan()
-    namespaces: dict[str, Namespace] = {HOST: namespace((*layout.host(view), *engine.host(view)))}
+    namespaces: dict[str, Namespace] = {HOST: namespace((*layout.host(view, caps), *engine.host(view, caps)))}
     for network in view.networks:
         namespaces[names.sandbox(network)] = namespace((*layout.sandbox(view, network), *engine.sandbox(view, network, caps)))
         namespaces[names.overlay_netns(network.id)] = namespace(layout.overlay(view, network))

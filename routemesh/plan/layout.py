@@ -17,6 +17,7 @@ from routemesh.model import VXLAN_OVERHEAD_BYTES, ClientIp, Cluster, Network, Pr
 from routemesh.nodeplan import (
     HOST,
     Address,
+    Capabilities,
     FdbEntry,
     Item,
     Link,
@@ -52,7 +53,7 @@ def placed(view: NodeView) -> Iterator[Task]:
     return (task for task in view.tasks if task.gateway_address is not None)
 
 
-def host(view: NodeView) -> Iterator[Item]:
+def host(view: NodeView, caps: Capabilities) -> Iterator[Item]:
     """The node's own namespace: the bridge and one port for the sandbox and each task."""
     cluster = view.cluster
     for network in view.networks:
@@ -60,7 +61,9 @@ def host(view: NodeView) -> Iterator[Item]:
         yield Netns(names.overlay_netns(network.id))
     yield Link(name=names.GWBRIDGE, kind="bridge", mtu=view.node.mtu_bytes, mac=names.mac(gateway(cluster)))
     yield Address(names.GWBRIDGE, _on(gateway(cluster), cluster.gwbridge_subnet))
-    yield from _forwarding(names.GWBRIDGE)
+    # net.ipv4.ip_forward stays as its owner has it: it would make the machine a router. It decides by the incoming device's.
+    for link in (names.GWBRIDGE, *caps.links):
+        yield _forwards(link)
     # Replies to a connection from 127.0.0.1 come back to 127.0.0.1 through the bridge.
     yield Sysctl(f"net/ipv4/conf/{names.GWBRIDGE}/route_localnet", "1")
     yield from _gateway_port(view, names.SANDBOX, sandbox_gateway_address(cluster))
@@ -178,8 +181,11 @@ def _remote(address: IPv4Address, tunnel_end: IPv4Address) -> Iterator[Item]:
 
 def _forwarding(*links: str) -> Iterator[Item]:
     yield Sysctl("net/ipv4/ip_forward", "1")
-    for link in links:
-        yield Sysctl(f"net/ipv4/conf/{link}/forwarding", "1")
+    yield from map(_forwards, links)
+
+
+def _forwards(link: str) -> Sysctl:
+    return Sysctl(f"net/ipv4/conf/{link}/forwarding", "1")
 
 
 def _no_reverse_path_filter(*links: str) -> Iterator[Item]:

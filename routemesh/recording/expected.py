@@ -48,10 +48,14 @@ from routemesh.snapshot import ClusterSnapshot, NamespaceSnapshot, NodeSnapshot,
 
 _IPVS = "net/ipv4/vs/"
 _OUR_CHAINS = "ROUTEMESH-"
+_LOOPBACK = "127.0.0.0/8"
 _LOAD = "modprobe ip_vs"
 """What everything else of IPVS needs."""
 
 _SETTINGS = ("net/ipv4/ip_forward", f"net/ipv4/conf/{names.GWBRIDGE}/route_localnet", f"{_IPVS}conntrack")
+_OF_A_NODE = (Sysctl("net/ipv4/ip_forward", "1"),)
+"""What a Swarm's node has in its own namespace, and we leave to the machine's owner."""
+
 _PARTS: Mapping[type, Part] = {
     Address: "links", Link: "links", Route: "routes", Neighbour: "neighbours", FdbEntry: "fdb", Sysctl: "settings",
     IpvsService: "balancing", IpvsDestination: "balancing", XtChain: "filters",
@@ -82,7 +86,7 @@ def _of_node(cluster: ClusterSnapshot, node: NodeSnapshot) -> Iterator[Differenc
         if space is None:
             continue
         closed = {unread.part for unread in space.unread}
-        for item in _as_in_a_swarm(items.values()):
+        for item in _as_in_a_swarm((*items.values(), *(_OF_A_NODE if planned == HOST else ()))):
             of_rules = isinstance(item, XtChain)
             if not closed & {_PARTS[type(item)], "all"} and (of_rules or netns not in elsewhere):
                 yield from lacks(space, netns, _renamed(item, spaces))
@@ -100,7 +104,7 @@ def _as_in_a_swarm(items: Iterable[Item]) -> Iterator[Item]:
                 rules[table, chain] = [rule for rule in map(_translated, chain_rules) if rule]
             case XtRule(table, chain, rule, head) if not _is_ours(rule):
                 found = rules.setdefault((table, chain), [])
-                found.insert(0 if head else len(found), rule)
+                found.insert(0 if head else len(found), _jump_of_all(rule))
             case FdbEntry(dst=None):
                 continue
             case Link() | Neighbour() | FdbEntry() | Address() | Route() | IpvsService() | IpvsDestination():
@@ -118,8 +122,15 @@ def _is_ours(rule: Rule) -> bool:
         to_ours
         or ClampMss in has
         or Match("ct state", "invalid") in rule
+        or any(isinstance(statement, Match) and statement.value == _LOOPBACK for statement in rule)
         or (Masquerade in has and Match("ct status", "dnat") in rule)
     )
+
+
+def _jump_of_all(rule: Rule) -> Rule:
+    """In a Swarm everything that is forwarded meets DOCKER-INGRESS."""
+    to_ingress = Verdict("jump", names.INGRESS_CHAIN)
+    return (to_ingress,) if rule == (Match("oifname", names.GWBRIDGE), to_ingress) else rule
 
 
 def _translated(rule: Rule) -> Rule:

@@ -63,13 +63,14 @@ __all__ = [
 ]
 
 
-def walk(network: Network, packet: Packet, start: Place = OUTSIDE) -> Walk:
+def walk(network: Network, packet: Packet, start: Place = OUTSIDE, *, router: str = "") -> Walk:
     """Where the first packet of a new connection gets to, and the answer to it: one branch for every choice on the way.
 
-    `start`: OUTSIDE for a client on the underlay that is no node, or the namespace whose process sends it.
+    `start`: OUTSIDE for a client on the underlay that is no node, or the namespace whose process sends it. `router`: the node
+    through which a client outside has a route to the packet's destination; "" where that is on the underlay.
     Raises UnknownRule at anything that can't be evaluated, NotFound when `start` does not exist.
     """
-    branches = every_way(network, packet, start)
+    branches = every_way(network, packet, start, router=router)
     for branch in branches:
         outcome = branch.outcome.reply if isinstance(branch.outcome, Delivered) else branch.outcome
         if isinstance(outcome, Unclear):
@@ -77,21 +78,21 @@ def walk(network: Network, packet: Packet, start: Place = OUTSIDE) -> Walk:
     return branches
 
 
-def every_way(network: Network, packet: Packet, start: Place = OUTSIDE, *, full_size: bool = False) -> Walk:
+def every_way(network: Network, packet: Packet, start: Place = OUTSIDE, *, full_size: bool = False, router: str = "") -> Walk:
     """The same for people: a branch, or a reply, that leads to what can't be evaluated ends there, as Unclear.
 
     `full_size`: on each connection try packets as large as may be, too.
     """
     if packet.protocol is Protocol.TCP:
         packet = replace(packet, flags=frozenset({"syn"}))
-    return tuple(_branches(network, packet, start, full_size))
+    return tuple(_branches(network, packet, start, full_size, router))
 
 
-def _branches(network: Network, packet: Packet, start: Place, full_size: bool) -> Iterator[Branch]:
+def _branches(network: Network, packet: Packet, start: Place, full_size: bool, router: str) -> Iterator[Branch]:
     waiting: list[tuple[int, ...]] = [()]
     while waiting:
         lots = Lots(waiting.pop())
-        trip = Trip(network, lots.draw)
+        trip = Trip(network, lots.draw, router)
         outcome, turn = there_and_back(trip, packet, start, full_size=full_size)
         yield Branch(lots.share, tuple(trip.hops[:turn]), outcome, tuple(trip.hops[turn:]), lots.estimated)
         waiting += lots.others()

@@ -37,10 +37,14 @@ class Ended(Exception):
 
 @dataclass(slots=True)
 class Trip:
-    """One packet's way and its reply's, with one answer to every choice."""
+    """One packet's way and its reply's, with one answer to every choice.
+
+    `router`: the node to which a client outside sends it, "" for the one that has its address.
+    """
 
     network: Network
     choose: Choose
+    router: str = ""
     hops: list[Hop] = field(default_factory=list)
     conntracks: dict[Place, Conntrack] = field(default_factory=dict)
     balancers: dict[Place, Balancer] = field(default_factory=dict)

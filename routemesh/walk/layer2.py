@@ -55,10 +55,13 @@ def transmit(flight: Flight) -> Step:
     return _send(flight, link)
 
 
-def on_the_wire(trip: Trip, packet: Packet) -> Step:
-    """Take a packet from the underlay to the node that has its address. Raises UnknownRule for a node that was not seen."""
+def on_the_wire(trip: Trip, packet: Packet, router: str = "") -> Step:
+    """Take a packet from the underlay to the node that has its address, or to the one that is to route it.
+
+    Raises UnknownRule for a node that was not seen.
+    """
     address = packet.destination.address
-    owner = trip.network.owner(address)
+    owner = trip.network.stack(Place(router, HOST)) if router else trip.network.owner(address)
     if owner is None:
         if address in trip.network.unseen:
             raise UnknownRule(OUTSIDE, trip.network.unseen[address])

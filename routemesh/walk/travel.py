@@ -16,7 +16,7 @@ _MOST_STEPS = 200
 def set_out(trip: Trip, packet: Packet, sender: Place) -> Step:
     """A packet as its sender lets it go; raises Ended where that can't have such a packet."""
     if sender == OUTSIDE:
-        return layer2.on_the_wire(trip, packet)
+        return layer2.on_the_wire(trip, packet, trip.router)
     stack, source = stack_of(trip.network, sender), packet.source.address
     if not stack.is_local(source):
         raise Ended(Refused(sender, NotOwnAddress(source)))

@@ -39,7 +39,7 @@ from routemesh.plan.engines import ipvs
 from routemesh.plan.view import view
 from routemesh.walk import OUTSIDE, Endpoint, Host, Network, Packet, Place, Walk, walk
 
-CAPABILITIES = Capabilities(nf_tables=True, ip_vs=True, kernel="6.1", iptables="legacy")
+CAPABILITIES = Capabilities(nf_tables=True, ip_vs=True, kernel="6.1", iptables="legacy", links=("eth0",), forwards=True)
 INGRESS = OverlayNetwork(
     id=NetworkId("po75a2uo3pxkz0"),
     name="ingress",

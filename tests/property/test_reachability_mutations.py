@@ -25,9 +25,9 @@ from routemesh.nodeplan import (
     XtChain,
     XtRule,
 )
-from routemesh.walk import Endpoint, Network, Packet, Place, UnknownRule, walk
+from routemesh.walk import OUTSIDE, Endpoint, Network, Packet, Place, UnknownRule, walk
 from tests.addresses import ingress_address, on_ingress
-from tests.property.clusters import GATEWAY, PORTS, SOURCE_PORT, from_inside, from_outside, network
+from tests.property.clusters import CLIENT, CLUSTER, GATEWAY, PORTS, SOURCE_PORT, from_inside, from_outside, network
 from tests.property.removal import KEEPING, TARGET, Removal, removals, two_nodes
 
 UNPUBLISHED = 9
@@ -36,30 +36,34 @@ ELSEWHERE = IPv4Address("203.0.113.1")
 # --- what is observed ---------------------------------------------------------------------------------------------
 
 
-def observed(net: Network, packet: Packet, start: Place) -> list[object]:
+def observed(net: Network, packet: Packet, start: Place, router: str = "") -> list[object]:
     """Where each branch ends, and as what; the error where the walker can't tell."""
     try:
         return [
-            (branch.share, branch.outcome, [str(hop.after) for hop in branch.hops[-1:]]) for branch in walk(net, packet, start)
+            (branch.share, branch.outcome, [str(hop.after) for hop in branch.hops[-1:]])
+            for branch in walk(net, packet, start, router=router)
         ]
     except UnknownRule as error:
         return [str(error)]
 
 
-def alone(net: Network, packet: Packet, start: Place) -> tuple[list[object], Set[Place]]:
+def alone(net: Network, packet: Packet, start: Place, router: str = "") -> tuple[list[object], Set[Place]]:
     """What is observed, and the namespaces on which alone it depends."""
     own = replace(net)
-    return observed(own, packet, start), own.asked
+    return observed(own, packet, start, router), own.asked
 
 
-def probes(state: State) -> Iterator[tuple[Packet, Place]]:
-    """Connections to published ports from everywhere, and what nodes, sandboxes and tasks might try besides."""
+def probes(state: State) -> Iterator[tuple[Packet, Place] | tuple[Packet, Place, str]]:
+    """Connections to published ports from everywhere, and what nodes, sandboxes, tasks and neighbours might try besides."""
     for entry in state.nodes.values():
         for attempt in (from_outside(entry), *from_inside(state, entry)):
             for protocol, port in PORTS:
                 yield packet(protocol, attempt.source, attempt.destination, port), attempt.start
     for some, protocol in product(state.tasks.values(), Protocol):
         yield from around(state, some, protocol)
+    for home in state.nodes.values():
+        for target in (ELSEWHERE, CLUSTER.gwbridge_subnet[2], CLUSTER.gwbridge_subnet[3]):
+            yield packet(Protocol.TCP, CLIENT, target, 8080), OUTSIDE, home.name
     for home, service in product(state.nodes.values(), state.services.values()):
         if home.engine == "ipvs":
             yield packet(Protocol.TCP, ingress_address(home), ingress_address(service), TARGET), Place(home.name, names.SANDBOX)
@@ -113,6 +117,12 @@ EITHER: Reasons = {
         isinstance(gone.item, Sysctl)
         and (gone.item.path.endswith("/forwarding") or (gone.item.path.endswith("/ip_forward") and gone.netns == names.SANDBOX))
     ),
+    "strange sources do not pass the reverse path filter, which a machine need not have": lambda gone: (
+        gone.rule is not None and gone.netns == HOST and Match("ip saddr", str(CLUSTER.gwbridge_subnet), negate=True) in gone.rule
+    ),
+    "what is for a loopback address, or from one, does not leave a namespace": lambda gone: (
+        isinstance(gone.item, Chain | XtRule) and gone.netns == HOST and "127.0.0.0/8" in str(gone.rule or gone.item)
+    ),
     "a chain ends by itself": lambda gone: gone.rule == (Verdict("return"),),
 }
 
@@ -125,7 +135,9 @@ NFTABLES: Reasons = {
         (isinstance(gone.item, Neighbour) and gone.netns in KEEPING)
         or (isinstance(gone.item, Address) and gone.item.link == names.OVERLAY_BRIDGE)
     ),
-    "the walker does not weigh packets": lambda gone: isinstance(gone.item, Chain) and gone.item.name == "filter-forward",
+    "the walker does not weigh packets": lambda gone: (
+        isinstance(gone.item, Chain) and gone.item.name == "filter-forward" and gone.netns == names.SANDBOX
+    ),
     "there is but one connection in a walk, so neither zones nor old sockets matter": lambda gone: (
         (isinstance(gone.item, Sysctl) and gone.item.path == "net/ipv4/tcp_max_tw_buckets")
         or (isinstance(gone.item, Chain) and gone.item.name in ("raw-prerouting", "nat-input"))

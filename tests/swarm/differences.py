@@ -129,6 +129,21 @@ def _strays(difference: Difference) -> bool:
     return difference.swarm is None and (in_chain or _says(fact, Match("ct state", "invalid")))
 
 
+def _doors(difference: Difference) -> bool:
+    fact = difference.ours
+    in_chain = isinstance(fact, Placed) and fact.chain == names.FORWARD_CHAIN
+    loopback = any(isinstance(part, Match) and part.value == "127.0.0.0/8" for part in _rule(fact))
+    to_chain = _says(fact, Verdict("jump", names.FORWARD_CHAIN))
+    return difference.role == "host" and difference.swarm is None and (in_chain or to_chain or loopback)
+
+
+def _jump(difference: Difference) -> bool:
+    to_ingress = Verdict("jump", names.INGRESS_CHAIN)
+    facts = [fact for fact in (difference.swarm, difference.ours) if fact is not None]
+    of_forward = all(isinstance(fact, Placed) and (fact.table, fact.chain) == ("filter", "FORWARD") for fact in facts)
+    return of_forward and any(_says(fact, to_ingress) for fact in facts)
+
+
 def _mac(name: str) -> Callable[[Difference], bool]:
     return lambda found: isinstance(found.ours, Link) and found.ours.name == name and "mac" in found.changed
 
@@ -272,6 +287,21 @@ ROWS: tuple[Row, ...] = (
         routemesh="left as it is",
         why="the machine's firewall is its owner's; what the mesh needs is accepted by rules at the head",
         shows=lambda found: found.swarm == Policy("filter", "FORWARD", "DROP") and found.ours is None,
+    ),
+    Row(
+        object="filter FORWARD's jump to DOCKER-INGRESS",
+        swarm="for every packet",
+        routemesh="for what goes to docker_gwbridge",
+        why="it accepts published ports, between other devices too",
+        shows=_jump,
+    ),
+    Row(
+        object="what else goes into docker_gwbridge, or out of it",
+        swarm="everything that has a route",
+        routemesh=f"mangle `{names.FORWARD_CHAIN}` drops what is no published port's and no answer; mangle PREROUTING what is "
+        "for 127.0.0.0/8",
+        why="a neighbour with a route to 172.18.0.0/16 must not reach what is not published, nor a task the node's 127.0.0.1",
+        shows=_doors,
     ),
     Row(
         object="the machine's own devices and routes",

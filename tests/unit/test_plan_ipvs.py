@@ -97,7 +97,7 @@ def test_what_goes_first_in_a_chain_of_others_leads_to_ours() -> None:
         rule for rule in of_kind(XtRule, planned(cluster(WEB), HOST)) if (rule.table, rule.chain) == ("filter", "FORWARD")
     ]
     heads = [rule for rule in inserted if rule.head]
-    assert heads[-1].rule == (Verdict("jump", names.INGRESS_CHAIN),)
+    assert heads[-1].rule == (Match("oifname", names.GWBRIDGE), Verdict("jump", names.INGRESS_CHAIN))
     assert [rule.rule[-1] for rule in inserted if not rule.head] == [Verdict("drop")]
 
 

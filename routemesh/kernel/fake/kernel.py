@@ -58,6 +58,10 @@ class FakeKernel:
         """What the test gave."""
         return self._capabilities
 
+    def renewed(self, caps: Capabilities) -> Capabilities:
+        """What the test gave."""
+        return self._capabilities
+
     def read(self, want: NodePlan) -> NodePlan:
         """See Kernel.read; a setting that nobody has set is 0."""
         found: dict[str, Items] = {}

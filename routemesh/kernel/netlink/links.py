@@ -21,7 +21,7 @@ _HEADER = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _UP, _NO_ARP, _LOWER_UP = 0x1, 0x80, 0x10000
 _PORT = struct.Struct(">H")
 _SKIP_STATISTICS = 8
-_LOOPBACK_INDEX = 1
+LOOPBACK_INDEX = 1
 
 _ADDRESS, _NAME, _MTU, _LINK, _MASTER, _PROTINFO, _LINKINFO, _ALIAS = 1, 3, 4, 5, 10, 12, 18, 20
 _GROUP, _NETNS_FILE, _EXTENSIONS, _LINK_NETNS, _TARGET_NETNS = 27, 28, 29, 37, 46
@@ -180,7 +180,7 @@ def _read_peer(found: Attributes) -> End | None:
 
 def loopback_up() -> Message:
     """The request that switches lo on."""
-    return _set(_LOOPBACK_INDEX, flags=_UP, change=_UP)
+    return _set(LOOPBACK_INDEX, flags=_UP, change=_UP)
 
 
 def create_bridge(link: Link) -> Message:

@@ -18,7 +18,7 @@ class Engine(Protocol):
 
     SCHEDULERS: frozenset[Scheduler]
 
-    def host(self, view: NodeView) -> Iterator[Item]:
+    def host(self, view: NodeView, caps: Capabilities) -> Iterator[Item]:
         """What goes into the node's own namespace."""
         ...
 

@@ -35,7 +35,7 @@ from routemesh.nodeplan import (
     XtChain,
     XtRule,
 )
-from routemesh.plan import layout
+from routemesh.plan import doors, layout
 from routemesh.plan.pools import Pool, mark_of_port, pools
 from routemesh.plan.view import NodeView
 
@@ -64,7 +64,7 @@ _TO_LOCAL = Match("fib daddr type", "local")
 _FENCED = ("sctp", "udp", "tcp")
 
 
-def host(view: NodeView) -> Iterator[Item]:
+def host(view: NodeView, caps: Capabilities) -> Iterator[Item]:
     """DOCKER-INGRESS and what docker_gwbridge has around it; the newest port first, as libnetwork inserts them."""
     gateway, subnet = names.GWBRIDGE, str(view.cluster.gwbridge_subnet)
     to_ingress: Rule = (_TO_LOCAL, Verdict("jump", names.INGRESS_CHAIN))
@@ -87,8 +87,12 @@ def host(view: NodeView) -> Iterator[Item]:
     established = Match("ct state", "established,related")
     yield XtRule("filter", "FORWARD", (out, Match("oifname", gateway, negate=True), Verdict("accept")))
     yield XtRule("filter", "FORWARD", (Match("oifname", gateway), established, Verdict("accept")))
-    yield XtRule("filter", "FORWARD", (Verdict("jump", names.INGRESS_CHAIN),))
+    yield XtRule("filter", "FORWARD", (Match("oifname", gateway), Verdict("jump", names.INGRESS_CHAIN)))
     yield XtRule("filter", "FORWARD", (out, Match("oifname", gateway), Verdict("drop")), head=False)
+    # Before the chains of filter, in which whoever accepts first has the last word.
+    yield XtChain("mangle", names.FORWARD_CHAIN, doors.forwarding(view, caps))
+    yield XtRule("mangle", "FORWARD", (Verdict("jump", names.FORWARD_CHAIN),))
+    yield from (XtRule("mangle", "PREROUTING", rule) for rule in doors.loopback())
 
 
 def sandbox(view: NodeView, network: Network, caps: Capabilities) -> Iterator[Item]:

@@ -38,7 +38,7 @@ from routemesh.nodeplan import (
     Verdict,
     VerdictLookup,
 )
-from routemesh.plan import layout
+from routemesh.plan import doors, layout
 from routemesh.plan.engines import nftbalance
 from routemesh.plan.pools import Pool, pools
 from routemesh.plan.view import NodeView
@@ -63,8 +63,8 @@ _REFUSE: tuple[Rule, ...] = (
 )
 
 
-def host(view: NodeView) -> Iterator[Item]:
-    """DOCKER-INGRESS: published ports of local addresses go to the sandbox, the port as it is."""
+def host(view: NodeView, caps: Capabilities) -> Iterator[Item]:
+    """DOCKER-INGRESS: published ports of local addresses go to the sandbox, the port as it is; nothing else goes that way."""
     cluster = view.cluster
     gateway, subnet = names.GWBRIDGE, str(cluster.gwbridge_subnet)
     to_ingress: Rule = (Match("fib daddr type", "local"), Verdict("goto", names.INGRESS_CHAIN))
@@ -79,6 +79,8 @@ def host(view: NodeView) -> Iterator[Item]:
     )
     yield Chain("ip", "filter-prerouting", Hook("filter", "prerouting", _MANGLE), strays)
     yield Chain("ip", names.INGRESS_CHAIN, rules=(publish, (Verdict("return"),)))
+    yield Chain("ip", "raw-prerouting", Hook("filter", "prerouting", _RAW), doors.loopback())
+    yield Chain("ip", "filter-forward", Hook("filter", "forward", _FILTER), doors.forwarding(view, caps))
     yield Chain("ip", "nat-prerouting", Hook("nat", "prerouting", _DSTNAT), (to_ingress,))
     yield Chain("ip", "nat-output", Hook("nat", "output", _DSTNAT), (to_ingress,))
     yield Chain(

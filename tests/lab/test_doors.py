@@ -1,0 +1,122 @@
+"""What nobody is to reach, tried by who might: a neighbour on the node's network, a task, a stranger who needs a router."""
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.lab import frames
+from tests.lab.cluster import ADDRESSES, ANSWER_S, CLIENT, Cluster
+from tests.support import wait_until
+
+NODE = "node1"
+ON_NODE = ("--constraint", f"node.hostname=={NODE}")
+
+
+def link_address(mesh: Cluster, place: str, device: str) -> str:
+    found = json.loads(mesh.inside(place, "ip", "-json", "link", "show", device))
+    return str(found[0]["address"])
+
+
+@contextmanager
+def route(mesh: Cluster, place: str, *words: str) -> Iterator[None]:
+    mesh.inside(place, "ip", "route", "add", *words)
+    try:
+        yield
+    finally:
+        mesh.inside(place, "ip", "route", "del", *words)
+
+
+def is_silent(mesh: Cluster, address: str, port: int, place: str = "client") -> bool:
+    """Whether a connection gets no answer at all."""
+    try:
+        with mesh.at(place, lambda: socket.create_connection((address, port), timeout=frames.HEARD_S)):
+            return False
+    except TimeoutError:
+        return True
+
+
+def test_a_neighbour_with_a_route_reaches_what_is_published_and_nothing_else(mesh: Cluster) -> None:
+    with (
+        mesh.service("shut", "--replicas", "1", "-p", "8111:80", *ON_NODE),
+        route(mesh, "client", "172.18.0.0/16", "via", ADDRESSES[NODE]),
+    ):
+        (task,) = mesh.serving("shut")
+        assert is_silent(mesh, task["gateway_address"], 80)
+        assert is_silent(mesh, "172.18.0.2", 8111)
+        assert mesh.ask(ADDRESSES[NODE], 8111)[0].peer == CLIENT
+        with mesh.listening("client", 8999):
+            mesh.connect(CLIENT, 8999, f"{NODE}/{task['container']}").close()
+
+
+def test_tasks_do_not_reach_one_another_through_the_nodes_gateway(mesh: Cluster) -> None:
+    with mesh.service("apart", "--replicas", "2", "-p", "8112:80", *ON_NODE):
+        first, second = mesh.serving("apart")
+        place = f"{NODE}/{first['container']}"
+        with route(mesh, place, second["gateway_address"], "via", "172.18.0.1", "dev", "eth1"):
+            assert is_silent(mesh, second["gateway_address"], 80, place)
+
+
+def test_a_node_is_a_router_only_where_its_owner_makes_it_one(own_mesh: Cluster) -> None:
+    def forwards(value: int) -> None:
+        own_mesh.inside(NODE, "sysctl", "-qw", f"net.ipv4.ip_forward={value}")
+
+    def routed() -> bool:
+        return not is_silent(own_mesh, ADDRESSES["node2"], 8999)
+
+    with (
+        own_mesh.service("routed", "--replicas", "1", "-p", "8113:80"),
+        own_mesh.listening("node2", 8999),
+        route(own_mesh, "client", ADDRESSES["node2"], "via", ADDRESSES[NODE]),
+    ):
+        own_mesh.inside(NODE, "sysctl", "-qw", "net.ipv4.conf.all.send_redirects=0", "net.ipv4.conf.eth0.send_redirects=0")
+        forwards(1)
+        wait_until(routed, 10, "forwarding as its owner wants it")
+        forwards(0)
+        wait_until(lambda: not is_silent(own_mesh, ADDRESSES[NODE], 8113), 10, "the published port's answer")
+        wait_until(lambda: not routed(), 10, "the end of forwarding")
+        assert own_mesh.ask(ADDRESSES[NODE], 8113)[0].peer == CLIENT
+        assert own_mesh.inside(NODE, "sysctl", "-n", "net.ipv4.ip_forward").strip() == "0"
+
+
+def test_the_nodes_loopback_is_nobody_elses(mesh: Cluster) -> None:
+    """CVE-2020-8558, and the same from a task: docker_gwbridge routes loopback addresses, for the node's own connections."""
+    with (
+        mesh.service("inside", "--replicas", "1", "-p", "8114:80", *ON_NODE),
+        frames.udp_server(mesh, NODE, "127.0.0.1", 8997) as loopback,
+        frames.udp_server(mesh, NODE, "0.0.0.0", 8998) as open_to_all,
+    ):
+        (task,) = mesh.serving("inside")
+        place, own = f"{NODE}/{task['container']}", task["gateway_address"]
+        ways = {
+            "task": (place, "eth1", own, "172.18.0.1", link_address(mesh, NODE, "docker_gwbridge")),
+            "neighbour": ("client", "eth0", CLIENT, ADDRESSES[NODE], link_address(mesh, NODE, "eth0")),
+        }
+        for who, (at, device, source, gateway, node_mac) in ways.items():
+            sender_mac, said = link_address(mesh, at, device), who.encode()
+
+            def frame(
+                sent_as: str, to: str, port: int, ends: tuple[str, str] = (sender_mac, node_mac), text: bytes = said
+            ) -> bytes:
+                return frames.ethernet(*ends, frames.IPV4, frames.udp(sent_as, to, port, text))
+
+            frames.send(mesh, at, device, frame(source, gateway, 8998))
+            assert frames.hears(open_to_all, said, ANSWER_S), f"{who}: what is allowed does not arrive either"
+            frames.send(mesh, at, device, frame(source, "127.0.0.1", 8997), frame("127.0.0.5", gateway, 8998))
+            assert not frames.hears(loopback, said, frames.HEARD_S), who
+            assert not frames.hears(open_to_all, said, frames.HEARD_S), f"{who}: a sender in 127.0.0.0/8 is believed"
+        assert {answer.peer for answer in mesh.ask("127.0.0.1", 8114, 2, NODE)} == {ADDRESSES[NODE]}
+
+
+def test_a_task_that_takes_anothers_address_is_not_heard_outside(mesh: Cluster) -> None:
+    with (
+        mesh.service("forger", "--replicas", "1", "-p", "8115:80", *ON_NODE),
+        frames.udp_server(mesh, "client", "0.0.0.0", 8996) as heard,
+    ):
+        (task,) = mesh.serving("forger")
+        place = f"{NODE}/{task['container']}"
+        ends = link_address(mesh, place, "eth1"), link_address(mesh, NODE, "docker_gwbridge")
+        for source, passes in ((task["gateway_address"], True), ("198.51.100.7", False)):
+            said = source.encode()
+            frames.send(mesh, place, "eth1", frames.ethernet(*ends, frames.IPV4, frames.udp(source, CLIENT, 8996, said)))
+            assert frames.hears(heard, said, ANSWER_S if passes else frames.HEARD_S) == passes
