@@ -25,6 +25,7 @@ _OUR_CHAINS = (
     ("filter", names.INGRESS_CHAIN),
     ("mangle", names.STRAY_CHAIN),
     ("mangle", names.FORWARD_CHAIN),
+    ("mangle", names.PEER_CHAIN),
 )
 
 

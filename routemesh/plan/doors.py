@@ -27,6 +27,14 @@ def forwarding(view: NodeView, caps: Capabilities) -> tuple[Rule, ...]:
     return mesh if caps.forwards else (*mesh, (out, _PASS), (_DROP,))
 
 
+def tunnel(view: NodeView) -> Rule:
+    """What comes for the overlays' VXLAN devices, which take a frame from anybody: only peers may send any.
+
+    No other device of the node's namespace has the port (see Kernel.foreign).
+    """
+    return Match("meta l4proto", "udp"), Match("th dport", str(view.cluster.vxlan_port))
+
+
 def loopback() -> tuple[Rule, ...]:
     """docker_gwbridge routes loopback addresses, for answers to the node's own 127.0.0.1, which never are on the wire.
 

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from tests.lab.cluster import Cluster
 
 IPV4, ARP, IPV6 = 0x0800, 0x0806, 0x86DD
+_EVERY_KIND = 0x0003
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 HEARD_S = 0.4
 """How long something that is to be dropped is waited for; what passes is there within some milliseconds."""
@@ -51,6 +52,19 @@ def send(cluster: Cluster, place: str, device: str, *frames: bytes) -> None:
                 raw.send(frame)
 
     cluster.at(place, put)
+
+
+@contextmanager
+def sniffer(cluster: Cluster, place: str, device: str) -> Iterator[socket.socket]:
+    """A socket that gets every frame of a device."""
+
+    def bound() -> socket.socket:
+        raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_EVERY_KIND))
+        raw.bind((device, _EVERY_KIND))
+        return raw
+
+    with cluster.at(place, bound) as raw:
+        yield raw
 
 
 @contextmanager

@@ -123,6 +123,17 @@ EITHER: Reasons = {
     "what is for a loopback address, or from one, does not leave a namespace": lambda gone: (
         isinstance(gone.item, Chain | XtRule) and gone.netns == HOST and "127.0.0.0/8" in str(gone.rule or gone.item)
     ),
+    "no packet of a walk is of no connection": lambda gone: (
+        "'invalid'" in str(gone.rule or gone.item) or getattr(gone.item, "name", "") == names.STRAY_CHAIN
+    ),
+    "nobody but nodes sends anything to tunnels": lambda gone: (
+        (
+            gone.netns == HOST
+            and getattr(gone.item, "name", "") in ("filter-input", names.PEER_CHAIN)
+            and (gone.rule or (Verdict("drop"),))[-1] == Verdict("drop")
+        )
+        or (isinstance(gone.item, XtRule) and gone.item.rule[-1] == Verdict("jump", names.PEER_CHAIN))
+    ),
     "a chain ends by itself": lambda gone: gone.rule == (Verdict("return"),),
 }
 

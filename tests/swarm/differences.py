@@ -137,6 +137,13 @@ def _doors(difference: Difference) -> bool:
     return difference.role == "host" and difference.swarm is None and (in_chain or to_chain or loopback)
 
 
+def _peers(difference: Difference) -> bool:
+    fact = difference.ours
+    in_chain = isinstance(fact, Placed) and fact.chain == names.PEER_CHAIN
+    to_chain = _says(fact, Verdict("jump", names.PEER_CHAIN))
+    return difference.role == "host" and difference.swarm is None and (in_chain or to_chain)
+
+
 def _jump(difference: Difference) -> bool:
     to_ingress = Verdict("jump", names.INGRESS_CHAIN)
     facts = [fact for fact in (difference.swarm, difference.ours) if fact is not None]
@@ -302,6 +309,13 @@ ROWS: tuple[Row, ...] = (
         "for 127.0.0.0/8",
         why="a neighbour with a route to 172.18.0.0/16 must not reach what is not published, nor a task the node's 127.0.0.1",
         shows=_doors,
+    ),
+    Row(
+        object="VXLAN packets to a node",
+        swarm="are taken from anybody",
+        routemesh=f"from the other nodes' addresses alone: mangle INPUT, `{names.PEER_CHAIN}`",
+        why="whoever can send a packet to a node would be on the overlay",
+        shows=_peers,
     ),
     Row(
         object="the machine's own devices and routes",

@@ -93,6 +93,9 @@ def host(view: NodeView, caps: Capabilities) -> Iterator[Item]:
     yield XtChain("mangle", names.FORWARD_CHAIN, doors.forwarding(view, caps))
     yield XtRule("mangle", "FORWARD", (Verdict("jump", names.FORWARD_CHAIN),))
     yield from (XtRule("mangle", "PREROUTING", rule) for rule in doors.loopback())
+    peers = tuple((Match("ip saddr", str(peer.address)), Verdict("return")) for peer in view.peers)
+    yield XtChain("mangle", names.PEER_CHAIN, (*peers, (Verdict("drop"),)))
+    yield XtRule("mangle", "INPUT", (*doors.tunnel(view), Verdict("jump", names.PEER_CHAIN)))
 
 
 def sandbox(view: NodeView, network: Network, caps: Capabilities) -> Iterator[Item]:

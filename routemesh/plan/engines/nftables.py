@@ -81,6 +81,10 @@ def host(view: NodeView, caps: Capabilities) -> Iterator[Item]:
     yield Chain("ip", names.INGRESS_CHAIN, rules=(publish, (Verdict("return"),)))
     yield Chain("ip", "raw-prerouting", Hook("filter", "prerouting", _RAW), doors.loopback())
     yield Chain("ip", "filter-forward", Hook("filter", "forward", _FILTER), doors.forwarding(view, caps))
+    yield Map("ip", "peers", ("ip",))
+    tunnel = doors.tunnel(view)
+    from_peers: tuple[Rule, ...] = ((*tunnel, InSet(("ip saddr",), "peers"), Verdict("accept")), (*tunnel, Verdict("drop")))
+    yield Chain("ip", "filter-input", Hook("filter", "input", _FILTER), from_peers)
     yield Chain("ip", "nat-prerouting", Hook("nat", "prerouting", _DSTNAT), (to_ingress,))
     yield Chain("ip", "nat-output", Hook("nat", "output", _DSTNAT), (to_ingress,))
     yield Chain(
@@ -98,6 +102,8 @@ def host(view: NodeView, caps: Capabilities) -> Iterator[Item]:
     for pool in pools(view, view.ingress):
         for port in pool.ports if pool.open else ():
             yield Element("ip", "published", port)
+    for peer in view.peers:
+        yield Element("ip", "peers", (peer.address,))
 
 
 def sandbox(view: NodeView, network: Network, caps: Capabilities) -> Iterator[Item]:
