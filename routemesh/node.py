@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Literal
 
 from routemesh import loops, names
 from routemesh.agent.agent import Agent
@@ -81,7 +80,7 @@ def _raise_file_limit() -> None:
 
 def _check(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities) -> str:
     """Refuse what can't work before anything is made; returns the engine."""
-    engine = check_engine(options.engine, caps)
+    engine = check_engine(options.engine, caps).name
     if caps.mtu_bytes == 0:
         raise UserError(f"no link of this machine has the address {options.advertise}; --advertise takes one of its own")
     overlay_mtu = caps.mtu_bytes - VXLAN_OVERHEAD_BYTES
@@ -163,8 +162,7 @@ async def _observe(
     namespaces: Collection[str] | None,
 ) -> NodeSnapshot:
     """Read this node's kernel in the thread of `reader`: that goes from namespace to namespace."""
-    engine: Literal["nftables", "ipvs"] = "ipvs" if node.engine == "ipvs" else "nftables"
-    read = partial(observe_node, node.name, engine, (node.address,), options.run_dir / "netns", caps, ports, namespaces)
+    read = partial(observe_node, node.name, node.engine, (node.address,), options.run_dir / "netns", caps, ports, namespaces)
     return await in_thread(reader, read)
 
 

@@ -182,7 +182,7 @@ class NodeSnapshot:
 
     name: str
     kind: Literal["routemesh", "swarm"]
-    engine: Literal["nftables", "ipvs"]
+    engine: str
     addresses: tuple[IPv4Address, ...]
     device: str
     namespaces: Mapping[str, NamespaceSnapshot]

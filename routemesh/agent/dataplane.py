@@ -5,18 +5,17 @@ import logging
 import time
 from collections.abc import Callable, Collection, Set
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv4Address
 from pathlib import Path
-from typing import TypeVar, TypeVarTuple
+from typing import TypeVar, TypeVarTuple, assert_never
 
 from routemesh import names
 from routemesh.diff import diff
 from routemesh.kernel import Kernel
 from routemesh.model import Listener, Protocol
-from routemesh.nodeplan import HOST, Capabilities, Failure, Item, ItemKey, NodePlan, Op
+from routemesh.nodeplan import Capabilities, Failure, Item, ItemKey, NodePlan, Op
 from routemesh.plan import plan
-from routemesh.plan.engines import nftbalance
-from routemesh.plan.pools import pools
+from routemesh.plan.engines import check_engine
+from routemesh.plan.engines.entry import Engine, StaleFlows, UntranslatedFlows
 from routemesh.plan.view import NodeView
 from routemesh.threads import in_thread
 
@@ -79,8 +78,8 @@ class Dataplane:
         want = self._planned(seen)
         ops = self._diff(want)
         failures = self._kernel.apply(ops) if ops else ()
-        self._flush(seen)
-        self._forget_clients(want.namespaces.get(names.SANDBOX, {}).values())
+        engine = check_engine(seen.node.engine, self._caps)
+        self._forget(engine, seen, want.namespaces.get(names.SANDBOX, {}).values())
         self._before = seen
         if ops:
             took_ms = (time.perf_counter() - started) * 1000
@@ -102,47 +101,32 @@ class Dataplane:
     def _diff(self, want: NodePlan) -> tuple[Op, ...]:
         return diff(self._kernel.read(want), want)
 
-    def _flush(self, now: NodeView) -> None:
-        """Forget connections to tasks that are gone: UDP at once, TCP (whose client then hears a reset) when they have ended.
+    def _forget(self, engine: Engine, now: NodeView, sandbox: Collection[Item]) -> None:
+        """Forget connections, and clients that stay with their tasks, whose task is gone.
 
-        A UDP client that never stops sending would be glued to a dead task for ever (moby#36878), or, if it sent while the port
-        had no task, to nothing. The first pass after a start can't know what has changed meanwhile, and looks at all.
+        The first pass after a start can't know what has changed meanwhile, and looks at all.
         """
-        before, pool = self._before, now.ingress.subnet
-        if before is None or serving(before) - serving(now):
-            self._kernel.flush_flows(names.SANDBOX, Protocol.UDP, pool, serving(now))
-        if before is None or _alive(before) - _alive(now):
-            self._kernel.flush_flows(names.SANDBOX, Protocol.TCP, pool, _alive(now))
-        fresh = _served(now) - (_served(before) if before else set())
-        if udp := {port for protocol, port in fresh if protocol is Protocol.UDP}:
-            for netns in (HOST, names.SANDBOX):
-                self._kernel.flush_untranslated(netns, Protocol.UDP, udp)
-
-    def _forget_clients(self, sandbox: Collection[Item]) -> None:
-        """Where clients stay with their tasks: forget those whose task is gone. The first pass after a start looks at all."""
-        tasks = nftbalance.remembered(sandbox)
+        for stale in engine.stale(self._before, now):
+            match stale:
+                case StaleFlows():
+                    self._kernel.flush_flows(stale.netns, stale.protocol, now.ingress.subnet, stale.keep)
+                case UntranslatedFlows():
+                    self._kernel.flush_untranslated(stale.netns, stale.protocol, stale.ports)
+                case _:
+                    assert_never(stale)
         before, self._remembered = self._remembered, None
-        if nftbalance.learns(sandbox) and (before is None or before - tasks):
-            self._kernel.unlearn(names.SANDBOX, nftbalance.outdated(sandbox, self._kernel.learned(names.SANDBOX)))
+        clients = engine.clients
+        if clients is None:
+            return
+        tasks = clients.remembered(sandbox)
+        if clients.learns(sandbox) and (before is None or before - tasks):
+            self._kernel.unlearn(names.SANDBOX, clients.outdated(sandbox, self._kernel.learned(names.SANDBOX)))
         self._remembered = tasks
 
     async def _run(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
         return await in_thread(self._thread, work, *args)
 
 
-def serving(seen: NodeView) -> set[IPv4Address]:
-    """The ingress addresses that new connections may go to."""
-    return set(seen.on_ingress(task for tasks in seen.backends.values() for task in tasks))
-
-
 def published(seen: NodeView) -> set[tuple[Protocol, int]]:
     """The ports that the node answers on, or would if their service had a task."""
     return {(port.protocol, port.published) for service in seen.services for port in service.spec.publish}
-
-
-def _served(seen: NodeView) -> set[tuple[Protocol, int]]:
-    return {port for pool in pools(seen, seen.ingress) if pool.open for port in pool.ports}
-
-
-def _alive(seen: NodeView) -> set[IPv4Address]:
-    return set(seen.on_ingress((*seen.tasks, *seen.remote)))

@@ -12,7 +12,6 @@ from routemesh.errors import RoutemeshError, Unavailable, UserError
 if TYPE_CHECKING:
     from routemesh.api.client import Client
     from routemesh.doctor import Finding
-    from routemesh.doctor.machine import Engine
     from routemesh.nodeplan import Item
     from routemesh.recording.ownplan import Plans
 
@@ -64,15 +63,15 @@ def _looked(host: Host, recordings: tuple[Path, ...], *, machine: bool, swarm: b
         return _of_a_mesh(recordings), ()
     client = None if machine else _meant(host)
     if client is None:
-        return (), _of_this_machine("nftables")
+        return (), _of_this_machine()
     from routemesh.doctor import Finding, State
 
     try:
-        found, engines = client.doctor().findings, {node.engine for node in client.nodes()}
+        found, engine = client.doctor().findings, next((node.engine for node in client.nodes() if node.asked), "")
     except Unavailable as silence:
         silent = Finding(what="node", where="", state=State.UNTOLD, found=str(silence), effect="how the cluster is can't be told")
-        return (silent,), _of_this_machine("nftables")
-    return (*found, *_of_the_gateway(client)), _of_this_machine("ipvs" if engines == {"ipvs"} else "nftables")
+        return (silent,), _of_this_machine()
+    return (*found, *_of_the_gateway(client)), _of_this_machine(engine)
 
 
 def _meant(host: Host) -> "Client | None":
@@ -83,7 +82,7 @@ def _meant(host: Host) -> "Client | None":
         return None
 
 
-def _of_this_machine(needed: "Engine") -> "Findings":
+def _of_this_machine(needed: str = "") -> "Findings":
     from routemesh.doctor.machine import findings
     from routemesh.sight.machine import machine
 

@@ -10,6 +10,7 @@ import click
 
 from routemesh.cli import output
 from routemesh.cli.groups import Group
+from routemesh.cli.values import ENGINE
 from routemesh.errors import RoutemeshError, UserError
 from routemesh.lab import find, topology
 
@@ -115,7 +116,7 @@ def lab() -> None:
 @_new_lab_option
 @click.option("--nodes", type=click.IntRange(1, topology.MAX_NODES), default=3, show_default=True, help="How many nodes.")
 @click.option("--managers", type=click.IntRange(min=1), help="How many of them, from node1 on, are managers (default: all).")
-@click.option("--engine", default="auto", show_default=True, metavar="auto|nftables|ipvs", help="What makes the data path.")
+@click.option("--engine", type=ENGINE, default="auto", show_default=True, help="What makes the data path.")
 @click.option("--mtu", type=click.IntRange(68, 65535), default=1500, show_default=True, help="MTU of the underlay, in bytes.")
 def up(lab_name: str, nodes: int, managers: int | None, engine: str, mtu: int) -> None:
     """Make a lab and start its nodes."""

@@ -10,12 +10,11 @@ from routemesh import wire
 from routemesh.cli.groups import Group
 from routemesh.cli.host import Host, node_names
 from routemesh.cli.output import format_flag, inspect_flags, print_json, print_objects, print_table, short
-from routemesh.cli.values import ADDRESS, PAIR, SUBNET, OneOf
+from routemesh.cli.values import ADDRESS, ENGINE, PAIR, SUBNET, OneOf
 from routemesh.errors import RoutemeshError
 from routemesh.model import Availability, NodeState, Role
 from routemesh.options import DATA_DIR, GWBRIDGE_SUBNET, INGRESS_SUBNET, RUN_DIR, STORE, NodeOptions
 
-_ENGINES = ("auto", "nftables", "ipvs")
 _PATH = click.Path(path_type=Path, file_okay=False)
 
 
@@ -25,7 +24,7 @@ _PATH = click.Path(path_type=Path, file_okay=False)
 @click.option("--store", default=STORE, help=f"The cluster's store (default {STORE}).")
 @click.option("--run-dir", type=_PATH, default=RUN_DIR, help=f"For the socket and the namespaces (default {RUN_DIR}).")
 @click.option("--data-dir", type=_PATH, default=DATA_DIR, help=f"For the logs of tasks (default {DATA_DIR}).")
-@click.option("--engine", type=click.Choice(_ENGINES), default="auto", help="Which part of the kernel balances (default auto).")
+@click.option("--engine", type=ENGINE, default="auto", help="Which part of the kernel balances (default auto).")
 @click.option("--role", type=OneOf(Role), default=Role.MANAGER, help="Whether it may lead the cluster (default manager).")
 @click.option("--label", "labels", type=PAIR, multiple=True, help="Set a label of the node, KEY=VALUE.")
 @click.option("--ingress-subnet", type=SUBNET, default=INGRESS_SUBNET, help="Of a new cluster's ingress network.")

@@ -69,7 +69,7 @@ def _of_routemesh(host: Host) -> "Target":
     about = About(
         name=node.name,
         kind="routemesh",
-        engine="ipvs" if node.engine == "ipvs" else "nftables",
+        engine=node.engine,
         address=IPv4Address(node.address),
         kernel=os.uname().release,
         netns=str(directory),

@@ -66,6 +66,34 @@ class OneOf(Parsed):
         return [CompletionItem(word) for word in self._kind if word.startswith(incomplete)]
 
 
+class EngineName(Parsed):
+    """A parameter that takes an engine's name, or what stands for the default. The registry is loaded when it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__("engine", self._known)
+
+    def _known(self, text: str) -> str:
+        if text not in self._all():
+            raise ValueError(f"{text!r} is not one of {', '.join(self._all())}")
+        return text
+
+    def _all(self) -> tuple[str, ...]:
+        from routemesh.plan.engines import AUTO, engine_names
+
+        return (AUTO, *engine_names())
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """See click.ParamType."""
+        return f"[{'|'.join(self._all())}]"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """See click.ParamType."""
+        return [CompletionItem(word) for word in self._all() if word.startswith(incomplete)]
+
+
+ENGINE = EngineName()
+
+
 def duration_s(text: str) -> float:
     """Seconds in a duration as Go spells it: 1m30s, 500ms, 1.5h, 0. Raises ValueError."""
     parts = _DURATION.findall(text)

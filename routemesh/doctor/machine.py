@@ -1,18 +1,16 @@
 """What a machine's kernel and programs offer, and what each missing thing costs. PURE.
 
-FEATURES, SCHEDULERS and PROGRAMS say what is worth looking for; a Machine is what was found of them.
+features(), SCHEDULERS and PROGRAMS say what is worth looking for; a Machine is what was found of them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from routemesh.doctor import Finding, State
 from routemesh.model import Scheduler
-
-Engine = Literal["nftables", "ipvs"]
-ENGINES: tuple[Engine, ...] = ("nftables", "ipvs")
-"""The default comes first."""
+from routemesh.plan.engines import ENGINES, engine_names
+from routemesh.plan.engines.entry import Feature
 
 Presence = Literal["built in", "loaded", "can be loaded", "there", "missing", "not known"]
 """Of a part of the kernel. `there`: it answers, and how it came there can't be told. `not known`: asking would load it."""
@@ -23,29 +21,18 @@ Variant = Literal["nft", "legacy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Feature:
-    """A part of the kernel: the module that it is in ("" for none), its option CONFIG_…, who needs it, what is lost otherwise."""
-
-    name: str
-    module: str
-    option: str
-    needed_by: tuple[Engine, ...] = ENGINES
-    without: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A program: the Debian package that has it, who needs it, what is lost without it."""
+    """A program: the Debian package that has it, what is lost without it, whether every engine needs it."""
 
     name: str
     package: str
-    needed_by: tuple[Engine, ...] = ()
     without: str
+    needed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What was found: FEATURES and SCHEDULERS by name, the paths of PROGRAMS, the variants of iptables that work."""
+    """What was found: features() and SCHEDULERS by name, the paths of PROGRAMS, the variants of iptables that work."""
 
     kernel: str
     """Its release."""
@@ -57,17 +44,16 @@ class Machine:
 
 
 NAMESPACES = "network namespaces"
-_NFTABLES: tuple[Engine, ...] = ("nftables",)
-_IPVS: tuple[Engine, ...] = ("ipvs",)
+_IPVS_SCHEDULERS = "IPVS schedulers"
 
 SCHEDULERS: tuple[Feature, ...] = tuple(
-    Feature(name=scheduler, module=f"ip_vs_{scheduler}", option=f"IP_VS_{scheduler.upper()}", needed_by=(), without="")
+    Feature(name=scheduler, module=f"ip_vs_{scheduler}", option=f"IP_VS_{scheduler.upper()}", without="", needed=False)
     for scheduler in Scheduler
     if scheduler is not Scheduler.RANDOM
 )
 """IPVS's, by the names that they have there."""
 
-FEATURES: tuple[Feature, ...] = (
+_COMMON: tuple[Feature, ...] = (
     Feature(name=NAMESPACES, module="", option="NET_NS", without="no sandboxes and no tasks"),
     Feature(name="bridge", module="bridge", option="BRIDGE", without="no docker_gwbridge and no overlay"),
     Feature(name="veth", module="veth", option="VETH", without="no sandbox and no task is connected"),
@@ -78,35 +64,18 @@ FEATURES: tuple[Feature, ...] = (
         name="nf_conntrack netlink", module="nf_conntrack_netlink", option="NF_CT_NETLINK",
         without="clients of tasks that are gone are left in silence",
     ),
-    Feature(
-        name="nf_conntrack zones", module="", option="NF_CONNTRACK_ZONES", needed_by=_NFTABLES,
-        without="clients with the same port through two nodes get mixed up",
-    ),
-    Feature(name="nf_tables ip", module="nf_tables", option="NF_TABLES_IPV4", needed_by=_NFTABLES, without="no rules for IPv4"),
-    Feature(
-        name="nf_tables netdev", module="nf_tables", option="NF_TABLES_NETDEV", needed_by=_NFTABLES,
-        without="replies do not find the client's node",
-    ),
-    Feature(
-        name="nf_tables egress", module="", option="NETFILTER_EGRESS", needed_by=_NFTABLES,
-        without="replies do not find the client's node",
-    ),
-    Feature(name="nft_fib", module="nft_fib_ipv4", option="NFT_FIB_IPV4", needed_by=_NFTABLES, without="no port is published"),
-    Feature(name="nft_numgen", module="nft_numgen", option="NFT_NUMGEN", needed_by=_NFTABLES, without="nothing is balanced"),
-    Feature(
-        name="nft_hash", module="nft_hash", option="NFT_HASH", needed_by=(),
-        without="no services with routemesh.lb=sh or mh, or with affinity, on engine nftables",
-    ),
-    Feature(name="ip_vs", module="ip_vs", option="IP_VS", needed_by=_IPVS, without="nothing is balanced by engine ipvs"),
-    Feature(
-        name="xt_ipvs", module="xt_ipvs", option="NETFILTER_XT_MATCH_IPVS", needed_by=_IPVS,
-        without="engine ipvs can't tell what it has balanced",
-    ),
 )  # fmt: skip
+"""What every engine needs."""
+
+
+def features() -> tuple[Feature, ...]:
+    """What is worth looking for in a kernel, besides SCHEDULERS: what all engines need, then what each needs."""
+    return (*_COMMON, *(feature for engine in ENGINES.values() for feature in engine.features))
+
 
 PROGRAMS: tuple[Program, ...] = (
-    Program(name="nsenter", package="util-linux", needed_by=ENGINES, without="no task can be started"),
-    Program(name="unshare", package="util-linux", needed_by=ENGINES, without="no task can be started"),
+    Program(name="nsenter", package="util-linux", without="no task can be started", needed=True),
+    Program(name="unshare", package="util-linux", without="no task can be started", needed=True),
     Program(name="modprobe", package="kmod", without="what of the kernel is not loaded yet can't be"),
     Program(name="ip", package="iproute2", without="links, routes and FDB can't be looked at by hand"),
     Program(name="nft", package="nftables", without="nftables' rules can't be looked at by hand"),
@@ -119,8 +88,9 @@ PROGRAMS: tuple[Program, ...] = (
 """Those that are not needed are for people, and for what is not used everywhere."""
 
 
-def findings(machine: Machine, needed: Engine = ENGINES[0]) -> tuple[Finding, ...]:
-    """The engines first, then what they are made of. `needed`: the engine without which something is wrong."""
+def findings(machine: Machine, needed: str = "") -> tuple[Finding, ...]:
+    """The engines first, then what they are made of. `needed`: the engine without which something is wrong ("": the default)."""
+    needed = needed or engine_names()[0]
     parts = (
         *_features(machine, needed), _schedulers(machine), *_libraries(machine, needed), *_programs(machine, needed)
     )  # fmt: skip
@@ -135,15 +105,16 @@ def findings(machine: Machine, needed: Engine = ENGINES[0]) -> tuple[Finding, ..
     )
 
 
-_Part = tuple[tuple[Engine, ...], Finding]
+_Names = Collection[str]
+_Part = tuple[_Names, Finding]
 """A finding and the engines that need the thing."""
 
 
-def _engine(engine: Engine, lacking: Iterable[Finding], works: Sequence[Engine], needed: Engine) -> Finding:
+def _engine(engine: str, lacking: Iterable[Finding], works: Sequence[str], needed: str) -> Finding:
     missing = ", ".join(part.what for part in lacking)
     if not missing:
         return Finding(what=f"engine {engine}", where="this machine", state=State.OK, found="works")
-    default = engine == ENGINES[0]
+    default = engine == engine_names()[0]
     return Finding(
         what=f"engine {engine}",
         where="this machine",
@@ -154,32 +125,47 @@ def _engine(engine: Engine, lacking: Iterable[Finding], works: Sequence[Engine],
     )
 
 
-def _missing(needed_by: tuple[Engine, ...], needed: Engine) -> State:
+def _missing(needed_by: _Names, needed: str) -> State:
     return State.WRONG if needed in needed_by else State.OPTIONAL
 
 
-def _features(machine: Machine, needed: Engine) -> Iterator[_Part]:
+def _features(machine: Machine, needed: str) -> Iterator[_Part]:
     where = f"kernel {machine.kernel}"
-    for feature in FEATURES:
+    for feature in features():
         found = machine.features[feature.name]
+        by = needing(feature)
         if found == "missing":
-            state, effect, fix = _missing(feature.needed_by, needed), feature.without, _kernel_fix(feature)
+            state, effect, fix = _missing(by, needed), feature.without, _kernel_fix(feature)
         else:
             state, effect, fix = (State.UNKNOWN if found == "not known" else State.OK), "", ""
-        yield feature.needed_by, Finding(what=feature.name, where=where, state=state, found=found, effect=effect, fix=fix)
+        yield by, Finding(what=feature.name, where=where, state=state, found=found, effect=effect, fix=fix)
+
+
+def needing(part: Feature | Program) -> _Names:
+    """The engines that do not work without it."""
+    if isinstance(part, Program):
+        return engine_names() if part.needed else _using(part.name)
+    if part in _COMMON:
+        return engine_names()
+    return [name for name, engine in ENGINES.items() if part.needed and part in engine.features]
+
+
+def _using(name: str) -> _Names:
+    """The engines that need a program or a library."""
+    return [engine.name for engine in ENGINES.values() if name in engine.programs | engine.libraries]
 
 
 def _schedulers(machine: Machine) -> _Part:
     missing = [each.name for each in SCHEDULERS if machine.features[each.name] == "missing"]
     there = [each.name for each in SCHEDULERS if each.name not in missing]
+    by = _using(_IPVS_SCHEDULERS)
     # rr is what services have that do not ask for another.
-    needed_by = _IPVS if Scheduler.RR in missing else ()
-    return needed_by, Finding(
-        what="IPVS schedulers",
+    return by if Scheduler.RR in missing else (), Finding(
+        what=_IPVS_SCHEDULERS,
         where=f"kernel {machine.kernel}",
         state=State.OPTIONAL if missing else State.OK,
         found=", ".join(there) or "missing",
-        effect=f"no services with routemesh.lb={', '.join(missing)} on engine ipvs" if missing else "",
+        effect=f"no services with routemesh.lb={', '.join(missing)} on engine {' or '.join(by)}" if missing else "",
         fix=f"install the modules {', '.join(f'ip_vs_{name}' for name in missing)}" if missing else "",
     )
 
@@ -193,30 +179,34 @@ def _kernel_fix(feature: Feature) -> str:
     return fix
 
 
-def _libraries(machine: Machine, needed: Engine) -> Iterator[_Part]:
+def _libraries(machine: Machine, needed: str) -> Iterator[_Part]:
+    by = _using("libnftables")
     if machine.libnftables:
-        yield _NFTABLES, Finding(what="libnftables", where="libraries", state=State.OK, found="there")
+        yield by, Finding(what="libnftables", where="libraries", state=State.OK, found="there")
     else:
-        yield _NFTABLES, _not_installed("libnftables", "libraries", _NFTABLES, "no rules can be made", "libnftables1", needed)
+        yield by, _not_installed("libnftables", "libraries", by, "no rules can be made", "libnftables1", needed)
+    by = _using("iptables")
     if machine.iptables:
         found = " and ".join(machine.iptables)
-        yield _IPVS, Finding(what="iptables", where="programs", state=State.OK, found=found)
+        yield by, Finding(what="iptables", where="programs", state=State.OK, found=found)
     else:
-        yield _IPVS, _not_installed("iptables", "programs", _IPVS, "engine ipvs can't make its rules", "iptables", needed)
+        without = f"engine {' or '.join(by)} can't make its rules"
+        yield by, _not_installed("iptables", "programs", by, without, "iptables", needed)
 
 
-def _programs(machine: Machine, needed: Engine) -> Iterator[_Part]:
+def _programs(machine: Machine, needed: str) -> Iterator[_Part]:
     for program in PROGRAMS:
         path = machine.programs.get(program.name)
+        by = needing(program)
         if path is None:
-            found = _not_installed(program.name, "programs", program.needed_by, program.without, program.package, needed)
+            found = _not_installed(program.name, "programs", by, program.without, program.package, needed)
         else:
             found = Finding(what=program.name, where="programs", state=State.OK, found=path)
-        yield program.needed_by, found
+        yield by, found
 
 
 def _not_installed(  # a row of a table
-    what: str, where: str, needed_by: tuple[Engine, ...], without: str, package: str, needed: Engine
+    what: str, where: str, needed_by: _Names, without: str, package: str, needed: str
 ) -> Finding:
     return Finding(
         what=what,

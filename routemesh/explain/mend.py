@@ -21,8 +21,6 @@ from routemesh.nodeplan import (
     Chain,
     Create,
     FdbEntry,
-    IpvsDestination,
-    IpvsService,
     Item,
     Link,
     Neighbour,
@@ -32,8 +30,10 @@ from routemesh.nodeplan import (
     Unknown,
     XtChain,
 )
+from routemesh.plan.engines import ENGINES
+from routemesh.plan.engines.entry import Mend, Port
 from routemesh.reasons.ends import End, NoFdbEntry, NotForwarding, ReversePath, TableFull, TooLarge
-from routemesh.snapshot import Endpoint, NamespaceSnapshot, NodeSnapshot
+from routemesh.snapshot import NodeSnapshot
 from routemesh.walk import OUTSIDE, Hop, Place
 
 _MOST_COMMANDS = 4
@@ -158,62 +158,69 @@ def _missing_entry(places: Places, link: str, mac: str) -> Iterator[str]:
             yield written(Create(HOST, FdbEntry(link, mac, nodes[node])))
 
 
-# --- what leads to the mesh, in the engine that Swarm has ---------------------------------------------------------
+# --- what leads to the mesh ---------------------------------------------------------
 
 
 def to_sandbox(places: Places, asked: Asked) -> tuple[str, ...]:
-    """The rule that leads a published port to the sandbox, where iptables does it."""
-    node = places.cluster.nodes.get(asked.target.node)
+    """The rule that leads a published port to the sandbox."""
+    node, mend = _mended(places, asked.target.node)
     networks = (network.subnet for network in places.cluster.names.networks if network.name == names.GWBRIDGE)
     subnet = next(networks, None)
-    if node is None or node.engine != "ipvs" or subnet is None:
+    if node is None or mend is None or subnet is None:
         return ()
-    to = Endpoint(subnet[_GATEWAY], asked.target.port)
-    return (f"iptables -t nat -I {names.INGRESS_CHAIN} {_port(asked)} -j DNAT --to-destination {to}",)
+    return _given(mend.to_sandbox(_port(asked), subnet[_GATEWAY]))
 
 
 def to_balancer(places: Places, asked: Asked, place: Place) -> tuple[str, ...]:
-    """The rule that marks a published port, where iptables does it."""
-    node, space = _space(places, place)
-    mark = _mark(places, asked, space)
-    if node is None or mark is None:
+    """The rule that marks a published port."""
+    node, mend = _mended(places, place.node)
+    mark = _mark(places, asked, place)
+    if node is None or mend is None or mark is None:
         return ()
-    return (in_namespace(node, place.netns, f"iptables -t mangle -A PREROUTING {_port(asked)} -j MARK --set-mark {mark:#x}"),)
+    return _given(mend.to_balancer(_port(asked), mark), node, place)
 
 
 def to_target(places: Places, asked: Asked, place: Place, address: IPv4Address, target: int) -> tuple[str, ...]:
-    """The rule that redirects a published port in a task, where iptables does it."""
-    node, space = _space(places, place)
-    if node is None or space is None or node.engine != "ipvs":
+    """The rule that redirects a published port in a task."""
+    node, mend = _mended(places, place.node)
+    if node is None or mend is None or place.netns not in node.namespaces:
         return ()
-    rule = f"iptables -t nat -A PREROUTING -d {address} {_port(asked)} -j REDIRECT --to-ports {target}"
-    return (in_namespace(node, place.netns, rule),)
+    return _given(mend.to_target(_port(asked), address, target), node, place)
 
 
 def to_task(places: Places, asked: Asked, place: Place, address: IPv4Address) -> tuple[str, ...]:
-    """What takes a task into the service, where IPVS balances."""
-    node, space = _space(places, place)
-    mark = _mark(places, asked, space)
-    if node is None or mark is None:
+    """What takes a task into the service."""
+    node, mend = _mended(places, place.node)
+    mark = _mark(places, asked, place)
+    if node is None or mend is None or mark is None:
         return ()
-    return (in_namespace(node, place.netns, written(Create(HOST, IpvsDestination(mark=mark, address=address)))),)
+    return _given(mend.to_task(mark, address), node, place)
 
 
-def _port(asked: Asked) -> str:
-    protocol = asked.target.protocol
-    return f"-p {protocol} -m {protocol} --dport {asked.target.port}"
+def _port(asked: Asked) -> Port:
+    return Port(asked.target.protocol, asked.target.port)
 
 
-def _space(places: Places, place: Place) -> tuple[NodeSnapshot | None, NamespaceSnapshot | None]:
-    node = places.cluster.nodes.get(place.node)
-    return node, None if node is None else node.namespaces.get(place.netns)
+def _given(command: str, node: NodeSnapshot | None = None, place: Place | None = None) -> tuple[str, ...]:
+    """A command, if there is one, for the namespace of the place."""
+    if not command:
+        return ()
+    return (command if node is None or place is None else in_namespace(node, place.netns, command),)
 
 
-def _mark(places: Places, asked: Asked, space: NamespaceSnapshot | None) -> int | None:
-    """The mark of the service in this sandbox: what the manager says, or that under which its tasks are balanced."""
-    if space is None or asked.service is None or not any(True for _ in space.of(IpvsService)):
+def _mended(places: Places, name: str) -> tuple[NodeSnapshot | None, Mend | None]:
+    """A node, and how what is missing there is mended by hand."""
+    node = places.cluster.nodes.get(name)
+    engine = None if node is None else ENGINES.get(node.engine)
+    return node, None if engine is None else engine.mend
+
+
+def _mark(places: Places, asked: Asked, place: Place) -> int | None:
+    """The mark of the service in this sandbox: that under which its tasks are balanced, or what the manager says."""
+    node, mend = _mended(places, place.node)
+    space = None if node is None else node.namespaces.get(place.netns)
+    if space is None or mend is None or asked.service is None:
         return None
     tasks = (task for task in places.cluster.names.tasks if task.service == asked.service.name)
     addresses = {address for task in tasks for address in task.addresses.values()}
-    balanced = (server.mark for server in space.of(IpvsDestination) if server.address in addresses)
-    return next(balanced, asked.service.mark_on(asked.target.node))
+    return mend.mark(space.items, addresses, asked.service.mark_on(asked.target.node))

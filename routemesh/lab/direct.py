@@ -1,10 +1,10 @@
 """A lab's nodes whose daemons do not answer: their kernels are on this machine, and can be read without them."""
 
 from dataclasses import replace
-from typing import Literal
 
 from routemesh.lab.find import Lab
 from routemesh.nodeplan import HOST, Capabilities
+from routemesh.plan.engines import meant
 from routemesh.sight.observe import observe_node
 from routemesh.snapshot import ClusterSnapshot, NodeSnapshot
 
@@ -27,6 +27,5 @@ def _read(lab: Lab, name: str) -> NodeSnapshot | None:
     if not own.exists():
         return None
     caps = Capabilities(nf_tables=True, ip_vs=False, kernel="")
-    engine: Literal["nftables", "ipvs"] = "ipvs" if options.engine == "ipvs" else "nftables"
-    found = observe_node(name, engine, (options.advertise,), options.run_dir / "netns", caps, own=own)
+    found = observe_node(name, meant(options.engine), (options.advertise,), options.run_dir / "netns", caps, own=own)
     return found if found.namespaces[HOST].items else None

@@ -156,7 +156,3 @@ class Capabilities:
     iptables: Literal["nft", "legacy", ""] = ""
     links: tuple[str, ...] = ()
     forwards: bool = False
-
-    def engine(self, wanted: str) -> str:
-        """The engine to use for `auto`, `nftables` or `ipvs`; `auto` is nftables."""
-        return "nftables" if wanted == "auto" else wanted

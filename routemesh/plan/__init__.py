@@ -7,7 +7,7 @@ balancing and translating items for those namespaces.
 from routemesh import names
 from routemesh.nodeplan import HOST, Capabilities, Namespace, NodePlan, namespace
 from routemesh.plan import layout
-from routemesh.plan.engines import ENGINES, check_engine
+from routemesh.plan.engines import check_engine
 from routemesh.plan.view import NodeView
 
 
@@ -17,7 +17,7 @@ def plan(view: NodeView, caps: Capabilities) -> NodePlan:
     A node without an address on the ingress network (its pool is exhausted, or the manager has not seen it yet) has an
     empty plan. Raises UserError for an engine that does not exist or that this kernel can't run, naming the one that works.
     """
-    engine = ENGINES[check_engine(view.node.engine, caps)]
+    engine = check_engine(view.node.engine, caps)
     if view.node.sandbox_on(view.ingress.id) is None:
         return NodePlan()
     namespaces: dict[str, Namespace] = {HOST: namespace((*layout.host(view, caps), *engine.host(view, caps)))}

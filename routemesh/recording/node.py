@@ -17,6 +17,7 @@ from ipaddress import IPv4Address
 from typing import Any, Literal, TypeVar
 
 from routemesh.nodeplan import HOST, Address, Link, Peer, XtChain
+from routemesh.plan.engines import SWARM
 from routemesh.recording import links
 from routemesh.recording.namespace import (
     CONNECTIONS,
@@ -51,7 +52,7 @@ class About:
 
     name: str
     kind: Literal["routemesh", "swarm"]
-    engine: Literal["nftables", "ipvs"]
+    engine: str
     address: IPv4Address | None
     kernel: str = ""
     netns: str = DOCKER_NETNS
@@ -141,7 +142,7 @@ def read_about(place: str, texts: Texts, unread: list[Unread]) -> About:
     return About(
         name=told.get("Name", place),
         kind="swarm",
-        engine="ipvs",
+        engine=SWARM,
         address=_understood(source, IPv4Address, told.get("Node Address")),
         kernel=told.get("Kernel Version", ""),
         at=_understood(source, lambda time: datetime.fromisoformat(time).timestamp(), told.get("System Time")) or 0.0,

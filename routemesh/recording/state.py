@@ -26,6 +26,7 @@ from routemesh.model import (
     TaskStatus,
 )
 from routemesh.nodeplan import Link
+from routemesh.plan.engines import SWARM
 from routemesh.snapshot import ClusterSnapshot, NamedNetwork, NamedService, NamedTask, NodeSnapshot
 
 _INGRESS, _SUBNET = "ingress", IPv4Network("10.0.0.0/24")
@@ -46,7 +47,7 @@ def state(cluster: ClusterSnapshot, node: str, client_ip: ClientIp = ClientIp.SN
             name=each.name,
             address=each.address or IPv4Address(0),
             state=NodeState.READY if each.ready else NodeState.DOWN,
-            engine="ipvs",
+            engine=SWARM,
             mtu_bytes=mtu,
             attachments=() if each.ingress_address is None else (Attachment(overlay.id, each.ingress_address),),
         )

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from routemesh.errors import Unavailable, UserError
 from routemesh.names import GWBRIDGE
 from routemesh.nodeplan import HOST
+from routemesh.plan.engines import SWARM
 from routemesh.recording.engine import read_engine
 from routemesh.recording.naming import names
 from routemesh.recording.node import DOCKER_NETNS, About, underlay
@@ -62,7 +63,7 @@ def live(path: Path = SOCKET) -> ClusterSnapshot:
     node = NodeSnapshot(
         name=found.about.name,
         kind="swarm",
-        engine="ipvs",
+        engine=SWARM,
         addresses=addresses,
         device=device,
         namespaces=spaces,
@@ -93,7 +94,7 @@ def _about(engine: _Connection, path: Path) -> About:
     return About(
         name=info["Name"],
         kind="swarm",
-        engine="ipvs",
+        engine=SWARM,
         address=IPv4Address(swarm["NodeAddr"]),
         kernel=info.get("KernelVersion", ""),
         at=time.time(),

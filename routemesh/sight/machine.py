@@ -17,12 +17,13 @@ from ctypes.util import find_library
 from errno import EOPNOTSUPP
 from pathlib import Path
 
-from routemesh.doctor.machine import FEATURES, NAMESPACES, PROGRAMS, SCHEDULERS, Feature, Machine, Presence, Variant
+from routemesh.doctor.machine import NAMESPACES, PROGRAMS, SCHEDULERS, Machine, Presence, Variant, features
 from routemesh.errors import Unavailable
 from routemesh.kernel import netns
 from routemesh.kernel.capabilities import BUILT_IN, LOADABLE, has_file, is_loaded, takes_tables
 from routemesh.kernel.netlink import CREATE, EXCLUSIVE, Message, Requests, attribute, entries, ipvs, nest, text, u8
 from routemesh.kernel.netlink.netfilter import IPV4, NETDEV, NETFILTER
+from routemesh.plan.engines.entry import Feature
 
 _USUAL_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 _CONFIGS = ("/proc/config.gz", "/boot/config-{release}", "/lib/modules/{release}/config")
@@ -72,7 +73,7 @@ def _config(release: str) -> Mapping[str, str]:
 
 def _features(config: Mapping[str, str]) -> dict[str, Presence]:
     """Where no namespace can be made, nothing else can be tried."""
-    everything = (*FEATURES, *SCHEDULERS)
+    everything = (*features(), *SCHEDULERS)
     try:
         with netns.thrown_away():
             return {feature.name: _presence(feature, config) for feature in everything}

@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from routemesh.errors import RoutemeshError
 from routemesh.kernel import netns, sysctl
@@ -262,7 +262,7 @@ def _links(space: _Space, peers: _Peers) -> Iterator[Link]:
 
 def observe_node(
     name: str,
-    engine: Literal["nftables", "ipvs"],
+    engine: str,
     addresses: tuple[IPv4Address, ...],
     directory: Path,
     caps: Capabilities,

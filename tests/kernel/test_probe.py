@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from routemesh.doctor import report
-from routemesh.doctor.machine import FEATURES, SCHEDULERS, findings
+from routemesh.doctor.machine import SCHEDULERS, features, findings
 from routemesh.kernel import capabilities, netns
 from routemesh.sight import machine
 from tests.support import require
@@ -93,7 +93,7 @@ def test_where_no_namespace_can_be_made_that_is_what_is_wrong(monkeypatch: pytes
     found = dict(machine.machine().features)
     assert found.pop("network namespaces") == "missing"
     assert set(found.values()) == {"not known"}
-    assert len(found) == len(FEATURES) + len(SCHEDULERS) - 1
+    assert len(found) == len(features()) + len(SCHEDULERS) - 1
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from click.testing import CliRunner
 
 from routemesh.cli.main import cli, main
 from routemesh.doctor import Finding, State, report
-from routemesh.doctor.machine import FEATURES, PROGRAMS, SCHEDULERS, Machine, Presence, findings
+from routemesh.doctor.machine import PROGRAMS, SCHEDULERS, Machine, Presence, features, findings, needing
 from routemesh.errors import Unavailable
 from routemesh.sight import machine as probe
 
-NAMES = [feature.name for feature in (*FEATURES, *SCHEDULERS)]
+NAMES = [feature.name for feature in (*features(), *SCHEDULERS)]
 WHOLE = Machine(
     kernel="6.18.0",
     features=dict.fromkeys(NAMES, "built in"),
@@ -45,18 +45,18 @@ def test_nothing_is_said_of_a_machine_that_has_all() -> None:
     assert about(WHOLE)["engine nftables"].found == about(WHOLE)["engine ipvs"].found == "works"
 
 
-@pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.name)
+@pytest.mark.parametrize("feature", features(), ids=lambda feature: feature.name)
 def test_a_missing_part_of_the_kernel_costs_the_engines_that_need_it(feature: object) -> None:
-    (part,) = [each for each in FEATURES if each is feature]
+    (part,) = [each for each in features() if each is feature]
     found = about(replace(WHOLE, features={**WHOLE.features, part.name: "missing"}))
-    assert found[part.name].state is (State.WRONG if "nftables" in part.needed_by else State.OPTIONAL)
+    assert found[part.name].state is (State.WRONG if "nftables" in needing(part) else State.OPTIONAL)
     assert found[part.name].effect == part.without
     assert f"CONFIG_{part.option}" in found[part.name].fix
     for engine in ("nftables", "ipvs"):
         works = found[f"engine {engine}"].found == "works"
-        assert works == (engine not in part.needed_by)
+        assert works == (engine not in needing(part))
         assert works or part.name in found[f"engine {engine}"].effect
-    assert is_clean(found.values()) == ("nftables" not in part.needed_by)
+    assert is_clean(found.values()) == ("nftables" not in needing(part))
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
@@ -66,7 +66,7 @@ def test_a_missing_program_is_told_with_its_package(program: object) -> None:
     found = about(replace(WHOLE, programs=programs))
     assert found[part.name].fix == f"apt-get install {part.package}"
     assert found[part.name].effect == part.without
-    assert is_clean(found.values()) == (not part.needed_by)
+    assert is_clean(found.values()) == (not needing(part))
 
 
 def test_without_ip_vs_only_the_default_engine_works_and_that_is_clean() -> None:

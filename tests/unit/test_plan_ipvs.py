@@ -278,8 +278,9 @@ def test_idle_connections_live_as_long_as_conntracks() -> None:
 @pytest.mark.parametrize(
     ("caps", "words"),
     [
-        (replace(CAPS, ip_vs=False), ("ip_vs", "nftables")),
-        (replace(CAPS, iptables=""), ("iptables", "nftables")),
+        (replace(CAPS, ip_vs=False, nf_tables=True), ("ip_vs", "--engine nftables")),
+        (replace(CAPS, iptables="", nf_tables=True), ("iptables", "--engine nftables")),
+        (replace(CAPS, ip_vs=False), ("ip_vs", "no other engine works here")),
     ],
 )
 def test_a_kernel_that_lacks_something_is_told_what_works(caps: Capabilities, words: tuple[str, ...]) -> None:

@@ -1,56 +1,48 @@
 """The engines: what a node balances with. PURE.
 
-Nothing else knows which one is in use.
+ENGINES is the one place that knows them. Nothing else may know which there are, or ask which one is in use: who must treat one
+otherwise than another asks its row (`entry.Engine`).
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Protocol
-
 from routemesh.errors import UserError
-from routemesh.model import Network, Scheduler, Task
-from routemesh.nodeplan import Capabilities, Item
+from routemesh.model import Scheduler
+from routemesh.nodeplan import Capabilities
 from routemesh.plan.engines import ipvs, nftables
-from routemesh.plan.view import NodeView
+from routemesh.plan.engines.entry import Engine
+
+AUTO = "auto"
+"""Instead of a name: the default."""
+
+ENGINES: dict[str, Engine] = {engine.name: engine for engine in (nftables.ENGINE, ipvs.ENGINE)}
+"""By name; the default comes first."""
+
+SWARM = ipvs.ENGINE.name
+"""The one that balances as a Docker Swarm does, and walks like one."""
 
 
-class Engine(Protocol):
-    """What a node balances with: a module of this package."""
-
-    SCHEDULERS: frozenset[Scheduler]
-
-    def host(self, view: NodeView, caps: Capabilities) -> Iterator[Item]:
-        """What goes into the node's own namespace."""
-        ...
-
-    def sandbox(self, view: NodeView, network: Network, caps: Capabilities) -> Iterator[Item]:
-        """What goes into a network's sandbox."""
-        ...
-
-    def task(self, view: NodeView, task: Task) -> Iterator[Item]:
-        """What goes into a task's namespace."""
-        ...
+def engine_names() -> tuple[str, ...]:
+    """All, the default first."""
+    return tuple(ENGINES)
 
 
-ENGINES: Mapping[str, Engine] = {"nftables": nftables, "ipvs": ipvs}
+def meant(wanted: str) -> str:
+    """The name that `wanted` stands for, which may be AUTO."""
+    return next(iter(ENGINES)) if wanted == AUTO else wanted
 
 
 def schedulers(engine: str) -> frozenset[Scheduler]:
-    """How an engine can share out connections. Raises KeyError for none of ours."""
-    return ENGINES[engine].SCHEDULERS
+    """How an engine can share out connections; one that this version does not know, not at all."""
+    found = ENGINES.get(engine)
+    return frozenset() if found is None else found.schedulers
 
 
-def check_engine(wanted: str, caps: Capabilities) -> str:
-    """The engine that `wanted` (auto, nftables, ipvs) means on this kernel; raises UserError where there is none."""
-    engine = caps.engine(wanted)
-    if engine == "ipvs" and not caps.ip_vs:
-        raise UserError(f"engine 'ipvs' needs the ip_vs module, which kernel {caps.kernel} does not have; use --engine nftables")
-    if engine == "ipvs" and not caps.iptables:
-        raise UserError(
-            "engine 'ipvs' needs iptables, which does not work here; install Debian's iptables or use --engine nftables"
-        )
-    if engine not in ENGINES:
-        known = ", ".join(["auto", *ENGINES])
-        raise UserError(f"engine '{wanted}' is not available; choose one of: {known}")
-    if engine == "nftables" and not caps.nf_tables:
-        raise UserError(f"engine 'nftables' needs nf_tables, which kernel {caps.kernel} does not have; load the nf_tables module")
+def check_engine(wanted: str, caps: Capabilities) -> Engine:
+    """The engine that `wanted` (a name, or AUTO) means on this kernel; raises UserError where there is none."""
+    engine = ENGINES.get(meant(wanted))
+    if engine is None:
+        raise UserError(f"engine '{wanted}' is not available; choose one of: {', '.join([AUTO, *ENGINES])}")
+    if lacking := engine.lacks(caps):
+        works = next((other.name for other in ENGINES.values() if not other.lacks(caps)), "")
+        instead = f"use --engine {works}" if works else "no other engine works here either"
+        raise UserError(f"engine '{engine.name}' {lacking}; {instead}")
     return engine

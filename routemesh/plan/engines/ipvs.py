@@ -36,6 +36,8 @@ from routemesh.nodeplan import (
     XtRule,
 )
 from routemesh.plan import doors, layout
+from routemesh.plan.engines import flows, ipvsmend
+from routemesh.plan.engines.entry import Engine, Feature
 from routemesh.plan.pools import Pool, mark_of_port, pools
 from routemesh.plan.view import NodeView
 
@@ -283,3 +285,31 @@ def _return_path(view: NodeView) -> Iterator[Item]:
         yield Route(destination=layout.EVERYWHERE, via=sandbox, link=names.OVERLAY_LINK, table=mark)
         yield RoutingRule(priority=RETURN_PRIORITY, fwmark=mark, mask=_ALL_BITS, table=mark)
     yield XtChain("mangle", RETURN_CHAIN, tuple(marks))
+
+
+def _lacks(caps: Capabilities) -> str:
+    if not caps.ip_vs:
+        return f"needs the ip_vs module, which kernel {caps.kernel} does not have"
+    return "" if caps.iptables else "needs iptables (Debian's package iptables), which does not work here"
+
+
+ENGINE = Engine(
+    name="ipvs",
+    schedulers=SCHEDULERS,
+    host=host,
+    sandbox=sandbox,
+    task=task,
+    lacks=_lacks,
+    features=(
+        Feature(name="ip_vs", module="ip_vs", option="IP_VS", without="nothing is balanced by engine ipvs"),
+        Feature(
+            name="xt_ipvs",
+            module="xt_ipvs",
+            option="NETFILTER_XT_MATCH_IPVS",
+            without="engine ipvs can't tell what it has balanced",
+        ),
+    ),
+    programs=frozenset({"iptables", "IPVS schedulers"}),
+    stale=flows.stale,
+    mend=ipvsmend,
+)

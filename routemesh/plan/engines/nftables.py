@@ -39,11 +39,10 @@ from routemesh.nodeplan import (
     VerdictLookup,
 )
 from routemesh.plan import doors, layout
-from routemesh.plan.engines import nftbalance
+from routemesh.plan.engines import flows, nftbalance
+from routemesh.plan.engines.entry import Engine, Feature
 from routemesh.plan.pools import Pool, pools
 from routemesh.plan.view import NodeView
-
-SCHEDULERS = nftbalance.SCHEDULERS
 
 RETURN_TABLE = 82
 """Routing table, in a task's namespace, of replies to clients that came through a node's sandbox."""
@@ -230,3 +229,45 @@ def _balance(pool: Pool) -> Iterator[Item]:
         yield Element("ip", "marks", port, pool.mark)
     if pool.snat:
         yield Element("ip", "snat-marks", (pool.mark,))
+
+
+def _lacks(caps: Capabilities) -> str:
+    return "" if caps.nf_tables else f"needs nf_tables, which kernel {caps.kernel} does not have (its module is nf_tables)"
+
+
+ENGINE = Engine(
+    name="nftables",
+    schedulers=nftbalance.SCHEDULERS,
+    host=host,
+    sandbox=sandbox,
+    task=task,
+    lacks=_lacks,
+    features=(
+        Feature(
+            name="nf_conntrack zones",
+            module="",
+            option="NF_CONNTRACK_ZONES",
+            without="clients with the same port through two nodes get mixed up",
+        ),
+        Feature(name="nf_tables ip", module="nf_tables", option="NF_TABLES_IPV4", without="no rules for IPv4"),
+        Feature(
+            name="nf_tables netdev",
+            module="nf_tables",
+            option="NF_TABLES_NETDEV",
+            without="replies do not find the client's node",
+        ),
+        Feature(name="nf_tables egress", module="", option="NETFILTER_EGRESS", without="replies do not find the client's node"),
+        Feature(name="nft_fib", module="nft_fib_ipv4", option="NFT_FIB_IPV4", without="no port is published"),
+        Feature(name="nft_numgen", module="nft_numgen", option="NFT_NUMGEN", without="nothing is balanced"),
+        Feature(
+            name="nft_hash",
+            module="nft_hash",
+            option="NFT_HASH",
+            without="no services with routemesh.lb=sh or mh, or with affinity, on engine nftables",
+            needed=False,
+        ),
+    ),
+    libraries=frozenset({"libnftables"}),
+    stale=flows.stale,
+    clients=nftbalance,
+)
