@@ -128,14 +128,12 @@ class Daemon:
         troubles = loops.Troubles()
         gateway = GatewayLoop(self.id, self.store, self.runtime, self.run_dir, troubles)
         manager = Manager(self.id, self.store, now=self._now, troubles=troubles)
-        agent = Agent(self.id, self.store, dataplane, self.runtime, lambda _: (), proxied=gateway.acknowledged, troubles=troubles)
+        agent = Agent(
+            self.id, self.store, dataplane, self.runtime, lambda _: (), self._now, gateway.acknowledged, troubles=troubles
+        )
         gateway.on_acknowledge(agent.proxies_moved)
         try:
-            await loops.together(
-                agent=agent.run(),
-                gateway=gateway.run(),
-                manager=manager.run(),
-            )
+            await loops.together(agent=agent.run(), gateway=gateway.run(), manager=manager.run())
         finally:
             dataplane.close()
 
