@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from routemesh.errors import Unavailable
@@ -53,29 +54,21 @@ def open_file(path: Path) -> sqlite3.Connection:
         try:
             if not path.exists():
                 _create(path)
-            with _one_at_a_time(path.parent):
-                return _connect(path)
+            return _connect(path)
         except OSError as exc:
             raise Unavailable(f"can't make {path} ({exc.strerror}: {exc.filename}): choose another place or repair it") from exc
 
 
-@contextmanager
-def _one_at_a_time(directory: Path) -> Iterator[None]:
-    """No two daemons open a file there at a time: one that upgrades it needs it for itself."""
-    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
-
-
 def _connect(path: Path) -> sqlite3.Connection:
-    sql = sqlite3.connect(path.as_uri() + "?mode=rw", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    connect = partial(sqlite3.connect, path.as_uri() + "?mode=rw", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    sql = connect()
     try:
-        stored = _format(sql, path)
-        if stored < FORMAT:
-            _upgrade(sql, path, stored)
+        if _format(sql, path) < FORMAT:
+            sql.close()
+            with _one_at_a_time(path):
+                sql = connect()
+                if (stored := _format(sql, path)) < FORMAT:
+                    _upgrade(sql, path, stored)
         sql.execute("PRAGMA journal_mode = WAL")  # a restored backup may have lost it
         sql.execute("PRAGMA synchronous = NORMAL")
         sql.execute("PRAGMA secure_delete = ON")  # nothing is left of a removed secret
@@ -83,6 +76,19 @@ def _connect(path: Path) -> sqlite3.Connection:
         sql.close()
         raise
     return sql
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Of daemons that start together one upgrades the file, while none of the others has it open."""
+    place = path.with_name(f"{path.name}-upgrade")
+    lock = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+        place.unlink(missing_ok=True)
+    finally:
+        os.close(lock)
 
 
 def _create(path: Path) -> None:
@@ -98,6 +104,7 @@ def _create(path: Path) -> None:
 
 
 def _format(sql: sqlite3.Connection, path: Path) -> int:
+    """The number of the form in which the file holds its objects. Raises Unavailable where it is none of ours."""
     (application,) = sql.execute("PRAGMA application_id").fetchone()
     (stored,) = sql.execute("PRAGMA user_version").fetchone()
     if application != _APPLICATION_ID:
