@@ -3,6 +3,7 @@
 Source: the kernel's ip_vs_conn.c (ip_vs_conn_in_get, ip_vs_conn_out_get).
 """
 
+from collections import ChainMap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -26,16 +27,12 @@ class Balanced:
 class Balancer:
     """They are found by what the client sends and, where that is translated, by what the server sends.
 
-    `existing`: the tracked connections that there are already. What comes back from another end than was asked, although NAT
-    did nothing to it, IPVS has masqueraded.
+    `before`: those of before this walk, to which it adds nothing.
     """
 
-    def __init__(self, existing: Iterable[ConntrackEntry] = ()) -> None:
-        self.requests: dict[Flow, Balanced] = {}
-        self.answers: dict[Flow, Balanced] = {}
-        for entry in existing:
-            if "dnat" not in entry.status and entry.reply.source != entry.original.destination:
-                self.add(Balanced(entry.original, entry.reply.source, translated=True, tracked=True))
+    def __init__(self, before: "Balancer | None" = None) -> None:
+        self.requests: ChainMap[Flow, Balanced] = ChainMap({}, before.requests if before else {})
+        self.answers: ChainMap[Flow, Balanced] = ChainMap({}, before.answers if before else {})
 
     def add(self, connection: Balanced) -> None:
         """Remember a connection."""
@@ -43,3 +40,13 @@ class Balancer:
         if connection.translated:
             asked = connection.asked
             self.answers[Flow(asked.protocol, connection.server, asked.source)] = connection
+
+
+def balanced(entries: Iterable[ConntrackEntry]) -> Balancer:
+    """What IPVS has balanced of tracked connections: of what comes back from another end than was asked, although NAT did
+    nothing to it, IPVS has made the addresses."""
+    found = Balancer()
+    for entry in entries:
+        if "dnat" not in entry.status and entry.reply.source != entry.original.destination:
+            found.add(Balanced(entry.original, entry.reply.source, translated=True, tracked=True))
+    return found

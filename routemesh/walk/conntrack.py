@@ -46,23 +46,34 @@ class Connection:
         return frozenset(found | ({"seen-reply"} if self.answered else set()))
 
 
-class Conntrack:
-    """All connections of one namespace. `existing`: those that it has already."""
+class Known:
+    """The connections that a namespace has already, by how their packets come in: made once, for any number of walks."""
 
-    def __init__(self, existing: Iterable[ConntrackEntry] = ()) -> None:
+    def __init__(self, entries: Iterable[ConntrackEntry] = ()) -> None:
+        self.originals: dict[tuple[Flow, int], ConntrackEntry] = {}
+        self.replies: dict[Flow, ConntrackEntry] = {}
+        for entry in entries:
+            if not _GOING & entry.status and entry.state not in _OVER:
+                self.originals[entry.original, entry.zone] = entry
+                self.replies.setdefault(entry.reply, entry)
+
+
+class Conntrack:
+    """All connections of one namespace during one walk. `known`: those that it had before, which stay as they are."""
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
         self._originals: dict[tuple[Flow, int], Connection] = {}
         self._replies: dict[Flow, Connection] = {}
-        for entry in existing:
-            if not _GOING & entry.status and entry.state not in _OVER:
-                self._add(_known(entry))
+        self._recalled: dict[tuple[Flow, int], Connection] = {}
 
     def look_up(self, packet: Packet, zone: int = 0) -> tuple[Connection, bool] | None:
         """The packet's connection and whether the packet belongs to its reply direction; None for one that is new."""
         flow = flow_of(packet)
-        connection = self._originals.get((flow, zone))
+        connection = self._by_original(flow, zone)
         if connection is not None:
             return connection, False
-        connection = self._replies.get(flow)
+        connection = self._by_reply(flow)
         if connection is None:
             return None
         connection.answered |= not packet.error
@@ -72,12 +83,34 @@ class Conntrack:
         """A connection that begins with this packet. Its zone is that of this direction alone."""
         flow = flow_of(packet)
         connection = Connection(flow, flow.reversed(), zone)
-        self._add(connection)
+        self._originals[flow, zone] = connection
+        self._answer_by(connection)
         return connection
 
-    def _add(self, connection: Connection) -> None:
-        self._originals[connection.original, connection.zone] = connection
-        self._replies.setdefault(connection.reply, connection)
+    def _by_original(self, flow: Flow, zone: int) -> Connection | None:
+        if (found := self._originals.get((flow, zone))) is not None:
+            return found
+        entry = self._known.originals.get((flow, zone))
+        return None if entry is None else self._recall(entry)
+
+    def _by_reply(self, flow: Flow) -> Connection | None:
+        if (found := self._replies.get(flow)) is not None:
+            return found
+        entry = self._known.replies.get(flow)
+        recalled = None if entry is None else self._recall(entry)
+        # Its replies may be expected otherwise since.
+        return None if recalled is None or recalled.reply != flow else recalled
+
+    def _recall(self, entry: ConntrackEntry) -> Connection:
+        """This walk's own view of a connection: walks change it."""
+        key = (entry.original, entry.zone)
+        if key not in self._recalled:
+            self._recalled[key] = _recalled(entry)
+        return self._recalled[key]
+
+    def _answer_by(self, connection: Connection) -> None:
+        if self._by_reply(connection.reply) is None:
+            self._replies[connection.reply] = connection
 
     def translate(self, connection: Connection, end: End, to: Endpoint) -> None:
         """Settle what one end of the connection becomes."""
@@ -92,7 +125,7 @@ class Conntrack:
         if self._replies.get(connection.reply) is connection:
             del self._replies[connection.reply]
         connection.reply = reply
-        self._replies.setdefault(reply, connection)
+        self._answer_by(connection)
 
     def clashes(self, connection: Connection) -> bool:
         """Whether its replies would be taken for those of another one (nf_conntrack_tuple_taken)."""
@@ -107,11 +140,11 @@ class Conntrack:
         return found.destination.port
 
     def _taken(self, connection: Connection, reply: Flow) -> bool:
-        others = (self._replies.get(reply), self._originals.get((reply, connection.zone)))
+        others = (self._by_reply(reply), self._by_original(reply, connection.zone))
         return any(other not in (None, connection) for other in others)
 
 
-def _known(entry: ConntrackEntry) -> Connection:
+def _recalled(entry: ConntrackEntry) -> Connection:
     translated = frozenset(end for end, status in _STATUS.items() if status in entry.status)
     return Connection(
         entry.original,

@@ -59,7 +59,7 @@ class Trip:
     def balancer(self, place: Place) -> Balancer:
         """The connections that a namespace has balanced."""
         if place not in self.balancers:
-            self.balancers[place] = Balancer(self.network.connections(place))
+            self.balancers[place] = Balancer(self.network.balanced(place))
         return self.balancers[place]
 
 

@@ -10,6 +10,8 @@ from routemesh.nodeplan import HOST, Item, Link, Neighbour, NodePlan
 from routemesh.reasons.ends import TableFull
 from routemesh.reasons.unclear import ListenersNotRead, NodeNotRead
 from routemesh.snapshot import ANY_ADDRESS, ClusterSnapshot, ConntrackEntry, Endpoint, NamespaceSnapshot, NodeSnapshot, Place
+from routemesh.walk.balancer import Balancer, balanced
+from routemesh.walk.conntrack import Known
 from routemesh.walk.nouns import UnknownRule
 from routemesh.walk.stack import Stack
 
@@ -53,6 +55,8 @@ class Network:
     unseen: Mapping[IPv4Address, NodeNotRead] = field(default_factory=dict)
     arp: dict[tuple[Place, str, IPv4Address], dict[str, Neighbour | Link]] = field(default_factory=dict, init=False, repr=False)
     _stacks: dict[Place, Stack] = field(default_factory=dict, init=False, repr=False)
+    _connections: dict[Place, Known] = field(default_factory=dict, init=False, repr=False)
+    _balanced: dict[Place, Balancer] = field(default_factory=dict, init=False, repr=False)
     _tunnelled: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False)
 
     def stack(self, place: Place) -> Stack | None:
@@ -101,8 +105,19 @@ class Network:
                     return Listener(socket.process, "asked" if cares else "unknown")
         return None
 
-    def connections(self, place: Place) -> tuple[ConntrackEntry, ...]:
-        """The connections that a namespace has already."""
+    def connections(self, place: Place) -> Known:
+        """The connections that a namespace has already, arranged at the first question and kept."""
+        if place not in self._connections:
+            self._connections[place] = Known(self._entries(place))
+        return self._connections[place]
+
+    def balanced(self, place: Place) -> Balancer:
+        """Those of them that IPVS has balanced; likewise."""
+        if place not in self._balanced:
+            self._balanced[place] = balanced(self._entries(place))
+        return self._balanced[place]
+
+    def _entries(self, place: Place) -> Iterable[ConntrackEntry]:
         seen = self._space(place)
         return () if seen is None else seen.conntrack or ()
 

@@ -55,7 +55,7 @@ from routemesh.walk import (
     UnknownRule,
     walk,
 )
-from routemesh.walk.conntrack import Conntrack
+from routemesh.walk.conntrack import Conntrack, Known
 
 NODE = IPv4Address("192.0.2.1")
 CLIENT = Endpoint(IPv4Address("198.51.100.7"), 40000)
@@ -415,7 +415,7 @@ def test_a_connection_that_the_netdev_family_can_not_see_is_an_error() -> None:
 
 
 def test_of_two_connections_whose_answers_would_look_the_same_the_later_gets_another_port() -> None:
-    conntrack, server = Conntrack(), Endpoint(IPv4Address("203.0.113.9"), 80)
+    conntrack, server = Conntrack(Known()), Endpoint(IPv4Address("203.0.113.9"), 80)
     one, other = (
         conntrack.new(Packet(protocol=Protocol.TCP, source=CLIENT, destination=Endpoint(NODE, port))) for port in (80, 81)
     )
