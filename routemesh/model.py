@@ -416,8 +416,28 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A proxy does not take the configuration of a service's `version`, for the proxy's own `reason`; it is left out of it."""
+
+    service: ServiceId
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyStatus:
+    """How far one of the gateway's proxies follows: `error` is why it has not the newest configuration, "" if it has."""
+
+    error: str = ""
+    refused: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStatus:
-    """What the node's agent saw last. `healthy` goes False before an unhealthy task is stopped."""
+    """What the node's agent saw last. `healthy` goes False before an unhealthy task is stopped.
+
+    `proxy`: how far one of the gateway's follows; None for other tasks, and until it is known.
+    """
 
     state: TaskState
     at: float
@@ -426,6 +446,7 @@ class TaskStatus:
     exit_code: int | None = None
     pid: int | None = None
     healthy: bool = True
+    proxy: ProxyStatus | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

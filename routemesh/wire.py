@@ -217,7 +217,10 @@ class GatewayExplanation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GatewayInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The gateway. `warnings` are about certificates; `keys_on_disk`: nodes with their keys on a disk → its file system."""
+    """The gateway. `warnings` are about certificates; `keys_on_disk`: nodes with their keys on a disk → its file system.
+
+    `refused`: services that proxies leave out → which do, and why.
+    """
 
     service: str
     driver: GatewayDriver
@@ -227,6 +230,7 @@ class GatewayInfo(msgspec.Struct, frozen=True, kw_only=True):
     routes: tuple[RouteInfo, ...]
     warnings: tuple[CertificateWarning, ...]
     keys_on_disk: Mapping[str, str] = {}
+    refused: Mapping[str, str] = {}
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):

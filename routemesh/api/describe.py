@@ -10,6 +10,7 @@ from routemesh import names, wire
 from routemesh.codec.plain import plain
 from routemesh.decide.liveness import LEADER, lease_name
 from routemesh.decide.progress import Progress
+from routemesh.decide.refused import left_out
 from routemesh.language import command, ruleset
 from routemesh.language.commands import PathOf
 from routemesh.language.nft import NFT_ITEMS
@@ -65,7 +66,7 @@ def task_info(state: State, task: Task) -> wire.TaskInfo:
         state=task.status.state.name.lower(),
         since=task.status.at,
         message=task.status.message,
-        error=task.status.error,
+        error=task.status.error or _of_the_gateway(state, task),
         exit_code=task.status.exit_code,
         pid=task.status.pid,
         serving=task.serving,
@@ -74,6 +75,14 @@ def task_info(state: State, task: Task) -> wire.TaskInfo:
         container=names.container_id(task.id),
         created_at=task.created_at,
     )
+
+
+def _of_the_gateway(state: State, task: Task) -> str:
+    """What is wrong with a proxy that is a task, or what proxies have against the service of one."""
+    if task.status.proxy is not None and task.status.proxy.error:
+        return task.status.proxy.error
+    service = state.services.get(task.service_id)
+    return "" if service is None or service.spec.http is None or not task.serving else left_out(state, service)
 
 
 def node_info(state: State, node: Node, asked: NodeId, leases: Leases) -> wire.NodeInfo:

@@ -8,6 +8,7 @@ from routemesh import wire
 from routemesh.api.reply import CONTEXT, is_here, json_reply, node_asked, request_to_gateway
 from routemesh.ask.proxies import keys_on_disk, proxies_of
 from routemesh.decide.admit.routes import find_gateway
+from routemesh.decide.refused import left_out
 from routemesh.errors import NotFound, UserError
 from routemesh.model import Http, Service, State
 from routemesh.proxy import external
@@ -41,8 +42,15 @@ def gateway_info(state: State, service: Service, now: float, keys_on_disk: Mappi
         proxies=tuple(sorted(_proxies(state, service), key=lambda proxy: (proxy.node, proxy.task))),
         routes=tuple(_routes(state)),
         warnings=tuple(warnings(state, now)),
+        refused={service.spec.name: said for service in _services(state) if (said := left_out(state, service))},
         keys_on_disk=keys_on_disk,
     )
+
+
+def _services(state: State) -> list[Service]:
+    """Those behind the gateway, by name."""
+    behind = (service for service in state.services.values() if service.spec.http is not None)
+    return sorted(behind, key=lambda service: service.spec.name)
 
 
 def _proxies(state: State, service: Service) -> Iterator[wire.ProxyInfo]:
@@ -56,7 +64,7 @@ def _proxies(state: State, service: Service) -> Iterator[wire.ProxyInfo]:
             state=task.status.state.name.lower(),
             serving=task.serving,
             address=None if (address := state.on_ingress(task.attachments)) is None else str(address),
-            error=task.status.error,
+            error=task.status.error or (task.status.proxy.error if task.status.proxy else ""),
         )
 
 

@@ -14,7 +14,7 @@ from routemesh.model import Gateway, HttpBalance, Node, State, Task
 from routemesh.proxy.explain import Explanation, decided
 from routemesh.proxy.observed import Seen, amiss, command, table
 from routemesh.proxy.request import Request
-from routemesh.proxy.routes import Table, route_of
+from routemesh.proxy.routes import Table, refused_by, route_of
 from routemesh.proxy.routes import table as wanted_table
 from routemesh.snapshot import Endpoint
 
@@ -54,7 +54,8 @@ async def passages(context: Context, state: State, requests: Mapping[str, Reques
     for name, task in asked.items():
         assert task.spec.gateway is not None and task.node_id is not None
         silent = Seen(task=task.id, directory="", error=errors.get(task.node_id, "it does not run"))
-        found[name] = _passage(name, task.spec.gateway, requests[name], wanted, seen.get(task.id, silent))
+        own = refused_by(task, wanted)
+        found[name] = _passage(name, task.spec.gateway, requests[name], own, seen.get(task.id, silent))
     return found
 
 

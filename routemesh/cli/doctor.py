@@ -90,12 +90,14 @@ def _of_this_machine(needed: str = "") -> "Findings":
 
 
 def _of_the_gateway(client: "Client") -> "Findings":
-    """Its certificates; nothing where there is no gateway."""
+    """Its certificates, and what its proxies refuse; nothing where there is no gateway."""
     from routemesh.doctor.certificates import findings
+    from routemesh.doctor.refused import findings as refused
 
     try:
         found = client.gateway(keys=True)
-        return findings(found.warnings, found.keys_on_disk)
+        lagging = {proxy.node: proxy.error for proxy in found.proxies if proxy.error}
+        return (*refused(found.refused, lagging), *findings(found.warnings, found.keys_on_disk))
     except RoutemeshError:
         return ()
 

@@ -84,11 +84,14 @@ def ls(host: Host, format_: str) -> None:
     if format_ == "json":
         print_json(found.routes)
         return
-    rows = (
-        (route.host, route.path, route.service, route.tls, route.sticky, ", ".join(route.servers) or "none: answers 503")
-        for route in found.routes
-    )
+    rows = ((route.host, route.path, route.service, route.tls, route.sticky, _tasks(route, found)) for route in found.routes)
     print_table(("HOST", "PATH", "SERVICE", "TLS", "STICKY", "TASKS"), rows)
+
+
+def _tasks(route: wire.RouteInfo, found: wire.GatewayInfo) -> str:
+    if route.service in found.refused:
+        return "left out: answers 503, see routemesh gateway status"
+    return ", ".join(route.servers) or "none: answers 503"
 
 
 @gateway.command("status")
@@ -114,6 +117,8 @@ def status(host: Host, format_: str) -> None:
         for proxy in found.proxies
     )
     print_table(("NODE", "TASK", "STATE", "ADDRESS", "SERVES", "ERROR"), rows)
+    for service, said in found.refused.items():
+        click.echo(f"service {service}: {said}")
     for warning in found.warnings:
         click.echo(f"warning: {warning.text}")
     for node, kind in found.keys_on_disk.items():

@@ -54,7 +54,7 @@ class Waiting:
         now = client.progress(service.id)
         while True:
             if now.failed:
-                raise Unavailable(f"{now.failed}; it is not started again, see routemesh service ps {service.name}")
+                raise Unavailable(f"{now.failed}; see routemesh service ps {service.name}")
             display.show(now)
             left_s = deadline - time.monotonic()
             if now.converged:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from routemesh.decide.constraints import no_suitable_node
 from routemesh.decide.liveness import lease_name
 from routemesh.decide.reach import answering
+from routemesh.decide.refused import lagging, left_out
 from routemesh.decide.restart import ended_by_itself, restart_at
 from routemesh.decide.scale import is_frozen, wanted_slots
 from routemesh.decide.slots import Scope, SlotKey, Slots, SlotTasks, slots_of
@@ -44,14 +45,18 @@ def progress(state: State, service: Service, leases: Mapping[str, Lease]) -> Pro
     to_stop = sum(task.serving for key, own in slots.items() for task in own if not _may_serve(scope, key, task, due))
     revision = max(scope.service.revision, *(task.revision for task in tasks), 0)
     behind = sorted(_behind(state, leases, revision))
+    refused = left_out(state, scope.service)
+    if refused:
+        refused = f"service {scope.service.spec.name}: {refused}"
+    lost = next((f"{_said(scope, task)}; it is not started again" for task in last if not _ended_well(task)), "")
     return Progress(
         wanted=len(due),
         running=running,
         finished=finished,
-        converged=running + finished == len(due) and not to_stop and not behind,
-        message=_message(_count(running, finished, len(due)), len(due) - running - finished, to_stop, behind),
-        errors=tuple(dict.fromkeys(_errors(scope, due))),
-        failed=next((_said(scope, task) for task in last if not _ended_well(task)), ""),
+        converged=running + finished == len(due) and not to_stop and not behind and not refused,
+        message=refused or _message(_count(running, finished, len(due)), len(due) - running - finished, to_stop, behind),
+        errors=tuple(dict.fromkeys((*_errors(scope, due), *(said for node in behind for said in lagging(state, node))))),
+        failed=refused or lost,
         answering=answering(state, scope.service),
     )
 

@@ -3,7 +3,7 @@
     machine   what one machine offers                 mesh     everything about a cluster as it was read, put together
     facts     what a node says of itself              ways     the way of every published port from every node
     told      operations, as what is wrong now        planned  what is not as a node's plan wants it
-    certificates                                      overlay  what real packets met between the nodes; devices
+    certificates, refused   of the gateway            overlay  what real packets met between the nodes; devices
                                                       load     tables, pools, clocks, tasks, ports
 
 Who gathers the facts is elsewhere (sight.machine, sight.checkup, ask.checkups).

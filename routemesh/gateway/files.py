@@ -1,12 +1,14 @@
 """A proxy's directory: configurations are written whole, readable by root alone, and taken into use by one rename."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from routemesh.proxy.rendered import Rendered
+from routemesh.proxy.rendered import DIGEST_LENGTH, Rendered
 
 _CANDIDATE = "candidate."
+_DIGEST = re.compile(rf"-[0-9a-f]{{{DIGEST_LENGTH}}}(?=\.)")
 _SUFFIXES = frozenset({".map", ".list", ".pem"})
 """Of the files besides the main one; sockets and the like have others."""
 
@@ -21,6 +23,10 @@ class Directory:
     def holds(self, rendered: Rendered) -> bool:
         """Whether that configuration is in use."""
         return self._read(rendered.main) == rendered.files[rendered.main]
+
+    def relative(self, text: str) -> str:
+        """A program's words without where files are and the digests of what they hold: all nodes' proxies then say the same."""
+        return _DIGEST.sub("", text.replace(f"{self.path}/", ""))
 
     def filesystem(self) -> str:
         """What kind of file system it is on: tmpfs, ext4 … Source: proc(5), mountinfo; a later mount hides an earlier one."""

@@ -7,12 +7,12 @@ by one connection, and an answer of the wrong generation counts for nothing: aro
 import asyncio
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 from routemesh.errors import Unavailable
 from routemesh.gateway.files import Directory
-from routemesh.gateway.proxies import Inside, NotYet, Refused
+from routemesh.gateway.proxies import Inside, NotYet, Refused, ask, verdict
 from routemesh.proxy import haproxy, servers
 from routemesh.proxy.observed import Seen
 from routemesh.proxy.rendered import HAPROXY_MAIN, HAPROXY_MASTER_SOCKET, Rendered
@@ -37,17 +37,26 @@ class Haproxy:
         self._directory = directory
         self._inside = inside
 
+    async def refusal(self, rendered: Rendered) -> str:
+        """What `haproxy -c` says against a configuration, or "". One that differs in servers alone is not checked, nor loaded."""
+        if self._directory.holds(rendered) or await self._answering() == rendered.generation:
+            return ""
+        candidate = self._directory.propose(rendered)
+        code, output = await self._inside.execute(("haproxy", "-c", "-f", str(candidate)), CHECK_TIMEOUT_S)
+        alerts = (line.partition(" : ")[2] for line in output.splitlines() if line.startswith("[ALERT]"))
+        said = [alert.removeprefix("config : ") for alert in alerts]
+        return self._directory.relative(verdict("haproxy -c", code, said, output))
+
     async def apply(self, rendered: Rendered, table: Table) -> bool:
         """Return when the process does what was rendered from `table`; False while servers that went still have connections.
 
-        Raises Refused where HAProxy does not take the configuration (the present one stays in use), NotYet where none answers.
+        Raises Refused where HAProxy does not take up the configuration, NotYet where none answers.
         """
         if not self._directory.holds(rendered):
-            candidate = self._directory.propose(rendered)
-            if await self._generation() != rendered.generation:
-                await self._check(candidate)
+            self._directory.propose(rendered)
             self._directory.accept(rendered)
-        await self._load(rendered.generation)
+        if await self._generation() != rendered.generation:
+            await self._reload(rendered.generation)
         present = await self._servers(rendered.generation)
         for _ in range(_ROUNDS):
             steps = servers.steps(present, table)
@@ -56,6 +65,7 @@ class Haproxy:
             said = await self._tell(steps.urgent)
             others = {key: server for key, server in present.items() if key[0] not in steps.backends}
             present = others | dict(await self._servers(rendered.generation, steps.backends))
+        await self._reload(rendered.generation)  # its file has them
         raise Unavailable(f"HAProxy does not take its servers: {said}")
 
     async def look(self, seen: Seen) -> Seen:
@@ -66,33 +76,25 @@ class Haproxy:
         routes = await self._ask(haproxy.ADMIN_SOCKET, [f"show map {path}"])
         return replace(seen, running=_generation(info), map=path, routes=routes, servers=state)
 
-    async def _check(self, candidate: Path) -> None:
-        code, output = await self._inside.execute(("haproxy", "-c", "-q", "-f", str(candidate)), CHECK_TIMEOUT_S)
-        if code != 0:
-            alerts = [line.partition(" : ")[2] for line in output.splitlines() if line.startswith("[ALERT]")]
-            raise Refused(f"HAProxy refuses the configuration: {alerts[0] if alerts else output.strip()[-200:]}")
-
-    async def _load(self, generation: str) -> None:
-        """Have the process run `generation`, by a reload unless it does."""
-        running = await self._generation()
-        if running is None:
-            raise NotYet("HAProxy does not answer")
-        if running == generation:
-            return
+    async def _reload(self, generation: str) -> None:
+        """Have a new process take over that runs `generation`."""
         await self._ask(HAPROXY_MASTER_SOCKET, ["reload"])
         try:
             async with asyncio.timeout(RELOAD_TIMEOUT_S):
-                while await self._generation() != generation:
+                while await self._answering() != generation:
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
             raise Refused(f"HAProxy did not take up its new configuration within {RELOAD_TIMEOUT_S:.0f} s") from None
 
-    async def _generation(self) -> str | None:
-        """Which generation the process that answers runs; None when none answers."""
-        try:
-            return _generation(await self._ask(haproxy.ADMIN_SOCKET, ["show info"]))
-        except NotYet:
-            return None
+    async def _generation(self) -> str:
+        """Which generation the process that answers runs. Raises NotYet."""
+        return _generation(await self._ask(haproxy.ADMIN_SOCKET, ["show info"]))
+
+    async def _answering(self) -> str:
+        """The same; "" when none answers, as for a moment in a reload."""
+        with suppress(NotYet):
+            return await self._generation()
+        return ""
 
     async def _servers(self, generation: str, backends: Set[str] = frozenset()) -> Mapping[servers.Key, servers.Present]:
         """Those of some backends, or of all."""
@@ -117,18 +119,7 @@ class Haproxy:
         return not late
 
     async def _ask(self, socket: str, commands: Iterable[str]) -> str:
-        try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                reader, writer = await asyncio.open_unix_connection(self._directory.path / socket)
-                try:
-                    writer.write(f"{';'.join(commands)}\n".encode())
-                    return (await reader.read()).decode(errors="replace")
-                finally:
-                    writer.close()
-        except TimeoutError:
-            raise NotYet(f"HAProxy gave no answer within {ANSWER_TIMEOUT_S:.0f} s") from None
-        except OSError as exc:
-            raise NotYet(f"HAProxy does not answer: {exc.strerror}") from exc
+        return await ask("HAProxy", self._directory.path / socket, f"{';'.join(commands)}\n".encode(), ANSWER_TIMEOUT_S)
 
 
 def _generation(info: str) -> str:

@@ -1,8 +1,9 @@
 """The gateway's loop on one node: wait for the newest state → render → bring this node's proxies to it → acknowledge.
 
 A revision counts as acknowledged when every proxy here does what it says (rule 10): the agent tells the cluster the lower of the
-kernel's revision and this one. A proxy that does not run or takes no configuration for a while holds nothing up any more: it
-serves nobody, and comes back with the newest configuration. While nothing changes, a proxy is looked at every RESYNC_S.
+kernel's revision and this one. A service whose configuration a proxy refuses is left out of it alone, and that is told with the
+acknowledgement. A proxy that has not run for a while holds nothing up any more: it serves nobody, and comes back with the newest
+configuration; one that runs and can't be brought to it does. While nothing changes, a proxy is looked at every RESYNC_S.
 """
 
 import asyncio
@@ -19,14 +20,16 @@ from routemesh.errors import UserError
 from routemesh.gateway.files import Directory, remove_others
 from routemesh.gateway.haproxy import Haproxy
 from routemesh.gateway.nginx import Nginx
-from routemesh.gateway.proxies import Inside, NotYet, Proxy
+from routemesh.gateway.proxies import Inside, NotRunning, NotYet, Proxy
+from routemesh.gateway.sift import Render, Sieve
 from routemesh.gateway.supervise import DIRECTORY
-from routemesh.model import Gateway, GatewayDriver, NodeId, ServiceSpec, State, Task, TaskId, TaskState
+from routemesh.model import Gateway, GatewayDriver, NodeId, ProxyStatus, Refusal, ServiceSpec, State, Task, TaskId, TaskState
 from routemesh.pem import DEFAULT_CERTIFICATE
 from routemesh.proxy import haproxy, nginx
+from routemesh.proxy.certificates import certificates, readable
 from routemesh.proxy.observed import Seen
 from routemesh.proxy.rendered import Rendered
-from routemesh.proxy.routes import Table, table
+from routemesh.proxy.routes import Table, refused_by, table
 from routemesh.runtime import Runtime
 from routemesh.runtime.process.hostcommand import DEFAULT_PATH
 from routemesh.store import Store
@@ -35,7 +38,7 @@ log = logging.getLogger(__name__)
 
 RESYNC_S = 10.0
 PATIENCE_S = 5.0
-"""So long a proxy that can't be brought to a revision keeps it from being acknowledged."""
+"""A proxy that does not run keeps a revision from being acknowledged for this long; what is wrong with one is told after it."""
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.05, 2.0
 _TIDY_S = 1.0
 
@@ -63,6 +66,15 @@ def check(spec: ServiceSpec) -> None:
         raise UserError(f"service {spec.name}: no program '{driver}' on this node; install Debian's package {driver} on all")
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of bringing a proxy to a state. `tidy`: nothing is left to do; `down`: it does not run."""
+
+    status: ProxyStatus
+    tidy: bool = True
+    down: bool = False
+
+
 class GatewayLoop:
     """One node's part of the gateway; `run` until cancelled. Proxies go on without it."""
 
@@ -80,8 +92,8 @@ class GatewayLoop:
         self._look_again_at = 0.0
         self._applied = 0
         self._active = False
-        self._told: dict[TaskId, str] = {}
-        self._done: dict[str, object] = {}
+        self._done: dict[str, tuple[object, Outcome]] = {}
+        self._sieves: dict[str, Sieve] = {}
         self._listeners: list[Callable[[], Awaitable[None]]] = []
 
     def acknowledged(self) -> int | None:
@@ -103,71 +115,84 @@ class GatewayLoop:
         self._wake.set()
 
     async def _round(self) -> float:
-        """A pass, and what becomes of its errors; returns how long to wait until the next if nothing happens."""
+        """Bring all proxies to the newest state, and say how far they are; returns how long to wait until the next time."""
         now = asyncio.get_running_loop().time
         if now() >= self._look_again_at:
             self._done.clear()
-        try:
-            pause_s, errors = await self._pass()
-        except Exception:
-            await self._be_impatient({})
-            raise
-        if not errors:
-            self._backoff_s, self._failing_since = _FIRST_BACKOFF_S, None
-            await self._tell({})
-        else:
-            await self._be_impatient(errors)
+        state = await self._store.snapshot()
+        pause_s = await self._conclude(state, await self._pass(state))
+        if pause_s is None:
             pause_s, self._backoff_s = self._backoff_s, min(self._backoff_s * 2, _LAST_BACKOFF_S)
+        else:
+            self._backoff_s = _FIRST_BACKOFF_S
         self._look_again_at = now() + pause_s
         return pause_s
 
-    async def _be_impatient(self, errors: Mapping[TaskId, str]) -> None:
-        """What has failed for a while is told, and keeps no revision from being acknowledged any more."""
-        now = asyncio.get_running_loop().time()
-        self._failing_since = self._failing_since or now
-        if now - self._failing_since > PATIENCE_S:
-            await self._tell(errors)
-            await self._set_applied((await self._store.snapshot()).revision)
-
-    async def _pass(self) -> tuple[float, Mapping[TaskId, str]]:
-        """Bring all proxies to the newest state; sooner again when there is something left to tidy up."""
-        state = await self._store.snapshot()
+    async def _pass(self, state: State) -> Mapping[TaskId, Outcome]:
+        """Bring all proxies to a state."""
         proxies = {names.container_id(task.id): task for task in own_proxies(state, self._node_id)}
         self._active = bool(proxies)
         remove_others(self._root, proxies)
         routes = table(state)
         self._done = {hostname: done for hostname, done in self._done.items() if hostname in proxies}
-        tidy, errors = True, dict[TaskId, str]()
+        self._sieves = {hostname: self._sieves.get(hostname, Sieve()) for hostname in proxies}
+        versions = {service.id: service.version for service in state.services.values() if service.spec.http is not None}
+        outcomes = dict[TaskId, Outcome]()
         for hostname, task in proxies.items():
-            wanted = (routes, task.spec.gateway, frozenset(state.secrets))
-            if self._done.get(hostname) == wanted:
-                continue
-            try:
-                done = await self._apply(state, routes, hostname, task)
-                self._done[hostname] = wanted if done else None
-                tidy &= done
-            except Exception as exc:  # one proxy's trouble is not the others'
-                log.log(logging.DEBUG if isinstance(exc, NotYet) else logging.WARNING, "gateway: %s", exc)
-                gone_quiet = isinstance(exc, TimeoutError)
-                errors[task.id] = "the proxy gave no answer in time" if gone_quiet else loops.said(exc)
-        if not errors:
+            wanted = (routes, versions, task.spec.gateway, frozenset(state.secrets))
+            before, outcome = self._done.get(hostname, (None, Outcome(ProxyStatus())))
+            if before != wanted:
+                outcome = await self._try(state, routes, hostname, task)
+            if outcome.tidy and not outcome.status.error:
+                self._done[hostname] = (wanted, outcome)
+            outcomes[task.id] = outcome
+        return outcomes
+
+    async def _conclude(self, state: State, outcomes: Mapping[TaskId, Outcome]) -> float | None:
+        """Tell what came of a pass and acknowledge it, as far as that may be; returns the pause after it, None after errors."""
+        now = asyncio.get_running_loop().time()
+        failed = [outcome for outcome in outcomes.values() if outcome.status.error]
+        self._failing_since = (self._failing_since or now) if failed else None
+        waited_s = now - self._failing_since if self._failing_since is not None else 0.0
+        if failed and waited_s <= PATIENCE_S:
+            return None
+        await self._tell(state, {task_id: outcome.status for task_id, outcome in outcomes.items()})
+        if all(outcome.down for outcome in failed):
             await self._set_applied(state.revision)
-        return RESYNC_S if tidy else _TIDY_S, errors
+        if failed:
+            return None
+        return RESYNC_S if all(outcome.tidy for outcome in outcomes.values()) else _TIDY_S
 
-    async def _apply(self, state: State, routes: Table, hostname: str, task: Task) -> bool:
-        proxy, rendered, directory = self._rendered(state, routes, hostname, task)
-        tidy = await proxy.apply(rendered, routes)
+    async def _try(self, state: State, routes: Table, hostname: str, task: Task) -> Outcome:
+        try:
+            return await self._bring(state, routes, hostname, task)
+        except Exception as exc:  # one proxy's trouble is not the others'
+            log.log(logging.DEBUG if isinstance(exc, NotYet) else logging.WARNING, "gateway: %s", exc)
+            gone_quiet = isinstance(exc, TimeoutError)
+            status = ProxyStatus(error="the proxy gave no answer in time" if gone_quiet else loops.said(exc))
+            return Outcome(status, down=isinstance(exc, NotRunning))
+
+    async def _bring(self, state: State, routes: Table, hostname: str, task: Task) -> Outcome:
+        proxy, render, directory = self._proxy(state, hostname, task)
+        services = {service.spec.name: service for service in state.services.values()}
+        order = sorted((backend.name for backend in routes.backends), key=lambda name: (services[name].updated_at, name))
+        fitting, rendered = await self._sieves[hostname].fitting(readable(state, routes), order, render, proxy)
+        tidy = await proxy.apply(rendered, fitting)
         directory.tidy(rendered)
-        return tidy
+        left_out = (backend for backend in fitting.backends if backend.refused)
+        refused = (Refusal(service=each.service, version=services[each.name].version, reason=each.refused) for each in left_out)
+        return Outcome(ProxyStatus(refused=tuple(refused)), tidy)
 
-    def _rendered(self, state: State, routes: Table, hostname: str, task: Task) -> tuple[Proxy, Rendered, Directory]:
+    def _proxy(self, state: State, hostname: str, task: Task) -> tuple[Proxy, Render, Directory]:
+        """A task's proxy, how its configuration is written, and where."""
         gateway = task.spec.gateway
         assert gateway is not None and task.status.pid is not None
         driver = DRIVERS[gateway.driver]
         directory = Directory(self._root / hostname)
-        secrets = {secret.name: secret.data.decode("ascii", "replace") for secret in state.secrets.values()}
-        rendered = driver.render(routes, gateway, str(directory.path), secrets, secrets.get(DEFAULT_CERTIFICATE, ""))
-        return driver.proxy(directory, Inside(partial(self._execute, task), task.status.pid)), rendered, directory
+        pems = certificates(state)
+        proxy = driver.proxy(directory, Inside(partial(self._execute, task), task.status.pid))
+        default = pems.get(DEFAULT_CERTIFICATE, "")
+        return proxy, lambda wanted: driver.render(wanted, gateway, str(directory.path), pems, default), directory
 
     async def look(self) -> list[Seen]:
         """What the proxies of this node have, beside what the newest state wants of them."""
@@ -175,9 +200,9 @@ class GatewayLoop:
         return [await self._look(state, table(state), task) for task in own_proxies(state, self._node_id)]
 
     async def _look(self, state: State, routes: Table, task: Task) -> Seen:
-        proxy, rendered, directory = self._rendered(state, routes, names.container_id(task.id), task)
+        proxy, render, directory = self._proxy(state, names.container_id(task.id), task)
         where = {"directory": str(directory.path), "filesystem": directory.filesystem()}
-        seen = Seen(task=task.id, wanted=rendered.generation, **where)
+        seen = Seen(task=task.id, wanted=render(refused_by(task, routes)).generation, **where)
         try:
             return await proxy.look(seen)
         except (NotYet, OSError) as exc:
@@ -192,19 +217,18 @@ class GatewayLoop:
             for listener in self._listeners:
                 await listener()
 
-    async def _tell(self, errors: Mapping[TaskId, str]) -> None:
-        """Note what is wrong with a proxy at its task, where `service ps` and `gateway status` show it."""
-        if errors == self._told:
-            return
+    async def _tell(self, seen: State, statuses: Mapping[TaskId, ProxyStatus]) -> None:
+        """Note at its task how far a proxy is, where `service ps`, `gateway status` and doctor read it."""
 
         def change(state: State) -> State:
-            for task_id in {*errors, *self._told} & state.tasks.keys():
-                status = replace(state.tasks[task_id].status, error=errors.get(task_id, ""))
-                state = admit.task_report(state, task_id, status)
+            for task_id in statuses.keys() & state.tasks.keys():
+                status = state.tasks[task_id].status
+                if (status.proxy or ProxyStatus()) != statuses[task_id]:
+                    state = admit.task_report(state, task_id, replace(status, proxy=statuses[task_id]))
             return state
 
-        await self._store.update(change)
-        self._told = dict(errors)
+        if change(seen) is not seen:
+            await self._store.update(change)
 
 
 def own_proxies(state: State, node_id: NodeId) -> tuple[Task, ...]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from routemesh.gateway.files import Directory
-from routemesh.gateway.proxies import Inside, NotYet, Refused
+from routemesh.gateway.proxies import Inside, NotYet, Refused, ask, verdict
 from routemesh.proxy.nginx import STATUS_SOCKET
 from routemesh.proxy.observed import Seen
 from routemesh.proxy.rendered import NGINX_MAIN, Rendered
@@ -31,15 +31,21 @@ class Nginx:
         self._directory = directory
         self._inside = inside
 
+    async def refusal(self, rendered: Rendered) -> str:
+        """What `nginx -t` says against a configuration, or ""."""
+        if self._directory.holds(rendered):
+            return ""
+        candidate = self._directory.propose(rendered)
+        code, output = await self._inside.execute(("nginx", "-e", "stderr", "-t", "-q", "-c", str(candidate)), CHECK_TIMEOUT_S)
+        complaints = [line.partition("] ")[2].partition(": ")[2] for line in output.splitlines() if "[emerg]" in line]
+        return self._directory.relative(verdict("nginx -t", code, complaints, output))
+
     async def apply(self, rendered: Rendered, table: Table) -> bool:
         """Return True when the process does what was rendered. Raises Refused and NotYet."""
         if not self._directory.holds(rendered):
-            candidate = self._directory.propose(rendered)
-            await self._check(candidate)
+            self._directory.propose(rendered)
             self._directory.accept(rendered)
         running = await self._generation()
-        if running is None:
-            raise NotYet("nginx does not answer")
         if running != rendered.generation:
             await self._reload(self._directory.path / rendered.main, rendered.generation)
         return True
@@ -47,15 +53,7 @@ class Nginx:
     async def look(self, seen: Seen) -> Seen:
         """What nginx has: which generation it runs, and the file."""
         running = await self._generation()
-        if running is None:
-            raise NotYet("nginx does not answer")
         return replace(seen, running=running, servers=self._directory.text(NGINX_MAIN))
-
-    async def _check(self, candidate: Path) -> None:
-        code, output = await self._inside.execute(("nginx", "-e", "stderr", "-t", "-q", "-c", str(candidate)), CHECK_TIMEOUT_S)
-        if code != 0:
-            complaints = [line.partition("] ")[2] for line in output.splitlines() if "[emerg]" in line]
-            raise Refused(f"nginx refuses the configuration: {complaints[0] if complaints else output.strip()[-200:]}")
 
     async def _reload(self, main: Path, generation: str) -> None:
         old = workers(self._inside.pid)
@@ -65,22 +63,21 @@ class Nginx:
             raise NotYet(f"nginx can't be told to reload: {output.strip()[-200:]}")
         try:
             async with asyncio.timeout(RELOAD_TIMEOUT_S):
-                while await self._generation() != generation or old & workers(self._inside.pid):
+                while await self._answering() != generation or old & workers(self._inside.pid):
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
             raise Refused(f"nginx did not take up its new configuration within {RELOAD_TIMEOUT_S:.0f} s") from None
 
-    async def _generation(self) -> str | None:
-        """Which generation answers; None when none does."""
-        with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                reader, writer = await asyncio.open_unix_connection(self._directory.path / STATUS_SOCKET)
-                try:
-                    writer.write(b"GET / HTTP/1.0\r\n\r\n")
-                    return (await reader.read()).decode(errors="replace").rpartition("\r\n\r\n")[2].strip()
-                finally:
-                    writer.close()
-        return None
+    async def _generation(self) -> str:
+        """Which generation answers. Raises NotYet."""
+        answer = await ask("nginx", self._directory.path / STATUS_SOCKET, b"GET / HTTP/1.0\r\n\r\n", ANSWER_TIMEOUT_S)
+        return answer.rpartition("\r\n\r\n")[2].strip()
+
+    async def _answering(self) -> str:
+        """The same; "" when none does, as for a moment in a reload."""
+        with suppress(NotYet):
+            return await self._generation()
+        return ""
 
 
 def workers(pid: int) -> frozenset[int]:

@@ -4,16 +4,17 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 _YEARS_D = 10 * 365
 
 
-def make(names: tuple[str, ...], days: int = _YEARS_D) -> bytes:
+def make(names: tuple[str, ...], days: int = _YEARS_D, key: Key | None = None) -> bytes:
     """A self-signed certificate for these names and its key, in PEM; negative `days` make one that has expired."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key or ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     now = datetime.now(UTC)
     begin, end = sorted((now - timedelta(hours=1), now + timedelta(days=days)))

@@ -40,7 +40,7 @@ SECRET_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 RESERVED_SECRETS = frozenset({"redirect", "passthrough"})
 
 MAX_TIMEOUT_S = 24 * 60 * 60
-MAX_HOSTS = 64
+MAX_HOSTS, MAX_HEADERS, MAX_NETWORKS = 64, 64, 1000
 _DNS_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(?:\*\.)?{_DNS_LABEL}(?:\.{_DNS_LABEL})*")
 _MAX_HOST_LENGTH = 253
@@ -49,7 +49,7 @@ _MAX_PATH_LENGTH = 200
 _DOTS = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _HEADER_VALUE = re.compile(r"[A-Za-z0-9 ._~:/?=&,+@*()<>|!-]{1,256}")
-_HOP_BY_HOP = frozenset({
+HOP_BY_HOP = frozenset({
     "connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
     "cookie", "set-cookie", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-real-ip",
 })  # fmt: skip
@@ -197,11 +197,16 @@ def _allow(label: str, text: str) -> dict[str, Any]:
             raise UserError(
                 f"label {label}: {part!r} is no IPv4 network; use CIDRs such as 192.0.2.0/24, separated by commas"
             ) from None
+    if len(networks) > MAX_NETWORKS:
+        raise UserError(f"label {label} has {len(networks)} networks; use at most {MAX_NETWORKS}")
     return {"allow": tuple(dict.fromkeys(networks))}
 
 
 def _headers(label: str, text: str) -> dict[str, Any]:
-    return {"headers": tuple(_header(label, part) for part in text.split(";"))}
+    parts = text.split(";")
+    if len(parts) > MAX_HEADERS:
+        raise UserError(f"label {label} has {len(parts)} headers; use at most {MAX_HEADERS}")
+    return {"headers": tuple(_header(label, part) for part in parts)}
 
 
 def _header(label: str, text: str) -> Header:
@@ -214,7 +219,7 @@ def _header(label: str, text: str) -> Header:
             f"label {label}: {text!r} is not of the form [request:|response:]NAME=VALUE, several separated by ';' (NAME of "
             "letters, digits, - and _; VALUE of letters, digits, spaces and . _ ~ : / ? = & , + @ * ( ) < > | ! -)"
         )
-    if name.lower() in _HOP_BY_HOP:
+    if name.lower() in HOP_BY_HOP:
         raise UserError(f"label {label}: header {name} is the gateway's own to write; use another")
     return Header(name=name, value=value, to_response=side == "response")
 

@@ -1,9 +1,36 @@
-"""Which certificates of services are, or soon will be, not what clients take. PURE."""
+"""The certificates of services: as proxies get them, and which are, or soon will be, not what clients take. PURE."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
+from routemesh.errors import UserError
 from routemesh.model import CertificateWarning, State
-from routemesh.pem import covers, expiry, read
+from routemesh.pem import DEFAULT_CERTIFICATE, canonical, covers, expiry, read
+from routemesh.proxy.routes import Table
+
+
+def certificates(state: State) -> Mapping[str, str]:
+    """PEM (chain and key) by secret's name, of those that the gateway may show."""
+    named = {service.spec.http.certificate for service in state.services.values() if service.spec.http is not None}
+    found = {}
+    for secret in state.secrets.values():
+        if secret.name in named | {DEFAULT_CERTIFICATE}:
+            with suppress(UserError):
+                found[secret.name] = canonical(secret.data)
+    return found
+
+
+def readable(state: State, routes: Table) -> Table:
+    """The table without the services whose certificate is none."""
+    data = {secret.name: secret.data for secret in state.secrets.values()}
+    refused = {}
+    for backend in routes.backends:
+        if (name := backend.http.certificate) in data:
+            try:
+                canonical(data[name])
+            except UserError as exc:
+                refused[backend.name] = f"certificate {name}: {exc}"
+    return routes.without(refused)
 
 
 def warnings(state: State, now: float) -> Iterator[CertificateWarning]:

@@ -4,10 +4,11 @@ The table, as the cluster wants it or as a proxy has it, says all but whose turn
 Where that decides, all tasks that it may be are named. Hashes are computed (proxy.hashes).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
 from routemesh.decide.admit.routes import find_gateway
+from routemesh.decide.refused import left_out
 from routemesh.model import Gateway, GatewayDriver, Http, State, Sticky
 from routemesh.proxy import hashes
 from routemesh.proxy.haproxy import COOKIE
@@ -39,7 +40,12 @@ def explain(state: State, request: Request) -> Explanation:
     service = find_gateway(state)
     if service is None or service.spec.gateway is None:
         return Explanation((Step("gateway", "none", "it is not enabled"),), None, ())
-    return decided(service.spec.gateway, table(state), request)
+    found = decided(service.spec.gateway, table(state), request)
+    name = found.route.backend if found.route else ""
+    behind = next((service for service in state.services.values() if service.spec.name == name), None)
+    if behind is None or not (said := left_out(state, behind)):
+        return found
+    return replace(found, steps=(*found.steps, Step("proxy", "503 where it is left out", said)))
 
 
 def decided(gateway: Gateway, routes: Table, request: Request) -> Explanation:
@@ -73,6 +79,8 @@ def _why_route(routes: Table, route: Route, request: Request) -> str:
 
 def _answer(steps: tuple[Step, ...], route: Route, backend: Backend, gateway: Gateway, request: Request) -> Explanation:
     http = backend.http
+    if backend.refused:
+        return Explanation((*steps, Step("backend", "503", f"the proxy leaves it out: {backend.refused}")), route, (), 503)
     if http.allow and request.source is not None and not any(request.source in network for network in http.allow):
         why = f"label routemesh.http.allow leaves {request.source} out"
         return Explanation((*steps, Step("backend", "403", why)), route, (), 403)

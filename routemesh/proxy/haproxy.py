@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network
 
 from routemesh.model import Gateway, Header, Http, HttpBalance, HttpProtocol, Sticky
-from routemesh.proxy.rendered import HAPROXY_MAIN, Rendered, digest
-from routemesh.proxy.routes import Backend, Route, Server, Table
+from routemesh.proxy.rendered import HAPROXY_MAIN, Keep, Rendered, digest
+from routemesh.proxy.routes import Backend, Route, Server, Table, left_out
 
 ADMIN_SOCKET = "admin.sock"
 GENERATION = "routemesh-"
@@ -51,13 +51,14 @@ def render(table: Table, gateway: Gateway, directory: str, certificates: Mapping
     entries = ((route, _TO_TLS if route in passed else route.backend) for route in table.routes)
     routes = keep("routes", "map", "".join(f"{route.host}{_prefix(route.path)} {to}\n" for route, to in entries))
     names = keep("passthrough", "map", "".join(f"{route.host} {route.backend}\n" for route in passed)) if passed else ""
+    proxied = tuple(_proxied(gateway, keep))
     skeleton = [
         *_defaults(table, directory),
-        *_frontend("http", f":{gateway.http_port}", gateway, routes, "http"),
-        *(_tls_frontends(gateway, routes, bind, names) if tls else ()),
+        *_frontend("http", f":{gateway.http_port}", gateway, routes, "http", proxied),
+        *(_tls_frontends(gateway, routes, bind, names, proxied) if tls else ()),
         *_internal(tls),
     ]
-    backends = {backend.name: tuple(_backend(backend, gateway)) for backend in table.backends}
+    backends = {backend.name: tuple(_backend(backend, gateway, keep)) for backend in table.backends}
     generation = digest(*skeleton, *(line for lines in backends.values() for line in (*lines, "")))
     lines = [line.replace(f"{GENERATION}?", GENERATION + generation) for line in skeleton]
     for backend in table.backends:
@@ -112,11 +113,10 @@ def _defaults(table: Table, directory: str) -> Iterator[str]:
     yield f"  timeout tunnel {_TUNNEL_TIMEOUT}"
 
 
-def _frontend(name: str, bind: str, gateway: Gateway, routes: str, scheme: str, inner: bool = False) -> Iterator[str]:
+def _frontend(name: str, bind: str, gateway: Gateway, routes: str, scheme: str, proxied: Iterable[str]) -> Iterator[str]:
     yield f"frontend {name}"
     yield f"  bind {bind}"
-    if not inner:
-        yield from _proxied(gateway)
+    yield from proxied
     unless = " unless { var(txn.route) -m found }"
     # After a reload the old process answers once more on a connection that a client kept, instead of closing it under a request.
     yield "  option idle-close-on-response"
@@ -141,21 +141,21 @@ def _frontend(name: str, bind: str, gateway: Gateway, routes: str, scheme: str, 
     yield f"  default_backend {_NOBODY}"
 
 
-def _proxied(gateway: Gateway) -> Iterator[str]:
+def _proxied(gateway: Gateway, keep: Keep) -> Iterator[str]:
     if gateway.accept_proxy:
-        yield f"  tcp-request connection expect-proxy layer4 if {{ src {_words(gateway.accept_proxy)} }}"
+        yield f"  tcp-request connection expect-proxy layer4 if {{ {_from(gateway.accept_proxy, 'accept-proxy', keep)} }}"
 
 
-def _tls_frontends(gateway: Gateway, routes: str, bind: str, names: str) -> Iterator[str]:
+def _tls_frontends(gateway: Gateway, routes: str, bind: str, names: str, proxied: Iterable[str]) -> Iterator[str]:
     """TLS ends here, or, as soon as any service wants it unopened, behind a frontend that looks only at the name."""
     if not names:
-        yield from _frontend("https", f":{gateway.https_port} {bind}", gateway, routes, "https")
+        yield from _frontend("https", f":{gateway.https_port} {bind}", gateway, routes, "https", proxied)
         return
     yield "frontend tls"
     yield "  mode tcp"
     yield "  option tcplog"
     yield f"  bind :{gateway.https_port}"
-    yield from _proxied(gateway)
+    yield from proxied
     yield "  tcp-request inspect-delay 5s"
     yield "  tcp-request content accept if { req.ssl_hello_type 1 }"
     for name in ("req.ssl_sni,lower", "req.ssl_sni,lower,regsub(^[^.]*,*)"):
@@ -164,7 +164,7 @@ def _tls_frontends(gateway: Gateway, routes: str, bind: str, names: str) -> Iter
     yield f"backend {_TERMINATE}"
     yield "  mode tcp"
     yield f"  server inner {_INNER} send-proxy-v2"
-    yield from _frontend("https", f"{_INNER} accept-proxy {bind}", gateway, routes, "https", inner=True)
+    yield from _frontend("https", f"{_INNER} accept-proxy {bind}", gateway, routes, "https", ())
 
 
 def _internal(https_port: int) -> Iterator[str]:
@@ -175,18 +175,21 @@ def _internal(https_port: int) -> Iterator[str]:
         yield f"  {_redirect(https_port)}"
 
 
-def _backend(backend: Backend, gateway: Gateway) -> Iterator[str]:
+def _backend(backend: Backend, gateway: Gateway, keep: Keep) -> Iterator[str]:
     http = backend.http
     yield f"backend {backend.name}"
+    if backend.refused:
+        yield _answer("return", 503, left_out(backend))
+        return
     if http.passthrough:
         yield "  mode tcp"
     yield from _balance(http)
     yield f"  timeout server {_ms(http.timeout_s)}"
     yield f"  retries {http.retries}"
     if not http.passthrough:
-        yield from _http_rules(backend, gateway)
+        yield from _http_rules(backend, gateway, keep)
     elif http.allow:
-        yield f"  tcp-request content reject unless {{ src {_words(http.allow)} }}"
+        yield f"  tcp-request content reject unless {{ {_from(http.allow, f'allow-{backend.name}', keep)} }}"
 
 
 def _balance(http: Http) -> Iterator[str]:
@@ -201,16 +204,16 @@ def _balance(http: Http) -> Iterator[str]:
     yield "  hash-type consistent sdbm avalanche"
 
 
-def _http_rules(backend: Backend, gateway: Gateway) -> Iterator[str]:
+def _http_rules(backend: Backend, gateway: Gateway, keep: Keep) -> Iterator[str]:
     http, name = backend.http, backend.name
     if http.allow:
         why = f"service {name} does not answer %[src]"
-        yield f"{_answer('deny', 403, why)} unless {{ src {_words(http.allow)} }}"
+        yield f"{_answer('deny', 403, why)} unless {{ {_from(http.allow, f'allow-{name}', keep)} }}"
     if http.redirect and gateway.https_port:
         yield f"  {_redirect(gateway.https_port)} unless {{ ssl_fc }}"
     yield from (_header(header) for header in http.headers)
     if http.sticky is Sticky.COOKIE:
-        yield from _cookie(name)
+        yield from _cookie(name, "; Secure" if http.redirect and gateway.https_port else "")
     if http.compress:
         yield "  compression algo gzip"
         yield "  compression type text/html text/plain text/css text/xml application/json application/javascript image/svg+xml"
@@ -223,7 +226,7 @@ def _http_rules(backend: Backend, gateway: Gateway) -> Iterator[str]:
     yield _page(504, f"the task of service {name} that was asked did not answer within {http.timeout_s:g} s")
 
 
-def _cookie(name: str) -> Iterator[str]:
+def _cookie(name: str, secure: str) -> Iterator[str]:
     """As `cookie … insert indirect nocache` would, which HAProxy 2.6 has not for servers that are added at run time.
 
     The cookie holds a server's name. One that names none, or one that is in maintenance, counts for nothing.
@@ -236,7 +239,8 @@ def _cookie(name: str) -> Iterator[str]:
     yield "  http-request del-header Cookie if { req.hdr(Cookie) -m len 0 }"
     yield f"  use-server %[var(txn.sticky)] if {sent}"
     yield "  http-response set-var(txn.server) srv_name"
-    yield f'  http-response add-header Set-Cookie "{cookie}=%[var(txn.server)]; Path=/; HttpOnly; SameSite=Lax" unless {other}'
+    held = f"{cookie}=%[var(txn.server)]; Path=/; HttpOnly; SameSite=Lax{secure}"
+    yield f'  http-response add-header Set-Cookie "{held}" unless {other}'
     yield f"  http-response set-header Cache-Control private unless {other}"
 
 
@@ -277,11 +281,11 @@ def _named(table: Table) -> set[str]:
 
 
 def _certificate_list(table: Table, default: str, own: Mapping[str, str]) -> str:
-    """The default first; each certificate with the names for which it was asked."""
+    """The default first; then for each service its certificate and names: a line has a limit, and a service has one of names."""
     lines = [default]
-    for name, path in own.items():
-        hosts = [host for backend in table.backends if backend.http.certificate == name for host in backend.http.hosts]
-        lines.append(" ".join((path, *(host for host in hosts if host != "*"))))
+    for backend in table.backends:
+        if path := own.get(backend.http.certificate):
+            lines.append(" ".join((path, *(host for host in backend.http.hosts if host != "*"))))
     return "\n".join(lines) + "\n"
 
 
@@ -289,8 +293,9 @@ def _host_for_check(http: Http) -> str:
     return next((host for host in http.hosts if "*" not in host), "localhost")
 
 
-def _words(networks: Iterable[IPv4Network]) -> str:
-    return " ".join(map(str, networks))
+def _from(networks: Iterable[IPv4Network], stem: str, keep: Keep) -> str:
+    """A condition on the client. The networks are in a file: HAProxy takes 64 words a line."""
+    return f"src -f {keep(stem, 'list', ''.join(f'{network}{chr(10)}' for network in networks))}"
 
 
 def _ms(seconds: float) -> str:

@@ -8,10 +8,11 @@ Source: nginx.org/en/docs: ngx_http_core_module (locations, server names), ngx_h
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 
 from routemesh.model import Gateway, Http, HttpBalance, HttpProtocol, Sticky
 from routemesh.proxy.rendered import NGINX_MAIN, Rendered, digest
-from routemesh.proxy.routes import Backend, Route, Table, effective
+from routemesh.proxy.routes import Backend, Route, Table, effective, left_out
 
 STATUS_SOCKET = "status.sock"
 COOKIE = "ROUTEMESH_"
@@ -29,6 +30,8 @@ _FORWARDED = {
     "X-Forwarded-Host": "$asked_host",
     "X-Forwarded-Port": "$forwarded_port",
 }
+_NAME_BYTES = 512
+"""A host has up to 253 letters, and a hash some bytes for each beside them."""
 _LOG = '$remote_addr:$remote_port [$time_local] $host $upstream_addr $status $bytes_sent $request_time "$request"'
 
 
@@ -87,9 +90,13 @@ def _http(table: Table, gateway: Gateway, directory: str, tls: _Tls | None, behi
     yield "access_log /dev/stdout gateway;"
     yield "server_tokens off;"
     yield "default_type text/plain;"
-    yield "server_names_hash_bucket_size 256;"
+    yield f"server_names_hash_max_size {max(1024, 4 * len(table.routes))};"
+    yield f"server_names_hash_bucket_size {_NAME_BYTES};"
     yield "variables_hash_max_size 8192;"
-    yield "map_hash_bucket_size 256;"
+    yield f"map_hash_max_size {max(2048, 4 * len(table.routes))};"
+    yield f"map_hash_bucket_size {_NAME_BYTES};"
+    yield "proxy_headers_hash_max_size 1024;"
+    yield "proxy_headers_hash_bucket_size 256;"
     yield "client_max_body_size 0;"
     yield "proxy_http_version 1.1;"
     yield "proxy_buffering off;"
@@ -104,8 +111,8 @@ def _http(table: Table, gateway: Gateway, directory: str, tls: _Tls | None, behi
     yield "map $http_host $asked_host { default $http_host; '' localhost; }"
     yield "map $http_upgrade $connection_upgrade { default upgrade; '' ''; }"
     for backend in table.backends:
-        if not backend.http.passthrough:
-            yield from _upstream(backend)
+        if not backend.http.passthrough and not backend.refused:
+            yield from _upstream(backend, gateway)
     yield f"server {{ listen unix:{directory}/{STATUS_SOCKET}; access_log off; location / {{ return 200 {_GENERATION}; }} }}"
     backends = {backend.name: backend for backend in table.backends}
     hosts = dict.fromkeys((*(route.host for route in table.routes), "*"))
@@ -113,13 +120,17 @@ def _http(table: Table, gateway: Gateway, directory: str, tls: _Tls | None, behi
         yield from _server(host, effective(table, host), backends, gateway, tls)
 
 
-def _upstream(backend: Backend) -> Iterator[str]:
+def _upstream(backend: Backend, gateway: Gateway) -> Iterator[str]:
     http, key = backend.http, digest(backend.name)
     sent = _sticky_value(http, key)
+    if http.allow:
+        yield from _allowed(http, key)
     if sent:
         yield f"map {sent} $key_{key} {{ default {sent}; '' $request_id; }}"
     if http.sticky is Sticky.COOKIE:
-        yield f"map {sent} $cookie_to_set_{key} {{ default ''; '' '{COOKIE}{key}=$request_id; Path=/; HttpOnly; SameSite=Lax'; }}"
+        cookie = f"{COOKIE}{key}=$request_id; Path=/; HttpOnly; SameSite=Lax"
+        secure = "; Secure" if http.redirect and gateway.https_port else ""
+        yield f"map {sent} $cookie_to_set_{key} {{ default ''; '' '{cookie}{secure}'; }}"
         yield f"map {sent} $privacy_{key} {{ default ''; '' private; }}"
     if not backend.servers:
         return
@@ -130,6 +141,14 @@ def _upstream(backend: Backend) -> Iterator[str]:
         yield "  least_conn;" if http.balance is HttpBalance.LEASTCONN else "  random two;"
     yield from (f"  server {server.address}:{server.port};" for server in backend.servers)
     yield "  keepalive 32;"
+    yield "}"
+
+
+def _allowed(http: Http, key: str) -> Iterator[str]:
+    """A variable that is 1 for clients whose requests are answered."""
+    yield f"geo $allowed_{key} {{"
+    yield f"  default {int(IPv4Network('0.0.0.0/0') in http.allow)};"
+    yield from (f"  {network} 1;" for network in http.allow if network.prefixlen)
     yield "}"
 
 
@@ -184,16 +203,18 @@ def _server_name(host: str) -> str:
 
 def _location(backend: Backend, gateway: Gateway, number: int) -> Iterator[str]:
     http = backend.http
+    if backend.refused:
+        yield f'return 503 "503: {left_out(backend)}\\n";'
+        return
+    if http.allow and not http.passthrough:
+        yield f"error_page 403 @forbidden{number};"
+        yield f"if ($allowed_{digest(backend.name)} = 0) {{ return 403; }}"
     if (http.redirect or http.passthrough) and gateway.https_port:
         port = "" if gateway.https_port == 443 else f":{gateway.https_port}"
         yield f"if ($scheme = http) {{ return 308 https://$host{port}$request_uri; }}"
     if http.passthrough:
         yield f'return 421 "421: TLS of service {backend.name} does not end at the gateway\\n";'
         return
-    if http.allow:
-        yield from (f"allow {network};" for network in http.allow)
-        yield "deny all;"
-        yield f"error_page 403 @forbidden{number};"
     if not backend.servers:
         yield f"error_page 503 @empty{number};"
         yield "return 503;"
@@ -235,7 +256,7 @@ def _passed_on(backend: Backend) -> Iterator[str]:
 
 def _errors(backend: Backend, number: int) -> Iterator[str]:
     http, name = backend.http, backend.name
-    if http.passthrough:
+    if http.passthrough or backend.refused:
         return
     if http.allow:
         yield f'location @forbidden{number} {{ return 403 "403: service {name} does not answer $remote_addr\\n"; }}'
@@ -254,7 +275,8 @@ def _errors(backend: Backend, number: int) -> Iterator[str]:
 def _stream(table: Table, gateway: Gateway, passed: Mapping[str, Backend]) -> Iterator[str]:
     """The name in the handshake decides; the client goes along by the PROXY protocol, which tasks get only if they want it."""
     ports = {name: _FIRST_INNER_PORT + number for number, name in enumerate(passed, start=1)}
-    yield "map_hash_bucket_size 256;"
+    yield f"map_hash_max_size {max(2048, 4 * len(table.routes))};"
+    yield f"map_hash_bucket_size {_NAME_BYTES};"
     yield "log_format gateway '$remote_addr:$remote_port [$time_local] $ssl_preread_server_name $upstream_addr $status';"
     yield "map $ssl_preread_server_name $to {"
     yield f"  default 127.0.0.1:{_FIRST_INNER_PORT};"

@@ -1,13 +1,16 @@
 """A proxy's configuration as files. PURE."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 HAPROXY_MAIN, NGINX_MAIN = "haproxy.cfg", "nginx.conf"
 HAPROXY_MASTER_SOCKET = "master.sock"
 
-_LENGTH = 12
+Keep = Callable[[str, str, str], str]
+"""Have a text beside the main file, under a stem and an ending; returns its path."""
+
+DIGEST_LENGTH = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,4 +29,4 @@ class Rendered:
 
 def digest(*texts: str) -> str:
     """A short name for a content."""
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:_LENGTH]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:DIGEST_LENGTH]

@@ -5,8 +5,8 @@ that has a path which covers the request's; among its paths the longest. Both dr
 `gateway explain` follow this one table.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from routemesh.labels.http import EVERY_HOST
@@ -33,12 +33,16 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A service behind the gateway, under its name, with the tasks that serve now, in slot order."""
+    """A service behind the gateway, under its name, with the tasks that serve now, in slot order.
+
+    `refused`: why the proxy does not take the service's configuration and answers 503 in its place, or "".
+    """
 
     name: str
     service: ServiceId
     http: Http
     servers: tuple[Server, ...]
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,20 @@ class Table:
         """The backend of that name. Raises KeyError."""
         return {backend.name: backend for backend in self.backends}[name]
 
+    def without(self, refused: Mapping[str, str]) -> "Table":
+        """The same, but nothing except the routes of backends that a proxy refuses: by their names, the reasons."""
+
+        def bare(backend: Backend) -> Backend:
+            http = Http(hosts=backend.http.hosts, path=backend.http.path, port=backend.http.port)
+            return replace(backend, http=http, servers=(), refused=refused[backend.name])
+
+        return replace(self, backends=tuple(bare(each) if each.name in refused else each for each in self.backends))
+
+
+def left_out(backend: Backend) -> str:
+    """What clients of a service are told that the proxy refuses: not why, which is for operators."""
+    return f"the gateway leaves out service {backend.name}; routemesh gateway status says why"
+
 
 def table(state: State) -> Table:
     """What every proxy of the cluster should do, whichever node it is on."""
@@ -82,6 +100,12 @@ def table(state: State) -> Table:
             if (http := service.spec.http) is not None
         ),
     )
+
+
+def refused_by(task: Task, routes: Table) -> Table:
+    """The table as one of the gateway's proxies takes it, by what is noted at its task."""
+    refused = {refusal.service: refusal.reason for refusal in task.status.proxy.refused} if task.status.proxy else {}
+    return routes.without({each.name: refused[each.service] for each in routes.backends if each.service in refused})
 
 
 def route_of(routes: Table, host: str, path: str) -> Route | None:

@@ -3,6 +3,7 @@
 Most services stand all the time, for both proxies: what is tested is what a request meets, not how services are made.
 """
 
+import asyncio
 import http.client
 import json
 import os
@@ -15,11 +16,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
+from routemesh.decide import admit
+from routemesh.gateway import selfsigned
+from routemesh.model import State
+from routemesh.store.sqlite import SqliteStore
 from tests.lab.cluster import ADDRESSES, CLIENT, Cluster, running
 from tests.lab.gate import (
     HTTP,
@@ -236,6 +243,58 @@ def test_nothing_is_lost_in_an_update_nor_when_services_come_and_go(gate: Cluste
         gate.cli("service", "scale", "rolling=2")
         assert witness.total > 100
     assert witness.failures == []
+
+
+def test_what_a_proxy_refuses_concerns_its_service_alone(gate: Cluster, driver: str) -> None:
+    """A certificate that proxies refuse, as an older version would have admitted it: put into the store."""
+    with gate.service("weak", *labels("weak.example")):
+        admitted(gate, "weak", "weak-key")
+        reason = {"haproxy": "unable to load SSL certificate", "nginx": "ee key too small"}[driver]
+        everywhere = "service weak: the gateway leaves it out on node1, node2, node3: "
+        wait_until(lambda: gate.api.progress("weak").failed.startswith(everywhere), 60, "the refusal by all proxies")
+        assert reason in gate.api.progress("weak").failed
+        assert reason in gate.cli("service", "ps", "--no-trunc", "weak")
+        assert everywhere in gate.cli("gateway", "status")
+        assert reason in gate.cli("doctor", status=3)
+        assert "weak.1" not in gate.cli("gateway", "ls")
+        assert {get(gate, "weak.example", address=address).status for address in ADDRESSES.values()} == {503}
+        told = gate.cli("explain", "--http", "http://weak.example/", f"{NODE1}:{HTTP}", status=3)
+        assert "the proxy leaves it out: " in told
+        # The others go on: new ones come, present ones change, and nothing of them is lost.
+        with gate.service("fresh", *labels("fresh.example")), load(gate, HTTP) as witness:
+            assert {get(gate, "fresh.example", address=address).status for address in ADDRESSES.values()} == {200}
+            gate.cli("service", "update", "--env-add", f"WEAK={driver}", "rolling")
+        gate.cli("service", "update", "--label-rm", "routemesh.http.tls", "weak")
+        assert {get(gate, "weak.example", address=address).status for address in ADDRESSES.values()} == {200}
+        assert gate.api.gateway().refused == {}
+    assert witness.failures == []
+
+
+def admitted(cluster: Cluster, name: str, secret: str) -> None:
+    """Give a service a certificate with a key of 1,024 bits, past all admission."""
+    key = rsa.generate_private_key(65537, 1024)
+    pem = selfsigned.make((f"{name}.example",), key=key)
+
+    def change(state: State) -> State:
+        if not any(each.name == secret for each in state.secrets.values()):
+            state = admit.create_secret(state, secret, pem, 0.0)
+        (old,) = (each for each in state.services.values() if each.spec.name == name)
+        assert old.spec.http is not None
+        spec = replace(
+            old.spec,
+            labels={**old.spec.labels, "routemesh.http.tls": secret},
+            http=replace(old.spec.http, certificate=secret),
+        )
+        return replace(state, services={**state.services, old.id: replace(old, spec=spec, version=old.version + 1)})
+
+    async def write() -> None:
+        store = await SqliteStore.open(cluster.directory / "state.db")
+        try:
+            await store.update(change)
+        finally:
+            await store.close()
+
+    asyncio.run(write())
 
 
 # --- who is kept with which task ---------------------------------------------------------------------------------------------

@@ -3,19 +3,30 @@
 import re
 import string
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Network
 from pathlib import Path
 
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from routemesh.decide import admit
 from routemesh.errors import UserError
 from routemesh.gateway import selfsigned
-from routemesh.labels.http import LABELS, http
+from routemesh.labels.http import HOP_BY_HOP, LABELS, MAX_HOSTS, MAX_NETWORKS, http
 from routemesh.model import Gateway, GatewayDriver, ServiceSpec, State
 from routemesh.proxy import haproxy, nginx
+from routemesh.proxy.certificates import certificates
 from routemesh.proxy.rendered import Rendered
 from routemesh.proxy.routes import Table, table
 from tests.simulation import Simulation
@@ -33,6 +44,7 @@ default_backend backend balance hash-type retries compression http-check server 
 NGINX_WORDS = """
 # load_module user worker_processes pid error_log worker_shutdown_timeout events http } log_format access_log server_tokens
 default_type server_names_hash_bucket_size variables_hash_max_size map_hash_bucket_size client_max_body_size proxy_http_version
+geo proxy_headers_hash_max_size proxy_headers_hash_bucket_size server_names_hash_max_size map_hash_max_size
 proxy_buffering proxy_request_buffering proxy_connect_timeout grpc_connect_timeout ssl_protocols set_real_ip_from
 real_ip_header map upstream hash least_conn random server keepalive listen ssl_certificate ssl_certificate_key server_name
 location if return allow deny error_page add_header gzip gzip_proxied gzip_types proxy_set_header grpc_set_header
@@ -45,23 +57,44 @@ proxy_next_upstream grpc_next_upstream proxy_pass grpc_pass stream default proxy
 nasty = st.text(alphabet=st.sampled_from("\n\r\0\t \"'\\#{}$%;,:/*.=[]()<>|&`~!@?+-_aA1é\u2028\u200b\u212a\uff0f"), max_size=20)
 anything = st.one_of(nasty, st.text(max_size=30))
 words = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=8)
-token = st.text(string.ascii_letters + string.digits + "-_.~", min_size=1, max_size=10)
 hosts = st.one_of(
-    st.just("*"), st.builds("{}.example".format, words), st.builds("*.{}.example".format, words), st.just("a.example,*.a.example")
+    st.just("*"), st.builds("{}.example".format, words), st.builds("*.{}.example".format, words),
+    st.just("a.example,*.a.example"), st.just(".".join(["a" * 61] * 4)),
+    st.lists(words, min_size=1, max_size=64, unique=True).map(",".join),
+)  # fmt: skip
+alphanumeric = string.ascii_letters + string.digits
+part = st.text(alphanumeric + "._~!&()*+,=:@-", min_size=1, max_size=60).filter(lambda text: text not in (".", ".."))
+paths = st.lists(part, max_size=3).map(lambda parts: "/" + "/".join(parts))
+named = st.builds("{}{}".format, st.sampled_from(alphanumeric), st.text(alphanumeric + "-_", max_size=63))
+known = st.sampled_from(
+    [
+        "Server",
+        "Date",
+        "Via",
+        "Content-Type",
+        "Accept-Encoding",
+        "Location",
+        "ETag",
+        "X-Accel-Redirect",
+        "Expect",
+        "Authorization",
+    ]
 )
-paths = st.lists(token.filter(lambda part: part not in (".", "..")), max_size=3).map(lambda parts: "/" + "/".join(parts))
 headers = st.builds(
-    "{}X-{}={}".format,
+    "{}{}={}".format,
     st.sampled_from(["", "request:", "response:"]),
-    words,
-    st.text(string.ascii_letters + "._~:/?=&,+@*()<>|!- ", min_size=1, max_size=20).map(lambda text: f"v{text}v"),
+    st.one_of(named, known).filter(lambda name: name.lower() not in HOP_BY_HOP),
+    st.text(alphanumeric + "._~:/?=&,+@*()<>|!- ", min_size=1, max_size=256).filter(lambda text: text == text.strip()),
+)
+networks = st.builds(
+    lambda number, length: str(IPv4Network((number, length), strict=False)), st.integers(0, 2**32 - 1), st.integers(0, 32)
 )
 VALUES = {
     "host": hosts,
     "path": paths,
     "port": st.integers(1, 65535).map(str),
     "protocol": st.sampled_from(["http", "grpc"]),
-    "sticky": st.one_of(st.sampled_from(["cookie", "source"]), st.builds("header:{}".format, words)),
+    "sticky": st.one_of(st.sampled_from(["cookie", "source"]), st.builds("header:{}".format, named)),
     "tls": st.sampled_from(["redirect", "passthrough", "cert", "cert,redirect"]),
     "balance": st.sampled_from(["roundrobin", "leastconn", "random"]),
     "health": paths,
@@ -69,9 +102,9 @@ VALUES = {
     "maxconn": st.integers(1, 1000).map(str),
     "retry": st.integers(0, 10).map(str),
     "compress": st.sampled_from(["on", "off"]),
-    "allow": st.sampled_from(["10.0.0.0/8", "192.0.2.0/24,203.0.113.7"]),
+    "allow": st.lists(networks, min_size=1, max_size=100).map(",".join),
     "proxy-protocol": st.sampled_from(["v1", "v2"]),
-    "header-add": st.lists(headers, min_size=1, max_size=3).map(";".join),
+    "header-add": st.lists(headers, min_size=1, max_size=9).map(";".join),
 }
 good_labels = st.fixed_dictionaries(
     {"host": VALUES["host"], "port": VALUES["port"]},
@@ -82,6 +115,11 @@ bad_labels = st.dictionaries(st.sampled_from(sorted(VALUES)), anything, max_size
 
 def made(labels: dict[str, str]) -> dict[str, str]:
     return {f"routemesh.http.{name}": value for name, value in labels.items()}
+
+
+def service_names(number: int) -> st.SearchStrategy[str]:
+    """Also what means something to a proxy, and what differs from another in capitals alone."""
+    return st.sampled_from([f"s{number}", f"S{max(number - 1, 0)}", str(number), "http", "https", "tls", "x" * 63, "default"])
 
 
 @st.composite
@@ -97,7 +135,7 @@ def states(draw: st.DrawFn, driver: GatewayDriver, *, spoilt: bool) -> State:
                 name: value for name, value in labels.items() if name not in ("health", "maxconn", "proxy-protocol", "balance")
             }
         replicas = draw(st.integers(0, 2))
-        spec = ServiceSpec(name=f"s{number}", command=("true",), labels=made(labels), replicas=replicas)
+        spec = ServiceSpec(name=draw(service_names(number)), command=("true",), labels=made(labels), replicas=replicas)
         try:
             simulation.commit(admit.create_service(simulation.state, spec, simulation.now))
         except UserError as refused:
@@ -106,8 +144,10 @@ def states(draw: st.DrawFn, driver: GatewayDriver, *, spoilt: bool) -> State:
     return simulation.state
 
 
-def rendered(state: State, driver: GatewayDriver, directory: str = "/run/x") -> tuple[Table, Rendered]:
-    routes, gateway, pem = table(state), Gateway(driver=driver), CERTIFICATE.decode()
+def rendered(
+    state: State, driver: GatewayDriver, directory: str = "/run/x", accept_proxy: tuple[IPv4Network, ...] = ()
+) -> tuple[Table, Rendered]:
+    routes, gateway, pem = table(state), Gateway(driver=driver, accept_proxy=accept_proxy), CERTIFICATE.decode()
     render = {GatewayDriver.HAPROXY: haproxy.render, GatewayDriver.NGINX: nginx.render}[driver]
     return routes, render(routes, gateway, directory, {"cert": pem}, pem)
 
@@ -150,7 +190,9 @@ def test_haproxys_configuration_has_a_line_for_each_thing_and_no_other(state: St
 def test_nginxs_configuration_has_a_line_for_each_thing_and_no_other(state: State) -> None:
     _, config = rendered(state, GatewayDriver.NGINX)
     found = [
-        line for line in lines(config.files[config.main]) if not re.match(r'[*"~a-z0-9.^\[\]+\\$-]+ 127\.0\.0\.1:\d+;$', line)
+        line
+        for line in lines(config.files[config.main])
+        if not re.match(r'[*"~a-z0-9.^\[\]+\\$-]+ 127\.0\.0\.1:\d+;$|[0-9./]+ 1;$', line)
     ]
     assert {line.split()[0].rstrip(";") for line in found} <= set(NGINX_WORDS.split())
     text = config.files[config.main]
@@ -163,7 +205,7 @@ def test_nginxs_configuration_has_a_line_for_each_thing_and_no_other(state: Stat
 def test_haproxy_takes_every_configuration(tmp_path: Path, state: State) -> None:
     require("haproxy", "root")
     config = written(rendered(state, GatewayDriver.HAPROXY, str(tmp_path))[1], tmp_path)
-    checked(["haproxy", "-c", "-q", "-f", str(config)])
+    checked(["haproxy", "-c", "-f", str(config)])
 
 
 @given(states(GatewayDriver.NGINX, spoilt=False))
@@ -196,3 +238,110 @@ def test_a_directive_that_slipped_through_would_be_noticed() -> None:
     spoilt = replace(web, spec=replace(web.spec, http=replace(web.spec.http, health="/x\n  evil directive")))
     _, config = rendered(replace(simulation.state, services={web.id: spoilt}), GatewayDriver.HAPROXY)
     assert "evil" in {line.split()[0] for line in lines(config.files[config.main])} - set(HAPROXY_WORDS.split())
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------------
+
+LONG_HOSTS = [".".join(["a" * 61, "b" * 62, "c" * 62, f"d{number:061}"]) for number in range(MAX_HOSTS)]
+FULL = {
+    "host": ",".join(LONG_HOSTS),
+    "port": "65535",
+    "allow": ",".join(f"10.{number >> 8}.{number & 255}.0/24" for number in range(MAX_NETWORKS)),
+    "timeout": "24h",
+    "retry": "10",
+    "tls": "cert,redirect",
+}
+FULL_HTTP = FULL | {
+    "path": "/" + "p" * 199,
+    "sticky": "cookie",
+    "header-add": ";".join(f"{side}X{number:063}={'v' * 256}" for number in range(32) for side in ("request:", "response:")),
+}
+
+
+def crowded(driver: GatewayDriver) -> State:
+    """Services whose labels go to the limits, two that share all of their hosts, and one whose TLS passes."""
+    simulation = Simulation(nodes=2)
+    simulation.commit(admit.create_secret(simulation.state, "cert", CERTIFICATE, 0.0))
+    simulation.create(replace(GATEWAY, gateway=Gateway(driver=driver)))
+    own = {"maxconn": "1000000", "health": "/" + "h" * 199} if driver is GatewayDriver.HAPROXY else {}
+    short = ";".join(f"X{number:045}={'v' * 256}" for number in range(64))
+    grpc = FULL | {"protocol": "grpc", "path": "/g", "header-add": short}
+    passed = FULL | {"tls": "passthrough", "host": FULL["host"].replace("d", "e")}
+    for name, labels in {"x" * 63: FULL_HTTP | own, "w" * 63: FULL, "y": passed, "z": grpc}.items():
+        simulation.create(ServiceSpec(name=name, command=("true",), labels=made(labels), replicas=2))
+    simulation.settle()
+    return simulation.state
+
+
+@pytest.mark.parametrize("driver", GatewayDriver)
+def test_proxies_take_labels_that_go_to_their_limits(tmp_path: Path, driver: GatewayDriver) -> None:
+    require(driver.value, "root", "netns")
+    sources = tuple(IPv4Network((number << 8, 24)) for number in range(5000)) if driver is GatewayDriver.HAPROXY else ()
+    taken(rendered(crowded(driver), driver, str(tmp_path), sources)[1], driver, tmp_path)
+
+
+def taken(config: Rendered, driver: GatewayDriver, directory: Path) -> None:
+    """Assert that the program itself has nothing against a configuration."""
+    path = str(written(config, directory))
+    if driver is GatewayDriver.HAPROXY:
+        checked(["haproxy", "-c", "-f", path])
+    else:
+        checked(["unshare", "--net", "nginx", "-e", "stderr", "-t", "-q", "-c", path])
+
+
+KEYS: dict[str, Callable[[], PrivateKeyTypes]] = {
+    "RSA of 2048 bits": lambda: rsa.generate_private_key(65537, 2048),
+    "RSA of 1024 bits": lambda: rsa.generate_private_key(65537, 1024),
+    "P-256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "P-521": lambda: ec.generate_private_key(ec.SECP521R1()),
+    "P-192": lambda: ec.generate_private_key(ec.SECP192R1()),
+    "Ed25519": ed25519.Ed25519PrivateKey.generate,
+    "DSA": lambda: dsa.generate_private_key(2048),
+}
+BAD_KEYS = {"RSA of 1024 bits": "1024 bits", "P-192": "secp192r1", "DSA": "of a kind"}
+
+
+@pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
+@pytest.mark.parametrize("kind", KEYS)
+def test_a_certificate_is_refused_where_it_is_named_or_proxies_take_it(tmp_path: Path, kind: str, form: PrivateFormat) -> None:
+    require("haproxy", "nginx", "root", "netns")
+    if kind == "Ed25519" and form is PrivateFormat.TraditionalOpenSSL:
+        return  # there is no such form
+    key = KEYS[kind]()
+    own, intermediate = signed(key, "a.example", "a.example", key), signed(KEYS["P-256"](), "ca", "root", KEYS["P-256"]())
+    private = key.private_bytes(Encoding.PEM, form, NoEncryption())
+    texts = {  # by what is special
+        "nothing": own + private,
+        "key first": private + own,
+        "with a chain": own + intermediate + private,
+        "with text between": b"Bag Attributes\n  friendlyName: \xc3\xa9\n" + own + b"\r\n# comment\n" + private + b"trailing",
+        "with carriage returns": (own + private).replace(b"\n", b"\r\n"),
+        "with parameters": b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n" + private + own,
+    }
+    for pem in texts.values():
+        simulation = Simulation()
+        simulation.create(GATEWAY)
+        simulation.commit(admit.create_secret(simulation.state, "cert", pem, 0.0))
+        service = ServiceSpec(name="web", command=("true",), labels=made({"host": "a.example", "port": "80", "tls": "cert"}))
+        if kind in BAD_KEYS:
+            with pytest.raises(UserError, match=BAD_KEYS[kind]):
+                simulation.create(service)
+            with pytest.raises(UserError, match=BAD_KEYS[kind]):
+                admit.create_secret(simulation.state, "gateway-default", pem, 0.0)
+            continue
+        simulation.create(service)
+        simulation.settle()
+        routes, text = table(simulation.state), certificates(simulation.state)["cert"]
+        for driver, render in {GatewayDriver.HAPROXY: haproxy.render, GatewayDriver.NGINX: nginx.render}.items():
+            place = Path(tempfile.mkdtemp(dir=tmp_path))
+            taken(render(routes, Gateway(driver=driver), str(place), {"cert": text}, CERTIFICATE.decode()), driver, place)
+
+
+def signed(key: PrivateKeyTypes, subject: str, issuer: str, by: PrivateKeyTypes) -> bytes:
+    """A certificate in PEM."""
+    now = datetime.now(UTC)
+    name = {who: x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, who)]) for who in (subject, issuer)}
+    hashed = None if isinstance(by, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    builder = x509.CertificateBuilder().subject_name(name[subject]).issuer_name(name[issuer]).serial_number(1)
+    builder = builder.not_valid_before(now).not_valid_after(now + timedelta(days=9)).public_key(key.public_key())  # type: ignore[arg-type]
+    return builder.sign(by, hashed).public_bytes(Encoding.PEM)  # type: ignore[arg-type]

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from routemesh.decide.liveness import lease_name
+from routemesh.decide.progress import progress
 from routemesh.gateway import loop
 from routemesh.gateway.loop import Driver, GatewayLoop
-from routemesh.gateway.proxies import NotYet, Refused
-from routemesh.model import Gateway, GatewayDriver, NodeId, State, TaskState, TaskStatus
+from routemesh.gateway.proxies import NotRunning, NotYet, Refused
+from routemesh.model import Gateway, GatewayDriver, Lease, NodeId, ProxyStatus, State, TaskState, TaskStatus
 from routemesh.proxy import haproxy
 from routemesh.proxy.observed import Seen
 from routemesh.proxy.rendered import Rendered
@@ -25,12 +27,19 @@ NODE = NodeId("id-node1")
 
 
 class FakeProxies:
-    """What becomes of configurations: `seen`, while `ready` is set; `error` is raised instead."""
+    """What becomes of configurations: `seen`, while `ready` is set; `error` is raised instead. `refused`: words of such."""
 
     def __init__(self) -> None:
         self.seen: list[Table] = []
         self.ready = asyncio.Event()
         self.error: Exception | None = None
+        self.refused: tuple[str, ...] = ()
+        self.asked = 0
+
+    async def refusal(self, rendered: Rendered) -> str:
+        self.asked += 1
+        text = rendered.files[rendered.main]
+        return next((f"no {word}" for word in self.refused if word in text), "")
 
     async def apply(self, rendered: Rendered, table: Table) -> bool:
         await self.ready.wait()
@@ -70,6 +79,12 @@ def run(work: Callable[[GatewayLoop, MemoryStore, FakeProxies], Awaitable[None]]
                 await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(main())
+
+
+async def proxy_status(store: MemoryStore) -> ProxyStatus | None:
+    """What the store has of the gateway's only task."""
+    tasks = (await store.snapshot()).tasks.values()
+    return next(task.status.proxy for task in tasks if task.spec.gateway is not None)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -119,25 +134,72 @@ def test_what_does_not_concern_the_gateway_does_not_reach_a_proxy(tmp_path: Path
     run(work, cluster(), tmp_path)
 
 
-def test_a_proxy_that_refuses_is_told_of_and_holds_up_only_for_a_while(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("error", "held_up"), [(Refused("no"), True), (NotYet("no answer"), True), (NotRunning("gone"), False)])
+def test_a_proxy_that_runs_and_does_not_follow_is_told_of_and_nothing_is_acknowledged(
+    tmp_path: Path, error: Exception, held_up: bool
+) -> None:
     async def work(gateway: GatewayLoop, store: MemoryStore, proxies: FakeProxies) -> None:
-        proxies.error = Refused("it does not like it")
+        proxies.error = error
         proxies.ready.set()
-
-        async def errors() -> list[str]:
-            return [task.status.error for task in (await store.snapshot()).tasks.values() if task.status.error]
-
-        while not await errors():
+        while await proxy_status(store) is None:
             await asyncio.sleep(0.01)
-        assert await errors() == ["it does not like it"]
-        await until(lambda: gateway.acknowledged() != 0)
+        assert await proxy_status(store) == ProxyStatus(error=str(error))
+        if held_up:
+            assert gateway.acknowledged() == 0
+        else:
+            await until(lambda: gateway.acknowledged() != 0)
         proxies.error = None
-        while await errors():
+        while await proxy_status(store) != ProxyStatus():
             await asyncio.sleep(0.01)
+        revision = (await store.snapshot()).revision
+        await until(lambda: gateway.acknowledged() == revision)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "PATIENCE_S", 0.05)
         run(work, cluster(), tmp_path)
+
+
+def test_what_a_proxy_refuses_is_left_out_alone_and_told_before_it_is_acknowledged(tmp_path: Path) -> None:
+    simulation = Simulation()
+    simulation.commit(cluster())
+    for name in ("bad", "worse"):
+        simulation.create(spec(name, host=f"{name}.example", timeout="77s"))
+    before = simulation.service("bad").version
+
+    async def work(gateway: GatewayLoop, store: MemoryStore, proxies: FakeProxies) -> None:
+        proxies.refused = ("77000ms",)
+        proxies.ready.set()
+        told: list[ProxyStatus | None] = []
+
+        async def tell() -> None:
+            told.append(await proxy_status(store))
+
+        gateway.on_acknowledge(tell)
+        await until(lambda: len(told) > 0)
+        assert told[0] is not None
+        assert {(each.version, each.reason) for each in told[0].refused} == {(before, "no 77000ms")}
+        assert len(told[0].refused) == 2
+        assert [(each.name, bool(each.refused)) for each in proxies.seen[-1].backends] == [
+            ("bad", True), ("web", False), ("worse", True)
+        ]  # fmt: skip
+        state = await store.snapshot()
+        now = {lease_name(NODE): Lease(name="", holder=NODE, ttl_s=1.0, value=state.revision)}
+        for name in ("bad", "worse", "web"):
+            found = progress(state, next(each for each in state.services.values() if each.spec.name == name), now)
+            assert found.failed == ("" if name == "web" else f"service {name}: the gateway leaves it out on node1: no 77000ms")
+
+        # What it has refused it is not asked again; what is mended is taken at once.
+        asked = proxies.asked
+        bad = next(service for service in state.services.values() if service.spec.name == "bad")
+        assert bad.spec.http is not None
+        mended = replace(bad, version=bad.version + 1, spec=replace(bad.spec, http=replace(bad.spec.http, timeout_s=5.0)))
+        await store.update(lambda state: replace(state, services={**state.services, bad.id: mended}))
+        await until(lambda: [each.name for each in proxies.seen[-1].backends if each.refused] == ["worse"])
+        assert proxies.asked <= asked + 2
+        while (status := await proxy_status(store)) is None or len(status.refused) != 1:
+            await asyncio.sleep(0.01)
+
+    run(work, simulation.state, tmp_path)
 
 
 def test_only_running_proxies_of_this_node_count() -> None:

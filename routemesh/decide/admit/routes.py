@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from routemesh.decide.admit.secrets import find_secret
 from routemesh.errors import Conflict, UserError
 from routemesh.labels.http import PREFIX, PROXY_PROTOCOL, TLS
-from routemesh.model import Gateway, GatewayDriver, HttpBalance, HttpProtocol, Mode, Protocol, Service, ServiceSpec, State
-from routemesh.pem import read
+from routemesh.model import Gateway, GatewayDriver, Header, HttpBalance, HttpProtocol, Mode, Protocol, Service, ServiceSpec, State
+from routemesh.pem import check_strength, read
+
+_GRPC_NAME = 46
+"""Its hash of gRPC headers has buckets of 64 bytes (ngx_http_grpc_init_headers)."""
 
 
 def check_routes(state: State, service: Service) -> None:
@@ -77,7 +80,9 @@ def _check_certificate(state: State, service: Service) -> None:
     if not name:
         return
     try:
-        read(find_secret(state, name).data)
+        data = find_secret(state, name).data
+        read(data)
+        check_strength(data)
     except UserError as exc:
         raise type(exc)(f"service {service.spec.name}: label {TLS}={name}: {exc}") from None
 
@@ -86,6 +91,10 @@ def _check_driver(gateway: Gateway, spec: ServiceSpec) -> None:
     assert spec.http is not None
     if missing := next(_missing(gateway, spec), None):
         raise UserError(f"service {spec.name}: {missing}")
+
+
+def _is_long(header: Header) -> bool:
+    return not header.to_response and len(header.name) > _GRPC_NAME
 
 
 def _missing(gateway: Gateway, spec: ServiceSpec) -> Iterator[str]:
@@ -106,6 +115,8 @@ def _missing(gateway: Gateway, spec: ServiceSpec) -> Iterator[str]:
         yield f"label {PREFIX}maxconn: driver nginx would refuse what is over the limit, not queue it; use driver haproxy"
     if http.protocol is HttpProtocol.GRPC and not gateway.https_port:
         yield f"label {PREFIX}protocol=grpc: driver nginx takes HTTP/2 only with TLS, and the gateway has no TLS port"
+    if http.protocol is HttpProtocol.GRPC and (long := [header.name for header in http.headers if _is_long(header)]):
+        yield f"label {PREFIX}header-add: with gRPC, driver nginx takes names of {_GRPC_NAME} letters at most; {long[0]} has more"
     if http.health:
         yield f"label {PREFIX}health: driver nginx has no active checks; use routemesh.health.http, or driver haproxy"
     if http.sticky is not None and http.balance is not HttpBalance.ROUNDROBIN:

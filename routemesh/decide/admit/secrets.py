@@ -6,6 +6,7 @@ from routemesh.errors import Conflict, NotFound, UserError
 from routemesh.labels.http import RESERVED_SECRETS, SECRET_NAME
 from routemesh.model import Secret, SecretId, State
 from routemesh.names import derive_id
+from routemesh.pem import DEFAULT_CERTIFICATE, check_strength
 
 MAX_BYTES = 500 * 1024
 """As Docker's."""
@@ -22,8 +23,20 @@ def create_secret(state: State, name: str, data: bytes, now: float) -> State:
         raise UserError(f"secret {name} has {len(data)} bytes; a secret has 1 to {MAX_BYTES}")
     if any(secret.name == name for secret in state.secrets.values()):
         raise Conflict(f"a secret named {name} exists; secrets never change: use another name, or remove it first")
+    if name == DEFAULT_CERTIFICATE:
+        _check_default(data)
     secret = Secret(id=SecretId(derive_id("secret", name, state.revision, now)), name=name, created_at=now, data=data)
     return replace(state, secrets={**state.secrets, secret.id: secret})
+
+
+def _check_default(data: bytes) -> None:
+    """All of the gateway's TLS depends on this one."""
+    try:
+        check_strength(data)
+    except UserError as exc:
+        raise UserError(
+            f"secret {DEFAULT_CERTIFICATE} is what the gateway shows where no service has a certificate: {exc}"
+        ) from None
 
 
 def remove_secret(state: State, name: str) -> State:
