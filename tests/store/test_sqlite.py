@@ -335,6 +335,13 @@ MOVED = {
 """What the first format had elsewhere."""
 
 
+def as_before(now: Any, before: Any) -> Any:
+    """A value without the fields that came later."""
+    if isinstance(now, dict) and isinstance(before, dict):
+        return {field: as_before(now[field], value) for field, value in before.items() if field in now}
+    return now
+
+
 def test_a_state_of_the_first_format_is_read_whole(path: Path) -> None:
     make_format_1(path)
     stored = raw_objects(path)
@@ -353,8 +360,8 @@ def test_a_state_of_the_first_format_is_read_whole(path: Path) -> None:
     for (kind, key), body in stored.items():
         value = tables[kind][key]
         read = json.loads(encode(kind, value))
-        stayed = body.keys() - MOVED[kind] - {"revision"}
-        assert {field: read[field] for field in stayed} == {field: body[field] for field in stayed}, f"{kind} {key}"
+        stayed = {field: body[field] for field in body.keys() - MOVED[kind] - {"revision"}}
+        assert as_before(read, stayed) == stayed, f"{kind} {key}"
         if kind in ("node", "service", "task"):
             (field,) = MOVED[kind]
             address = state.on_ingress(value.vips if kind == "service" else value.attachments)
