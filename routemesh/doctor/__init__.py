@@ -41,8 +41,9 @@ Outcome = Literal["clean", "findings", "untold"]
 class Finding:
     """One thing that was looked at, all in words for people.
 
-    `found` is how it is there. `effect` is what that costs and `fix` what to do; both are empty where all is well. `ours`: a node
-    mends it by itself when it carries out its plan (doctor --fix). `reason`: why a way fails, as a value (reasons.causes).
+    `found` is how it is there. `effect` is what that costs and `fix` what to do; both are empty where all is well. `commands`:
+    all that a person could type on that node instead, of which `fix` may show the first. `ours`: a node mends it by itself when
+    it carries out its plan (doctor --fix). `reason`: why a way fails, as a value (reasons.causes).
     """
 
     what: str
@@ -51,6 +52,7 @@ class Finding:
     found: str
     effect: str = ""
     fix: str = ""
+    commands: tuple[str, ...] = ()
     ours: bool = False
     reason: Named | None = None
 

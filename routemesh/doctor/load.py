@@ -27,7 +27,7 @@ def findings(cluster: ClusterSnapshot, facts: Facts) -> Iterator[Finding]:
     yield from _tasks(cluster)
     yield from _ports(cluster, facts)
     yield from _doubles(cluster)
-    yield from _stale(cluster)
+    yield from _stale(cluster, facts)
     yield from (
         Finding(what="manager", where="", state=State.WRONG, found=error, effect="it is not carried out")
         for error in facts.errors
@@ -151,7 +151,7 @@ def _doubles(cluster: ClusterSnapshot) -> Iterator[Finding]:
         )
 
 
-def _stale(cluster: ClusterSnapshot) -> Iterator[Finding]:
+def _stale(cluster: ClusterSnapshot, facts: Facts) -> Iterator[Finding]:
     for each in stale(cluster):
         yield Finding(
             what="connections",
@@ -160,5 +160,6 @@ def _stale(cluster: ClusterSnapshot) -> Iterator[Finding]:
             found=str(each),
             effect="their clients hang until they time out; a UDP client that goes on sending never gets away",
             fix=f"on {each.node}: {each.command}",
-            ours=True,
+            commands=(each.command,),
+            ours=facts.repairing,
         )

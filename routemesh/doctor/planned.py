@@ -21,14 +21,16 @@ def findings(cluster: ClusterSnapshot, facts: Facts, failing: Mapping[Kept, Fail
             by_space.setdefault(difference.netns, []).append(difference)
         for netns, differences in by_space.items():
             ways = failing.get((node, netns))
+            commands = tuple(dict.fromkeys(each.command for each in differences if each.command))
             yield Finding(
                 what="plan",
                 where=places.called(Place(node, netns)),
                 state=State.WRONG,
                 found=listed((each.what for each in differences), _MOST_TOLD),
                 effect=ways.effect if ways else "no published port fails by this",
-                fix=_fix(node, differences, repairing=facts.repairing),
-                ours=True,
+                fix=_fix(node, commands, repairing=facts.repairing),
+                commands=commands,
+                ours=facts.repairing,
             )
         for failure in facts.nodes[node].failures:
             yield Finding(
@@ -37,8 +39,9 @@ def findings(cluster: ClusterSnapshot, facts: Facts, failing: Mapping[Kept, Fail
             )  # fmt: skip
 
 
-def _fix(node: str, differences: Sequence[Difference], *, repairing: bool) -> str:
-    commands = list(dict.fromkeys(each.command for each in differences if each.command))
+def _fix(node: str, commands: Sequence[str], *, repairing: bool) -> str:
+    """All commands where nobody else can tell the rest of them."""
+    if not commands or not repairing:
+        return f"on {node}: {' && '.join(commands)}" if commands else ""
     more = f" (and {len(commands) - _MOST_COMMANDS} more: routemesh diff {node})" if len(commands) > _MOST_COMMANDS else ""
-    by_hand = f"on {node}: {' && '.join(commands[:_MOST_COMMANDS])}{more}" if commands else ""
-    return f"routemesh doctor --fix, or {by_hand}" if repairing and by_hand else by_hand
+    return f"routemesh doctor --fix, or on {node}: {' && '.join(commands[:_MOST_COMMANDS])}{more}"

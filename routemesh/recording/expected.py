@@ -1,15 +1,15 @@
 """What a Docker Swarm should have in its nodes' kernels, by what its manager knows, and what of that is not there. PURE.
 
-A Swarm's kernels are those of the ipvs engine, but for the differences of docs/swarm.md; so routemesh's plan of the same services
-and tasks, without what is routemesh's alone, is what a Swarm is held against. Only what is missing or other is told: what is
+They are held against Swarm's own plan of the same services and tasks (swarmplan). Only what is missing or other is told: what is
 there besides may be anybody's.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from routemesh import names
 from routemesh.doctor.facts import Difference
+from routemesh.doctor.told import told
 from routemesh.language import command
 from routemesh.language.commands import inside
 from routemesh.language.xtrule import rule_text
@@ -19,42 +19,28 @@ from routemesh.model import (
 from routemesh.nodeplan import (
     HOST,
     Address,
-    Capabilities,
-    ClampMss,
+    Change,
     Create,
     FdbEntry,
     IpvsDestination,
-    IpvsMatch,
     IpvsService,
     Item,
     Link,
-    Masquerade,
-    Match,
     Neighbour,
     Peer,
     Route,
     Rule,
-    Snat,
     Sysctl,
-    Verdict,
     XtChain,
-    XtRule,
-    XtTable,
+    key,
 )
-from routemesh.plan import plan
 from routemesh.plan.view import view
 from routemesh.recording.state import ingress, state
+from routemesh.recording.swarmplan import IPVS, swarm_plan
 from routemesh.snapshot import ClusterSnapshot, NamespaceSnapshot, NodeSnapshot, Part
 
-_IPVS = "net/ipv4/vs/"
-_OUR_CHAINS = "ROUTEMESH-"
-_LOOPBACK = "127.0.0.0/8"
 _LOAD = "modprobe ip_vs"
 """What everything else of IPVS needs."""
-
-_SETTINGS = ("net/ipv4/ip_forward", f"net/ipv4/conf/{names.GWBRIDGE}/route_localnet", f"{_IPVS}conntrack")
-_OF_A_NODE = (Sysctl("net/ipv4/ip_forward", "1"),)
-"""What a Swarm's node has in its own namespace, and we leave to the machine's owner."""
 
 _PARTS: Mapping[type, Part] = {
     Address: "links", Link: "links", Route: "routes", Neighbour: "neighbours", FdbEntry: "fdb", Sysctl: "settings",
@@ -76,70 +62,19 @@ def _of_node(cluster: ClusterSnapshot, node: NodeSnapshot) -> Iterator[Differenc
     me = next(each for each in at.nodes.values() if each.name == node.name)
     if at.cluster is None or not me.attachments:
         return
-    made = plan(view(at, me.id), Capabilities(nf_tables=True, ip_vs=True, kernel=node.kernel, iptables="nft"))
     # On a network of its own a task has another eth0 and eth1.
     elsewhere = {task.netns for task in cluster.names.tasks if task.addresses.keys() != {at.cluster.ingress_id}}
     spaces = {names.container_id(TaskId(task.id)): task.netns for task in cluster.names.tasks}
-    for planned, items in made.namespaces.items():
+    for planned, items in swarm_plan(view(at, me.id)).items():
         netns = spaces.get(planned, planned)
         space = node.namespaces.get(netns)
         if space is None:
             continue
         closed = {unread.part for unread in space.unread}
-        for item in _as_in_a_swarm((*items.values(), *(_OF_A_NODE if planned == HOST else ()))):
+        for item in items:
             of_rules = isinstance(item, XtChain)
             if not closed & {_PARTS[type(item)], "all"} and (of_rules or netns not in elsewhere):
                 yield from lacks(space, netns, _renamed(item, spaces))
-
-
-# --- the plan without what is ours alone -------------------------------------------------------------------------
-
-
-def _as_in_a_swarm(items: Iterable[Item]) -> Iterator[Item]:
-    """What a Swarm has too. Chains and rules of built-in chains come as chains."""
-    rules: dict[tuple[XtTable, str], list[Rule]] = {}
-    for item in items:
-        match item:
-            case XtChain(table, chain, chain_rules) if not chain.startswith(_OUR_CHAINS):
-                rules[table, chain] = [rule for rule in map(_translated, chain_rules) if rule]
-            case XtRule(table, chain, rule, head) if not _is_ours(rule):
-                found = rules.setdefault((table, chain), [])
-                found.insert(0 if head else len(found), _jump_of_all(rule))
-            case FdbEntry(dst=None):
-                continue
-            case Link() | Neighbour() | FdbEntry() | Address() | Route() | IpvsService() | IpvsDestination():
-                yield item
-            case Sysctl(path) if path in _SETTINGS:
-                yield item
-    yield from (XtChain(table, chain, tuple(dict.fromkeys(found))) for (table, chain), found in rules.items())
-
-
-def _is_ours(rule: Rule) -> bool:
-    """Rules that Swarm has no need of, or makes otherwise."""
-    has = {type(statement) for statement in rule}
-    to_ours = any(isinstance(statement, Verdict) and statement.chain.startswith(_OUR_CHAINS) for statement in rule)
-    return (
-        to_ours
-        or ClampMss in has
-        or Match("ct state", "invalid") in rule
-        or any(isinstance(statement, Match) and statement.value == _LOOPBACK for statement in rule)
-        or (Masquerade in has and Match("ct status", "dnat") in rule)
-    )
-
-
-def _jump_of_all(rule: Rule) -> Rule:
-    """In a Swarm everything that is forwarded meets DOCKER-INGRESS."""
-    to_ingress = Verdict("jump", names.INGRESS_CHAIN)
-    return (to_ingress,) if rule == (Match("oifname", names.GWBRIDGE), to_ingress) else rule
-
-
-def _translated(rule: Rule) -> Rule:
-    """Swarm's one SNAT rule for ours, which go by mark or by client; nothing for what is ours alone."""
-    if _is_ours(rule):
-        return ()
-    if IpvsMatch() in rule:
-        return tuple(part for part in rule if isinstance(part, IpvsMatch | Snat) or getattr(part, "field", "") == "ip daddr")
-    return rule
 
 
 def _renamed(item: Item, spaces: Mapping[str, str]) -> Item:
@@ -166,49 +101,40 @@ def lacks(space: NamespaceSnapshot, netns: str, item: Item) -> Iterator[Differen
 
     match item:
         case XtChain():
-            for what, text in _missing_rules(space, item):
-                yield Difference(netns, what, inside(netns, text, path))
-        case Sysctl(path=setting) if setting.startswith(_IPVS) and not any(each.path == setting for each in space.of(Sysctl)):
+            for what, texts in _missing_rules(space, item):
+                yield Difference(netns, what, " && ".join(inside(netns, text, path) for text in texts))
+        case Sysctl(path=setting) if setting.startswith(IPVS) and not any(each.path == setting for each in space.of(Sysctl)):
             yield Difference(HOST, "IPVS is not there: nothing balances connections", _LOAD)
         case Link():
             for what, text in _wrong_link(space, item):
                 yield Difference(netns, what, inside(netns, text, path) if text else "")
         case _:
-            if what := _wrong(space, item):
-                yield Difference(netns, what, command(Create(netns, item), path))
+            there = [each for each in space.items if key(each) == key(item) and _is_lasting(each)]
+            if not any(_agrees(found, item) for found in there):
+                op = Change(netns, there[0], item) if there else Create(netns, item)
+                yield Difference(netns, told(op), command(op, path))
 
 
-def _wrong(space: NamespaceSnapshot, item: Item) -> str:
-    """What is wrong about something that is there or not, "" if nothing."""
-    match item:
-        case Route(destination=destination, via=via):
-            there = any(
-                (route.destination, route.via, route.table) == (destination, via, item.table) for route in space.of(Route)
-            )
-            return "" if there else f"the route to {destination} via {via} is missing"
-        case IpvsDestination(mark=mark, address=address):
-            same = [each.weight for each in space.of(IpvsDestination) if (each.mark, each.address) == (mark, address)]
-            missing = f"IPVS destination {address} of FWM {mark} is missing"
-            return missing if not same else f"{missing[:-10]}has weight {same[0]}" if same[0] != item.weight else ""
-        case Sysctl(path, value):
-            found = next((setting.value for setting in space.of(Sysctl) if setting.path == path), "not there")
-            return "" if found == value else f"{path} is {found} instead of {value}"
+def _is_lasting(found: Item) -> bool:
+    """Whether it is what somebody put there; what kernels learn gives way to that, and is beside it."""
+    match found:
+        case FdbEntry(kind=kind):
+            return kind == "static"
+        case Neighbour(state=state):
+            return state == "permanent"
         case _:
-            return "" if item in space.items else f"{_called(item)} is missing"
+            return True
 
 
-def _called(item: Item) -> str:
-    match item:
-        case Neighbour(link=link, ip=ip, mac=mac):
-            return f"the permanent neighbour {ip} with {mac} on {link}"
-        case FdbEntry(link=link, mac=mac, dst=dst):
-            return f"the FDB entry of {mac} on {link} for {dst}"
-        case Address(link=link, address=address):
-            return f"address {address} on {link}"
-        case IpvsService(mark=mark, scheduler=scheduler):
-            return f"IPVS service FWM {mark} {scheduler}"
+def _agrees(found: Item, wanted: Item) -> bool:
+    """Whether what is there does what is wanted. A Swarm's routes have other protocols and metrics than ours."""
+    match found, wanted:
+        case Route(via=via), Route(via=planned):
+            return via == planned
+        case IpvsDestination(weight=weight), IpvsDestination(weight=planned):
+            return weight == planned
         case _:
-            return str(item)
+            return found == wanted
 
 
 def _wrong_link(space: NamespaceSnapshot, item: Link) -> Iterator[tuple[str, str]]:
@@ -233,8 +159,11 @@ def _wrong_link(space: NamespaceSnapshot, item: Link) -> Iterator[tuple[str, str
         yield f"device {found.name} is {f'no port of {item.master}' if item.master else 'the port of a bridge'}", text
 
 
-def _missing_rules(space: NamespaceSnapshot, wanted: XtChain) -> Iterator[tuple[str, str]]:
-    """Each goes behind the rule that it follows in a Swarm, so that the order comes out right."""
+def _missing_rules(space: NamespaceSnapshot, wanted: XtChain) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each goes behind the rule that it follows in a Swarm, so that the order comes out right.
+
+    One that is there with another target goes first: behind it, what is put in would not count, or be overwritten.
+    """
     place, name = f"{wanted.table} {wanted.name}", (wanted.table, wanted.name)
     there = next((list(found.rules) for found in space.of(XtChain) if (found.table, found.name) == name), [])
     at = 0
@@ -242,7 +171,20 @@ def _missing_rules(space: NamespaceSnapshot, wanted: XtChain) -> Iterator[tuple[
         if rule in there:
             at = there.index(rule) + 1
             continue
+        text = rule_text(rule)
+        other = next((each for each in there if _is_instead(each, rule) and each not in wanted.rules), None)
+        if other is None:
+            what, first = f"rule '{text}' is missing in {place}", ""
+        else:
+            at = min(at, there.index(other))
+            there.remove(other)
+            what = f"rule '{rule_text(other)}' in {place} should be '{text}'"
+            first = f"iptables -t {wanted.table} -D {wanted.name} {rule_text(other)}"
         there.insert(at, rule)
         at += 1
-        text = rule_text(rule)
-        yield f"rule '{text}' is missing in {place}", f"iptables -t {wanted.table} -I {wanted.name} {at} {text}"
+        yield what, tuple(filter(None, (first, f"iptables -t {wanted.table} -I {wanted.name} {at} {text}")))
+
+
+def _is_instead(other: Rule, wanted: Rule) -> bool:
+    """Whether a rule takes the same packets and does something else with them."""
+    return bool(wanted) and len(other) == len(wanted) > 1 and other[:-1] == wanted[:-1] and type(other[-1]) is type(wanted[-1])

@@ -6,10 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from routemesh.doctor import State
 from routemesh.doctor.facts import Difference
+from routemesh.doctor.mesh import findings, recorded
+from routemesh.language.xtrule import rule_text
 from routemesh.nodeplan import (
     HOST,
     Address,
+    Assign,
     FdbEntry,
     IpvsDestination,
     IpvsService,
@@ -23,19 +27,55 @@ from routemesh.nodeplan import (
 from routemesh.recording.expected import lacking
 from routemesh.recording.read import read
 from routemesh.snapshot import ClusterSnapshot, Names, Unread
-from tests.swarm.recorded import DATA, recording
+from tests.swarm.differences import ROWS, Row
+from tests.swarm.recorded import DATA, compare, recording
 
 NODE = "swarm1"
 
 
-@pytest.mark.parametrize("step", ["1-no-service", "2-service", "3-node2-killed", "5-overlay", "faults/00-healthy"])
+HEALTHY = ("1-no-service", "2-service", "3-node2-killed", "4-udp-host-ports", "5-overlay", "faults/00-healthy")
+
+
+@pytest.mark.parametrize("step", HEALTHY)
 def test_a_healthy_swarm_lacks_nothing(step: str) -> None:
     found = lacking(recording(step))
     assert found.keys() == recording(step).nodes.keys()
     assert not any(found.values())
 
 
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.object)
+def test_what_a_swarm_does_otherwise_than_routemesh_is_not_reported(row: Row) -> None:
+    shown = [(step, node) for step in HEALTHY for node in recording(step).nodes if any(map(row.shows, compare(step, node)))]
+    assert shown
+    assert not any(lacking(recording(step))[node] for step, node in shown)
+
+
+@pytest.mark.parametrize("step", HEALTHY)
+def test_doctor_finds_nothing_wrong_in_a_healthy_swarm(step: str) -> None:
+    cluster = recording(step)
+    told = findings(cluster, recorded(lacking(cluster)))
+    assert not any(each.state is State.WRONG for each in told)
+    assert not any(each.ours for each in told)
+
+
+def test_a_swarm_is_never_told_of_routemeshs_own_commands() -> None:
+    for fault in FAULTS:
+        cluster = recording(f"faults/{fault}")
+        for each in findings(cluster, recorded(lacking(cluster))):
+            assert not each.ours and "routemesh" not in each.fix and " more" not in each.fix
+
+
 FAULTS = {
+    "09-ipvs-dest-weight-0": ("ingress_sbox", "ipvsadm -e -f 256 -r 10.0.0.5:0 -m -w 1"),
+    "13-fdb-wrong-vtep": (
+        "1-po75a2uo3p",
+        "bridge fdb replace 02:42:0a:00:00:05 dev vxlan0 dst 192.168.77.2 self permanent",
+    ),
+    "15b-neigh-wrong-mac-cache-flushed": (
+        "1-po75a2uo3p",
+        "ip neighbour replace 10.0.0.5 dev vxlan0 lladdr 02:42:0a:00:00:05 nud permanent protocol 82",
+    ),
+    "19b-sbox-veth-off-bridge": (HOST, "ip link set veth7e83a91 master docker_gwbridge"),
     "01-dnat-deleted": (HOST, "-I DOCKER-INGRESS 2 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.18.0.2:8080"),
     "08-ipvs-dest-deleted": ("ingress_sbox", "ipvsadm -a -f 256 -r 10.0.0.5:0 -m -w 1"),
     "12-fdb-deleted": (
@@ -139,10 +179,34 @@ def test_a_device_that_is_down_or_too_small_or_no_port_is_told(netns: str, link:
         assert alone.command.endswith(f"{link.name} master {link.master}")
 
 
+def marks() -> Iterator[tuple[XtChain, int]]:
+    for chain in recording("2-service").nodes[NODE].namespaces["ingress_sbox"].of(XtChain):
+        yield from ((chain, place) for place, rule in enumerate(chain.rules) if isinstance(rule[-1], Assign))
+
+
+@pytest.mark.parametrize(("chain", "place"), list(marks()))
+def test_a_rule_with_another_mark_is_taken_out_and_put_in(chain: XtChain, place: int) -> None:
+    """Put in before the wrong one, the right mark would be overwritten by it."""
+    right = chain.rules[place]
+    wrong = (*right[:-1], Assign("meta mark", 999))
+    other = replace(chain, rules=(*chain.rules[:place], wrong, *chain.rules[place + 1 :]))
+    (lack,) = is_told(without("ingress_sbox", chain, other), "ingress_sbox")
+    first, then = lack.command.split(" && ")
+    assert f"iptables -t mangle -D {chain.name} " in first and first.endswith("--set-xmark 0x3e7/0xffffffff")
+    assert f"iptables -t mangle -I {chain.name} {place + 1} " in then
+    assert lack.what == f"rule '{rule_text(wrong)}' in mangle {chain.name} should be '{rule_text(right)}'"
+
+
+def test_another_scheduler_is_changed() -> None:
+    item = next(each for each in recording("2-service").nodes[NODE].namespaces["ingress_sbox"].of(IpvsService))
+    (lack,) = is_told(without("ingress_sbox", item, replace(item, scheduler="sh")), "ingress_sbox")
+    assert "ipvsadm -E -f 256 -s rr" in lack.command and "has scheduler sh instead of rr" in lack.what
+
+
 def test_a_weight_is_told() -> None:
     item = next(each for each in recording("2-service").nodes[NODE].namespaces["ingress_sbox"].of(IpvsDestination))
     (lack,) = is_told(without("ingress_sbox", item, replace(item, weight=0)), "ingress_sbox")
-    assert lack.what == f"IPVS destination {item.address} of FWM 256 has weight 0"
+    assert lack.what == f"IPVS destination {item.address} of FWM 256 has weight 0 instead of 1"
 
 
 def test_nothing_is_said_of_what_was_not_read_or_of_whom_nobody_knows() -> None:
