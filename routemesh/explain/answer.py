@@ -29,6 +29,8 @@ def explain(
     branches = every_way(network or observed(cluster), packet, asked.start, full_size=True)
     places = Places(cluster)
     ways = tuple(way(places, branch, taken=cause.takes_it(places, asked, branch.outcome.place)) for branch in branches)
+    if asked.host_mode and (task := cause.host_task(places, asked)) is not None:
+        ways = tuple(replace(each, task=each.task or task.name) for each in ways)
     arriving = [each.arrives for each in ways]
     causes = tuple(map(faults.told, _faults(places, asked, branches, arriving, repairs or {})))
     outcome = _outcome(branches, arriving, causes)
@@ -128,6 +130,11 @@ def _notes(places: Places, asked: Asked, ways: tuple[Way, ...], causes: tuple[Ca
     cluster = places.cluster
     notes = [f"node {node.name} was not read: {node.absent}" for node in cluster.names.nodes if node.absent]
     notes += map(str, cluster.unread)
+    if asked.host_mode and asked.service is not None:
+        port = f"{asked.target.port}/{asked.target.protocol}"
+        notes.append(
+            f"{port} is published by {asked.service.name} in host mode: past the mesh, to the task of the asked node alone"
+        )
     steps = ((step.node, step.namespace) for each in ways for step in (*each.there, *each.back))
     passed = dict.fromkeys((*steps, *((found.node, found.namespace) for found in causes)))
     for name, netns in passed:

@@ -46,6 +46,13 @@ class Asked:
     target: Target
     service: NamedService | None
 
+    @property
+    def host_mode(self) -> bool:
+        """Whether the port leads past the mesh to a task of the asked node (docker's mode=host)."""
+        ports = () if self.service is None else self.service.ports
+        same = ((port.protocol, port.published) == (self.target.protocol, self.target.port) for port in ports if port.host)
+        return any(same)
+
 
 def target(text: str) -> Target:
     """NODE:PORT, or NODE:PORT/udp. Raises UserError."""

@@ -61,6 +61,9 @@ def of_service(places: Places, asked: Asked, branches: Walk, repairs: Repairs) -
         return
     tasks = [task for task in places.cluster.names.tasks if task.service == asked.service.name]
     serving = [task for task in tasks if task.serving]
+    if asked.host_mode:
+        yield from _of_host_mode(places, asked, serving)
+        return
     entry = Place(asked.target.node, HOST)
     if not serving:
         tool = "docker" if any(node.kind == "swarm" for node in places.cluster.nodes.values()) else "routemesh"
@@ -85,6 +88,20 @@ def of_service(places: Places, asked: Asked, branches: Walk, repairs: Repairs) -
             yield Fault(at=sandbox, called=places.called(sandbox), reason=causes.NotServed(task.name), mend=commands)
 
 
+def host_task(places: Places, asked: Asked) -> NamedTask | None:
+    """The task of the asked node to which a port in host mode leads."""
+    tasks = places.cluster.names.tasks
+    mine = (task for task in tasks if asked.service is not None and task.service == asked.service.name and task.serving)
+    return next((task for task in mine if task.node == asked.target.node), None)
+
+
+def _of_host_mode(places: Places, asked: Asked, serving: Sequence[NamedTask]) -> Iterator[Fault]:
+    if asked.service is not None and host_task(places, asked) is None:
+        entry = Place(asked.target.node, HOST)
+        nodes = tuple(sorted({task.node for task in serving}))
+        yield Fault(at=entry, called=places.called(entry), reason=causes.NoTaskHere(asked.service.name, nodes))
+
+
 def _by_others(failure: causes.Failure, last: Hop | None, by: str) -> causes.Failure | causes.ByOthers:
     """In which table of others, by which rule, made by which tool."""
     if last is None or not isinstance(last.item, Chain | XtChain) or getattr(last.item, "table", "") == names.TABLE:
@@ -98,6 +115,8 @@ def _by_others(failure: causes.Failure, last: Hop | None, by: str) -> causes.Fai
 
 def takes_it(places: Places, asked: Asked, place: Place) -> bool:
     """Whether a process there is meant: a task of the service that publishes the port, or anybody where that is not known."""
+    if asked.host_mode:  # docker-proxy, or the container itself: its namespace is none of the mesh's
+        return place.node == asked.target.node and host_task(places, asked) is not None
     task = places.task(place)
     known = asked.service is not None and bool(places.cluster.names.tasks)
     return not known or (task is not None and asked.service is not None and task.service == asked.service.name)
@@ -106,7 +125,7 @@ def takes_it(places: Places, asked: Asked, place: Place) -> bool:
 def _wrong_place(places: Places, asked: Asked, branch: Branch, number: int, repairs: Repairs) -> Iterator[Fault]:
     """Somebody takes the connection who is none of the service's: as dockerd does, which only keeps the port."""
     place, outcome = branch.outcome.place, branch.outcome
-    if takes_it(places, asked, place) or asked.service is None:
+    if takes_it(places, asked, place) or asked.service is None or asked.host_mode:
         return
     process = outcome.process if isinstance(outcome, Delivered) else ""
     taken = causes.WrongTaker(process, asked.service.name)

@@ -148,6 +148,14 @@ class KeptAway:
 
 
 @dataclass(frozen=True, slots=True)
+class NoTaskHere:
+    """The port is published in host mode, which only the nodes of the service's tasks answer, and this one has none."""
+
+    service: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NoTasks:
     """The service has no task."""
 
@@ -161,7 +169,7 @@ class NoneServes:
     tasks: tuple[str, ...]
 
 
-OfService = LinkDown | UnlikePlanned | Doubled | NotServed | KeptAway | NoTasks | NoneServes
+OfService = LinkDown | UnlikePlanned | Doubled | NotServed | KeptAway | NoTaskHere | NoTasks | NoneServes
 
 # --- the gateway's proxies ------------------------------------------------------------------------------------------
 

@@ -352,6 +352,8 @@ def _of_service(reason: causes.OfService) -> str:
             return f"{task} serves, but no connection is led to it"
         case causes.KeptAway(service):
             return f"{service} has no task that this node may lead to (labels routemesh.locality, routemesh.weight)"
+        case causes.NoTaskHere(service, nodes):
+            return f"{service} publishes the port in host mode, and has no task on this node: ask {', '.join(nodes) or 'no node'}"
         case causes.NoTasks(service):
             return f"{service} has no task"
         case causes.NoneServes(tasks):

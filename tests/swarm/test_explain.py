@@ -1,6 +1,7 @@
 """`routemesh explain` and `routemesh doctor` on recordings: the verdict is what real requests met, the hop what was broken."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -184,3 +185,29 @@ def test_what_a_recording_lacks_is_no_verdict() -> None:
     assert [cause["mend"] for cause in found["causes"]] == [[]]
     states = {each["what"]: each["state"] for each in findings(DATA / "3-node2-killed")}
     assert states == {"way": "untold", "node": "unknown", "reading": "unknown"}
+
+
+# --- ports in host mode ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def host_ports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recording without sysctl.txt, with the settings of the same Swarm's nodes at another time."""
+    place = tmp_path_factory.mktemp("swarm") / "host-ports"
+    shutil.copytree(DATA / "4-udp-host-ports", place)
+    for node in ("node1", "node2"):
+        shutil.copy(DATA / "2-service" / node / "host" / "sysctl.txt", place / node / "host")
+        like = {space.name[:2]: space for space in (DATA / "2-service" / node / "netns").iterdir()}
+        task = next(space for name, space in like.items() if name not in ("in", "1-"))
+        for space in (place / node / "netns").iterdir():
+            shutil.copy(like.get(space.name[:2], task) / "sysctl.txt", space)
+    return place
+
+
+@pytest.mark.parametrize("node", ["swarm1", "swarm2"])
+@pytest.mark.parametrize("client", ["", "127.0.0.1", "itself"])
+def test_a_port_in_host_mode_leads_to_the_nodes_own_task(host_ports: Path, node: str, client: str) -> None:
+    asking = [node if client == "itself" else client] if client else []
+    found = explained(host_ports, *asking, f"{node}:8070")
+    assert (found["outcome"], found["reached"], found["causes"]) == ("reaches", [f"hostp.{node}"], [])
+    assert any("host mode" in note for note in found["notes"])
