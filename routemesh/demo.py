@@ -106,7 +106,12 @@ def _routemesh(*args: str, show: Chosen = bool) -> str:
     if show is not _nothing:
         print(f"\n$ routemesh {shlex.join(args)}", flush=True)
     done = subprocess.run(
-        [*_command(), *args], stdout=subprocess.PIPE, text=True, check=False, env=os.environ | {NAME_VARIABLE: LAB}
+        [*_command(), *args],
+        stdout=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        check=False,
+        env=os.environ | {NAME_VARIABLE: LAB},
     )
     for line in done.stdout.splitlines():
         if show(line):

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 from routemesh import loops, names
 from routemesh.agent.agent import Agent
@@ -28,6 +29,7 @@ from routemesh.errors import Conflict, Unavailable, UserError
 from routemesh.gateway.loop import GatewayLoop
 from routemesh.gateway.loop import check as check_gateway
 from routemesh.kernel.linux import LinuxKernel
+from routemesh.legible import one_line, visible
 from routemesh.manager import Manager
 from routemesh.model import INGRESS_VNI, VXLAN_OVERHEAD_BYTES, VXLAN_PORT, Node, NodeId, Protocol, ServiceSpec
 from routemesh.nodeplan import HOST, Capabilities, Link, NodePlan, Vxlan, namespace
@@ -56,7 +58,7 @@ def run(options: NodeOptions) -> None:
     Raises UserError, Conflict or Unavailable where it can't start: not root, a second daemon of the node, an engine that
     the kernel lacks, an underlay too small for VXLAN, an active Docker Swarm, a store that can't be opened.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=logging.INFO, handlers=[_log_handler()])
     if os.geteuid() != 0:
         raise UserError("routemesh node needs root, for network namespaces and nftables; start it with sudo")
     _raise_file_limit()
@@ -67,6 +69,22 @@ def run(options: NodeOptions) -> None:
         caps = kernel.capabilities()
         engine = _check(options, kernel, caps)
         asyncio.run(_serve(options, kernel, caps, engine))
+
+
+class _VisibleLog(logging.Formatter):
+    """What others put into a message, as a task's error, forges no line and reaches no terminal as an escape sequence."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return one_line(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return visible(super().formatException(ei))
+
+
+def _log_handler() -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_VisibleLog("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    return handler
 
 
 def _raise_file_limit() -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from routemesh.codec import from_text, to_text
+from routemesh.codec import encoded, from_text, to_text
 from routemesh.errors import Conflict, NotFound, RoutemeshError, Unavailable, UserError
 from routemesh.model import Availability, CertificateWarning, GatewayDriver, Listener, Mode, Role, ServiceSpec
 
@@ -241,7 +241,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 def encode(value: object) -> bytes:
     """The JSON text of a shape."""
-    return msgspec.json.encode(value, enc_hook=to_text)
+    return encoded(value)
 
 
 def decode(kind: type[T], body: bytes) -> T:

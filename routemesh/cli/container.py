@@ -10,7 +10,7 @@ from routemesh import wire
 from routemesh.api.nodes import SELF
 from routemesh.cli.groups import Group
 from routemesh.cli.host import Host
-from routemesh.cli.output import ago, format_flag, print_json, print_table, short
+from routemesh.cli.output import ago, format_flag, print_json, print_table, say_text, short
 from routemesh.model import TaskState
 
 _HEADINGS = ("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES")
@@ -33,7 +33,7 @@ def ls(host: Host, all_: bool, quiet: bool, no_trunc: bool, format_: str) -> Non
     """List containers. The sandboxes of the mesh are not containers."""
     found = [task for task in host.client().node_tasks(SELF) if _is_shown(task, all_=all_)]
     if quiet:
-        click.echo("".join(f"{task.container}\n" for task in found), nl=False)
+        say_text("".join(f"{task.container}\n" for task in found))
     elif format_ == "json":
         print_json(found)
     else:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from routemesh.cli.host import Host
-from routemesh.cli.output import format_flag, print_json, print_table
+from routemesh.cli.output import format_flag, print_json, print_table, say
 from routemesh.errors import RoutemeshError, Unavailable, UserError
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _fix(host: Host, *, quiet: bool) -> None:
         lines += [f"refused {each}" for each in node.refused]
         lines += [f"not repaired: {node.error}"] if node.error else []
         for line in () if quiet else lines or ["as planned, nothing to mend"]:
-            click.echo(f"{node.node}: {line}")
+            say(f"{node.node}: {line}")
 
 
 def _print(of_mesh: "Findings", of_machine: "Findings") -> None:
@@ -170,8 +170,8 @@ def _print(of_mesh: "Findings", of_machine: "Findings") -> None:
 
 def _show(finding: "Finding") -> None:
     where = f"{finding.where}: " if finding.where else ""
-    click.echo(f"{finding.state:8} {where}{finding.what}: {finding.found}")
+    say(f"{finding.state:8} {where}{finding.what}: {finding.found}")
     if finding.effect:
-        click.echo(f"{'':8}   {finding.effect}")
+        say(f"{'':8}   {finding.effect}")
     if finding.fix:
-        click.echo(f"{'':8}   {finding.fix}")
+        say(f"{'':8}   {finding.fix}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from routemesh.cli.host import Host, endpoints
-from routemesh.cli.output import is_coloured, terminal_width
+from routemesh.cli.output import OWN_ESCAPE, is_coloured, say_text, terminal_width, to_json
 from routemesh.cli.values import HEADER, URL
 from routemesh.errors import Unavailable, UserError
 
@@ -69,7 +69,7 @@ def explain(
         raise UserError("--http asks the gateway's proxies, which no recording and no Swarm has")
     seen = _read(recordings) if recordings or swarm else None
     found = _asked(host, wanted, client, request) if seen is None else _of_recordings(seen, wanted, client)
-    click.echo(_printed(found, format_), nl=False)
+    say_text(_printed(found, format_))
     if found.status:
         raise click.exceptions.Exit(found.status)
 
@@ -141,13 +141,11 @@ def _explained(
 
 def _printed(found: "Explanation", format_: str) -> str:
     if format_ == "json":
-        import msgspec
-
-        return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
+        return to_json(found, indent=2)
     if format_ == "text":
         from routemesh.explain.text import Screen, text
 
-        return text(found, Screen(colour=is_coloured(), width=terminal_width()))
+        return text(found, Screen(colour=is_coloured(), width=terminal_width(), escape=OWN_ESCAPE))
     from routemesh.explain.picture import html, mermaid, svg
 
     return {"svg": svg, "html": html, "mermaid": mermaid}[format_](found)

@@ -9,7 +9,7 @@ from routemesh import wire
 from routemesh.api.client import Client
 from routemesh.cli.groups import Group
 from routemesh.cli.host import Host
-from routemesh.cli.output import format_flag, print_json, print_table, short
+from routemesh.cli.output import format_flag, print_json, print_table, say, say_text, short
 from routemesh.cli.progress import Waiting, wait_flags
 from routemesh.cli.values import ADDRESS, GATEWAY_PORTS, HEADER, SUBNET, URL, OneOf
 from routemesh.model import Gateway, GatewayDriver, ServiceSpec
@@ -45,7 +45,7 @@ def enable(
     if https_port:
         _ensure_certificate(client)
     enabled = _enabled(client, service.spec(made, constraints))
-    click.echo(enabled.id)
+    say(enabled.id)
     waiting.wait(client, enabled)
 
 
@@ -72,7 +72,7 @@ def disable(host: Host) -> None:
     client = host.client()
     found = client.gateway()
     client.remove_service(found.service)
-    click.echo(found.service)
+    say(found.service)
 
 
 @gateway.command("ls")
@@ -104,7 +104,7 @@ def status(host: Host, format_: str) -> None:
         print_json(found)
         return
     tls = f", {found.https_port} (HTTPS)" if found.https_port else ""
-    click.echo(f"driver {found.driver}, ports {found.http_port} (HTTP){tls}, {len(found.routes)} routes")
+    say(f"driver {found.driver}, ports {found.http_port} (HTTP){tls}, {len(found.routes)} routes")
     rows = (
         (
             proxy.node,
@@ -118,11 +118,11 @@ def status(host: Host, format_: str) -> None:
     )
     print_table(("NODE", "TASK", "STATE", "ADDRESS", "SERVES", "ERROR"), rows)
     for service, said in found.refused.items():
-        click.echo(f"service {service}: {said}")
+        say(f"service {service}: {said}")
     for warning in found.warnings:
-        click.echo(f"warning: {warning.text}")
+        say(f"warning: {warning.text}")
     for node, kind in found.keys_on_disk.items():
-        click.echo(f"note: {node} has the keys of certificates on {kind}; with its run directory on a tmpfs they were on no disk")
+        say(f"note: {node} has the keys of certificates on {kind}; with its run directory on a tmpfs they were on no disk")
 
 
 @gateway.command("config")
@@ -133,7 +133,7 @@ def status(host: Host, format_: str) -> None:
 @click.pass_obj
 def config(host: Host, program: str, to: str) -> None:
     """Print a configuration for a load balancer outside of the cluster: every published port, over the nodes."""
-    click.echo(host.client().gateway_config(program, to), nl=False)
+    say_text(host.client().gateway_config(program, to))
 
 
 @gateway.command("explain")

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from routemesh.cli.output import say_text
+
 HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
 _SIMILAR = 0.78
 """A typo keeps so much of a word (SequenceMatcher's ratio); below that another word is meant."""
@@ -34,7 +36,7 @@ class Group(click.Group):
 
 
 def _own_help(ctx: click.Context) -> tuple[str | None, click.Command | None, list[str]]:
-    click.echo(ctx.get_help(), color=ctx.color)
+    say_text(f"{ctx.get_help()}\n")
     ctx.exit()
 
 

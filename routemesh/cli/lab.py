@@ -10,6 +10,7 @@ import click
 
 from routemesh.cli import output
 from routemesh.cli.groups import Group
+from routemesh.cli.output import say
 from routemesh.cli.values import ENGINE
 from routemesh.errors import RoutemeshError, UserError
 from routemesh.lab import find, topology
@@ -125,7 +126,7 @@ def up(lab_name: str, nodes: int, managers: int | None, engine: str, mtu: int) -
     wanted = find.Lab(name=lab_name, nodes=nodes, managers=managers or nodes, engine=engine, mtu_bytes=mtu)
     control.up(wanted)
     ends = dict.fromkeys((wanted.node_names[0], wanted.node_names[-1]))
-    click.echo(f"lab {lab_name} is up: {' to '.join(f'{name} at {topology.address(name)}' for name in ends)}")
+    say(f"lab {lab_name} is up: {' to '.join(f'{name} at {topology.address(name)}' for name in ends)}")
 
 
 @lab.command()
@@ -204,7 +205,7 @@ def start(lab_name: str, node: str) -> None:
     from routemesh.lab import control
 
     if not control.start(find.load(lab_name), node):
-        click.echo(f"the daemon of {node} runs already")
+        say(f"the daemon of {node} runs already")
 
 
 @lab.command()

@@ -11,8 +11,9 @@ import click
 from routemesh import __version__
 from routemesh.cli.groups import HELP_FLAGS, Group, no_such_option
 from routemesh.cli.host import Host, hosts
-from routemesh.cli.output import fail
+from routemesh.cli.output import fail, say, say_text
 from routemesh.errors import RoutemeshError
+from routemesh.legible import storable
 
 FAILED, USAGE, DRIFT, INTERRUPTED = 1, 2, 3, 130
 
@@ -69,6 +70,9 @@ def cli(ctx: click.Context, host: str, color: str) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run a command line; the exit status. What it says of an error is one line on standard error."""
+    if any(argument != storable(argument) for argument in argv):
+        fail(f"an argument is not UTF-8: {next(filter(lambda each: each != storable(each), argv))!r}")
+        return USAGE
     try:
         status = cli.main(list(argv), prog_name="routemesh", standalone_mode=False)
     except click.ClickException as exc:
@@ -86,8 +90,8 @@ def _complain(exc: click.ClickException) -> None:
     message = no_such_option(exc) if isinstance(exc, click.NoSuchOption) else exc.format_message()
     ctx = exc.ctx if isinstance(exc, click.UsageError) else None
     if "\n" in message:  # the help, for a group without a subcommand
-        click.echo(message, err=True)
+        say_text(f"{message}\n", err=True)
         return
     path = "routemesh" if ctx is None else ctx.command_path
     sentence = f"{message[:1].lower()}{message[1:].rstrip('.')}"
-    click.echo(f"{path}: {sentence} (see {path} --help)", err=True)
+    say(f"{path}: {sentence} (see {path} --help)", err=True)

@@ -6,6 +6,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from routemesh import __version__
+from routemesh.cli.output import say, say_text
 
 _UNPARSED = {"ignore_unknown_options": True, "help_option_names": []}
 
@@ -17,13 +18,13 @@ def completion(ctx: click.Context, shell: str) -> None:
     """Print the script that makes a shell complete routemesh's commands: eval "$(routemesh completion bash)"."""
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(ctx.find_root().command, {}, "routemesh", "_ROUTEMESH_COMPLETE").source())
+    say_text(f"{kind(ctx.find_root().command, {}, 'routemesh', '_ROUTEMESH_COMPLETE').source()}\n")
 
 
 @click.command("version")
 def version() -> None:
     """Print the version."""
-    click.echo(f"routemesh {__version__}")
+    say(f"routemesh {__version__}")
 
 
 @click.command("demo")

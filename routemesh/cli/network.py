@@ -4,7 +4,7 @@ import click
 
 from routemesh.cli.groups import Group
 from routemesh.cli.host import Host, network_names
-from routemesh.cli.output import format_flag, inspect_flags, print_json, print_objects, print_table, short
+from routemesh.cli.output import format_flag, inspect_flags, print_json, print_objects, print_table, say_text, short
 
 
 @click.group("network", cls=Group)
@@ -21,7 +21,7 @@ def ls(host: Host, quiet: bool, no_trunc: bool, format_: str) -> None:
     """List networks."""
     found = host.client().networks()
     if quiet:
-        click.echo("".join(f"{short(each['Id'], whole=no_trunc)}\n" for each in found), nl=False)
+        say_text("".join(f"{short(each['Id'], whole=no_trunc)}\n" for each in found))
     elif format_ == "json":
         print_json(found)
     else:

@@ -9,7 +9,7 @@ import click
 from routemesh import wire
 from routemesh.cli.groups import Group
 from routemesh.cli.host import Host, node_names
-from routemesh.cli.output import format_flag, inspect_flags, print_json, print_objects, print_table, short
+from routemesh.cli.output import format_flag, inspect_flags, print_json, print_objects, print_table, say, say_text, short
 from routemesh.cli.values import ADDRESS, ENGINE, PAIR, SUBNET, OneOf
 from routemesh.errors import RoutemeshError
 from routemesh.model import Availability, NodeState, Role
@@ -90,7 +90,7 @@ def ls(host: Host, quiet: bool, format_: str) -> None:
     """List nodes; * marks the one that is asked."""
     found = host.client().nodes()
     if quiet:
-        click.echo("".join(f"{info.id}\n" for info in found), nl=False)
+        say_text("".join(f"{info.id}\n" for info in found))
     elif format_ == "json":
         print_json(found)
     else:
@@ -139,4 +139,4 @@ def update(
     """Change a node."""
     change = wire.NodeUpdate(availability=availability, role=role, labels_add=dict(added), labels_remove=removed)
     host.client().update_node(ref, change)
-    click.echo(ref)
+    say(ref)

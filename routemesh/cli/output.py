@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from secrets import token_hex
 from typing import Any, TypeVar
 
 import click
@@ -12,10 +13,14 @@ import msgspec
 
 from routemesh.cli.table import table
 from routemesh.errors import UserError
+from routemesh.legible import decoded, one_line, visible, visible_json
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 SHORT_ID = 12
+OWN_ESCAPE = f"\x1b{token_hex(8)}["
+"""How colours of ours begin on their way to `say_text`: nobody else knows the number, so nobody else's are acted on."""
+_OWN_ESCAPE_SHOWN = visible(OWN_ESCAPE)
 _JOINED = {"command"}
 """Lists that --pretty prints as one line; of others each item has a line of its own."""
 _STEPS: tuple[tuple[float, float, str], ...] = (
@@ -47,15 +52,41 @@ def format_flag(command: Command) -> Command:
     return option(command)
 
 
+def say(line: str = "", *, err: bool = False) -> None:
+    """Print one line. Whatever others put into it is made visible: a terminal acts on nothing that is printed here."""
+    _write(f"{one_line(line)}\n", err=err)
+
+
+def say_text(text: str, *, err: bool = False) -> None:
+    """Print lines as they are, made visible in the same way; what was styled with OWN_ESCAPE is in its colours."""
+    _write(visible(text).replace(_OWN_ESCAPE_SHOWN, "\x1b["), err=err)
+
+
+def redraw(line: str) -> None:
+    """Put a line in place of the one on which the terminal's cursor is, without going on to the next."""
+    _write(f"\r\x1b[K{one_line(line)}", err=False)
+
+
+def _write(text: str, *, err: bool) -> None:
+    """The only place where commands print, but for the raw output of tasks. click would take a part of the colours out."""
+    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
+    click.echo(text.encode(encoding, "backslashreplace"), nl=False, err=err)
+
+
+def to_json(value: object, indent: int = 4) -> str:
+    """A value of the API as indented JSON, with a line break at the end."""
+    return visible_json(decoded(msgspec.json.format(msgspec.json.encode(value), indent=indent))) + "\n"
+
+
 def print_json(value: object) -> None:
     """Print a value of the API as indented JSON."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=4))
+    _write(to_json(value), err=False)
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows below headings; on a terminal cells wrap so that lines fit."""
-    for line in table(headings, rows, terminal_width()):
-        click.echo(line)
+    for line in table(headings, [[one_line(cell) for cell in row] for row in rows], terminal_width()):
+        say(line)
 
 
 def short(identity: str, *, whole: bool = False) -> str:
@@ -87,7 +118,7 @@ def print_objects(refs: Iterable[str], find: Callable[[str], object], format_: s
     else:
         for value in found:
             _print_pretty(msgspec.to_builtins(value))
-            click.echo()
+            say()
     finish(failed)
 
 
@@ -97,14 +128,14 @@ def _print_pretty(value: dict[str, Any], indent: str = "") -> None:
             continue
         heading = f"{indent}{key.replace('_', ' ')}:"
         if isinstance(inner, dict):
-            click.echo(heading)
+            say(heading)
             _print_pretty(inner, indent + "  ")
         elif isinstance(inner, list | tuple) and key not in _JOINED:
-            click.echo(heading)
+            say(heading)
             for each in inner:
-                click.echo(f"{indent}  - {_item(each)}")
+                say(f"{indent}  - {_item(each)}")
         else:
-            click.echo(f"{heading} {_value(key, inner)}")
+            say(f"{heading} {_value(key, inner)}")
 
 
 def _value(key: str, value: Any) -> str:
@@ -139,7 +170,7 @@ def finish(failed: Iterable[str]) -> None:
 
 def fail(message: str) -> None:
     """Say in one line, on standard error, what went wrong."""
-    click.echo(f"routemesh: {' '.join(message.split())}", err=True)
+    say(f"routemesh: {' '.join(message.split())}", err=True)
 
 
 def is_terminal() -> bool:

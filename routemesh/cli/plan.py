@@ -4,7 +4,7 @@ import click
 
 from routemesh import wire
 from routemesh.cli.host import Host, node_names
-from routemesh.cli.output import format_flag, print_json
+from routemesh.cli.output import format_flag, print_json, say, say_text
 
 DRIFT = 3
 """The exit status of a difference."""
@@ -20,7 +20,7 @@ def plan(host: Host, node: str, format_: str) -> None:
     if format_ == "json":
         print_json(found)
     else:
-        click.echo("\n".join(_section(found.node, namespace) for namespace in found.namespaces), nl=False)
+        say_text("\n".join(_section(found.node, namespace) for namespace in found.namespaces))
 
 
 def _section(node: str, namespace: wire.NamespaceInfo) -> str:
@@ -43,8 +43,8 @@ def diff(host: Host, node: str, format_: str) -> None:
     if format_ == "json":
         print_json(found)
     elif not found.ops:
-        click.echo("no difference")
+        say("no difference")
     else:
-        click.echo("".join(f"{op.command}\n" for op in found.ops), nl=False)
+        say_text("".join(f"{op.command}\n" for op in found.ops))
     if found.ops:
         raise click.exceptions.Exit(DRIFT)

@@ -10,14 +10,13 @@ import click
 
 from routemesh import wire
 from routemesh.api.client import Client
-from routemesh.cli.output import fail, is_terminal
+from routemesh.cli.output import fail, is_terminal, redraw, say
 from routemesh.cli.values import DURATION
 from routemesh.errors import Unavailable
 from routemesh.labels.balance import LOCALITY, WEIGHT
 
 _LONGEST_WAIT_S = 10.0
 _BAR_WIDTH = 40
-_ERASE_LINE = "\r\x1b[K"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +41,12 @@ class Waiting:
             reached = self._show_until_stable(client, service, display)
         except KeyboardInterrupt:
             display.end()
-            click.echo(f"the service goes on in the background; to look at it: routemesh service ps {service.name}")
+            say(f"the service goes on in the background; to look at it: routemesh service ps {service.name}")
             raise
         finally:
             display.end()
         if not self.quiet:
-            click.echo(f"verify: service {service.name} converged{_outcome(service, reached)}")
+            say(f"verify: service {service.name} converged{_outcome(service, reached)}")
 
     def _show_until_stable(self, client: Client, service: wire.ServiceInfo, display: "_Display") -> wire.ProgressInfo:
         deadline = time.monotonic() + self.timeout_s
@@ -125,17 +124,17 @@ class _Display:
         if self._redraw:
             filled = _BAR_WIDTH * settled // max(now.wanted, 1)
             self._line = f"{line} [{'=' * filled}{' ' * (_BAR_WIDTH - filled)}]"
-            click.echo(f"{_ERASE_LINE}{self._line}", nl=False)
+            redraw(self._line)
         elif line != self._line:
             self._line = line
-            click.echo(line)
+            say(line)
 
     def end(self) -> None:
         """Leave the redrawn line standing."""
         if self._redraw and self._line:
-            click.echo()
+            say()
         self._line = ""
 
     def _erase(self) -> None:
         if self._redraw and self._line:
-            click.echo(_ERASE_LINE, nl=False)
+            redraw("")

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from routemesh.cli.host import Host
+from routemesh.cli.output import say
 from routemesh.errors import Unavailable
+from routemesh.legible import storable
 from routemesh.model import Protocol
 
 if TYPE_CHECKING:
@@ -42,14 +44,14 @@ def record(host: Host, directory: Path, swarm: bool) -> None:
 
     target = of_swarm() if swarm else _of_routemesh(host)
     report = write.record(directory, target)
-    click.echo(f"{target.about.name}: {len(target.namespaces)} namespaces, {report.files} files in {directory}")
+    say(f"{target.about.name}: {len(target.namespaces)} namespaces, {report.files} files in {directory}")
     _complain(report)
 
 
 def _complain(report: "Report") -> None:
     for reason, files in report.missing.items():
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-        click.echo(f"not recorded: {files[0]}{more}: {reason}", err=True)
+        say(f"not recorded: {files[0]}{more}: {reason}", err=True)
 
 
 def _of_routemesh(host: Host) -> "Target":
@@ -76,7 +78,7 @@ def _of_routemesh(host: Host) -> "Target":
         at=time.time(),
     )
     own = Path(f"/proc/{_daemon(path)}/ns/net")
-    spaces = {HOST: own, **{entry.name: entry for entry in sorted(directory.iterdir())}}
+    spaces = {HOST: own, **{storable(entry.name): entry for entry in sorted(directory.iterdir())}}
     names = client.snapshot([_NO_PORT]).names
     plan = {space.name: space.items for space in client.plan(node.name).namespaces}
     told = msgspec.json.format(msgspec.json.encode({"node": node.name, "namespaces": plan}), indent=1).decode() + "\n"

@@ -8,7 +8,7 @@ import click
 from routemesh import wire
 from routemesh.cli.groups import Group
 from routemesh.cli.host import Host, secret_names
-from routemesh.cli.output import ago, attempt_each, finish, format_flag, print_json, print_table, short
+from routemesh.cli.output import ago, attempt_each, finish, format_flag, print_json, print_table, say, say_text, short
 
 
 @click.group("secret", cls=Group)
@@ -22,7 +22,7 @@ def secret() -> None:
 @click.pass_obj
 def create(host: Host, name: str, file: IO[bytes]) -> None:
     """Keep a file (- for standard input) as a secret: a certificate in PEM, those that signed it, and its key."""
-    click.echo(host.client().create_secret(name, file.read()).id)
+    say(host.client().create_secret(name, file.read()).id)
 
 
 @secret.command("ls")
@@ -33,7 +33,7 @@ def ls(host: Host, quiet: bool, format_: str) -> None:
     """List secrets, the names that certificates are for, and when they expire."""
     found = host.client().secrets()
     if quiet:
-        click.echo("".join(f"{info.name}\n" for info in found), nl=False)
+        say_text("".join(f"{info.name}\n" for info in found))
     elif format_ == "json":
         print_json(found)
     else:
@@ -59,6 +59,6 @@ def rm(host: Host, names: tuple[str, ...]) -> None:
 
     def remove(name: str) -> None:
         client.remove_secret(name)
-        click.echo(name)
+        say(name)
 
     finish(attempt_each(names, remove))

@@ -22,6 +22,8 @@ from routemesh.cli.output import (
     print_json,
     print_objects,
     print_table,
+    say,
+    say_text,
     short,
 )
 from routemesh.cli.progress import Waiting, wait_flags
@@ -49,7 +51,7 @@ def create(host: Host, /, image: str, command: tuple[str, ...], waiting: Waiting
     client = host.client()
     spec = settings.changed(ServiceSpec(name=flags["name"], image=image, command=command), flags)
     created = client.create_service(spec)
-    click.echo(created.id)
+    say(created.id)
     waiting.wait(client, created)
 
 
@@ -68,7 +70,7 @@ def update(host: Host, /, ref: str, force: bool, waiting: Waiting, **flags: Any)
         return settings.forced(spec) if force else spec
 
     changed = _change(client, ref, change)
-    click.echo(ref)
+    say(ref)
     waiting.wait(client, changed)
 
 
@@ -82,7 +84,7 @@ def scale(host: Host, wanted: tuple[tuple[str, int], ...], waiting: Waiting) -> 
     changed = []
     for ref, replicas in wanted:
         changed.append(_change(client, ref, partial(settings.changed, flags={"replicas": replicas})))
-        click.echo(f"{ref} scaled to {replicas}")
+        say(f"{ref} scaled to {replicas}")
     for info in changed:
         waiting.wait(client, info)
 
@@ -108,7 +110,7 @@ def rm(host: Host, refs: tuple[str, ...]) -> None:
 
     def remove(ref: str) -> None:
         client.remove_service(ref)
-        click.echo(ref)
+        say(ref)
 
     finish(attempt_each(refs, remove))
 
@@ -121,7 +123,7 @@ def ls(host: Host, quiet: bool, format_: str) -> None:
     """List services."""
     found = host.client().services()
     if quiet:
-        click.echo("".join(f"{info.id}\n" for info in found), nl=False)
+        say_text("".join(f"{info.id}\n" for info in found))
     elif format_ == "json":
         print_json(found)
     else:
@@ -144,7 +146,7 @@ def ps(host: Host, refs: tuple[str, ...], quiet: bool, no_trunc: bool, format_: 
     client = host.client()
     tasks = [task for ref in refs for task in client.tasks(ref)]
     if quiet:
-        click.echo("".join(f"{task.id}\n" for task in tasks), nl=False)
+        say_text("".join(f"{task.id}\n" for task in tasks))
     elif format_ == "json":
         print_json(tasks)
     else:

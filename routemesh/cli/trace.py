@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from routemesh.cli.host import Host, endpoints
-from routemesh.cli.output import is_coloured, terminal_width
+from routemesh.cli.output import OWN_ESCAPE, is_coloured, say_text, terminal_width, to_json
 from routemesh.errors import Unavailable, UserError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def trace(host: Host, question: tuple[str, ...], http: str, live: bool, timeout:
     name, _, path = http.partition("/")
     query = {"client": client, "http": f"/{path}" if http else "", "host": name, "live": str(int(live))}
     found = _traced(host, wanted, query if timeout is None else {**query, "timeout": str(timeout)})
-    click.echo(_printed(found, format_), nl=False)
+    say_text(_printed(found, format_))
     if found.status:
         raise click.exceptions.Exit(found.status)
 
@@ -117,10 +117,8 @@ def _in_lab(host: Host, lab: "Lab", wanted: str, query: Mapping[str, str]) -> "T
 
 def _printed(found: "Trace", format_: str) -> str:
     if format_ == "json":
-        import msgspec
-
-        return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
+        return to_json(found, indent=2)
     from routemesh.explain.text import Screen
     from routemesh.trace.text import text
 
-    return text(found, Screen(colour=is_coloured(), width=terminal_width()))
+    return text(found, Screen(colour=is_coloured(), width=terminal_width(), escape=OWN_ESCAPE))

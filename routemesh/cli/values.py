@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from routemesh.legible import storable
 from routemesh.model import Protocol, Publish
 
 Word = TypeVar("Word", bound=StrEnum)
@@ -184,7 +185,10 @@ def environment(text: str) -> str:
         raise ValueError(f"{text!r} has no key; write KEY=VALUE")
     if not equals and key not in os.environ:
         raise ValueError(f"{key!r} is not set here; write {key}=VALUE")
-    return text if equals else f"{key}={os.environ[key]}"
+    found = text if equals else f"{key}={os.environ[key]}"
+    if found != storable(found):
+        raise ValueError(f"{storable(found)!r} is not UTF-8; a spec can't hold it")
+    return found
 
 
 def log_option(text: str) -> tuple[str, int]:

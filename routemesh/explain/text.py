@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from routemesh.explain.nouns import Cause, Explanation, Step, Way
+from routemesh.legible import unbroken
 
 _MOST_FAILING = 2
 _CODES = {"bold": "1", "dim": "2", "red": "31;1", "green": "32;1", "yellow": "33", "blue": "34;1", "cyan": "36"}
@@ -16,14 +17,15 @@ _LEAST_WIDTH = 40
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """What it is printed on. `width` 0: lines are as long as they are."""
+    """What it is printed on. `width` 0: lines are as long as they are. `escape`: how a style's code begins."""
 
     colour: bool = False
     width: int = 0
+    escape: str = "\x1b["
 
     def style(self, text: str, name: str) -> str:
         """The text in a style, where there are any."""
-        return f"\x1b[{_CODES[name]}m{text}\x1b[0m" if self.colour and text else text
+        return f"{self.escape}{_CODES[name]}m{text}{self.escape}0m" if self.colour and text else text
 
     def fit(self, text: str, indent: int) -> str:
         """As much of a text as the line has room for behind `indent` columns."""
@@ -33,7 +35,7 @@ class Screen:
 
 def text(explanation: Explanation, screen: Screen | None = None) -> str:
     """The explanation, with a line break at the end."""
-    return "".join(f"{line}\n" for line in _lines(explanation, screen or Screen()))
+    return "".join(f"{unbroken(line)}\n" for line in _lines(explanation, screen or Screen()))
 
 
 def _lines(explanation: Explanation, screen: Screen) -> Iterator[str]:

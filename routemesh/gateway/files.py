@@ -32,7 +32,7 @@ class Directory:
         """What kind of file system it is on: tmpfs, ext4 … Source: proc(5), mountinfo; a later mount hides an earlier one."""
         path, found = os.path.realpath(self.path), ""
         longest = 0
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        for line in os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).split("\n")[:-1]:
             mounted, _, about = line.partition(" - ")
             at = mounted.split()[4]
             if len(at) >= longest and (path == at or path.startswith(f"{at.rstrip('/')}/")):
@@ -62,7 +62,7 @@ class Directory:
 
     def _read(self, name: str) -> str | None:
         try:
-            return (self.path / name).read_text()
+            return (self.path / name).read_text(errors="replace")
         except FileNotFoundError:
             return None
 

@@ -256,8 +256,13 @@ class LinuxKernel:
         news = lost
         for nsid, message in events:
             origin = self._spaces.numbered(nsid)
-            if origin is not None and (message.kind == NEW_SETTING or origin.memory.fold(message)):
-                news |= message.port not in ours
+            try:
+                is_new = origin is not None and (message.kind == NEW_SETTING or origin.memory.fold(message))
+            except OSError:  # it is not understood: ask instead
+                assert origin is not None
+                origin.memory.forget()
+                is_new = True
+            news |= is_new and message.port not in ours
         return news
 
     def _look_again(self) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from routemesh.coprocess import client as coprocess
 from routemesh.errors import KernelError
-from routemesh.kernel.netlink import Requests, parse
+from routemesh.kernel.netlink import Requests, parse, reader
 from routemesh.kernel.netlink.netfilter import SOCK_DIAG
 from routemesh.legible import decoded
 from routemesh.model import Listener, Protocol
@@ -95,10 +95,15 @@ def _sockets(requests: Requests) -> Iterator[Waiting]:
     for family in (_IPV4, _IPV6):
         for protocol, number, state in _WAITING:
             for reply in requests.dump(_BY_FAMILY, _REQUEST.pack(family, number, 0, 0, state)):
-                port, raw, inode = _ANSWER.unpack_from(reply.body)
-                address = _ipv4(raw[:4] if family == _IPV4 else raw, reply.body)
-                if address is not None:
-                    yield Waiting(protocol, address, int.from_bytes(port, "big"), inode)
+                if (found := _waiting(protocol, family, reply.body)) is not None:
+                    yield found
+
+
+@reader
+def _waiting(protocol: Protocol, family: int, answer: bytes) -> Waiting | None:
+    port, raw, inode = _ANSWER.unpack_from(answer)
+    address = _ipv4(raw[:4] if family == _IPV4 else raw, answer)
+    return None if address is None else Waiting(protocol, address, int.from_bytes(port, "big"), inode)
 
 
 def _ipv4(raw: bytes, answer: bytes) -> IPv4Address | None:

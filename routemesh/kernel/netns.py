@@ -91,10 +91,13 @@ def remove(path: Path) -> None:
 
 
 def identities(directory: Path) -> dict[str, int]:
-    """The namespaces below `directory` by name, each with the number that the kernel gave it; a mere file is none."""
+    """The namespaces below `directory` by name, each with the number that the kernel gave it.
+
+    A mere file is none, nor is what bears a name that none of ours can have.
+    """
     found = {}
     device = os.stat(_THIS_THREAD).st_dev
-    names = os.listdir(directory) if directory.exists() else []
+    names = filter(is_valid_name, os.listdir(directory) if directory.exists() else ())
     for name in names:
         with suppress(FileNotFoundError):  # gone since
             status = os.stat(directory / name)

@@ -7,6 +7,8 @@ import os
 import re
 from errno import EINVAL
 
+from routemesh.legible import decoded
+
 _PATH = re.compile(r"net(/[A-Za-z0-9_][A-Za-z0-9_.:@-]*)+")
 _LONGEST_BYTES = 4096
 
@@ -18,7 +20,7 @@ def read(path: str) -> str | None:
     except OSError:
         return None
     try:
-        return " ".join(os.read(file, _LONGEST_BYTES).decode(errors="replace").split())
+        return " ".join(decoded(os.read(file, _LONGEST_BYTES)).split())
     finally:
         os.close(file)
 

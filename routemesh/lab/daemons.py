@@ -42,13 +42,14 @@ def spawn(lab: Lab, name: str) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in _LAB_VARIABLES}
         command = ("nsenter", f"--net={lab.netns(name)}", f"--wd={_PACKAGE_PARENT}", "--", *_command(node))
         pid = os.posix_spawnp("nsenter", command, environment, file_actions=tuple(streams), setsid=True)
-    _note(node).write_text(Path("/proc/sys/kernel/random/boot_id").read_text() + Path(f"/proc/{pid}/stat").read_text())
+    boot, stat = Path("/proc/sys/kernel/random/boot_id"), Path(f"/proc/{pid}/stat")
+    _note(node).write_bytes(boot.read_bytes() + stat.read_bytes())
 
 
 def daemon_pid(node: NodeOptions) -> int | None:
     """The node's daemon, if it runs."""
     try:
-        daemon = Init.parse(_note(node).read_text())
+        daemon = Init.parse(_note(node).read_text(errors="replace"))
     except FileNotFoundError:
         return None
     if daemon is None:

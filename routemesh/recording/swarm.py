@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from routemesh.errors import Unavailable, UserError
+from routemesh.legible import storable
 from routemesh.names import GWBRIDGE
 from routemesh.nodeplan import HOST
 from routemesh.plan.engines import SWARM
@@ -77,7 +78,7 @@ def live(path: Path = SOCKET) -> ClusterSnapshot:
 
 def _namespaces() -> dict[str, Path]:
     try:
-        found = {entry.name: entry for entry in sorted(Path(DOCKER_NETNS).iterdir()) if entry.name != _OWN_NAMESPACE}
+        found = {storable(entry.name): entry for entry in sorted(Path(DOCKER_NETNS).iterdir()) if entry.name != _OWN_NAMESPACE}
     except OSError as error:
         raise Unavailable(f"the namespaces in {DOCKER_NETNS} can't be listed: {error.strerror}") from error
     return {HOST: Path(f"/proc/{os.getpid()}/ns/net"), **found}

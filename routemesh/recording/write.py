@@ -18,6 +18,7 @@ from routemesh.errors import UserError
 from routemesh.kernel import netns, sysctl
 from routemesh.kernel.capabilities import has_nf_tables
 from routemesh.kernel.netlink import ipvs
+from routemesh.legible import storable
 from routemesh.nodeplan import HOST
 from routemesh.recording.namespace import HOST_DIRECTORY, LEGACY, NUMBERS, XTABLES
 from routemesh.recording.node import ABOUT, NETNS_DIRECTORY, VERSION, About
@@ -113,7 +114,7 @@ def _place(name: str) -> Path:
 def _write(path: Path, text: str, report: Report) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(storable(text))
     except OSError as error:
         raise UserError(f"{path} can't be written: {error.strerror}") from error
     report.files += 1
@@ -162,7 +163,7 @@ def _iptables(place: Path, report: Report) -> Iterator[tuple[str, str]]:
 def _has_legacy_tables() -> bool:
     """Source: the kernel's net/netfilter/x_tables.c (xt_proto_init)."""
     try:
-        return bool(_LEGACY_TABLES.read_text().strip())
+        return bool(_LEGACY_TABLES.read_bytes().strip())
     except OSError:
         return False
 

@@ -3,7 +3,6 @@
 Source: rtnetlink(7); see overlayprobe and ethtool.
 """
 
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from ipaddress import IPv4Address
@@ -12,6 +11,7 @@ from pathlib import Path
 from routemesh import names
 from routemesh.kernel import netns
 from routemesh.kernel.netlink import Requests, entries, entryreader
+from routemesh.kernel.netlink.links import names_by_index
 from routemesh.nodeplan import Address
 from routemesh.sight.echo import WITHIN_S, probe
 from routemesh.sight.ethtool import offload
@@ -38,7 +38,7 @@ def _probed(sandbox: Path, peers: Mapping[str, tuple[IPv4Address, int]], within_
 
 def _offloads(address: IPv4Address) -> Iterator[Offload]:
     """Of the device that carries the tunnel's packets."""
-    links = dict(socket.if_nameindex())
+    links = names_by_index()
     with closing(Requests()) as requests:
         for reply in requests.dump(*entries.dump_addresses()):
             found = entryreader.address(reply.body, links)

@@ -9,6 +9,7 @@ import struct
 from array import array
 from contextlib import closing
 
+from routemesh.legible import decoded
 from routemesh.sightings import Offload
 
 _ETHTOOL = 0x8946
@@ -26,7 +27,7 @@ def offload(link: str) -> Offload | None:
             on = struct.unpack_from("=I", _ask(asking, link, _CHECKSUMS, _VALUE_BYTES), 4)[0]
         except OSError:
             return None
-    return Offload(link=link, driver=driver.split(b"\0")[0].decode(errors="replace"), checksums=bool(on))
+    return Offload(link=link, driver=decoded(driver.split(b"\0")[0]), checksums=bool(on))
 
 
 def _ask(asking: socket.socket, link: str, command: int, size: int) -> bytes:

@@ -67,7 +67,7 @@ def _config(release: str) -> Mapping[str, str]:
         path = Path(place.format(release=release))
         with suppress(OSError):
             data = path.read_bytes()
-            return dict(_SET.findall((gzip.decompress(data) if path.suffix == ".gz" else data).decode()))
+            return dict(_SET.findall((gzip.decompress(data) if path.suffix == ".gz" else data).decode(errors="replace")))
     return {}
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from routemesh import names
 from routemesh.errors import KernelError
 from routemesh.kernel.netlink import BUFFER_BYTES, SOL_NETLINK, Attributes, as_text, parse, replies
+from routemesh.kernel.netlink.links import names_by_index
 from routemesh.kernel.netlink.netfilter import FAMILIES, NETFILTER
 from routemesh.kernel.tables import libnftables
 from routemesh.model import VXLAN_PORT
@@ -77,7 +78,7 @@ class NfTrace:
 
     def __init__(self, wanted: Wanted, tag: str) -> None:
         self._wanted = wanted
-        self._links = dict(socket.if_nameindex())
+        self._links = names_by_index()
         self._events: deque[_Event] = deque(maxlen=_MOST_KEPT)
         self._packets: dict[bytes, tuple[str, Parsed]] = {}
         self._table = f"{names.TRACE_TABLE}{tag}"
@@ -107,7 +108,7 @@ class NfTrace:
             except BlockingIOError:
                 return
             for message in replies(data):
-                if message.kind == _TRACE_MESSAGE:
+                if message.kind == _TRACE_MESSAGE and len(message.body) >= _GENERIC_HEADER_BYTES:
                     event = self._event(message.body[0], parse(message.body, _GENERIC_HEADER_BYTES))
                     self._events += [] if event is None else [event]
             if len(self._packets) > _MOST_KEPT:

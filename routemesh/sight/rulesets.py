@@ -89,11 +89,19 @@ def _nftables(told_by_iptables: Set[str]) -> Iterator[Item]:
         devices = dict(device for chain in chains for device in chain_device(chain.body))
     left_out = {("ip", table) for table in told_by_iptables}
     if not any(name.startswith(names.TRACE_TABLE) for _, name in tables):
-        yield from nftjson.parse_everything(_listed("ruleset"), devices, left_out)
+        yield from _understood("ruleset", devices, left_out)
         return
     for family, name in tables:  # nft 1.0.6 breaks off its JSON at a trace's table: `flags owner` is more than it can tell
         if not name.startswith(names.TRACE_TABLE):
-            yield from nftjson.parse_everything(_listed(f"table {family} {name}"), devices, left_out)
+            yield from _understood(f"table {family} {name}", devices, left_out)
+
+
+def _understood(what: str, devices: nftjson.Devices, left_out: Set[tuple[str, str]]) -> tuple[Item, ...]:
+    listed = _listed(what)
+    try:
+        return nftjson.parse_everything(listed, devices, left_out)
+    except (LookupError, TypeError, ValueError, AttributeError) as exc:
+        raise KernelError(f"nft -j list {what}", f"what it printed is not understood: {exc!r}") from exc
 
 
 def _ipvs() -> Iterator[Item]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from routemesh.explain.nouns import Step
 from routemesh.explain.text import Screen, became
+from routemesh.legible import unbroken
 from routemesh.trace.compare import at
 from routemesh.trace.nouns import Hop, Trace
 
@@ -15,7 +16,7 @@ _MARGIN = 30
 
 def text(trace: Trace, screen: Screen | None = None) -> str:
     """The trace, with a line break at the end."""
-    return "".join(f"{line}\n" for line in _lines(trace, screen or Screen()))
+    return "".join(f"{unbroken(line)}\n" for line in _lines(trace, screen or Screen()))
 
 
 def _lines(trace: Trace, screen: Screen) -> Iterator[str]:

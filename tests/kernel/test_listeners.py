@@ -21,8 +21,8 @@ from tests.kernel.private import Private, private_netns
 
 SERVER = """
 import os, socket, sys
-open("/proc/self/comm", "w").write("some-server")
-family, kind, address, port = sys.argv[1:]
+family, kind, address, port, name = sys.argv[1:]
+open("/proc/self/comm", "wb").write(os.fsencode(name))
 with socket.socket(getattr(socket, family), getattr(socket, kind)) as server:
     server.bind((address, int(port)))
     if kind == "SOCK_STREAM":
@@ -44,8 +44,10 @@ def processes() -> Iterator[ExitStack]:
         yield stack
 
 
-def serve(processes: ExitStack, space: Private, family: str, kind: str, address: str, port: int) -> "subprocess.Popen[str]":
-    command = ("nsenter", f"--net={space.path}", sys.executable, "-c", SERVER, family, kind, address, str(port))
+def serve(
+    processes: ExitStack, space: Private, family: str, kind: str, address: str, port: int, name: str = "some-server"
+) -> "subprocess.Popen[str]":
+    command = ("nsenter", f"--net={space.path}", sys.executable, "-c", SERVER, family, kind, address, str(port), name)
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     processes.callback(end, server)
     assert server.stdout is not None
@@ -73,6 +75,13 @@ def test_tcp_and_udp_sockets_of_others_are_seen_by_name(space: Private, processe
     assert seen(space) == (tcp, Listener(protocol=Protocol.UDP, port=53, process="some-server"))
     end(udp)
     assert seen(space) == (tcp,)
+
+
+def test_a_process_may_have_any_bytes_for_a_name(space: Private, processes: ExitStack) -> None:
+    serve(processes, space, "AF_INET", "SOCK_STREAM", "127.0.0.1", 8080, os.fsdecode(b"\xff\xfe\x1b[2J caf\xc3\xa9"))
+    serve(processes, space, "AF_INET", "SOCK_DGRAM", "0.0.0.0", 53, "new\nline")
+    tcp, udp = seen(space)
+    assert (tcp.process, udp.process) == ("\\xff\\xfe\x1b[2J caf\u00e9", "new\nline")
 
 
 def test_ipv6_counts_when_it_takes_the_port_for_ipv4_too(space: Private, processes: ExitStack) -> None:

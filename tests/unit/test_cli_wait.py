@@ -173,7 +173,7 @@ def test_a_terminal_gets_one_line_redrawn(
     status, out, _ = type_(*CREATE, "host", "x")
     assert status == 0
     _, bar, *rest = out.split("\n")
-    frames = bar.split("\r")  # click takes the escape sequence out, since this is no terminal
+    frames = bar.split("\r\x1b[K")
     assert frames[1] == f"overall progress: 0 out of 2 tasks [{' ' * 40}]"
     assert frames[-1] == f"overall progress: 2 out of 2 tasks [{'=' * 40}]"
     assert rest == ["verify: service web converged: every node answers on 8080/tcp", ""]

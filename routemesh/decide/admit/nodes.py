@@ -8,6 +8,7 @@ from routemesh.decide.admit.engines import check_services
 from routemesh.decide.admit.find import find_node
 from routemesh.decide.pool import network_pool
 from routemesh.errors import Conflict, NotFound, UserError
+from routemesh.legible import storable
 from routemesh.model import (
     Availability,
     Cluster,
@@ -162,17 +163,24 @@ def node_report(
     failures: tuple[str, ...] | None = None,
     error: str | None = None,
 ) -> State:
-    """Take down what a node's agent saw of its machine; None leaves it as it is. An unknown node changes nothing."""
+    """Take down what a node's agent saw of its machine; None leaves it as it is. An unknown node changes nothing.
+
+    What others named there may be no text; it is taken down as one that can be stored.
+    """
     old = state.nodes.get(node_id)
     if old is None:
         return state
     new = replace(
         old,
-        listeners=old.listeners if listeners is None else listeners,
-        failures=old.failures if failures is None else failures,
-        error=old.error if error is None else error,
+        listeners=old.listeners if listeners is None else tuple(map(_storable, listeners)),
+        failures=old.failures if failures is None else tuple(map(storable, failures)),
+        error=old.error if error is None else storable(error),
     )
     return state if new == old else replace(state, nodes={**state.nodes, node_id: new})
+
+
+def _storable(listener: Listener) -> Listener:
+    return replace(listener, process=storable(listener.process))
 
 
 def task_report(state: State, task_id: TaskId, status: TaskStatus) -> State:
@@ -184,6 +192,7 @@ def task_report(state: State, task_id: TaskId, status: TaskStatus) -> State:
     task = state.tasks.get(task_id)
     if task is None or task.status.state.ended or status.state < task.status.state:
         return state
+    status = replace(status, message=storable(status.message), error=storable(status.error))
     if status.state.ended and task.desired > TaskState.RUNNING:
         status = replace(status, state=TaskState.SHUTDOWN)
     if replace(status, at=task.status.at) == task.status:

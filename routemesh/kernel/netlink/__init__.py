@@ -12,8 +12,9 @@ import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from errno import EINVAL
-from typing import NamedTuple
+from errno import EBADMSG, EINVAL
+from functools import wraps
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from routemesh.legible import decoded
 
@@ -42,6 +43,9 @@ _DUMP_ATTEMPTS = 5
 BUFFER_BYTES = 65536
 
 Attributes = dict[int, bytes]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Message(NamedTuple):
@@ -130,6 +134,19 @@ def as_text(value: bytes) -> str:
 def as_u32(value: bytes) -> int:
     """A 32-bit attribute's value."""
     return int(_U32.unpack(value)[0])
+
+
+def reader(read: Callable[P, T]) -> Callable[P, T]:
+    """For what takes a message apart: it raises OSError with EBADMSG where that is not made as the kernel's headers say."""
+
+    @wraps(read)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return read(*args, **kwargs)
+        except (LookupError, ValueError, TypeError, struct.error) as exc:
+            raise OSError(EBADMSG, f"the kernel's answer is not understood ({read.__name__}: {exc!r})") from exc
+
+    return guarded
 
 
 def replies(data: bytes) -> Iterator[Reply]:
@@ -268,6 +285,7 @@ def _until(asked: socket.socket, last: int, count: int) -> Iterator[Reply]:
                 return
 
 
+@reader
 def _errno(reply: Reply) -> int:
     return -int(_ERRNO.unpack_from(reply.body)[0])
 

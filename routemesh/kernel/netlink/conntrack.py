@@ -15,7 +15,7 @@ from errno import ENOENT
 from ipaddress import IPv4Address, IPv4Network
 
 from routemesh.errors import KernelError
-from routemesh.kernel.netlink import Attributes, Message, Requests, attribute, nest, parse, u8, u32
+from routemesh.kernel.netlink import Attributes, Message, Requests, attribute, nest, parse, reader, u8, u32
 from routemesh.kernel.netlink.netfilter import IPV4, NETFILTER
 from routemesh.model import Protocol
 from routemesh.snapshot import ConntrackEntry, Endpoint, Flow
@@ -96,6 +96,7 @@ def _to_port(protocol: Protocol, port: int) -> bytes:
     return nest(_ORIGINAL, nest(_TUPLE_PROTOCOL, transport)) + which
 
 
+@reader
 def _entry(found: Attributes) -> ConntrackEntry | None:
     """None for a protocol without ports."""
     original, reply = _tuple(found[_ORIGINAL]), _tuple(found[_REPLY])
@@ -151,13 +152,17 @@ def _flows(requests: Requests, protocol: Protocol) -> Iterator[_Flow]:
     only = nest(_ORIGINAL, nest(_TUPLE_PROTOCOL, u8(_PROTOCOL_NUMBER, number)))
     by_protocol = nest(_FILTER, u32(_FILTER_ORIGINAL, _FILTER_BY_PROTOCOL), u32(_FILTER_REPLY, 0))
     for reply in requests.dump(_GET, IPV4 + only + by_protocol):
-        found = parse(reply.body, _GENERIC_HEADER_BYTES)
-        transport = parse(parse(found[_ORIGINAL])[_TUPLE_PROTOCOL])
-        if transport[_PROTOCOL_NUMBER][0] == number:
-            yield _flow(found, transport[_DESTINATION_PORT])
+        if (flow := _flow(parse(reply.body, _GENERIC_HEADER_BYTES), number)) is not None:
+            yield flow
 
 
-def _flow(found: dict[int, bytes], port: bytes) -> _Flow:
+@reader
+def _flow(found: Attributes, number: int) -> _Flow | None:
+    """None for another protocol's."""
+    transport = parse(parse(found[_ORIGINAL])[_TUPLE_PROTOCOL])
+    if transport[_PROTOCOL_NUMBER][0] != number:
+        return None
+    port = transport[_DESTINATION_PORT]
     source = parse(parse(found[_REPLY])[_TUPLE_IP])[_IP_SOURCE]
     name = nest(_ORIGINAL, found[_ORIGINAL]) + attribute(_ID, found[_ID])
     if _ZONE in found:

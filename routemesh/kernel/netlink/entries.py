@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from routemesh.kernel import netlink
-from routemesh.kernel.netlink import Message, Reply, attribute, entryreader, u8, u32
+from routemesh.kernel.netlink import Message, Reply, attribute, entryreader, reader, u8, u32
 from routemesh.kernel.netlink.entryreader import BRIDGE_FAMILY
 from routemesh.nodeplan import ROUTE_PROTOCOL, Address, FdbEntry, Neighbour, Route, RoutingRule
 
@@ -148,12 +148,14 @@ def dump_fdb() -> tuple[int, bytes]:
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
+@reader
 def read(reply: Reply, names: Mapping[int, str], protocol: int) -> Seen | None:
     """What a dump's or an event's message says; None for what is none of our kinds, or on a link that is not in `names`."""
-    reader = _READERS.get(reply.kind)
-    return reader(reply.body, reply.kind, names, protocol) if reader is not None else None
+    read_body = _READERS.get(reply.kind)
+    return read_body(reply.body, reply.kind, names, protocol) if read_body is not None else None
 
 
+@reader
 def link_of(reply: Reply) -> int:
     """The index of the link that an address, neighbour or FDB message is about; NO_LINK for other messages."""
     if reply.kind in (NEW_ADDRESS, DELETE_ADDRESS):

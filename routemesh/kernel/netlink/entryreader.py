@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Literal, NamedTuple
 
-from routemesh.kernel.netlink import Attributes, as_text, as_u32, parse
+from routemesh.kernel.netlink import Attributes, as_text, as_u32, parse, reader
 from routemesh.nodeplan import Address, FdbEntry, Neighbour, NeighbourState, Route, RouteKind, RoutingRule
 
 BRIDGE_FAMILY = 7
@@ -59,6 +59,7 @@ class OnLink(NamedTuple):
     entry: Address | Route | Neighbour | FdbEntry
 
 
+@reader
 def address(body: bytes, names: Mapping[int, str]) -> OnLink | None:
     """An address."""
     family, prefix, _, _, index = ADDRESS.unpack_from(body)
@@ -70,6 +71,7 @@ def address(body: bytes, names: Mapping[int, str]) -> OnLink | None:
     return OnLink(index, Address(name, IPv4Interface((local, prefix))))
 
 
+@reader
 def route(body: bytes, names: Mapping[int, str]) -> OnLink | None:
     """A route of any kind; on link 0 where it is on none."""
     family, length, _, tos, table, protocol, _, number, _ = ROUTE.unpack_from(body)
@@ -95,6 +97,7 @@ def route(body: bytes, names: Mapping[int, str]) -> OnLink | None:
     )
 
 
+@reader
 def rule(body: bytes) -> tuple[RoutingRule, int] | None:
     """A routing rule, and its protocol: who made it."""
     family, destination, source, tos, table, action, flags = RULE.unpack_from(body)
@@ -121,6 +124,7 @@ def rule(body: bytes) -> tuple[RoutingRule, int] | None:
     return rule, found.get(_FRA_PROTOCOL, b"\0")[0]
 
 
+@reader
 def neighbour(body: bytes, names: Mapping[int, str], *, vlans: bool = True) -> OnLink | None:
     """A neighbour in any state, or an FDB entry; with `vlans` also one that is for a VLAN, which then looks like any other."""
     family, index, state, _, _ = NEIGHBOUR.unpack_from(body)
@@ -152,7 +156,8 @@ def _fdb_entry(found: Attributes, state: int, name: str) -> FdbEntry | None:
 
 
 def _network(address: bytes | None, length: int) -> IPv4Network | None:
-    return None if address is None else IPv4Network((address, length))
+    """The kernel keeps bits beyond the length as they were given, and does not look at them."""
+    return None if address is None else IPv4Network((address, length), strict=False)
 
 
 def _beyond_us(found: Attributes) -> set[int]:

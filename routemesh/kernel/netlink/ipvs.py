@@ -15,7 +15,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from routemesh.kernel.netlink import Attributes, Message, Requests, as_text, as_u32, attribute, nest, parse, text, u32
+from routemesh.kernel.netlink import Attributes, Message, Requests, as_text, as_u32, attribute, nest, parse, reader, text, u32
 from routemesh.kernel.netlink.netfilter import GENERIC
 from routemesh.nodeplan import Change, Create, Delete, IpvsDestination, IpvsService, IpvsTimeouts, Op, item_of
 
@@ -149,7 +149,7 @@ class Ipvs:
         """Without the numbers of connections."""
         try:
             with self._enter():
-                return _COUNTERS.sub("", _LISTING.read_text())
+                return _COUNTERS.sub("", _LISTING.read_text(errors="replace"))
         except OSError:
             return ""
 
@@ -186,6 +186,7 @@ class Ipvs:
 # --- from the kernel ---------------------------------------------------------------------------------------------
 
 
+@reader
 def _service(found: Attributes) -> IpvsService:
     """With a scheduler that nobody plans where something is set that is none of ours, so that it differs from every plan."""
     flags = _FLAGS_AND_MASK.unpack(found[_FLAGS])[0]
@@ -202,6 +203,7 @@ def _service(found: Attributes) -> IpvsService:
     )
 
 
+@reader
 def _destination(mark: int, found: Attributes) -> IpvsDestination:
     """With a method that nobody plans where it has another, or a limit of connections."""
     method = _METHOD_NAMES.get(as_u32(found[_METHOD]) & _METHOD_MASK)

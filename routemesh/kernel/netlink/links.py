@@ -4,6 +4,7 @@ What the kernel says of a link is a Row; a Row becomes a Link (nodeplan) when th
 Source: rtnetlink(7), include/uapi/linux/if_link.h, veth.h; drivers/net/{veth,vxlan}, net/bridge/br_netlink.c.
 """
 
+import os
 import socket
 import struct
 from collections.abc import Mapping
@@ -12,7 +13,8 @@ from ipaddress import IPv4Address
 from typing import Literal, NamedTuple
 
 from routemesh.kernel import netlink
-from routemesh.kernel.netlink import Attributes, Message, as_text, as_u32, attribute, nest, parse, text, u8, u32
+from routemesh.kernel.netlink import Attributes, Message, as_text, as_u32, attribute, nest, parse, reader, text, u8, u32
+from routemesh.legible import decoded
 from routemesh.nodeplan import Link, Peer, Vxlan
 
 NEW_LINK, DELETE_LINK, GET_LINK = 16, 17, 18
@@ -90,12 +92,19 @@ def lookup(link: str | int, nsid: int | None) -> Message:
     return Message(GET_LINK, 0, _HEADER.pack(0, 0, 0, 0, 0) + text(_NAME, link) + _reading_options(nsid))
 
 
+def names_by_index() -> dict[int, str]:
+    """The names of the links of the namespace that the calling thread is in. Raises OSError."""
+    return {index: decoded(os.fsencode(name)) for index, name in socket.if_nameindex()}
+
+
+@reader
 def link_of(body: bytes) -> tuple[int, int]:
     """Family and index in a link message; of family AF_BRIDGE are those about ports."""
     family, _, index, _, _ = _HEADER.unpack_from(body)
     return family, index
 
 
+@reader
 def read_row(body: bytes) -> Row:
     """A link message as a Row."""
     _, _, index, flags, _ = _HEADER.unpack_from(body)
@@ -124,6 +133,7 @@ def read_row(body: bytes) -> Row:
     )
 
 
+@reader
 def read_settings(body: bytes) -> dict[str, int]:
     """The link's net/ipv4/conf settings by name, as far as a snapshot tells them; none where IPv4 is not for it."""
     of_ipv4 = parse(parse(parse(body, _HEADER.size).get(_AF_SPEC, b"")).get(socket.AF_INET, b""))
@@ -132,6 +142,7 @@ def read_settings(body: bytes) -> dict[str, int]:
     return {name: as_u32(values[place : place + 4]) for name, place in places.items() if place + 4 <= len(values)}
 
 
+@reader
 def read_port(body: bytes) -> tuple[bool, bool, bool] | None:
     """Flood, isolation and learning in a message of family AF_BRIDGE; None where it does not tell."""
     port = parse(parse(body, _HEADER.size).get(_PROTINFO, b""))

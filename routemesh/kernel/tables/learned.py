@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address
 
 from routemesh import names
-from routemesh.kernel.netlink import Requests, as_text, as_u32, parse, parse_list, text
+from routemesh.kernel.netlink import Attributes, Requests, as_text, as_u32, parse, parse_list, reader, text
 from routemesh.kernel.netlink.netfilter import IPV4
 from routemesh.nodeplan import Element, Map, Scalar
 
@@ -30,12 +30,16 @@ _READ: Mapping[str, Callable[[bytes], Scalar]] = {"ip": IPv4Address, "mark": as_
 def maps(requests: Requests) -> frozenset[str]:
     """The names of the maps, in our table of family ip, to which packets may add. Raises OSError."""
     found = requests.dump(_GET_SET, IPV4 + text(_SET_TABLE, names.TABLE))
-    rows = (parse(reply.body, _GENERIC_HEADER_BYTES) for reply in found)
-    return frozenset(
-        as_text(row[_SET_NAME])
-        for row in rows
-        if _SET_FLAGS in row and int.from_bytes(row[_SET_FLAGS], "big") & _ADDED_BY_PACKETS
-    )
+    learning = (_learning(parse(reply.body, _GENERIC_HEADER_BYTES)) for reply in found)
+    return frozenset(name for name in learning if name is not None)
+
+
+@reader
+def _learning(row: Attributes) -> str | None:
+    """The map's name, if packets may add to it."""
+    if not int.from_bytes(row.get(_SET_FLAGS, b""), "big") & _ADDED_BY_PACKETS:
+        return None
+    return as_text(row[_SET_NAME])
 
 
 def elements(requests: Requests, of: Map) -> Iterator[Element]:
@@ -45,10 +49,15 @@ def elements(requests: Requests, of: Map) -> Iterator[Element]:
     where = text(_ELEMENTS_TABLE, names.TABLE) + text(_ELEMENTS_SET, of.name)
     for reply in requests.dump(_GET_ELEMENTS, IPV4 + where):
         for entry in parse_list(parse(reply.body, _GENERIC_HEADER_BYTES).get(_ELEMENTS, b"")):
-            found = parse(entry)
-            key, value = parse(found[_KEY])[_VALUE], parse(found[_DATA])[_VALUE]
-            parts = (key[start : start + _PART_BYTES] for start in range(0, len(key), _PART_BYTES))
-            yield Element(of.family, of.name, tuple(map(_read, of.key, parts)), _read(of.value, value))
+            yield _element(of, parse(entry))
+
+
+@reader
+def _element(of: Map, found: Attributes) -> Element:
+    assert of.value is not None
+    key, value = parse(found[_KEY])[_VALUE], parse(found[_DATA])[_VALUE]
+    parts = (key[start : start + _PART_BYTES] for start in range(0, len(key), _PART_BYTES))
+    return Element(of.family, of.name, tuple(map(_read, of.key, parts)), _read(of.value, value))
 
 
 def _read(kind: str, raw: bytes) -> Scalar:

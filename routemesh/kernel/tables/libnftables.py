@@ -73,7 +73,8 @@ def _ask(number: int, text: str, flags: Sequence[str], namespaces: Sequence[int]
     question = nft.QUESTION.pack(number, len(words)) + words + text.encode(errors="backslashreplace")
     answer = PROCESS.ask(question, namespaces)
     status, code, length = nft.ANSWER.unpack_from(answer)
-    printed, error = decoded(answer[nft.ANSWER.size :][:length]), decoded(answer[nft.ANSWER.size + length :])
+    printed = answer[nft.ANSWER.size :][:length].decode(errors="replace")  # in JSON \\xff would be no character
+    error = decoded(answer[nft.ANSWER.size + length :])
     if status == nft.NO_LIBRARY:
         raise Unavailable(f"nftables can't be used: {error}; install Debian's libnftables1")
     if status == nft.REFUSED:

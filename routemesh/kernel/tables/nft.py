@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 
 from routemesh import names
 from routemesh.errors import KernelError
-from routemesh.kernel.netlink import Message, Pool, Requests, as_text, parse
+from routemesh.kernel.netlink import Message, Pool, Requests, as_text, parse, reader
 from routemesh.kernel.netlink.netfilter import ANY_FAMILY, IPV4, NETDEV, NETFILTER
 from routemesh.kernel.tables import learned, libnftables
 from routemesh.kernel.tables.transactions import Search, fold
@@ -147,8 +147,15 @@ class Nft:
         for family, header in _FAMILIES.items():
             tables = self._asked(partial(self._requests.dump, _GET_TABLE, header))
             if any(as_text(parse(table.body, _GENERIC_HEADER_BYTES)[_TABLE_NAME]) == names.TABLE for table in tables):
-                found += nftjson.parse(self._list_table(family), devices)
+                found += self._understood(family, self._list_table(family), devices)
         return tuple(found)
+
+    def _understood(self, family: Family, listed: nftjson.Json, devices: nftjson.Devices) -> tuple[Item, ...]:
+        try:
+            return nftjson.parse(listed, devices)
+        except (LookupError, TypeError, ValueError, AttributeError) as exc:
+            listing = self._command(f"-j list table {family} {names.TABLE}")
+            raise KernelError(listing, f"what it printed is not understood: {exc!r}") from exc
 
     def _list_table(self, family: Family) -> nftjson.Json:
         """A table, but without what packets have added to its maps: 65,536 elements would be 7 MB of JSON."""
@@ -228,6 +235,7 @@ class Nft:
             return Failure(op, self._command("list ruleset"), reason)
 
 
+@reader
 def chain_device(chain: bytes) -> list[tuple[tuple[str, str], str]]:
     """The table, name and device of a netdev chain that the kernel tells of."""
     attributes = parse(chain, _GENERIC_HEADER_BYTES)

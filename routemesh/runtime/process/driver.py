@@ -238,7 +238,7 @@ class ProcessRuntime:
 
     def _init(self, task_id: TaskId) -> Init | None:
         try:
-            return Init.parse((self._directory(task_id) / "init").read_text())
+            return Init.parse((self._directory(task_id) / "init").read_text(errors="replace"))
         except FileNotFoundError:
             return None
 
@@ -251,7 +251,7 @@ class ProcessRuntime:
     def _exit(self, task_id: TaskId) -> Exit:
         """How a task ended, after its end."""
         try:
-            code = int((self._directory(task_id) / "exit").read_text())
+            code = int((self._directory(task_id) / "exit").read_bytes())
         except FileNotFoundError:
             return _KILLED
         except ValueError:

@@ -59,7 +59,7 @@ def living(init: Init) -> Iterator[int | None]:
 def _now(pid: int) -> Init | None:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
-        return Init.parse(boot + Path(f"/proc/{pid}/stat").read_text())
+        return Init.parse(boot + Path(f"/proc/{pid}/stat").read_text(errors="replace"))
     except (FileNotFoundError, ProcessLookupError):
         return None
 
