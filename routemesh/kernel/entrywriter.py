@@ -86,7 +86,7 @@ class EntryWriter:
         if isinstance(ours, Route):
             yield from self.carry_out([Change(op.netns, ours, op.item)])
         else:
-            yield op, OSError(EEXIST, "there is one already that is not routemesh's; delete it")
+            yield op, OSError(EEXIST, "there is one already that is not routemesh's; whoever made it must choose another")
 
 
 def _entry(item: Item) -> Entry:

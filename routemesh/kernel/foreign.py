@@ -24,7 +24,7 @@ def links_in_the_way(netns: str, wanted: Iterable[Item], rows: Iterable[Row], al
             found = f"it has {item.name} and {SWARM_SANDBOX}"
             yield f"Docker Swarm is active here ({found}); leave it (docker swarm leave) or use another machine"
         else:
-            yield f"link {item.name} {where} is not routemesh's, which needs that name; delete it (ip link delete {item.name})"
+            yield _link_in_the_way(item, where, host=netns == HOST)
 
 
 def tunnels_in_the_way(wanted: Iterable[Item], rows: Iterable[Row], alias: str) -> Iterator[str]:
@@ -39,5 +39,22 @@ def tunnels_in_the_way(wanted: Iterable[Item], rows: Iterable[Row], alias: str) 
                 yield _tunnel_in_the_way(name, f"VNI {other.vni}")
 
 
+def _link_in_the_way(link: Link, where: str, *, host: bool) -> str:
+    """Whose it may be, and who must act: what hangs on it may be in use."""
+    if link.name == names.GWBRIDGE and host:
+        return (
+            f"link {link.name} {where} is not routemesh's, which needs that name: Docker keeps one for its containers "
+            f"(docker network inspect {link.name} tells which); let them leave that network and Docker its swarm, "
+            "or use another machine"
+        )
+    return (
+        f"link {link.name} {where} is not routemesh's, which needs that name; whoever made it must give it another one "
+        f"(ip -details link show {link.name} tells more), or use another machine"
+    )
+
+
 def _tunnel_in_the_way(name: str, what: str) -> str:
-    return f"VXLAN device {name} on this node has {what}, which the overlay needs; delete it (ip link delete {name})"
+    return (
+        f"VXLAN device {name} on this node has {what}, which the overlay needs; if it is Docker's, let Docker leave its swarm, "
+        f"else whoever made it must choose another (ip -details link show {name} tells more)"
+    )

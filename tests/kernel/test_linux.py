@@ -215,7 +215,7 @@ def test_leaves_routes_of_others_alone(kernel: LinuxKernel, plan: NodePlan) -> N
     assert diff(kernel.read(plan), plan) == ()
     route = replace(DEFAULT_ROUTE, destination=IPv4Network("192.0.2.0/24"))
     (failure,) = kernel.apply([Create("task", route)])
-    assert failure.reason == "there is one already that is not routemesh's; delete it"
+    assert failure.reason == "there is one already that is not routemesh's; whoever made it must choose another"
     do(kernel, Delete("task", route))
     assert shell(kernel, "task", "ip route") == before
 
@@ -252,7 +252,7 @@ def test_leaves_a_link_of_others_alone_that_has_the_name_of_a_peer(kernel: Linux
     shell(kernel, "task", "ip link add eth0 type bridge")
     before = shell(kernel, "task", "ip link")
     (failure,) = kernel.apply([Create("overlay", PORT)])
-    assert failure.reason == "there is a link eth0 that is not routemesh's; rename or delete it"
+    assert failure.reason == "there is a link eth0 that is not routemesh's; whoever made it must give it another name"
     assert shell(kernel, "task", "ip link") == before
 
 
@@ -276,10 +276,16 @@ def test_names_tunnels_and_swarms_in_the_way(
     node.run("ip", "link", "add", "calico", "type", "vxlan", "id", "4096", "dstport", "9999", "local", "127.0.0.1")
     node.run("ip", "link", "add", names.GWBRIDGE, "type", "bridge")
     monkeypatch.setattr(foreign, "SWARM_SANDBOX", tmp_path / "ingress_sbox")
+    tunnels = (
+        f"VXLAN device {name} on this node has {what}, which the overlay needs; if it is Docker's, let Docker leave its swarm, "
+        f"else whoever made it must choose another (ip -details link show {name} tells more)"
+        for name, what in (("flannel", "UDP port 4789"), ("calico", "VNI 4096"))
+    )
     assert kernel.foreign(wanted) == (
-        "link docker_gwbridge on this node is not routemesh's, which needs that name; delete it (ip link delete docker_gwbridge)",
-        "VXLAN device flannel on this node has UDP port 4789, which the overlay needs; delete it (ip link delete flannel)",
-        "VXLAN device calico on this node has VNI 4096, which the overlay needs; delete it (ip link delete calico)",
+        "link docker_gwbridge on this node is not routemesh's, which needs that name: Docker keeps one for its containers "
+        "(docker network inspect docker_gwbridge tells which); let them leave that network and Docker its swarm, "
+        "or use another machine",
+        *tunnels,
     )
     foreign.SWARM_SANDBOX.touch()
     assert "Docker Swarm is active here" in kernel.foreign(wanted)[0]

@@ -124,7 +124,7 @@ class State:
         """The link as it will be: what is changed at an existing one has consequences, and MACs are given by the kernel."""
         items = self.items(netns)
         if (netns, link.name) in self.strangers:
-            raise Refused(f"there is a link {link.name} that is not routemesh's; rename or delete it")
+            raise Refused(f"there is a link {link.name} that is not routemesh's; whoever made it must give it another name")
         if link.master is not None and ("Link", link.master) not in items:
             raise Refused(f"there is no link {link.master} to be its master")
         if link.peer is not None:
