@@ -167,7 +167,7 @@ def test_the_agent_forgets_connections_and_clients_as_it_says() -> None:
             forgotten.append((netns, elements))
 
     async def one_pass() -> None:
-        dataplane = Dataplane(Kernel(), CAPS)
+        dataplane = Dataplane(Kernel(CAPS), CAPS)
         try:
             await dataplane.apply(view(cluster().state, NODE1), 1)
         finally:
