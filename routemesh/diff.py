@@ -11,7 +11,7 @@ is not wanted, in reverse. What the kernel removes with something else (`_owners
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from graphlib import TopologicalSorter
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from routemesh.nodeplan import (
     HOST,
@@ -28,6 +28,7 @@ from routemesh.nodeplan import (
     InSet,
     IpvsDestination,
     IpvsService,
+    IpvsTimeouts,
     Item,
     ItemKey,
     Learn,
@@ -39,9 +40,9 @@ from routemesh.nodeplan import (
     Netns,
     NodePlan,
     Op,
-    Peer,
     Redirect,
     Route,
+    RoutingRule,
     Rule,
     Statement,
     Sysctl,
@@ -91,6 +92,8 @@ def applied(plan: NodePlan, ops: Iterable[Op]) -> NodePlan:
                 items[key(new)] = _with_mac_of(old, new)
             case Delete(_, item):
                 _remove(namespaces, op.netns, key(item))
+            case _:
+                assert_never(op)
     return NodePlan({name: items for name, items in namespaces.items() if items})
 
 
@@ -175,12 +178,11 @@ def _remove(namespaces: dict[str, dict[ItemKey, Item]], netns: str, name: ItemKe
     """Remove one object as the kernel does: with what it owns, and a veth with its other end."""
     items = namespaces.get(netns, {})
     item = items.pop(name, None)
-    match item:
-        case Netns(inner):
-            for inside in list(namespaces.get(inner, ())):
-                _remove(namespaces, inner, inside)
-        case Link(peer=Peer(other_netns, other_link)):
-            _remove(namespaces, other_netns, ("Link", other_link))
+    if isinstance(item, Netns):
+        for inside in list(namespaces.get(item.name, ())):
+            _remove(namespaces, item.name, inside)
+    if isinstance(item, Link) and item.peer is not None:
+        _remove(namespaces, item.peer.netns, ("Link", item.peer.link))
     if isinstance(item, Link | Table | Map | IpvsService):
         for owned in [other for other, it in items.items() if name in _owners(it)]:
             _remove(namespaces, netns, owned)
@@ -204,8 +206,10 @@ def _owners(item: Item) -> tuple[ItemKey, ...]:
             return ("Table", family), ("Map", family, name)
         case IpvsDestination():
             return (("IpvsService", item.mark),)
-        case _:
+        case Netns() | Link() | Sysctl() | RoutingRule() | IpvsTimeouts() | IpvsService() | Table() | XtChain() | XtRule():
             return ()
+        case _:
+            assert_never(item)
 
 
 def _goes_along(item: Item, gone: Set[ItemKey]) -> bool:
@@ -237,6 +241,12 @@ def _referents(item: Item) -> Iterator[ItemKey]:
                 yield from _jumps(table, rule)
         case XtRule(table, _, rule):
             yield from _jumps(table, rule)
+        case Netns() | Link() | Sysctl() | Address() | Route() | RoutingRule() | Neighbour() | FdbEntry():
+            pass
+        case IpvsTimeouts() | IpvsService() | IpvsDestination() | Table() | Map() | Element():
+            pass
+        case _:
+            assert_never(item)
 
 
 def _named_by(family: str, statement: Statement) -> Iterator[ItemKey]:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from routemesh import loops, names
 from routemesh.agent.health import watch_health
@@ -93,6 +93,10 @@ class TaskRunner:
             case None:
                 if not await self._start():
                     return
+            case Running():
+                pass
+            case _:
+                assert_never(self._found)
         if not self._task.status.healthy:
             await self._drain_and_stop(self._task.revision, TaskState.FAILED, error=self._task.status.error)
         elif await self._becomes_healthy():

@@ -222,7 +222,8 @@ class Client:
                 return Unavailable(f"{where} within {ANSWER_TIMEOUT_S:.0f} s; its log may say why")
             case OSError(errno=errno.ECONNRESET | errno.EPIPE) | http.client.HTTPException():
                 return Unavailable(f"the daemon at {self._path} went away while it was asked; try again")
-        return Unavailable(f"{where}: {exc}")
+            case _:
+                return Unavailable(f"{where}: {exc}")
 
 
 class Conversation:

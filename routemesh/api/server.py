@@ -132,7 +132,8 @@ def _explained(request: web.Request, exc: web.HTTPException) -> str:
             return f"{request.path}: {exc.method} is not possible; use {' or '.join(sorted(exc.allowed_methods))}"
         case web.HTTPRequestEntityTooLarge():
             return f"{request.path}: the request's body is longer than {MAX_BODY_BYTES} bytes"
-    return f"{request.path}: {exc.reason}"
+        case _:
+            return f"{request.path}: {exc.reason}"
 
 
 async def _ping(_: web.Request) -> web.Response:

@@ -1,6 +1,7 @@
 """What a node would change, in words that say what is wrong now. PURE."""
 
 from dataclasses import fields
+from typing import assert_never
 
 from routemesh.nodeplan import (
     Address,
@@ -43,7 +44,8 @@ def told(op: Op) -> str:
             return f"the rules of {called(new)} are not those that are planned"
         case Change(old=old, new=new):
             return f"{called(new)} has {_differing(old, new)}"
-    raise AssertionError(op)
+        case _:
+            assert_never(op)
 
 
 def _differing(old: Item, new: Item) -> str:
@@ -97,4 +99,5 @@ def called(item: Item) -> str:  # noqa: C901, PLR0912  # a line for each kind
             return f"iptables chain {table} {name}"
         case XtRule(table, chain):
             return f"our rule in iptables {table} {chain}"
-    raise AssertionError(item)
+        case _:
+            assert_never(item)

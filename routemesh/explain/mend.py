@@ -7,7 +7,7 @@ recording), it is what a person would type, as far as the snapshot tells it.
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 from shlex import quote
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from routemesh import names
 from routemesh.explain.ask import Asked
@@ -18,17 +18,27 @@ from routemesh.language import command as written
 from routemesh.language.xtrule import rule_text
 from routemesh.nodeplan import (
     HOST,
+    Address,
     Chain,
     Create,
+    Element,
     FdbEntry,
+    IpvsDestination,
+    IpvsService,
+    IpvsTimeouts,
     Item,
     Link,
+    Map,
     Neighbour,
+    Netns,
     Route,
     RoutingRule,
     Rule,
+    Sysctl,
+    Table,
     Unknown,
     XtChain,
+    XtRule,
 )
 from routemesh.plan.engines import ENGINES
 from routemesh.plan.engines.entry import Mend, Port
@@ -104,6 +114,8 @@ def _by_hand(places: Places, end: End, last: Hop | None, by: str) -> Iterator[st
             yield "sysctl -w net.ipv4.ip_forward=1"
         case ReversePath():
             yield from (f"sysctl -w net.ipv4.conf.{name}.rp_filter=0" for name in ("all", device) if name)
+        case _:
+            pass  # what else ends packets is mended at the item
 
 
 def _against_item(places: Places, end: End, item: Item, last: Hop) -> Iterator[str]:
@@ -125,6 +137,12 @@ def _against_item(places: Places, end: End, item: Item, last: Hop) -> Iterator[s
             yield f"ip route del {item.kind} {destination} table {number}"
         case Link() if isinstance(end, NoFdbEntry):
             yield from _missing_entry(places, item.name, end.mac)
+        case Link() | Chain() | Route() | Netns() | Sysctl() | Address() | FdbEntry():
+            pass  # they ended nothing, or nobody knows what they should be instead
+        case IpvsTimeouts() | IpvsService() | IpvsDestination() | Table() | Map() | Element() | XtRule():
+            pass
+        case _:
+            assert_never(item)
 
 
 def _without(chain: Chain, rule: Rule) -> str:

@@ -4,6 +4,7 @@ Source: nft(8), iptables(8), ipvsadm(8), ip-route(8), ip-neighbour(8), bridge(8)
 """
 
 from shlex import quote
+from typing import assert_never
 
 from routemesh.explain.nouns import Kind
 from routemesh.language import nft, xtrule
@@ -14,13 +15,18 @@ from routemesh.nodeplan import (
     FdbEntry,
     IpvsDestination,
     IpvsService,
+    IpvsTimeouts,
     Item,
     Link,
+    Map,
     Neighbour,
+    Netns,
     Route,
     RoutingRule,
     Rule,
     Statement,
+    Sysctl,
+    Table,
     Unknown,
     XtChain,
     XtRule,
@@ -94,11 +100,15 @@ def command(node: NodeSnapshot | None, item: Item | None) -> str:
             return f"iptables{'-legacy' * legacy} -t {xt} -nvL {quote(name)}"
         case IpvsService(mark=mark) | IpvsDestination(mark=mark):
             return f"ipvsadm -Ln -f {mark}"
-        case _:
+        case Link() | Address() | Route() | RoutingRule() | Neighbour() | FdbEntry():
             return _of_links(item)
+        case Netns() | Sysctl() | IpvsTimeouts() | Table() | Map() | None:
+            return ""
+        case _:
+            assert_never(item)
 
 
-def _of_links(item: Item | None) -> str:
+def _of_links(item: Link | Address | Route | RoutingRule | Neighbour | FdbEntry) -> str:
     match item:
         case Route(destination=destination, table=table):
             where = "default" if destination.prefixlen == 0 else str(destination)
@@ -114,7 +124,7 @@ def _of_links(item: Item | None) -> str:
         case Link(name=name):
             return f"ip -details link show {quote(name)}"
         case _:
-            return ""
+            assert_never(item)
 
 
 def _of_element(family: str, table: str, of: str, item: Element) -> str:

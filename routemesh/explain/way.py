@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 from ipaddress import IPv4Address
+from typing import assert_never
 
 from routemesh.explain.doubles import doubles
 from routemesh.explain.nouns import Kind, Step, Tool, Way
@@ -106,7 +107,10 @@ def failure_of(branch: Branch) -> tuple[Place, causes.Failure | causes.OfDoubt] 
             return place, causes.Untold(doubt)
         case Refused(place, end) | Dropped(place, end):
             return place, causes.Lost(end)
-    raise AssertionError(branch.outcome)
+        case Delivered():
+            raise AssertionError(branch.outcome)
+        case _:
+            assert_never(branch.outcome)
 
 
 def ending(places: Places, branch: Branch) -> str:
@@ -129,7 +133,10 @@ def ending(places: Places, branch: Branch) -> str:
             return f"can't be told in {where}: {of_doubt(doubt)}"
         case Refused(_, end) | Dropped(_, end):
             return f"ends in {where}: {of_end(end)}"
-    raise AssertionError(outcome)
+        case Delivered():
+            raise AssertionError(outcome)
+        case _:
+            assert_never(outcome)
 
 
 def _steps(places: Places, hops: tuple[Hop, ...]) -> Iterator[Step]:
@@ -225,7 +232,10 @@ def _why(branch: Branch) -> str:
             return of_end(end)
         case Unclear(_, doubt) | Delivered(reply=Unclear(_, doubt)):
             return f"can't be told: {of_doubt(doubt)}"
-    return ""
+        case Delivered():
+            return ""
+        case _:
+            assert_never(branch.outcome)
 
 
 def _with_failure(there: Steps, back: Steps, branch: Branch, *, turned: bool) -> tuple[Steps, Steps]:

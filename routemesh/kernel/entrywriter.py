@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from errno import EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, EPERM, ESRCH
+from typing import assert_never
 
 from routemesh.kernel.netlink import CREATE, EXCLUSIVE, REPLACE, Message, entries
 from routemesh.kernel.netlink.entries import NO_LINK, Entry
@@ -49,6 +50,8 @@ class EntryWriter:
                 return [self._put(_entry(item), CREATE | REPLACE)]
             case Delete(_, item):
                 return self._drop(_entry(item))
+            case _:
+                assert_never(op)
 
     def _put(self, entry: Entry, flags: int) -> Message:
         return entries.put(entry, self._index(entry), flags, self._owner.protocol)

@@ -8,6 +8,7 @@ namespace, and so do those of iptables.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
+from typing import Never
 
 from routemesh.errors import RoutemeshError
 from routemesh.kernel import sysctl
@@ -18,17 +19,22 @@ from routemesh.kernel.owner import Owner
 from routemesh.kernel.spaces import Space, Spaces
 from routemesh.language import command
 from routemesh.nodeplan import (
+    Address,
     Chain,
     Delete,
     Element,
     Failure,
+    FdbEntry,
     IpvsDestination,
     IpvsService,
     IpvsTimeouts,
     Link,
     Map,
+    Neighbour,
     Netns,
     Op,
+    Route,
+    RoutingRule,
     Sysctl,
     Table,
     XtChain,
@@ -38,7 +44,7 @@ from routemesh.nodeplan import (
 
 Run = Sequence[Op]
 
-_NAMESPACES, _DOOMED_NAMESPACES, _LINKS, _DOOMED_LINKS, _SETTINGS, _ENTRIES, _IPVS, _NFTABLES, _IPTABLES = range(9)
+_NAMESPACES, _DOOMED_NAMESPACES, _LINKS, _DOOMED_LINKS, _SETTINGS, _ENTRIES, _IPVS, _NFTABLES, _IPTABLES, _UNKNOWN = range(10)
 _BY_NAMESPACE = (_NFTABLES, _IPTABLES)
 
 
@@ -59,6 +65,7 @@ class Writer:
             _IPVS: self._balance,
             _NFTABLES: self._apply_nftables,
             _IPTABLES: self._apply_iptables,
+            _UNKNOWN: self._pass_over,
         }
 
     def carry_out(self, ops: Run) -> Iterator[Failure]:
@@ -131,6 +138,9 @@ class Writer:
     def _apply_iptables(self, space: Space, run: Run) -> Iterable[Failure]:
         return space.xtables.apply(run)
 
+    def _pass_over(self, _: Space, run: Run) -> Iterator[Failure]:
+        return (Failure(op, "", f"this version can't make anything of kind {type(item_of(op)).__name__}") for op in run)
+
     def _failures(self, run: Iterable[Op], refusal: Exception) -> Iterator[Failure]:
         return (self._failure(op, refusal) for op in run)
 
@@ -166,8 +176,15 @@ def _run_of(op: Op) -> tuple[int, str]:
             return _IPTABLES, ""
         case Netns():
             return (_DOOMED_NAMESPACES if isinstance(op, Delete) else _NAMESPACES), ""
-        case _:
+        case Address() | Route() | RoutingRule() | Neighbour() | FdbEntry():
             return _ENTRIES, op.netns
+        case unknown:
+            return _unheard_of(unknown), ""
+
+
+def _unheard_of(_: Never) -> int:
+    """What no handler is for: a failure of that operation, and the others go on (rule 9)."""
+    return _UNKNOWN
 
 
 def _namespace(op: Op) -> str:

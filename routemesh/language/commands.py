@@ -7,29 +7,34 @@ iptables(8), ipvsadm(8).
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network
 from shlex import quote
+from typing import assert_never
 
 from routemesh import names
 from routemesh.language import xtables
-from routemesh.language.nft import NFT_ITEMS, transaction
+from routemesh.language.nft import transaction
 from routemesh.nodeplan import (
     HOST,
     ROUTE_PROTOCOL,
     Address,
+    Chain,
     Change,
     Create,
     Delete,
+    Element,
     FdbEntry,
     IpvsDestination,
     IpvsService,
     IpvsTimeouts,
     Item,
     Link,
+    Map,
     Neighbour,
     Netns,
     Op,
     Route,
     RoutingRule,
     Sysctl,
+    Table,
     XtChain,
     XtRule,
     item_of,
@@ -73,14 +78,11 @@ def inside(netns: str, text: str, path_of: PathOf = default_path) -> str:
 
 def _commands(op: Op, item: Item) -> Iterator[str]:
     verb = _VERBS[type(op)]
-    if isinstance(item, NFT_ITEMS):
-        yield "nft " + quote("; ".join(transaction([op]).splitlines()))
-        return
     match item:
-        case Link(name=link) if isinstance(op, Delete):
-            yield f"ip link del {quote(link)}"
-        case Link():
-            yield from _link_settings(item)
+        case Table() | Map() | Chain() | Element():
+            yield "nft " + quote("; ".join(transaction([op]).splitlines()))
+        case Link(name=link):
+            yield from (f"ip link del {quote(link)}",) if isinstance(op, Delete) else _link_settings(item)
         case Sysctl(path, value):
             yield f"sysctl {quote(path)}" if isinstance(op, Delete) else f"sysctl -w {quote(f'{path}={value}')}"
         case Address(link, address):
@@ -99,6 +101,10 @@ def _commands(op: Op, item: Item) -> Iterator[str]:
             yield f"ipvsadm {_ipvs(op, item)}"
         case XtChain() | XtRule():
             yield from xtables.commands(op)
+        case Netns():
+            raise AssertionError("a namespace is made as a whole: see command()")
+        case _:
+            assert_never(item)
 
 
 # --- namespaces --------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ Source: nft(8); nftables src/cache.c, src/parser_bison.y.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 from itertools import groupby
-from typing import get_args
+from typing import assert_never, get_args
 
 from routemesh import names
 from routemesh.language import values
@@ -56,6 +56,7 @@ from routemesh.nodeplan import (
     item_of,
 )
 
+NftItem = Table | Map | Chain | Element
 NFT_ITEMS = (Table, Map, Chain, Element)
 
 ANY_PORT_PROTOCOL = "meta l4proto { tcp, udp }"
@@ -137,21 +138,25 @@ def transaction(ops: Iterable[Op]) -> str:
 
 
 def _run(run: Sequence[Op]) -> Script:
-    deleted = [op.item for op in run if isinstance(op, Delete)]
+    deleted = [op.item for op in run if isinstance(op, Delete) and isinstance(op.item, NFT_ITEMS)]
     return _deletion(deleted) if deleted else _creation(run)
 
 
 def _creation(run: Sequence[Op]) -> Script:
-    made: list[Item] = []
+    made: list[NftItem] = []
     outdated: list[Element] = []
     for op in run:
         match op:
-            case Create(_, item):
+            case Create(_, item) if isinstance(item, NFT_ITEMS):
                 made.append(item)
-            case Change(_, old, new):
+            case Change(_, old, new) if isinstance(new, NFT_ITEMS):
                 made.append(new)
                 if isinstance(old, Element):
                     outdated.append(old)
+            case Create() | Change() | Delete():
+                raise AssertionError(f"{op} is in a run of its own")
+            case _:
+                assert_never(op)
     for item in made:
         yield from _declaration(item)
     for item in made:
@@ -162,7 +167,7 @@ def _creation(run: Sequence[Op]) -> Script:
     yield from _elements("add", (item for item in made if isinstance(item, Element)), _element)
 
 
-def _declaration(item: Item) -> Script:
+def _declaration(item: NftItem) -> Script:
     match item:
         case Table(family):
             yield f"add table {_place(family)}"
@@ -172,9 +177,13 @@ def _declaration(item: Item) -> Script:
             chain = f"chain {_place(family)} {values.name(name)}"
             yield f"add {chain} {{ {_hook(hook)} }}" if hook is not None else f"add {chain}"
             yield f"flush {chain}"
+        case Element():
+            pass  # comes when all chains and maps are there
+        case _:
+            assert_never(item)
 
 
-def _deletion(items: Sequence[Item]) -> Script:
+def _deletion(items: Sequence[NftItem]) -> Script:
     for item in items:
         if isinstance(item, Chain):
             yield f"flush chain {_place(item.family)} {values.name(item.name)}"
@@ -187,6 +196,10 @@ def _deletion(items: Sequence[Item]) -> Script:
                 yield f"delete {_kind(item)} {_place(family)} {values.name(name)}"
             case Table(family):
                 yield f"delete table {_place(family)}"
+            case Element():
+                pass  # gone already
+            case _:
+                assert_never(item)
 
 
 def _elements(verb: str, elements: Iterable[Element], spell: Callable[[Element], str]) -> Script:
@@ -365,6 +378,8 @@ def _field(field: Field | Index) -> str:
             return f"numgen {values.word(mode)} mod {values.number(modulus)}"
         case Jhash():
             return f"jhash {_field(field.field)} mod {values.number(field.modulus)} seed {values.number(field.seed):#x}"
+        case _:
+            pass
     if field not in get_args(Field):
         raise ValueError(f"{field!r} is not an expression of ours")
     return field

@@ -134,13 +134,9 @@ def parse_everything(document: Json, devices: Devices, left_out: Set[tuple[str, 
 
 
 def _is_left_out(item: Item, learning: Set[tuple[Family, str]]) -> bool:
-    match item:
-        case Table():
-            return item.dormant
-        case Element():
-            return (item.family, item.map) in learning
-        case _:
-            return False
+    if isinstance(item, Table):
+        return item.dormant
+    return isinstance(item, Element) and (item.family, item.map) in learning
 
 
 def _entries(document: Json) -> Iterator[tuple[str, Json]]:
@@ -169,6 +165,8 @@ def _items(entries: Iterable[tuple[str, Json]], devices: Devices) -> Iterator[It
             case "rule":
                 place = entry["family"], entry["table"], entry["chain"]
                 rules.setdefault(place, []).append((rule(entry.get("expr", ())), entry.get("handle", 0)))
+            case _:
+                raise AssertionError(f"{kind} is none of {_KINDS}")
     for chain in chains:
         yield _chain(chain, rules.get((chain["family"], chain["table"], chain["name"]), []), devices)
 
@@ -418,6 +416,8 @@ def _match(op: str, left: Json, right: Json) -> Statement:
             return InSet(_key(left), _set_name(name))
         case {"&": [masked, mask]}, _:
             return _masked(op, _field(masked), mask, right)
+        case _:
+            pass
     field = _field(left)
     match right:
         case {"prefix": {"addr": int(value), "len": int(length)}} if field in ("meta mark", "ct mark") and op == "==":

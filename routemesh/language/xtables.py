@@ -62,20 +62,17 @@ def transaction(ops: Iterable[Op], texts: Texts | None = None) -> str:
 
 def commands(op: Op) -> Iterator[str]:
     """The command lines that a person would type for an operation, but for those that make or fill a chain (restore)."""
-    match op:
-        case Delete(_, XtChain(table, name, _, policy)):
-            yield _command(table, f"-F {chain_name(name)}")
-            if policy is None:
-                yield _command(table, f"-X {name}")
-            elif policy != "ACCEPT":
-                yield _command(table, f"-P {name} ACCEPT")
-        case Create(_, XtRule() as item):
-            yield _command(item.table, _insertion(item))
-        case Change(_, XtRule() as old, XtRule() as new):
-            yield from (_command(old.table, line) for line in _removal(old, {}))
-            yield _command(new.table, _insertion(new))
-        case Delete(_, XtRule() as item):
-            yield from (_command(item.table, line) for line in _removal(item, {}))
+    item, outdated = item_of(op), op.old if isinstance(op, Change) else item_of(op)
+    if isinstance(item, XtChain) and isinstance(op, Delete):
+        yield _command(item.table, f"-F {chain_name(item.name)}")
+        if item.policy is None:
+            yield _command(item.table, f"-X {item.name}")
+        elif item.policy != "ACCEPT":
+            yield _command(item.table, f"-P {item.name} ACCEPT")
+    if isinstance(outdated, XtRule) and not isinstance(op, Create):
+        yield from (_command(outdated.table, line) for line in _removal(outdated, {}))
+    if isinstance(item, XtRule) and not isinstance(op, Delete):
+        yield _command(item.table, _insertion(item))
 
 
 def restore(op: Op) -> str | None:

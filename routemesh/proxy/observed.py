@@ -82,7 +82,8 @@ def command(seen: Seen, driver: GatewayDriver, at: str, backend: str) -> str:
             return f"echo 'show servers state {backend}' | {socket}"
         case "backend":
             return f"grep -A 99 '^backend {backend}$' {seen.directory}/{HAPROXY_MAIN}"
-    return f"grep -A 9 '^frontend' {seen.directory}/{HAPROXY_MAIN}"
+        case _:
+            return f"grep -A 9 '^frontend' {seen.directory}/{HAPROXY_MAIN}"
 
 
 def _routes(text: str, wanted: Table) -> Iterator[Route]:

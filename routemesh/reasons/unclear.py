@@ -21,6 +21,13 @@ class NotRead:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemUnknown:
+    """The namespace holds something of a kind that this version does not know."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
 class SettingNotRead:
     """A setting below /proc/sys."""
 
@@ -58,7 +65,7 @@ class ArpUnseen:
     address: IPv4Address
 
 
-OfReading = NotRead | SettingNotRead | ListenersNotRead | NodeNotRead | FarEndUnseen | ArpUnseen
+OfReading = NotRead | ItemUnknown | SettingNotRead | ListenersNotRead | NodeNotRead | FarEndUnseen | ArpUnseen
 
 # --- ambiguities --------------------------------------------------------------------------------------------------
 

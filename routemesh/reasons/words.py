@@ -229,6 +229,8 @@ def _unread(doubt: unclear.OfReading) -> str:
     match doubt:
         case unclear.NotRead(what, reason, loses):
             return f"what was not read: {Unread(what, reason, loses)}"
+        case unclear.ItemUnknown(kind):
+            return f"a {kind}, which this version does not know"
         case unclear.SettingNotRead(path):
             return f"{path}, which was not read"
         case unclear.ListenersNotRead(protocol, port):

@@ -6,6 +6,7 @@ there besides may be anybody's.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import assert_never
 
 from routemesh import names
 from routemesh.doctor.facts import Difference
@@ -19,19 +20,27 @@ from routemesh.model import (
 from routemesh.nodeplan import (
     HOST,
     Address,
+    Chain,
     Change,
     Create,
+    Element,
     FdbEntry,
     IpvsDestination,
     IpvsService,
+    IpvsTimeouts,
     Item,
     Link,
+    Map,
     Neighbour,
+    Netns,
     Peer,
     Route,
+    RoutingRule,
     Rule,
     Sysctl,
+    Table,
     XtChain,
+    XtRule,
     key,
 )
 from routemesh.plan.view import view
@@ -41,11 +50,6 @@ from routemesh.snapshot import ClusterSnapshot, NamespaceSnapshot, NodeSnapshot,
 
 _LOAD = "modprobe ip_vs"
 """What everything else of IPVS needs."""
-
-_PARTS: Mapping[type, Part] = {
-    Address: "links", Link: "links", Route: "routes", Neighbour: "neighbours", FdbEntry: "fdb", Sysctl: "settings",
-    IpvsService: "balancing", IpvsDestination: "balancing", XtChain: "filters",
-}  # fmt: skip
 
 
 def lacking(cluster: ClusterSnapshot) -> Mapping[str, Sequence[Difference]]:
@@ -73,7 +77,7 @@ def _of_node(cluster: ClusterSnapshot, node: NodeSnapshot) -> Iterator[Differenc
         closed = {unread.part for unread in space.unread}
         for item in items:
             of_rules = isinstance(item, XtChain)
-            if not closed & {_PARTS[type(item)], "all"} and (of_rules or netns not in elsewhere):
+            if not closed & {_part(item), "all"} and (of_rules or netns not in elsewhere):
                 yield from lacks(space, netns, _renamed(item, spaces))
 
 
@@ -90,7 +94,30 @@ def _renamed(item: Item, spaces: Mapping[str, str]) -> Item:
 def closed_part(space: NamespaceSnapshot, item: Item) -> bool:
     """Whether that part of a namespace was not read."""
     closed = {unread.part for unread in space.unread}
-    return bool(closed & {_PARTS.get(type(item), "filters"), "all"})
+    return bool(closed & {_part(item), "all"})
+
+
+def _part(item: Item) -> Part:
+    """The part of a namespace's snapshot that it is in."""
+    match item:
+        case Netns() | Link() | Address():
+            return "links"
+        case Route():
+            return "routes"
+        case RoutingRule():
+            return "rules"
+        case Neighbour():
+            return "neighbours"
+        case FdbEntry():
+            return "fdb"
+        case Sysctl():
+            return "settings"
+        case IpvsTimeouts() | IpvsService() | IpvsDestination():
+            return "balancing"
+        case Table() | Map() | Chain() | Element() | XtChain() | XtRule():
+            return "filters"
+        case _:
+            assert_never(item)
 
 
 def lacks(space: NamespaceSnapshot, netns: str, item: Item) -> Iterator[Difference]:
@@ -108,33 +135,35 @@ def lacks(space: NamespaceSnapshot, netns: str, item: Item) -> Iterator[Differen
         case Link():
             for what, text in _wrong_link(space, item):
                 yield Difference(netns, what, inside(netns, text, path) if text else "")
+        case Netns() | Sysctl() | Address() | Route() | RoutingRule() | Neighbour() | FdbEntry() | XtRule():
+            yield from _other_or_missing(space, netns, item)
+        case IpvsTimeouts() | IpvsService() | IpvsDestination() | Table() | Map() | Chain() | Element():
+            yield from _other_or_missing(space, netns, item)
         case _:
-            there = [each for each in space.items if key(each) == key(item) and _is_lasting(each)]
-            if not any(_agrees(found, item) for found in there):
-                op = Change(netns, there[0], item) if there else Create(netns, item)
-                yield Difference(netns, told(op), command(op, path))
+            assert_never(item)
+
+
+def _other_or_missing(space: NamespaceSnapshot, netns: str, item: Item) -> Iterator[Difference]:
+    there = [each for each in space.items if key(each) == key(item) and _is_lasting(each)]
+    if not any(_agrees(found, item) for found in there):
+        op = Change(netns, there[0], item) if there else Create(netns, item)
+        yield Difference(netns, told(op), command(op, lambda _: space.path))
 
 
 def _is_lasting(found: Item) -> bool:
     """Whether it is what somebody put there; what kernels learn gives way to that, and is beside it."""
-    match found:
-        case FdbEntry(kind=kind):
-            return kind == "static"
-        case Neighbour(state=state):
-            return state == "permanent"
-        case _:
-            return True
+    if isinstance(found, FdbEntry):
+        return found.kind == "static"
+    return not isinstance(found, Neighbour) or found.state == "permanent"
 
 
 def _agrees(found: Item, wanted: Item) -> bool:
     """Whether what is there does what is wanted. A Swarm's routes have other protocols and metrics than ours."""
-    match found, wanted:
-        case Route(via=via), Route(via=planned):
-            return via == planned
-        case IpvsDestination(weight=weight), IpvsDestination(weight=planned):
-            return weight == planned
-        case _:
-            return found == wanted
+    if isinstance(found, Route) and isinstance(wanted, Route):
+        return found.via == wanted.via
+    if isinstance(found, IpvsDestination) and isinstance(wanted, IpvsDestination):
+        return found.weight == wanted.weight
+    return found == wanted
 
 
 def _wrong_link(space: NamespaceSnapshot, item: Link) -> Iterator[tuple[str, str]]:

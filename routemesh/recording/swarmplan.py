@@ -69,13 +69,10 @@ def swarm_plan(view: NodeView) -> Mapping[str, tuple[Item, ...]]:
 def _layout(items: Iterator[Item], *kinds: type[Item]) -> Iterator[Item]:
     """The items of these kinds that Swarm has too: entries of the tunnel, the route to everywhere."""
     for item in items:
-        match item:
-            case FdbEntry(dst=None) | Route(via=None):
-                continue
-            case Neighbour(link=link) if link != names.VXLAN:
-                continue
-            case _ if isinstance(item, kinds):
-                yield item
+        has_no_way = (isinstance(item, FdbEntry) and item.dst is None) or (isinstance(item, Route) and item.via is None)
+        elsewhere = isinstance(item, Neighbour) and item.link != names.VXLAN
+        if isinstance(item, kinds) and not has_no_way and not elsewhere:
+            yield item
 
 
 def _host(view: NodeView) -> Iterator[Item]:

@@ -118,7 +118,8 @@ def shown(seen: SeenPacket) -> str:
             return f"{seen.chain}: {seen.rule}" + ("" if seen.verdict == "continue" else f" ({seen.verdict})")
         case "hook":
             return f"{seen.chain} {seen.edge}: {ends}"
-    return f"{seen.how} {seen.device}: {ends}" + (f" {seen.flags}" if seen.flags not in ("", "syn", "syn ack") else "")
+        case "in" | "out":
+            return f"{seen.how} {seen.device}: {ends}" + (f" {seen.flags}" if seen.flags not in ("", "syn", "syn ack") else "")
 
 
 def _address(end: str) -> str:

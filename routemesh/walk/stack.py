@@ -7,6 +7,7 @@ Source: ip-address(8); the kernel's ip-sysctl.rst, devinet.c, fib_frontend.c.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Interface
+from typing import Never, assert_never
 
 from routemesh.nodeplan import (
     Address,
@@ -16,15 +17,21 @@ from routemesh.nodeplan import (
     FdbEntry,
     IpvsDestination,
     IpvsService,
+    IpvsTimeouts,
     Item,
     Link,
     Map,
     Neighbour,
+    Netns,
+    Route,
+    RoutingRule,
     Sysctl,
     Table,
+    XtChain,
+    XtRule,
 )
 from routemesh.reasons.ends import End, LoopbackOnWire, OwnSource, ReversePath
-from routemesh.reasons.unclear import ArpFilter, ArpSetting, FramesFiltered, NotRead, SettingNotRead
+from routemesh.reasons.unclear import ArpFilter, ArpSetting, FramesFiltered, ItemUnknown, NotRead, SettingNotRead
 from routemesh.snapshot import Part, Place, Unread
 from routemesh.walk.chains import RuleChain, Space, of_iptables, of_nftables, space_of
 from routemesh.walk.hooks import Turn, in_order
@@ -78,6 +85,7 @@ class Stack:
         self.services: dict[int, IpvsService] = {}
         self.servers: dict[int, list[IpvsDestination]] = defaultdict(list)
         self._observed = observed
+        self._unheard_of = ""
         self._unread = {each.part: each for each in unread}
         self._dormant: set[Space] = set()
         self._turns: dict[tuple[str, str | None], tuple[Turn, ...]] = {}
@@ -102,6 +110,8 @@ class Stack:
 
     def must_know(self, *parts: Part) -> None:
         """Raises UnknownRule where one of these parts of the namespace could not be read."""
+        if self._unheard_of:
+            raise UnknownRule(self.place, ItemUnknown(self._unheard_of))
         for part in ("all", *parts) if self._unread else ():
             if part in self._unread:
                 unread = self._unread[part]
@@ -273,10 +283,14 @@ class Stack:
                 self.services[item.mark] = item
             case IpvsDestination():
                 self.servers[item.mark].append(item)
-            case _:
+            case Table() | Map() | Chain() | Element():
                 self._place_nftables(item)
+            case Netns() | Route() | RoutingRule() | IpvsTimeouts() | XtChain() | XtRule():
+                pass  # routes and iptables are arranged as a whole
+            case unknown:
+                self._unheard_of = _kind(unknown)
 
-    def _place_nftables(self, item: Item) -> None:
+    def _place_nftables(self, item: Table | Map | Chain | Element) -> None:
         match item:
             case Table():
                 self._dormant |= {space_of(item.family, item.name)} if item.dormant else set()
@@ -286,3 +300,10 @@ class Stack:
                 self.chains[space_of(item.family, item.table), item.name] = of_nftables(item)
             case Element():
                 self.elements[space_of(item.family, item.table), item.map, item.key] = item
+            case _:
+                assert_never(item)
+
+
+def _kind(item: Never) -> str:
+    """What a later version called a kind of item that this one does not know."""
+    return type(item).__name__

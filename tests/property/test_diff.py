@@ -173,6 +173,8 @@ def wanted_by(item: Item) -> Iterator[ItemKey]:
         case Chain():
             yield ("Table", item.family)
             yield from wanted_by_chain(item)
+        case _:
+            pass
 
 
 def wanted_by_chain(chain: Chain) -> Iterator[ItemKey]:
@@ -184,6 +186,8 @@ def wanted_by_chain(chain: Chain) -> Iterator[ItemKey]:
                 yield ("Chain", chain.family, other)
             case Assign(_, Lookup(_, name)) | VerdictLookup(_, name) | InSet(_, name):
                 yield ("Map", chain.family, name)
+            case _:
+                pass
 
 
 def loose(plan: NodePlan) -> list[Placed]:
@@ -262,6 +266,8 @@ def check_possible(op: Op, present: NodePlan) -> None:
         case Change(_, old, new):
             assert here[key(new)] == old != new
             assert fixed(old) == fixed(new)
+        case Delete():
+            pass
 
 
 def fixed(item: Item) -> object:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from itertools import chain
-from typing import TypeGuard
+from typing import TypeGuard, assert_never
 
 from routemesh.language import xtables
 from routemesh.language.xtsave import is_open
@@ -96,8 +96,10 @@ class State:
                     raise Refused(f"there is no service by mark {item.mark}")
             case Address() | Route() | Neighbour() | FdbEntry():
                 self._check_link(netns, item)
-            case _:
+            case Table() | Map() | Chain() | Element() | XtChain() | XtRule():
                 raise AssertionError(f"{item} belongs in a transaction")
+            case _:
+                assert_never(item)
         items[key(item)] = item
 
     def delete(self, netns: str, item: Item) -> None:
@@ -116,6 +118,12 @@ class State:
                 self._delete_hanging(netns, present.name)
             case IpvsService(mark=mark):
                 self._delete_destinations(netns, mark)
+            case Address() | Route() | RoutingRule() | Neighbour() | FdbEntry() | IpvsDestination():
+                pass
+            case Table() | Map() | Chain() | Element() | XtChain() | XtRule():
+                raise AssertionError(f"{present} belongs in a transaction")
+            case _:
+                assert_never(present)
         del items[key(item)]
         if isinstance(present, Address):
             self._forget_unaddressed(netns, present.link)
@@ -188,17 +196,14 @@ class State:
         link = items.get(("Link", item.link))
         if not isinstance(link, Link):
             raise Refused(f"there is no link {item.link}")
-        match item:
-            case Route(via=via):
-                networks = [
-                    other.address.network for other in items.values() if isinstance(other, Address) and other.link == link.name
-                ]
-                if not any(via in network for network in networks):
-                    raise Refused("Nexthop has invalid gateway")
-            case FdbEntry(dst=None) if link.master is None:
-                raise Refused("Operation not supported")
-            case _:
-                pass
+        if isinstance(item, Route):
+            networks = [
+                other.address.network for other in items.values() if isinstance(other, Address) and other.link == link.name
+            ]
+            if not any(item.via in network for network in networks):
+                raise Refused("Nexthop has invalid gateway")
+        if isinstance(item, FdbEntry) and item.dst is None and link.master is None:
+            raise Refused("Operation not supported")
 
     # --- transactions ------------------------------------------------------------------------------------------------
 
@@ -265,6 +270,12 @@ def _needs(item: Item) -> Iterator[ItemKey]:
             yield from (("XtChain", table, part.chain) for part in chain.from_iterable(rules) if _jumps(part))
         case XtRule(table, rule=rule):
             yield from (("XtChain", table, part.chain) for part in rule if _jumps(part))
+        case Netns() | Link() | Sysctl() | Address() | Route() | RoutingRule() | Neighbour() | FdbEntry():
+            pass
+        case IpvsTimeouts() | IpvsService() | IpvsDestination() | Table():
+            pass
+        case _:
+            assert_never(item)
 
 
 def _jumps(part: object) -> TypeGuard[Verdict]:
@@ -279,16 +290,16 @@ def _named(family: str, part: object) -> Iterator[ItemKey]:
             yield ("Chain", family, name)
         case Assign(_, value) | Dnat(value) | Redirect(value):
             yield from _named(family, value)
+        case _:
+            pass
 
 
 def _link_of(item: Item) -> str | None:
-    match item:
-        case Address(link) | Neighbour(link) | FdbEntry(link) | Route(link=link):
-            return link
-        case Sysctl(path) if path.startswith(_CONFIGURATION):
-            return path.removeprefix(_CONFIGURATION).split("/")[0]
-        case _:
-            return None
+    if isinstance(item, Address | Neighbour | FdbEntry | Route):
+        return item.link
+    if isinstance(item, Sysctl) and item.path.startswith(_CONFIGURATION):
+        return item.path.removeprefix(_CONFIGURATION).split("/")[0]
+    return None
 
 
 def _mac(netns: str, link: str) -> str:

@@ -8,7 +8,7 @@ Source: rtnetlink(7), include/uapi/linux/{if_addr,rtnetlink,neighbour,fib_rules}
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from routemesh.kernel import netlink
 from routemesh.kernel.netlink import Message, Reply, attribute, entryreader, reader, u8, u32
@@ -60,6 +60,8 @@ def put(entry: Entry, index: int, flags: int, protocol: int) -> Message:
             return Message(NEW_NEIGHBOUR, flags, _neighbour(entry, index) + u8(_NDA_PROTOCOL, protocol))
         case FdbEntry():
             return Message(NEW_NEIGHBOUR, flags, _fdb_entry(entry, index))
+        case _:
+            assert_never(entry)
 
 
 def drop(entry: Entry, index: int, protocol: int) -> Message:
@@ -75,6 +77,8 @@ def drop(entry: Entry, index: int, protocol: int) -> Message:
             return Message(DELETE_NEIGHBOUR, 0, _neighbour(entry, index))
         case FdbEntry():
             return Message(DELETE_NEIGHBOUR, 0, _fdb_entry(entry, index))
+        case _:
+            assert_never(entry)
 
 
 def _address(entry: Address, index: int) -> bytes:

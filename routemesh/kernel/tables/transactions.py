@@ -47,16 +47,14 @@ def fold(items: dict[ItemKey, Item], op: Op) -> Op | None:
 def _remove(items: dict[ItemKey, Item], name: ItemKey, item: Item) -> None:
     """A table goes with all that is in it, a map with its elements."""
     del items[name]
-    match item:
-        case Table(family):
-            gone = [other for other, inside in items.items() if getattr(inside, "family", None) == family]
-        case Map(family, map_name):
-            gone = [
-                other
-                for other, inside in items.items()
-                if isinstance(inside, Element) and (inside.family, inside.map) == (family, map_name)
-            ]
-        case _:
-            gone = []
+    gone: list[ItemKey] = []
+    if isinstance(item, Table):
+        gone = [other for other, inside in items.items() if getattr(inside, "family", None) == item.family]
+    if isinstance(item, Map):
+        gone = [
+            other
+            for other, inside in items.items()
+            if isinstance(inside, Element) and (inside.family, inside.map) == (item.family, item.name)
+        ]
     for other in gone:
         del items[other]

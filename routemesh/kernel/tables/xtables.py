@@ -199,11 +199,10 @@ class Xtables:
 
     def _emptied(self, variant: Variant, op: Op) -> Op:
         """A chain to which rules of others jump can't go; they get an empty one."""
-        match op:
-            case Delete(netns, XtChain() as chain) if netns == HOST and self._is_used_by_others(variant, chain):
-                return Change(netns, chain, replace(chain, rules=()))
-            case _:
-                return op
+        chain = item_of(op)
+        if isinstance(op, Delete) and isinstance(chain, XtChain) and op.netns == HOST and self._is_used_by_others(variant, chain):
+            return Change(op.netns, chain, replace(chain, rules=()))
+        return op
 
     def _is_used_by_others(self, variant: Variant, chain: XtChain) -> bool:
         return any(
@@ -265,11 +264,9 @@ def _placed(item: Item, wanted: Item | None) -> Item:
 
 def _stray(item: Item, beside: Item | None, mark: tuple[Unknown]) -> Item:
     """What is ours in the variant not in use, as something that nobody plans; of a chain, behind what the other variant has."""
-    match item:
-        case XtChain(rules=rules):
-            before = beside.rules if isinstance(beside, XtChain) else ()
-            return replace(item, rules=(*before, mark, *rules))
-        case XtRule(rule=rule):
-            return replace(item, rule=(*mark, *rule))
-        case _:
-            raise AssertionError(item)
+    if isinstance(item, XtChain):
+        before = beside.rules if isinstance(beside, XtChain) else ()
+        return replace(item, rules=(*before, mark, *item.rules))
+    if isinstance(item, XtRule):
+        return replace(item, rule=(*mark, *item.rule))
+    raise AssertionError(item)
