@@ -31,7 +31,7 @@ from routemesh.gateway.loop import check as check_gateway
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.legible import one_line, visible
 from routemesh.manager import Manager
-from routemesh.model import INGRESS_VNI, VXLAN_OVERHEAD_BYTES, VXLAN_PORT, Node, NodeId, Protocol, ServiceSpec
+from routemesh.model import INGRESS_VNI, VXLAN_OVERHEAD_BYTES, VXLAN_PORT, Node, NodeId, ServiceSpec
 from routemesh.nodeplan import HOST, Capabilities, Link, NodePlan, Vxlan, namespace
 from routemesh.options import NodeOptions
 from routemesh.plan.engines import check_engine
@@ -39,7 +39,7 @@ from routemesh.runtime.process.driver import ProcessRuntime
 from routemesh.sight.checkup import check_up
 from routemesh.sight.observe import observe_node
 from routemesh.sightings import Echoes, Offload
-from routemesh.snapshot import NodeSnapshot
+from routemesh.snapshot import Connections, NodeSnapshot
 from routemesh.store.sqlite import SqliteStore
 from routemesh.threads import in_thread
 
@@ -146,6 +146,7 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
             check=partial(_check_spec, runtime),
             plan=dataplane.plan,
             diff=dataplane.diff,
+            strayed=dataplane.strayed,
             logs=runtime.logs,
             observe=partial(_observe, reader, options, caps),
             proxies=gateway.look,
@@ -176,11 +177,11 @@ async def _observe(
     options: NodeOptions,
     caps: Capabilities,
     node: Node,
-    ports: Collection[tuple[Protocol, int]] | None,
+    which: Connections,
     namespaces: Collection[str] | None,
 ) -> NodeSnapshot:
     """Read this node's kernel in the thread of `reader`: that goes from namespace to namespace."""
-    read = partial(observe_node, node.name, node.engine, (node.address,), options.run_dir / "netns", caps, ports, namespaces)
+    read = partial(observe_node, node.name, node.engine, (node.address,), options.run_dir / "netns", caps, which, namespaces)
     return await in_thread(reader, read)
 
 

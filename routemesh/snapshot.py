@@ -7,7 +7,8 @@ named in `unread`, with what can't be told without it; nobody may take it for ab
 Made by sight.observe on a node, and from the engine's API or a recording for a Docker Swarm. Read by walk, explain, doctor.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal, NamedTuple, TypeVar
@@ -84,6 +85,37 @@ class ConntrackEntry:
         return "seen-reply" in self.status
 
 
+class Led(NamedTuple):
+    """So many connections that asked for a port have been led to a server."""
+
+    protocol: Protocol
+    port: int
+    server: IPv4Address
+    number: int
+
+
+_OVER = frozenset({"TIME_WAIT", "CLOSE", "LAST_ACK", "FIN_WAIT"})
+
+
+def led(entries: Iterable[ConntrackEntry]) -> tuple[Led, ...]:
+    """Where connections that go on have been led, but for those that go where they asked to."""
+    count = Counter(
+        (entry.original.protocol, entry.original.destination.port, entry.reply.source.address)
+        for entry in entries
+        if entry.state not in _OVER and entry.reply.source.address != entry.original.destination.address
+    )
+    return tuple(Led(*of, number) for of, number in count.items())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connections:
+    """Which of the connections that a namespace tracks are told: all, those that asked for one of `ports`, or those from
+    `client_port`; with that it is told of a sandbox how many of all are led where (NamespaceSnapshot.led)."""
+
+    ports: Set[tuple[Protocol, int]] | None = None
+    client_port: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Socket:
     """A process that listens on a TCP port or is bound to a UDP port. `address` 0.0.0.0: on all addresses.
@@ -135,12 +167,14 @@ class NamespaceSnapshot:
     whose policy is not ACCEPT), IPVS. A table that iptables-nft keeps is there as XtChains only. A rule of others in a built-in
     chain is part of the chain: there are no XtRules. Sysctls: see SYSCTLS.
 
-    None for `conntrack`, `conntrack_count`, `conntrack_max` or `sockets`: not known, as `unread` says; not: none.
+    `led`: of a sandbox whose connections are not all told, where they are led, else None. None for `conntrack`,
+    `conntrack_count`, `conntrack_max` or `sockets`: not known, as `unread` says; not: none.
     """
 
     path: str
     items: tuple[Item, ...] = ()
     conntrack: tuple[ConntrackEntry, ...] | None = None
+    led: tuple[Led, ...] | None = None
     conntrack_count: int | None = None
     conntrack_max: int | None = None
     sockets: tuple[Socket, ...] | None = None

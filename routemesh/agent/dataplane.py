@@ -47,6 +47,13 @@ class Dataplane:
         """What `apply` would change now."""
         return await self._run(lambda: self._diff(self._planned(seen)))
 
+    async def strayed(self, seen: NodeView) -> tuple[Op, ...]:
+        """What is not as the plan wants it that was carried out last; `seen` counts where none was yet.
+
+        Unlike `diff` it does not tell what is still to be done for a change that has just been made.
+        """
+        return await self._run(lambda: self._diff(self._planned(self._before or seen)))
+
     def plan(self, seen: NodeView) -> NodePlan:
         """What the kernel should hold, by what it offered at the last look."""
         return plan(seen, self._caps)

@@ -5,7 +5,7 @@ from aiohttp import web
 from routemesh import wire
 from routemesh.api.describe import diff_info, node_info, plan_info, task_info
 from routemesh.api.networks import find_network, networks
-from routemesh.api.reply import CONTEXT, is_here, json_reply
+from routemesh.api.reply import CONTEXT, is_here, json_reply, number
 from routemesh.ask import peer
 from routemesh.decide import admit
 from routemesh.model import Node, State
@@ -55,12 +55,14 @@ async def _plan(request: web.Request) -> web.Response:
 
 
 async def _diff(request: web.Request) -> web.Response:
-    context = request.app[CONTEXT]
+    """`strayed=1`: without what is still to be done for a change that has just been made."""
+    context, strayed = request.app[CONTEXT], bool(number(request, "strayed", int, 0))
     state = await context.store.snapshot()
     node = _node(state, request)
     if not is_here(request, node):
-        return json_reply(await peer.get(node, f"/nodes/{node.id}/diff", wire.DiffInfo))
-    return json_reply(diff_info(node, await context.diff(view(state, node.id)), context.netns_path))
+        return json_reply(await peer.get(node, f"/nodes/{node.id}/diff?strayed={int(strayed)}", wire.DiffInfo))
+    ops = await (context.strayed if strayed else context.diff)(view(state, node.id))
+    return json_reply(diff_info(node, ops, context.netns_path))
 
 
 async def _tasks(request: web.Request) -> web.Response:

@@ -3,25 +3,24 @@
 from aiohttp import web
 
 from routemesh import wire
-from routemesh.api.reply import CONTEXT, is_here, json_reply, node_asked
-from routemesh.ask.snapshots import Ports, asked, raw_cluster
-from routemesh.codec.plain import plain
+from routemesh.api.reply import CONTEXT, is_here, json_reply, node_asked, number
+from routemesh.ask.snapshots import asked, raw_cluster, raw_own
 from routemesh.errors import UserError
 from routemesh.model import Protocol
+from routemesh.snapshot import Connections
 
 
 async def _node(request: web.Request) -> web.Response:
     _, node = await node_asked(request)
     if not is_here(request, node):
         return json_reply(await asked(node, request.query_string))
-    found = await request.app[CONTEXT].observe(node, _ports(request), _namespaces(request))
-    return json_reply(plain(found, compact=True))
+    return json_reply(await raw_own(request.app[CONTEXT], node, _which(request), _namespaces(request)))
 
 
 async def _cluster(request: web.Request) -> web.Response:
     """All nodes at once. One that can't be read is told by its name, with the reason."""
     context = request.app[CONTEXT]
-    return json_reply(await raw_cluster(context, await context.store.snapshot(), _ports(request), request.query_string))
+    return json_reply(await raw_cluster(context, await context.store.snapshot(), _which(request), request.query_string))
 
 
 def _namespaces(request: web.Request) -> list[str] | None:
@@ -29,10 +28,10 @@ def _namespaces(request: web.Request) -> list[str] | None:
     return request.query.getall("netns", None)
 
 
-def _ports(request: web.Request) -> Ports | None:
-    """`port=8080/tcp`, any number of times: only connections that asked for one of these are told."""
+def _which(request: web.Request) -> Connections:
+    """Connections to `port=8080/tcp`, any number of times, or from `client=40000`, a port; all where nothing is said."""
     texts = request.query.getall("port", [])
-    return frozenset(map(_port, texts)) if texts else None
+    return Connections(ports=frozenset(map(_port, texts)) if texts else None, client_port=number(request, "client", int, None))
 
 
 def _port(text: str) -> tuple[Protocol, int]:

@@ -5,6 +5,7 @@ Each node's daemon reads its kernel, compares it with its plan and sends packets
 
 import asyncio
 import os
+import threading
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,32 +15,52 @@ from routemesh.ask import peer
 from routemesh.ask.context import Context
 from routemesh.ask.snapshots import cluster_snapshot
 from routemesh.errors import RoutemeshError
-from routemesh.model import VXLAN_OVERHEAD_BYTES, Node, NodeState, Protocol, State
+from routemesh.model import VXLAN_OVERHEAD_BYTES, Node, NodeState, State
 from routemesh.plan.view import view
+from routemesh.snapshot import Connections
 
 if TYPE_CHECKING:
     from routemesh.doctor import Report
     from routemesh.doctor.facts import Facts, NodeFacts
-    from routemesh.snapshot import ClusterSnapshot
+    from routemesh.doctor.mesh import Look
 
-_MOST_PORTS = 300
-"""With more, all connections are read: the question would get too long."""
+SETTLE_S = 1.0
+"""What is wrong is looked at again after this time, in which nodes carry out what has just been changed."""
+
+
+class _NobodyWaits(Exception):  # it is no error
+    """Whoever asked has gone."""
 
 
 async def doctor(context: Context) -> "Report":
-    """All findings about the cluster."""
+    """All findings about the cluster; what is wrong was so in two looks. Others who ask meanwhile wait for their turn."""
+    from routemesh.doctor import State, report
+
+    async with context.one_doctor:
+        found = await _look(context)
+        if any(finding.state in (State.WRONG, State.UNTOLD) for finding in found.findings):
+            await asyncio.sleep(SETTLE_S)
+            found = await _look(context, found)
+        return report(found.findings)
+
+
+async def _look(context: Context, before: "Look | None" = None) -> "Look":
+    from routemesh.doctor.mesh import look
+    from routemesh.explain.ask import SOURCE_PORT
+
     state = await context.store.snapshot()
-    published = {(port.protocol, port.published) for service in state.services.values() for port in service.spec.publish}
-    ports: set[tuple[Protocol, int]] | None = published if 0 < len(published) <= _MOST_PORTS else None
-    cluster, facts = await asyncio.gather(cluster_snapshot(context, state, ports), _gathered(context, state))
-    return await asyncio.to_thread(_judged, cluster, facts)
+    which = Connections(client_port=SOURCE_PORT)
+    cluster, facts = await asyncio.gather(cluster_snapshot(context, state, which), _gathered(context, state))
+    gone = threading.Event()
 
+    def stop() -> None:
+        if gone.is_set():
+            raise _NobodyWaits
 
-def _judged(cluster: "ClusterSnapshot", facts: "Facts") -> "Report":
-    from routemesh.doctor import report
-    from routemesh.doctor.mesh import findings
-
-    return report(findings(cluster, facts))
+    try:
+        return await asyncio.to_thread(look, cluster, facts, before, stop)
+    finally:
+        gone.set()  # a thread is not ended by its caller's being cancelled
 
 
 async def _gathered(context: Context, state: State) -> "Facts":
@@ -82,7 +103,7 @@ async def own_facts(context: Context, state: State, node: Node) -> "NodeFacts":
     from routemesh.doctor.facts import NodeFacts, differences
 
     seen = view(state, node.id)
-    ops, (probes, offloads) = await asyncio.gather(context.diff(seen), context.look(node, _peers(state, node)))
+    ops, (probes, offloads) = await asyncio.gather(context.strayed(seen), context.look(node, _peers(state, node)))
     return NodeFacts(
         node=node.name,
         pid=os.getpid(),

@@ -1,7 +1,8 @@
 """What use cases need of the daemon that they run in."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Protocol
@@ -9,12 +10,11 @@ from typing import Protocol
 from routemesh.errors import NotFound
 from routemesh.language.commands import PathOf, default_path
 from routemesh.model import Node, NodeId, ServiceSpec, State, TaskId
-from routemesh.model import Protocol as L4
 from routemesh.nodeplan import Failure, NodePlan, Op
 from routemesh.plan.view import NodeView
 from routemesh.proxy.observed import Seen
 from routemesh.sightings import Echoes, Offload
-from routemesh.snapshot import NodeSnapshot
+from routemesh.snapshot import Connections, NodeSnapshot
 from routemesh.store import Store
 
 
@@ -37,19 +37,18 @@ class Look(Protocol):
 
 
 class Observe(Protocol):
-    """Reads this node's kernel, everything in it; of connections only those that asked for `ports`, if given, and besides the
-    node's own only these `namespaces`."""
+    """Reads this node's kernel, everything in it; of connections only `which`, and besides the node's own only these
+    `namespaces`."""
 
-    def __call__(
-        self, node: Node, ports: Collection[tuple[L4, int]] | None, namespaces: Collection[str] | None
-    ) -> Awaitable[NodeSnapshot]:
+    def __call__(self, node: Node, which: Connections, namespaces: Collection[str] | None) -> Awaitable[NodeSnapshot]:
         """Read."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """One daemon. `check` raises UserError for a spec that can't run; `plan`, `diff` and `repair` are of this node's kernel.
+    """One daemon. `check` raises UserError for a spec that can't run; `plan`, `diff`, `strayed` and `repair` are of this
+    node's kernel, as Dataplane's.
 
     `netns_path` says which file is a namespace, for the commands that people are shown; `own_netns` is the node's own, the others
     are files in `netns_directory`. `proxies` asks this node's proxies.
@@ -61,11 +60,13 @@ class Context:
     check: Callable[[ServiceSpec], None]
     plan: Callable[[NodeView], NodePlan]
     diff: Callable[[NodeView], Awaitable[tuple[Op, ...]]]
+    strayed: Callable[[NodeView], Awaitable[tuple[Op, ...]]]
     logs: Logs
     observe: Observe
     proxies: Callable[[], Awaitable[list[Seen]]]
     look: Look
     repair: Callable[[NodeView, int], Awaitable[tuple[tuple[Op, ...], tuple[Failure, ...]]]]
+    one_doctor: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     netns_path: PathOf = default_path
     own_netns: Path = Path("/proc/self/ns/net")
     netns_directory: Path = Path("/run/routemesh/netns")

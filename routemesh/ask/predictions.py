@@ -19,7 +19,7 @@ from routemesh.errors import RoutemeshError
 from routemesh.language import command
 from routemesh.model import Node, State, Task
 from routemesh.plan.view import view
-from routemesh.snapshot import endpoint
+from routemesh.snapshot import Connections, endpoint
 
 if TYPE_CHECKING:
     from routemesh.explain.ask import Target
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from routemesh.explain.through import Passage
     from routemesh.proxy.request import Request
     from routemesh.snapshot import ClusterSnapshot
+
+
+SETTLE_S = 0.7
+_MOST_LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +61,31 @@ class Question:
 
 
 async def predicted(context: Context, state: State, question: Question) -> Predicted:
-    """The explanation, and what it was made of."""
+    """The explanation, and what it was made of. What is found to be wrong was so in two looks, where it comes to rest at all."""
+    found = await _predicted(context, state, question)
+    for _ in range(_MOST_LOOKS - 1):
+        before = _wrong(found)
+        if not before:
+            break
+        await asyncio.sleep(SETTLE_S)
+        found = await _predicted(context, await context.store.snapshot(), question)
+        if _wrong(found) == before:
+            break
+    return found
+
+
+def _wrong(found: Predicted) -> "frozenset[tuple[str, str, str]]":
+    return frozenset((cause.node, cause.namespace, cause.why) for cause in found.whole.causes)
+
+
+async def _predicted(context: Context, state: State, question: Question) -> Predicted:
+    """By one look at the cluster."""
     wanted = question.wanted
-    cluster = await cluster_snapshot(context, state, {(wanted.protocol, wanted.port)}, on_the_way(state, question))
+    which = Connections(ports={(wanted.protocol, wanted.port)})
+    cluster = await cluster_snapshot(context, state, which, on_the_way(state, question))
     found = await _answered(context, state, cluster, question)
     if found.whole.outcome != "reaches" and not _is_told_by_proxies(found.whole):
-        cluster = await cluster_snapshot(context, state, {(wanted.protocol, wanted.port)})
+        cluster = await cluster_snapshot(context, state, which)
         found = await _answered(context, state, cluster, question)
     if found.whole.outcome in ("partly", "broken"):
         found = await _answered(context, state, cluster, question, await _repairs(context, state, found.whole))
@@ -125,9 +148,9 @@ async def _repairs(context: Context, state: State, found: "Explanation") -> "Rep
     async def diff(node: Node) -> list[Repair]:
         try:
             if node.id == context.node_id:
-                ops = await context.diff(view(state, node.id))
+                ops = await context.strayed(view(state, node.id))
                 return [Repair(op.netns, command(op, context.netns_path)) for op in ops]
-            told = await peer.get(node, f"/nodes/{node.id}/diff", wire.DiffInfo)
+            told = await peer.get(node, f"/nodes/{node.id}/diff?strayed=1", wire.DiffInfo)
         except RoutemeshError:
             return []
         return [Repair(op.netns, op.command) for op in told.ops]

@@ -5,37 +5,47 @@ unread: it may be large.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Set
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TypeVar
 from urllib.parse import urlencode
 
 import msgspec
 
-from routemesh import names
+from routemesh import names, wire
 from routemesh.ask import peer
 from routemesh.ask.context import Context
 from routemesh.codec.plain import plain, restored
 from routemesh.decide.reach import answering
 from routemesh.errors import RoutemeshError
-from routemesh.model import ClientIp, Node, NodeState, Protocol, Service, State, Task
-from routemesh.snapshot import ClusterSnapshot, NamedNetwork, NamedNode, NamedPort, NamedService, NamedTask, Names, NodeSnapshot
+from routemesh.model import ClientIp, Node, NodeState, Service, State, Task
+from routemesh.snapshot import (
+    ClusterSnapshot,
+    Connections,
+    NamedNetwork,
+    NamedNode,
+    NamedPort,
+    NamedService,
+    NamedTask,
+    Names,
+    NodeSnapshot,
+)
 
 ANSWER_WITHIN_S = 5.0
 
 T = TypeVar("T")
-Ports = Set[tuple[Protocol, int]]
 
 
 async def cluster_snapshot(
-    context: Context, state: State, ports: Ports | None, namespaces: Mapping[str, Collection[str]] | None = None
+    context: Context, state: State, which: Connections, namespaces: Mapping[str, Collection[str]] | None = None
 ) -> ClusterSnapshot:
     """All nodes; of `namespaces`, if given, only these by node name, besides the nodes' own."""
 
     async def read(node: Node) -> NodeSnapshot:
         wanted = None if namespaces is None else namespaces.get(node.name, ())
         if node.id == context.node_id:
-            return await context.observe(node, ports, wanted)
-        query = [("port", f"{number}/{protocol}") for protocol, number in ports or ()]
+            return await context.observe(node, which, wanted)
+        query = [("port", f"{number}/{protocol}") for protocol, number in which.ports or ()]
+        query += [] if which.client_port is None else [("client", str(which.client_port))]
         query += [("netns", name) for name in wanted or ()]
         raw = await asked(node, urlencode(query))
         return await asyncio.to_thread(lambda: restored(NodeSnapshot, msgspec.json.decode(raw)))
@@ -59,16 +69,22 @@ async def _from_all(state: State, read: Callable[[Node], Awaitable[T]]) -> tuple
     return {name: outcome for name, outcome in outcomes.items() if not isinstance(outcome, RoutemeshError)}, absent
 
 
-async def raw_cluster(context: Context, state: State, ports: Ports | None, query: str) -> dict[str, object]:
-    """The JSON of the same; what other daemons answer to `query`, which says the same as `ports`, is passed on unread."""
+async def raw_cluster(context: Context, state: State, which: Connections, query: str) -> dict[str, object]:
+    """The JSON of the same; what other daemons answer to `query`, which says the same as `which`, is passed on unread."""
 
     async def read(node: Node) -> object:
         if node.id == context.node_id:
-            return plain(await context.observe(node, ports, None), compact=True)
+            return await raw_own(context, node, which, None)
         return await asked(node, query)
 
     found, absent = await _from_all(state, read)
     return {"item": "ClusterSnapshot", "nodes": found, "names": plain(named(state, absent), compact=True)}
+
+
+async def raw_own(context: Context, node: Node, which: Connections, namespaces: Collection[str] | None) -> object:
+    """The JSON of this daemon's own node; it may be large, and is made in a thread."""
+    found = await context.observe(node, which, namespaces)
+    return msgspec.Raw(await asyncio.to_thread(lambda: wire.encode(plain(found, compact=True))))
 
 
 async def asked(node: Node, query: str) -> msgspec.Raw:

@@ -4,7 +4,7 @@
     facts     what a node says of itself              ways     the way of every published port from every node
     told      operations, as what is wrong now        planned  what is not as a node's plan wants it
     certificates, refused   of the gateway            overlay  what real packets met between the nodes; devices
-                                                      load     tables, pools, clocks, tasks, ports
+    twice        two looks at what goes on changing   load     tables, pools, clocks, tasks, ports
 
 Who gathers the facts is elsewhere (sight.machine, sight.checkup, ask.checkups).
 """

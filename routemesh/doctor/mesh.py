@@ -1,9 +1,11 @@
 """Everything about a mesh as it was read: what is not as planned, the way of every published port, what nodes say. PURE."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from routemesh.doctor import Finding, State, listed, load, overlay, planned, ways
+from routemesh.doctor import Finding, State, listed, load, overlay, planned, twice, ways
 from routemesh.doctor.facts import Difference, Facts, NodeFacts
+from routemesh.doctor.ways import Stop, Walked
 from routemesh.snapshot import ClusterSnapshot, Unread
 from routemesh.walk import observed
 
@@ -16,18 +18,44 @@ def recorded(lacking: Mapping[str, Sequence[Difference]]) -> Facts:
     return Facts(nodes=nodes, repairing=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A cluster as it was read at one time, where its ways lead, and what to think of it."""
+
+    cluster: ClusterSnapshot
+    facts: Facts
+    walked: Walked
+    findings: tuple[Finding, ...]
+
+
 def findings(cluster: ClusterSnapshot, facts: Facts) -> tuple[Finding, ...]:
     """Everything that is worth knowing of a cluster, what is wrong first."""
-    walked = ways.walked(cluster, observed(cluster), facts.repairs())
+    return look(cluster, facts).findings
+
+
+def look(cluster: ClusterSnapshot, facts: Facts, before: Look | None = None, stop: Stop = ways.never) -> Look:
+    """The same. With a look `before`, only what that found too is wrong. `stop`: see ways.walked."""
+    moving = frozenset[str]() if before is None else twice.changing(before.cluster, cluster)
+    told = facts if before is None else twice.both_say(before.facts, facts)
+    at_rest = twice.without(cluster, moving)
+    walked = ways.walked(at_rest, observed(cluster), told.repairs(), stop)
+    if before is not None:
+        walked = twice.both_walked(before.walked, walked)
     found = (
-        *_silent(cluster, live=facts.repairing),
-        *planned.findings(cluster, facts, walked.by_place),
+        *_silent(cluster, live=told.repairing),
+        *planned.findings(cluster, told, walked.by_place),
         *ways.findings(walked),
-        *overlay.findings(cluster, facts),
-        *load.findings(cluster, facts),
+        *overlay.findings(cluster, told),
+        *_of_both(before, load.findings(at_rest, told)),
+        *twice.findings(moving, cluster),
         *_unread(cluster),
     )
-    return tuple(sorted(found, key=lambda finding: _ORDER.index(finding.state)))
+    return Look(cluster, facts, walked, tuple(sorted(found, key=lambda finding: _ORDER.index(finding.state))))
+
+
+def _of_both(before: Look | None, found: Iterable[Finding]) -> Iterator[Finding]:
+    known = None if before is None else {(each.what, each.where) for each in before.findings}
+    return (each for each in found if known is None or (each.what, each.where) in known)
 
 
 def _silent(cluster: ClusterSnapshot, *, live: bool) -> Iterator[Finding]:

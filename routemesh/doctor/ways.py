@@ -3,8 +3,8 @@
 A fault breaks the ways of a hundred ports at once: they are put together by the place where they fail and why.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from routemesh.doctor import Finding, State, listed
@@ -15,7 +15,7 @@ from routemesh.explain.faults import Fault
 from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import Outcome
 from routemesh.explain.way import Places
-from routemesh.reasons.causes import AnswerLost, Lost, OfDoubt, Reason
+from routemesh.reasons.causes import AnswerLost, ByOthers, Lost, OfDoubt, Reason
 from routemesh.reasons.named import kind_of, named
 from routemesh.reasons.words import of_cause
 from routemesh.snapshot import ClusterSnapshot, NamedPort, NamedService
@@ -23,6 +23,7 @@ from routemesh.walk import Network
 
 _MOST_FIXES = 3
 
+Stop = Callable[[], None]
 Kept = tuple[str, str]
 """A node and a namespace of it."""
 
@@ -76,12 +77,17 @@ class Walked:
     unasked: dict[str, list[str]] = field(default_factory=dict)
 
 
-def walked(cluster: ClusterSnapshot, network: Network, repairs: Repairs) -> Walked:
-    """Walk them all. `repairs`: what the nodes would change."""
+def never() -> None:
+    """Go on to the end."""
+
+
+def walked(cluster: ClusterSnapshot, network: Network, repairs: Repairs, stop: Stop = never) -> Walked:
+    """Walk them all. `repairs`: what the nodes would change. `stop` is asked before each, and raises where nobody waits."""
     places, found = Places(cluster), Walked(nodes=tuple(cluster.nodes))
     for service in sorted(cluster.names.services, key=lambda service: service.name):
         for port in service.ports:
             for node in () if port.host else filter(service.answers_on, cluster.nodes):
+                stop()
                 found.ways += 1
                 _walk(cluster, network, places, found, node, service, port, repairs)
     return found
@@ -133,7 +139,13 @@ def _alike(cause: Fault) -> tuple[object, ...]:
 
 def _there_or_back(reason: Reason) -> Reason:
     """It is one fault, whether it loses a request or an answer."""
-    return Lost(reason.end) if isinstance(reason, AnswerLost) else reason
+    match reason:
+        case AnswerLost(end):
+            return Lost(end)
+        case ByOthers(failure=AnswerLost(end)):
+            return replace(reason, failure=Lost(end))
+        case _:
+            return reason
 
 
 def findings(found: Walked) -> Iterator[Finding]:

@@ -1,16 +1,13 @@
 """Connections that a sandbox still leads to tasks which are no more. PURE."""
 
-from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from routemesh import names
 from routemesh.explain.shown import in_namespace
 from routemesh.model import Protocol
-from routemesh.snapshot import ClusterSnapshot, ConntrackEntry, NamedService
-
-_OVER = frozenset({"TIME_WAIT", "CLOSE", "LAST_ACK", "FIN_WAIT"})
+from routemesh.snapshot import ClusterSnapshot, Led, NamedService, NamespaceSnapshot, led
 
 
 class Stale(NamedTuple):
@@ -38,13 +35,11 @@ def stale(cluster: ClusterSnapshot) -> Iterator[Stale]:
     }
     for name, node in cluster.nodes.items():
         sandbox = node.namespaces.get(names.SANDBOX)
-        gone: Counter[tuple[Protocol, int, IPv4Address]] = Counter()
-        for entry in (sandbox.conntrack or ()) if sandbox is not None else ():
-            asked = (entry.original.protocol, entry.original.destination.port)
-            service = ports.get(asked)
-            if service is not None and _leads_astray(entry, alive[service.name, asked[0]]):
-                gone[*asked, entry.reply.source.address] += 1
-        for (protocol, port, address), count in gone.items():
+        for protocol, port, address, count in () if sandbox is None else _led(sandbox):
+            service = ports.get((protocol, port))
+            serving = alive[service.name, protocol] if service is not None else frozenset()
+            if not serving or address in serving:
+                continue
             command = in_namespace(node, names.SANDBOX, f"conntrack -D -p {protocol} --reply-src {address}")
             yield Stale(name, protocol, port, address, count, command)
 
@@ -56,6 +51,5 @@ def _alive(cluster: ClusterSnapshot, service: NamedService, protocol: Protocol) 
     return {address for task in kept for address in task.addresses.values()}
 
 
-def _leads_astray(entry: ConntrackEntry, alive: Set[IPv4Address]) -> bool:
-    server = entry.reply.source.address
-    return bool(alive) and entry.state not in _OVER and server not in alive and server != entry.original.destination.address
+def _led(sandbox: NamespaceSnapshot) -> Iterable[Led]:
+    return led(sandbox.conntrack or ()) if sandbox.led is None else sandbox.led

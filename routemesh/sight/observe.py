@@ -19,11 +19,24 @@ from routemesh.errors import RoutemeshError
 from routemesh.kernel import netns, sysctl
 from routemesh.kernel.listeners import Processes, Waiting, sockets
 from routemesh.kernel.netlink import Message, Requests, as_u32, attribute, conntrack, entries, entryreader, links, parse, u32
+from routemesh.kernel.netlink.conntrack import ALL
 from routemesh.kernel.netlink.links import Row
-from routemesh.model import Protocol
+from routemesh.names import SANDBOX
 from routemesh.nodeplan import HOST, Address, Capabilities, Item, Link, LinkKind, Peer, Sysctl
 from routemesh.sight import rulesets
-from routemesh.snapshot import LINK_SYSCTLS, SYSCTLS, ConntrackEntry, NamespaceSnapshot, NodeSnapshot, Part, Socket, Unread
+from routemesh.snapshot import (
+    LINK_SYSCTLS,
+    SYSCTLS,
+    Connections,
+    ConntrackEntry,
+    Led,
+    NamespaceSnapshot,
+    NodeSnapshot,
+    Part,
+    Socket,
+    Unread,
+    led,
+)
 
 _GET_NSID = 90
 _NSID, _NETNS_FILE = 1, 3
@@ -33,7 +46,6 @@ _LOOPBACK = "lo"
 _MOST_CONNECTIONS = 100_000
 
 T = TypeVar("T")
-Ports = Collection[tuple[Protocol, int]]
 
 _processes = Processes()
 
@@ -51,6 +63,7 @@ class _Space:
     settings: dict[str, dict[str, int]] = field(default_factory=dict)
     items: list[Item] = field(default_factory=list)
     connections: tuple[ConntrackEntry, ...] | None = None
+    led: tuple[Led, ...] | None = None
     count: int | None = None
     limit: int | None = None
     waiting: list[Waiting] | None = None
@@ -65,8 +78,8 @@ class _Space:
             return None
 
 
-def observe(paths: Mapping[str, Path], ports: Ports | None = None) -> dict[str, NamespaceSnapshot]:
-    """Read the namespaces at `paths`, by name; HOST is the node's own. With `ports`, only connections that asked for these.
+def observe(paths: Mapping[str, Path], which: Connections = ALL) -> dict[str, NamespaceSnapshot]:
+    """Read the namespaces at `paths`, by name; HOST is the node's own. `which`: of connections only these.
 
     A veth's peer is named where it is in one of these namespaces.
     """
@@ -81,7 +94,7 @@ def observe(paths: Mapping[str, Path], ports: Ports | None = None) -> dict[str, 
                 found[name] = NamespaceSnapshot(path=str(path), unread=(what,))
         for space in spaces:
             with netns.entered(Path(f"/proc/self/fd/{space.file}")):  # its name may be gone by now
-                _read(space, ports)
+                _read(space, which)
         peers = _Peers(spaces)
         for space in spaces:
             space.items = [*_links(space, peers), *space.items]
@@ -93,6 +106,7 @@ def observe(paths: Mapping[str, Path], ports: Ports | None = None) -> dict[str, 
             path="" if space.name == HOST else str(space.path),
             items=tuple(space.items),
             conntrack=space.connections,
+            led=space.led,
             conntrack_count=space.count,
             conntrack_max=space.limit,
             sockets=bound,
@@ -114,7 +128,7 @@ def _socket(waiting: Waiting, pid: int, name: str) -> Socket:
 # --- one namespace -----------------------------------------------------------------------------------------------
 
 
-def _read(space: _Space, ports: Ports | None) -> None:
+def _read(space: _Space, which: Connections) -> None:
     """Everything of the namespace that the calling thread is in, without the names of peers."""
     space.attempt("ip -details link show", "which way a packet takes", "links", lambda: _read_links(space))
     names = {index: row.name for index, row in space.rows.items()}
@@ -131,7 +145,7 @@ def _read(space: _Space, ports: Ports | None) -> None:
     rules = rulesets.everything()
     space.items += rules.items
     space.unread += rules.unread
-    _read_connections(space, ports)
+    _read_connections(space, which)
     space.waiting = space.attempt("ss -lntu", "who listens", "sockets", sockets)
 
 
@@ -181,17 +195,20 @@ def _sysctls(space: _Space) -> Iterator[Sysctl]:
         yield from (Sysctl(f"net/ipv4/conf/{link}/{name}", str(value)) for name, value in settings.items())
 
 
-def _read_connections(space: _Space, ports: Ports | None) -> None:
+def _read_connections(space: _Space, which: Connections) -> None:
     space.count, space.limit = (_number(f"net/netfilter/nf_conntrack_{which}") for which in ("count", "max"))
-    if ports is None and (space.count or 0) > _MOST_CONNECTIONS:
+    is_counted = which.client_port is not None and space.name == SANDBOX
+    if (is_counted or which == ALL) and (space.count or 0) > _MOST_CONNECTIONS:
         reason = f"it has {space.count} entries, of which at most {_MOST_CONNECTIONS} are read"
         space.unread.append(Unread("conntrack -L", reason, "what becomes of connections that there are", "connections"))
         return
     if space.count == 0:
-        space.connections = ()
+        space.connections, space.led = (), () if is_counted else None
         return
     loses = "what becomes of connections that there are"
-    space.connections = space.attempt("conntrack -L", loses, "connections", lambda: conntrack.entries(ports))
+    space.connections = space.attempt("conntrack -L", loses, "connections", lambda: tuple(conntrack.entries(which)))
+    if is_counted:
+        space.led = space.attempt("conntrack -L", loses, "connections", lambda: led(conntrack.entries()))
 
 
 def _number(path: str) -> int | None:
@@ -266,7 +283,7 @@ def observe_node(
     addresses: tuple[IPv4Address, ...],
     directory: Path,
     caps: Capabilities,
-    ports: Ports | None = None,
+    which: Connections = ALL,
     namespaces: Collection[str] | None = None,
     own: Path | None = None,
 ) -> NodeSnapshot:
@@ -275,7 +292,7 @@ def observe_node(
     paths = {HOST: own or Path(f"/proc/{os.getpid()}/ns/net")}
     there = sorted(netns.identities(directory))
     paths |= {found: directory / found for found in there if namespaces is None or found in namespaces}
-    spaces = observe(paths, ports)
+    spaces = observe(paths, which)
     devices = (item.link for item in spaces[HOST].of(Address) if item.address.ip in addresses)
     return NodeSnapshot(
         name=name,

@@ -21,7 +21,7 @@ from routemesh.nodeplan import HOST
 from routemesh.sight.nftrace import NfTrace
 from routemesh.sight.packets import PacketSocket
 from routemesh.sightings import Connection, Observation, SeenPacket, Wanted
-from routemesh.snapshot import ConntrackEntry
+from routemesh.snapshot import Connections, ConntrackEntry
 
 _TAG_BYTES = 4
 MOST_KEPT = 20_000
@@ -137,8 +137,9 @@ class Watch:
         wanted = self._wanted
         if not space.seen:
             return
+        which = Connections(ports={(Protocol(wanted.protocol), wanted.published)})
         with suppress(OSError), netns.entered(space.path):
-            for entry in conntrack.entries({(Protocol(wanted.protocol), wanted.published)}):
+            for entry in conntrack.entries(which):
                 source = entry.original.source
                 if source.port == client_port and (not wanted.sources or str(source.address) in wanted.sources):
                     yield _connection(space.name, entry)

@@ -33,7 +33,7 @@ from routemesh.nodeplan import (
 )
 from routemesh.sight import observe as observe_module
 from routemesh.sight.observe import observe
-from routemesh.snapshot import NamespaceSnapshot
+from routemesh.snapshot import Connections, NamespaceSnapshot
 from tests.kernel.private import Private, private_netns
 from tests.support import require, wait_until
 
@@ -204,8 +204,8 @@ def test_connections_and_listeners(outer: Private, inner: Private) -> None:
     assert not entry.replied
     assert {"dnat", "confirmed"} <= entry.status
     assert (found.conntrack_count, bool(found.conntrack_max)) == (1, True)
-    assert observe({HOST: inner.path}, ports={(Protocol.UDP, 53)})[HOST].conntrack == (entry,)
-    assert observe({HOST: inner.path}, ports={(Protocol.TCP, 53), (Protocol.UDP, 54)})[HOST].conntrack == ()
+    assert observe({HOST: inner.path}, which=Connections(ports={(Protocol.UDP, 53)}))[HOST].conntrack == (entry,)
+    assert observe({HOST: inner.path}, which=Connections(ports={(Protocol.TCP, 53), (Protocol.UDP, 54)}))[HOST].conntrack == ()
 
 
 def test_what_cannot_be_entered_is_said(outer: Private) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from routemesh import names
 from routemesh.kernel.netlink import conntrack
 from routemesh.model import Protocol
-from routemesh.snapshot import ConntrackEntry, Flow
+from routemesh.snapshot import Connections, ConntrackEntry, Flow
 from tests.lab.cluster import CLIENT, Cluster
 
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
@@ -56,7 +56,7 @@ def numbers(connection: socket.socket) -> Numbers:
 
 def entries(mesh: Cluster, place: str, port: int) -> tuple[ConntrackEntry, ...]:
     """The TCP connections to a port that a namespace tracks."""
-    return mesh.at(place, lambda: conntrack.entries({(Protocol.TCP, port)}))
+    return mesh.at(place, lambda: tuple(conntrack.entries(Connections(ports={(Protocol.TCP, port)}))))
 
 
 def segments(flow: Flow, at: Numbers) -> Iterator[bytes]:

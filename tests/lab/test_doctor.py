@@ -45,3 +45,25 @@ def test_repair_says_what_each_node_has_mended(mesh: Cluster) -> None:
         mesh.nft("node1/ingress_sbox", "flush map ip routemesh marks")
         wait_until(lambda: "nothing to mend" in mesh.cli("doctor", "--fix").splitlines()[0], 10, "node1 as planned")
         assert findings(mesh, status=0) == []
+
+
+def test_beside_a_service_that_crashes_again_and_again_only_what_is_wrong_is_called_wrong(mesh: Cluster) -> None:
+    crashing = ("--detach", "--replicas", "2", "--restart-delay", "100ms")
+    with (
+        mesh.service("steady", "--replicas", "3", "-p", "8245:80"),
+        mesh.service("crashing", *crashing, "-p", "8246:80", command=CRASHES),
+        mesh.service("silent", *crashing, command=CRASHES),
+    ):
+        for _ in range(2):
+            assert findings(mesh, status=0) == []
+            assert json.loads(mesh.cli("explain", "node1:8245", "--format", "json"))["outcome"] == "reaches"
+        assert "service crashing: tasks: they changed while they were looked at" in mesh.cli("doctor")
+        mesh.nft("node1", "table ip enemy { chain f { type filter hook forward priority 0; tcp dport 8245 drop; }; }")
+        try:
+            (firewall,) = findings(mesh, status=3)
+        finally:
+            mesh.nft("node1", "delete table ip enemy")
+        assert (firewall["what"], firewall["effect"]) == ("firewall", "every connection fails: steady 8245/tcp through node1")
+
+
+CRASHES = ("sh", "-c", "sleep 0.3; exit 1")

@@ -24,13 +24,13 @@ from routemesh.cli.main import main
 from routemesh.decide import admit, step
 from routemesh.decide.liveness import lease_name
 from routemesh.errors import NotFound, UserError
-from routemesh.model import Node, NodeId, Protocol, ServiceSpec, State, TaskId, TaskState, TaskStatus
+from routemesh.model import Node, NodeId, ServiceSpec, State, TaskId, TaskState, TaskStatus
 from routemesh.nodeplan import Capabilities, Failure, Op, Sysctl
 from routemesh.plan import plan
 from routemesh.plan.view import NodeView
 from routemesh.proxy.observed import Seen
 from routemesh.sightings import SMALL_BYTES, Echoes, Offload
-from routemesh.snapshot import NamespaceSnapshot, NodeSnapshot
+from routemesh.snapshot import Connections, NamespaceSnapshot, NodeSnapshot
 from routemesh.store.memory import MemoryStore
 
 T = TypeVar("T")
@@ -92,6 +92,7 @@ class Daemon:
             check=_check,
             plan=lambda seen: plan(seen, Capabilities(nf_tables=True, ip_vs=True, kernel="6.1", iptables="nft")),
             diff=self._diff,
+            strayed=self._diff,
             logs=self._logs,
             observe=self._observe,
             proxies=self._proxies,
@@ -99,9 +100,7 @@ class Daemon:
             repair=self._repair,
         )
 
-    async def _observe(
-        self, node: Node, ports: Collection[tuple[Protocol, int]] | None, namespaces: Collection[str] | None
-    ) -> NodeSnapshot:
+    async def _observe(self, node: Node, which: Connections, namespaces: Collection[str] | None) -> NodeSnapshot:
         own = NamespaceSnapshot(path="", items=(Sysctl("net/ipv4/ip_forward", "1"),))
         return NodeSnapshot(
             name=node.name, kind="routemesh", engine="nftables", addresses=(node.address,), device="eth0", namespaces={"": own}

@@ -18,7 +18,7 @@ from routemesh.errors import KernelError
 from routemesh.kernel.netlink import Attributes, Message, Requests, attribute, nest, parse, reader, u8, u32
 from routemesh.kernel.netlink.netfilter import IPV4, NETFILTER
 from routemesh.model import Protocol
-from routemesh.snapshot import ConntrackEntry, Endpoint, Flow
+from routemesh.snapshot import Connections, ConntrackEntry, Endpoint, Flow
 
 _SUBSYSTEM = 1 << 8
 _GET, _DELETE = _SUBSYSTEM | 1, _SUBSYSTEM | 2
@@ -31,7 +31,8 @@ _IP_SOURCE, _IP_DESTINATION = 1, 2
 _PROTOCOL_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
 _STATE_OF_TCP, _TCP_STATE = 1, 1
 _FILTER_ORIGINAL, _FILTER_REPLY = 1, 2
-_FILTER_BY_PROTOCOL, _FILTER_BY_PORT = 1 << 3, 1 << 5
+_FILTER_BY_PROTOCOL = 1 << 3
+_FILTER_BY_PORT = {_SOURCE_PORT: 1 << 4, _DESTINATION_PORT: 1 << 5}
 _TRANSLATED = 1 << 4 | 1 << 5
 """IPS_SRC_NAT, IPS_DST_NAT."""
 
@@ -70,30 +71,38 @@ def flush_untranslated(protocol: Protocol, ports: Collection[int]) -> int:
     return _flush(protocol, lambda flow: flow.port in wanted and not flow.translated)
 
 
+ALL = Connections()
 _FEW_PORTS = 4
 """The kernel goes through its whole table for every question, however little it then tells."""
 
 
-def entries(ports: Collection[tuple[Protocol, int]] | None = None) -> tuple[ConntrackEntry, ...]:
-    """The TCP and UDP connections over IPv4; with `ports` only those that asked for one of these. Raises OSError."""
+def entries(which: Connections = ALL) -> Iterator[ConntrackEntry]:
+    """The TCP and UDP connections over IPv4 that are wanted. Raises OSError."""
     with closing(Requests(protocol=NETFILTER)) as requests:
-        if ports is None or len(ports) > _FEW_PORTS:
-            replies = requests.dump(_GET, IPV4)
-        else:
-            replies = [reply for port in sorted(ports) for reply in requests.dump(_GET, IPV4 + _to_port(*port))]
+        replies = [reply for wanted in _asked(which) for reply in requests.dump(_GET, IPV4 + wanted)]
     found = (_entry(parse(reply.body, _GENERIC_HEADER_BYTES)) for reply in replies)
-    return tuple(
-        entry
-        for entry in found
-        if entry is not None and (ports is None or (entry.original.protocol, entry.original.destination.port) in ports)
-    )
+    return (entry for entry in found if entry is not None and _is_wanted(entry.original, which))
 
 
-def _to_port(protocol: Protocol, port: int) -> bytes:
-    """What makes the kernel (5.8 and later) leave out all others."""
-    transport = u8(_PROTOCOL_NUMBER, _NUMBERS[protocol]) + attribute(_DESTINATION_PORT, _PORT.pack(port))
-    which = nest(_FILTER, u32(_FILTER_ORIGINAL, _FILTER_BY_PROTOCOL | _FILTER_BY_PORT), u32(_FILTER_REPLY, 0))
-    return nest(_ORIGINAL, nest(_TUPLE_PROTOCOL, transport)) + which
+def _is_wanted(original: Flow, which: Connections) -> bool:
+    asked = (original.protocol, original.destination.port)
+    return which.client_port in (None, original.source.port) and (which.ports is None or asked in which.ports)
+
+
+def _asked(which: Connections) -> Iterator[bytes]:
+    """What makes the kernel (5.8 and later) leave out others, where that takes few questions."""
+    if which.client_port is not None:
+        yield from (_only(protocol, _SOURCE_PORT, which.client_port) for protocol in Protocol)
+    elif which.ports is not None and len(which.ports) <= _FEW_PORTS:
+        yield from (_only(protocol, _DESTINATION_PORT, port) for protocol, port in sorted(which.ports))
+    else:
+        yield b""
+
+
+def _only(protocol: Protocol, end: int, port: int) -> bytes:
+    transport = u8(_PROTOCOL_NUMBER, _NUMBERS[protocol]) + attribute(end, _PORT.pack(port))
+    flags = u32(_FILTER_ORIGINAL, _FILTER_BY_PROTOCOL | _FILTER_BY_PORT[end])
+    return nest(_ORIGINAL, nest(_TUPLE_PROTOCOL, transport)) + nest(_FILTER, flags, u32(_FILTER_REPLY, 0))
 
 
 @reader
