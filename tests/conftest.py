@@ -1,6 +1,7 @@
 """Settings of the whole run: Hypothesis without a clock, tests in User-Mode Linux, a last word on what was not tested."""
 
 from collections import Counter
+from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,6 +24,14 @@ def pytest_configure(config: pytest.Config) -> None:
         join(config)
     if not is_inside():
         config.pluginmanager.register(Outer(config))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let what a test logged be sent: tests log bytes that are no text, and pytest-xdist sends UTF-8 alone (execnet 2.1)."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.hookimpl(trylast=True)
