@@ -14,6 +14,12 @@ from routemesh.decide.pool import gateway_pools
 from routemesh.decide.slots import wanted
 from routemesh.model import Cluster, Node, NodeId, Service, ServiceId, State, Task, TaskState, TaskStatus
 
+MOST_TASKS = 1_021
+"""Each is a port of docker_gwbridge, as the sandbox is, and of the overlay's bridge, as the tunnel and the sandbox are.
+
+Linux gives a bridge 1,023 ports. Source: net/bridge/br_private.h (BR_PORT_BITS), br_if.c (find_portno).
+"""
+
 
 def schedule(state: State, now: float) -> State:
     """Assign the tasks that wait for a node; one for which there is none says why in its status."""
@@ -38,6 +44,7 @@ class _Board:
         self._of_service: Counter[tuple[ServiceId, NodeId]] = Counter()
         self._of_slot: Counter[tuple[ServiceId, int, NodeId]] = Counter()
         self._suitable: dict[ServiceId, list[Node]] = {}
+        self._places = Counter(task.node_id for task in state.tasks.values() if not task.status.state.ended)
         for task in wanted(state.tasks.values()):
             if task.node_id is not None and task.status.state >= TaskState.ASSIGNED:
                 self._count(task, task.node_id)
@@ -50,12 +57,17 @@ class _Board:
             suitable = [node for node in suitable if node.id == task.node_id]
         if not suitable:
             return blocked(task, no_suitable_node(self._state.nodes.values(), _constraints(service)), now)
-        node = min(suitable, key=lambda node: self._load(task, node))
+        roomy = [node for node in suitable if self._places[node.id] < MOST_TASKS]
+        if not roomy:
+            full = f"no room on {', '.join(node.name for node in suitable)}: {MOST_TASKS} tasks are the most that a node can have"
+            return blocked(task, f"{full}; add a node or scale a service down", now)
+        node = min(roomy, key=lambda node: self._load(task, node))
         address = self._pools[node.id].take()
         if address is None:
             full = f"no address: all of docker_gwbridge's {self._pools[node.id]} on {node.name} are in use; scale a service down"
             return blocked(task, full, now)
         self._count(task, node.id)
+        self._places[node.id] += task.node_id is None
         return replace(task, node_id=node.id, gateway_address=address, status=TaskStatus(state=TaskState.ASSIGNED, at=now))
 
     def _suitable_nodes(self, service: Service) -> list[Node]:

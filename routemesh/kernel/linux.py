@@ -49,6 +49,7 @@ from routemesh.nodeplan import (
 _FIRST_PORT, _PORTS = 1 << 24, 1 << 30
 """Netlink port ids that the kernel gives to nobody by itself: it takes process ids, then numbers above 2^31."""
 
+_FORWARDING = "net/ipv4/conf/{}/forwarding"
 _IP_FORWARD = "net/ipv4/ip_forward"
 _NOTHING: Namespace = {}
 _USUAL_MTU_BYTES = 1500
@@ -100,7 +101,11 @@ class LinuxKernel:
             home = self._spaces.home
             with home.enter():
                 forwards = sysctl.read(_IP_FORWARD) == "1"
-            return replace(caps, links=tuple(_ways_in(home.memory.rows, self._owner.alias)), forwards=forwards)
+                # Of a device whose name is not UTF-8 there is no setting by the name that we know.
+                links = [
+                    link for link in _ways_in(home.memory.rows, self._owner.alias) if sysctl.exists(_FORWARDING.format(link))
+                ]
+            return replace(caps, links=tuple(links), forwards=forwards)
 
     def read(self, want: NodePlan) -> NodePlan:
         """See Kernel.read; a veth whose peer is in a namespace of others has no peer here. Raises KernelError."""

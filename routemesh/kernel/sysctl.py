@@ -9,7 +9,8 @@ from errno import EINVAL
 
 from routemesh.legible import decoded
 
-_PATH = re.compile(r"net(/[A-Za-z0-9_][A-Za-z0-9_.:@-]*)+")
+_PATH = re.compile(r"net(/(?!\.\.?(/|$))[^/\s\0]+)+")
+"""A device's name in it may be anything without a slash, a colon or a space. Source: the kernel's dev_valid_name."""
 _LONGEST_BYTES = 4096
 
 
@@ -23,6 +24,14 @@ def read(path: str) -> str | None:
         return " ".join(decoded(os.read(file, _LONGEST_BYTES)).split())
     finally:
         os.close(file)
+
+
+def exists(path: str) -> bool:
+    """Whether there is such a setting."""
+    try:
+        return os.path.exists(_file(path))
+    except OSError:
+        return False
 
 
 def write(path: str, value: str) -> None:

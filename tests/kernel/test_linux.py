@@ -419,3 +419,12 @@ def test_capabilities(node: Private, tmp_path: Path) -> None:
     with closing(LinuxKernel(tmp_path, UNDERLAY)) as kernel:
         found = kernel.capabilities()
     assert (found.mtu_bytes, found.nf_tables, found.kernel) == (1400, True, os.uname().release)
+
+
+def test_devices_may_have_any_name(kernel: LinuxKernel, node: Private) -> None:
+    for name in (b"we+ird~1#", b"\xff\x1b"):
+        node.run("ip", "link", "add", os.fsdecode(name), "type", "veth", "peer", "name", f"peer{len(name)}")
+    caps = kernel.renewed(kernel.capabilities())
+    assert "we+ird~1#" in caps.links
+    assert not [link for link in caps.links if "\\" in link], "no setting has the name by which it is shown"
+    do(kernel, Create(HOST, Sysctl("net/ipv4/conf/we+ird~1#/forwarding", "1")))

@@ -178,3 +178,35 @@ def test_no_privileges(tmp_path: Path) -> None:
     for command in (["lab", "up"], ["node", "--name", "n", "--advertise", "127.0.0.1"]):
         done = subprocess.run([*nobody, *command], capture_output=True, text=True, env=env, timeout=30, check=False)
         assert done.returncode == 1 and "root" in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+EVIL_SERVER = r"""
+import ctypes, socket, sys
+ctypes.CDLL(None).prctl(15, b"\xff\xfe\x1b[2J", 0, 0, 0)
+with socket.create_server(("", 9099)):
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_process_whose_name_is_no_text_ends_no_daemon_and_is_named_where_it_is_in_the_way(mesh: Cluster) -> None:
+    daemons = {node["name"]: node["pid"] for node in mesh.json("lab", "status", "--name", mesh.name)}
+    command = ["nsenter", f"--net={mesh.netns('node2')}", sys.executable, "-c", EVIL_SERVER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        wait_until(lambda: [held for held in mesh.api.node("node2").listeners if held.port == 9099], 10, "the listener")
+        said = mesh.refused("service", "create", "--name", "late", "-p", "9099:80", "host", "routemesh", "whoami")
+        assert r"is taken by process \xff\xfe\x1b[2J on node2" in said
+        mesh.inside("node2", "ip", "link", "add", os.fsdecode(b"\xff\x1b"), "type", "veth", "peer", "name", "fine")
+        try:
+            mesh.inside("node2", "nft", "add table ip other; add chain ip other c")
+            mesh.inside("node2", "nft", os.fsdecode(b'add rule ip other c counter comment "\xff \x1b[2J"'))
+            assert "\x1b" not in mesh.run("doctor").stdout
+            with mesh.service("beside", "-p", "9098:80"):
+                assert mesh.ask("192.168.200.11", 9098)
+                assert "\x1b" not in mesh.run("explain", "node2:9098").stdout
+        finally:
+            mesh.inside("node2", "ip", "link", "delete", "fine")
+            mesh.inside("node2", "nft", "delete table ip other")
+    assert {node["name"]: node["pid"] for node in mesh.json("lab", "status", "--name", mesh.name)} == daemons

@@ -1,6 +1,7 @@
 """Which node a task gets."""
 
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 
@@ -126,3 +127,18 @@ def test_a_node_with_a_fault_of_its_own_gets_no_tasks() -> None:
     simulation.commit(admit.node_report(simulation.state, node_id, error=""))
     simulation.settle()
     assert len(simulation.serving()) == 1
+
+
+def test_a_node_takes_no_more_tasks_than_its_bridges_have_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("routemesh.decide.schedule"), "MOST_TASKS", 2)
+    simulation = Simulation(nodes=2)
+    simulation.create(replace(WEB, replicas=5))
+    simulation.settle()
+    assert simulation.node_names(simulation.serving()) == ["node1", "node2", "node1", "node2"]
+    (left,) = [task for task in simulation.tasks() if task.status.state is TaskState.PENDING]
+    assert left.status.error == (
+        "no room on node1, node2: 2 tasks are the most that a node can have; add a node or scale a service down"
+    )
+    simulation.join("node3")
+    simulation.settle()
+    assert len(simulation.serving()) == 5
