@@ -10,7 +10,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Collection, Coroutine, Iterator, Mapping
+from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -21,6 +21,7 @@ from typing import Any
 from routemesh import loops, names
 from routemesh.agent.agent import Agent
 from routemesh.agent.dataplane import Dataplane
+from routemesh.agent.disks import watch_disks
 from routemesh.agent.ports import PortHolder
 from routemesh.api.server import serve
 from routemesh.ask.context import Context
@@ -37,8 +38,9 @@ from routemesh.options import NodeOptions
 from routemesh.plan.engines import check_engine
 from routemesh.runtime.process.driver import ProcessRuntime
 from routemesh.sight.checkup import check_up
+from routemesh.sight.disks import disks
 from routemesh.sight.observe import observe_node
-from routemesh.sightings import Echoes, Offload
+from routemesh.sightings import Disk, Echoes, Offload
 from routemesh.snapshot import Connections, NodeSnapshot
 from routemesh.store.sqlite import SqliteStore
 from routemesh.threads import in_thread
@@ -138,6 +140,7 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
             )
         )
         troubles = loops.Troubles()
+        look_at_disks = partial(_disks, options)
         gateway = GatewayLoop(node.id, store, runtime, options.run_dir, troubles)
         context = Context(
             node_id=node.id,
@@ -151,6 +154,7 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
             observe=partial(_observe, reader, options, caps),
             proxies=gateway.look,
             look=partial(_look, options),
+            disks=look_at_disks,
             repair=dataplane.repair,
             netns_path=dataplane.netns_path,
             own_netns=Path(f"/proc/{os.getpid()}/ns/net"),
@@ -163,6 +167,7 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
             gateway=gateway.run(),
             manager=Manager(node.id, store, troubles=troubles).run(),
             api=serve(context, options.socket),
+            disks=watch_disks(look_at_disks, troubles),
         )
     finally:
         reader.shutdown(wait=True, cancel_futures=True)
@@ -190,6 +195,12 @@ async def _look(
 ) -> tuple[tuple[Echoes, ...], tuple[Offload, ...]]:
     """In a thread of its own, beside the one that reads: it goes into the sandbox, and may wait for answers."""
     return await asyncio.to_thread(check_up, options.run_dir / "netns", node.address, peers)
+
+
+async def _disks(options: NodeOptions) -> Sequence[Disk]:
+    """In a thread: a disk that hangs is to hang nothing else."""
+    paths = (options.data_dir, _database(options.store).parent, options.run_dir)
+    return await asyncio.to_thread(lambda: tuple(disks(paths)))
 
 
 def _check_spec(runtime: ProcessRuntime, spec: ServiceSpec) -> None:

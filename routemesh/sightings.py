@@ -169,3 +169,15 @@ class Offload:
     link: str
     driver: str
     checksums: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """The file system of a directory that a node needs. `free_…`: for anybody; sizes are 0 where it does not count them."""
+
+    path: str
+    size_bytes: int
+    free_bytes: int
+    inodes: int
+    free_inodes: int
+    read_only: bool = False

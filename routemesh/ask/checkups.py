@@ -100,10 +100,13 @@ async def _attempt(context: Context, state: State, node: Node) -> _Told | None:
 
 async def own_facts(context: Context, state: State, node: Node) -> "NodeFacts":
     """What this daemon's own node says of itself."""
+    from routemesh.doctor.disks import is_told
     from routemesh.doctor.facts import NodeFacts, differences
 
     seen = view(state, node.id)
-    ops, (probes, offloads) = await asyncio.gather(context.strayed(seen), context.look(node, _peers(state, node)))
+    ops, (probes, offloads), disks = await asyncio.gather(
+        context.strayed(seen), context.look(node, _peers(state, node)), context.disks()
+    )
     return NodeFacts(
         node=node.name,
         pid=os.getpid(),
@@ -111,7 +114,8 @@ async def own_facts(context: Context, state: State, node: Node) -> "NodeFacts":
         differences=differences(ops, context.netns_path),
         probes=probes,
         offloads=offloads,
-        failures=node.failures,
+        failures=tuple(failure for failure in node.failures if not is_told(failure, disks)),
+        disks=tuple(disks),
     )
 
 

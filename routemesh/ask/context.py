@@ -1,7 +1,7 @@
 """What use cases need of the daemon that they run in."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -13,7 +13,7 @@ from routemesh.model import Node, NodeId, ServiceSpec, State, TaskId
 from routemesh.nodeplan import Failure, NodePlan, Op
 from routemesh.plan.view import NodeView
 from routemesh.proxy.observed import Seen
-from routemesh.sightings import Echoes, Offload
+from routemesh.sightings import Disk, Echoes, Offload
 from routemesh.snapshot import Connections, NodeSnapshot
 from routemesh.store import Store
 
@@ -65,6 +65,7 @@ class Context:
     observe: Observe
     proxies: Callable[[], Awaitable[list[Seen]]]
     look: Look
+    disks: Callable[[], Awaitable[Sequence[Disk]]]
     repair: Callable[[NodeView, int], Awaitable[tuple[tuple[Op, ...], tuple[Failure, ...]]]]
     one_doctor: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     netns_path: PathOf = default_path

@@ -8,7 +8,7 @@ from routemesh.explain.mend import Repair, Repairs
 from routemesh.language import command
 from routemesh.language.commands import PathOf
 from routemesh.nodeplan import Op
-from routemesh.sightings import Echoes, Offload
+from routemesh.sightings import Disk, Echoes, Offload
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class NodeFacts:
     probes: tuple[Echoes, ...] = ()
     offloads: tuple[Offload, ...] = ()
     failures: tuple[str, ...] = ()
+    disks: tuple[Disk, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

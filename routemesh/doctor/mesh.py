@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from routemesh.doctor import Finding, State, listed, load, overlay, planned, twice, ways
+from routemesh.doctor import Finding, State, disks, listed, load, overlay, planned, twice, ways
 from routemesh.doctor.facts import Difference, Facts, NodeFacts
 from routemesh.doctor.ways import Stop, Walked
 from routemesh.snapshot import ClusterSnapshot, Unread
@@ -46,6 +46,7 @@ def look(cluster: ClusterSnapshot, facts: Facts, before: Look | None = None, sto
         *planned.findings(cluster, told, walked.by_place),
         *ways.findings(walked),
         *overlay.findings(cluster, told),
+        *disks.findings(told),
         *_of_both(before, load.findings(at_rest, told)),
         *twice.findings(moving, cluster),
         *_unread(cluster),

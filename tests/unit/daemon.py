@@ -29,7 +29,7 @@ from routemesh.nodeplan import Capabilities, Failure, Op, Sysctl
 from routemesh.plan import plan
 from routemesh.plan.view import NodeView
 from routemesh.proxy.observed import Seen
-from routemesh.sightings import SMALL_BYTES, Echoes, Offload
+from routemesh.sightings import SMALL_BYTES, Disk, Echoes, Offload
 from routemesh.snapshot import Connections, NamespaceSnapshot, NodeSnapshot
 from routemesh.store.memory import MemoryStore
 
@@ -50,6 +50,7 @@ class Daemon:
         self.node_id = NodeId(f"id-{name}")
         self.ops: tuple[Op, ...] = ()
         self.proxies: list[Seen] = []
+        self.disks: tuple[Disk, ...] = ()
         self.lines: defaultdict[TaskId, list[bytes]] = defaultdict(list)
         self._loop = loop
         self._silent = asyncio.Event()
@@ -97,6 +98,7 @@ class Daemon:
             observe=self._observe,
             proxies=self._proxies,
             look=self._look,
+            disks=self._disks,
             repair=self._repair,
         )
 
@@ -114,6 +116,9 @@ class Daemon:
     ) -> tuple[tuple[Echoes, ...], tuple[Offload, ...]]:
         sizes = {name: (SMALL_BYTES, size) for name, (_, size) in peers.items()}
         return tuple(Echoes(peer=name, sizes=each, answered=each, heard=each) for name, each in sizes.items()), ()
+
+    async def _disks(self) -> tuple[Disk, ...]:
+        return self.disks
 
     async def _repair(self, _: NodeView, __: int) -> tuple[tuple[Op, ...], tuple[Failure, ...]]:
         done, self.ops = self.ops, ()
