@@ -7,13 +7,11 @@ from routemesh.ask.context import Context
 from routemesh.decide import admit
 from routemesh.decide.progress import Progress, progress
 from routemesh.errors import Conflict, NotFound
-from routemesh.labels import health
 from routemesh.model import Service, ServiceId, ServiceSpec, State
 
 
 async def create(context: Context, spec: ServiceSpec) -> tuple[State, Service]:
     """Make a service; it converges in the background. Raises UserError, Conflict."""
-    spec = health.interpret(spec)
     context.check(spec)
     state = await context.store.update(lambda state: admit.create_service(state, spec, context.now()))
     return state, admit.find_service(state, spec.name)
@@ -21,7 +19,6 @@ async def create(context: Context, spec: ServiceSpec) -> tuple[State, Service]:
 
 async def update(context: Context, ref: str, version: int, spec: ServiceSpec) -> tuple[State, Service]:
     """Give a service a new spec, made from the one at `version`. Raises Conflict when somebody else was faster."""
-    spec = health.interpret(spec)
     context.check(spec)
 
     def change(state: State) -> State:

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
+from routemesh import labels
 from routemesh.cli.values import DURATION, ENV, LOG_OPTION, PAIR, PUBLISH, TARGET, WORDS, OneOf
 from routemesh.errors import UserError
-from routemesh.labels import health
 from routemesh.model import HealthCheck, HealthKind, LogDriver, Mode, Protocol, RestartCondition, ServiceSpec, UpdateOrder
 
 Apply = Callable[[ServiceSpec, Any], ServiceSpec]
@@ -54,9 +54,10 @@ def _part(part: str, name: str, *flags: str, **how: Any) -> Setting:
 
 def _timing(name: str, *flags: str, **how: Any) -> Setting:
     def apply(spec: ServiceSpec, value: Any) -> ServiceSpec:
-        if spec.health is None:
-            raise UserError(f"{flags[0]}: there is no health check; add --health-cmd or a label {health.HEALTH_HTTP}=/path")
-        return replace(spec, health=replace(spec.health, **{name: value}))
+        if spec.health is None and not labels.is_probed(spec.labels):
+            raise UserError(f"{flags[0]}: there is no health check; add --health-cmd or a label {labels.HEALTH_HTTP}=/path")
+        check = spec.health or HealthCheck(kind=HealthKind.TCP)  # of what kind it is, the label says
+        return replace(spec, health=replace(check, **{name: value}))
 
     return _setting(apply, *flags, **how)
 
@@ -119,7 +120,7 @@ _UPDATE = (
     _field("command", "--args", type=WORDS, help="The command and its arguments, in one string."),
     _setting(_remove_environment, "--env-rm", **_MANY, help="Remove an environment variable."),
     _setting(_add_environment, "--env-add", type=ENV, **_MANY, help="Add or replace an environment variable."),
-    _setting(health.without, "--label-rm", **_MANY, help="Remove a label."),
+    _setting(labels.without, "--label-rm", **_MANY, help="Remove a label."),
     _setting(_add_labels, "--label-add", type=PAIR, **_MANY, help="Add or replace a label."),
     _setting(_remove_constraints, "--constraint-rm", **_MANY, help="Remove a constraint."),
     _setting(
@@ -178,8 +179,7 @@ def update_flags(command: Command) -> Command:
 
 def changed(spec: ServiceSpec, flags: Mapping[str, Any]) -> ServiceSpec:
     """The spec with all given flags carried out. Raises UserError where they contradict the spec or one another."""
-    spec = health.interpret(_applied(spec, flags, (*_CREATE, *_UPDATE, *_BOTH)))
-    return _applied(spec, flags, _TIMINGS)
+    return _applied(spec, flags, (*_CREATE, *_UPDATE, *_BOTH, *_TIMINGS))
 
 
 def forced(spec: ServiceSpec) -> ServiceSpec:

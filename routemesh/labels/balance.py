@@ -13,7 +13,7 @@ from routemesh.errors import UserError
 from routemesh.model import Balancing, Locality, Scheduler, Weights
 from routemesh.names import NODE_NAME
 
-LB, AFFINITY, WEIGHT, LOCALITY = LABELS = ("routemesh.lb", "routemesh.affinity", "routemesh.weight", "routemesh.locality")
+LB, AFFINITY, WEIGHT, LOCALITY = "routemesh.lb", "routemesh.affinity", "routemesh.weight", "routemesh.locality"
 
 ALIASES: Mapping[str, Scheduler] = {
     "weighted": Scheduler.WRR,
@@ -21,6 +21,13 @@ ALIASES: Mapping[str, Scheduler] = {
     "maglev": Scheduler.MH,
     "least-conn": Scheduler.WLC,
 }
+TABLE: Mapping[str, tuple[str, ...]] = {
+    LB: (*Scheduler, *ALIASES),
+    AFFINITY: ("client-ip", "client-ip;timeout=3h"),
+    WEIGHT: ("W[,NODE=W…][,.SLOT=W…]",),
+    LOCALITY: tuple(Locality),
+}
+
 DEFAULT_AFFINITY_S = 3 * 60 * 60
 """As Kubernetes has it for sessionAffinity: three hours."""
 

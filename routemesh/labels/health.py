@@ -4,28 +4,33 @@
     routemesh.health.http=/path[:port]       healthy means: GET answers with a status below 400
     routemesh.health.tcp[=port]              healthy means: a connection is accepted
 
-Without a port, the first published target port is asked. What labels say about balancing is read as a service is admitted:
-labels.balance.
+Without a port, the first published target port is asked.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from routemesh.errors import UserError
 from routemesh.model import ClientIp, HealthCheck, HealthKind, Publish, ServiceSpec
 
-CLIENT_IP, HEALTH_HTTP, HEALTH_TCP = LABELS = ("routemesh.client-ip", "routemesh.health.http", "routemesh.health.tcp")
+CLIENT_IP, HEALTH_HTTP, HEALTH_TCP = "routemesh.client-ip", "routemesh.health.http", "routemesh.health.tcp"
+TABLE: Mapping[str, tuple[str, ...]] = {CLIENT_IP: tuple(ClientIp), HEALTH_HTTP: ("/path", "/path:port"), HEALTH_TCP: ()}
 
 _PROBES = (HealthKind.HTTP, HealthKind.TCP)
 _LAST_PORT = 65535
 
 
-def interpret(spec: ServiceSpec) -> ServiceSpec:
-    """The spec with what its labels say filled in. Raises UserError."""
-    client_ip = spec.labels.get(CLIENT_IP, spec.client_ip)
-    if client_ip not in tuple(ClientIp):
-        raise UserError(f"label {CLIENT_IP}={client_ip} has an unknown value; use {' or '.join(ClientIp)}")
-    return replace(spec, client_ip=ClientIp(client_ip), health=_health(spec))
+def client_ip(spec: ServiceSpec) -> ClientIp:
+    """Whom tasks see: what the label says, else what the spec says. Raises UserError."""
+    value = spec.labels.get(CLIENT_IP, spec.client_ip)
+    if value not in tuple(ClientIp):
+        raise UserError(f"label {CLIENT_IP}={value} has an unknown value; use {' or '.join(ClientIp)}")
+    return ClientIp(value)
+
+
+def is_probed(labels: Mapping[str, str]) -> bool:
+    """Whether labels ask for a health check."""
+    return HEALTH_HTTP in labels or HEALTH_TCP in labels
 
 
 def without(spec: ServiceSpec, keys: Iterable[str]) -> ServiceSpec:
@@ -39,7 +44,8 @@ def without(spec: ServiceSpec, keys: Iterable[str]) -> ServiceSpec:
     return spec
 
 
-def _health(spec: ServiceSpec) -> HealthCheck | None:
+def health(spec: ServiceSpec) -> HealthCheck | None:
+    """The check that a label asks for, with the times of the spec's own; else that one. Raises UserError."""
     wanted = [label for label in (HEALTH_HTTP, HEALTH_TCP) if label in spec.labels]
     if not wanted:
         return spec.health

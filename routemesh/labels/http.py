@@ -34,6 +34,7 @@ PATH = f"{PREFIX}path"
 PORT = f"{PREFIX}port"
 TLS = f"{PREFIX}tls"
 PROXY_PROTOCOL = f"{PREFIX}proxy-protocol"
+PROTOCOL, STICKY, BALANCE, COMPRESS = f"{PREFIX}protocol", f"{PREFIX}sticky", f"{PREFIX}balance", f"{PREFIX}compress"
 
 EVERY_HOST = "*"
 SECRET_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
@@ -228,17 +229,26 @@ _READERS: Mapping[str, Reader] = {
     HOST: _hosts,
     PATH: _path,
     PORT: _number("port", 1, _LAST_PORT),
-    f"{PREFIX}protocol": _word("protocol", {kind.value: kind for kind in HttpProtocol}),
-    f"{PREFIX}sticky": _sticky,
+    PROTOCOL: _word("protocol", {kind.value: kind for kind in HttpProtocol}),
+    STICKY: _sticky,
     TLS: _tls,
-    f"{PREFIX}balance": _word("balance", {kind.value: kind for kind in HttpBalance}),
+    BALANCE: _word("balance", {kind.value: kind for kind in HttpBalance}),
     f"{PREFIX}health": _health,
     f"{PREFIX}timeout": _timeout,
     f"{PREFIX}maxconn": _number("maxconn", 1, _MAX_CONNECTIONS),
     f"{PREFIX}retry": _number("retries", 0, _MAX_RETRIES),
-    f"{PREFIX}compress": _word("compress", {"on": True, "off": False}),
+    COMPRESS: _word("compress", {"on": True, "off": False}),
     f"{PREFIX}allow": _allow,
     PROXY_PROTOCOL: _word("proxy_protocol", {"v1": 1, "v2": 2}),
     f"{PREFIX}header-add": _headers,
 }
-LABELS = tuple(_READERS)
+TABLE: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(_READERS, ()),
+    HOST: ("*",),
+    PROTOCOL: tuple(HttpProtocol),
+    STICKY: (Sticky.COOKIE, Sticky.SOURCE, f"{Sticky.HEADER}:NAME"),
+    TLS: ("SECRET", "SECRET,redirect", "redirect", "passthrough"),
+    BALANCE: tuple(HttpBalance),
+    COMPRESS: ("on", "off"),
+    PROXY_PROTOCOL: ("v1", "v2"),
+}

@@ -98,7 +98,10 @@ NAME_RULE = "is not a DNS label; use at most 63 letters, digits, - and _, with a
             {"health": health(HealthKind.CMD_SHELL, command=("",))},
             "service web: the health check has no command; give one, or remove the check",
         ),
-        ({"stop_signal": "SIGNO"}, "service web: stop signal 'SIGNO' is unknown; use one such as SIGTERM, SIGINT or SIGQUIT"),
+        (
+            {"stop_signal": "SIGNO"},
+            "service web: stop signal 'SIGNO' is unknown; use one such as SIGTERM or SIGRTMIN+3, or its number",
+        ),
         ({"stop_grace_s": -1.0}, "service web: stop grace period is -1.0 s; give a time of 0 or more"),
         ({"restart": RestartPolicy(delay_s=-1.0)}, "service web: restart delay is -1.0 s; give a time of 0 or more"),
         ({"restart": RestartPolicy(window_s=-1.0)}, "service web: restart window is -1.0 s; give a time of 0 or more"),
@@ -172,6 +175,22 @@ def test_the_label_says_whether_the_client_is_kept() -> None:
     assert simulation.create(WEB).spec.client_ip is ClientIp.KEEP
     simulation.update(labels={"routemesh.client-ip": "snat", "team": "a", "routemesh.health.http": "/"})
     assert simulation.service().spec.client_ip is ClientIp.SNAT
+
+
+def test_a_health_label_counts_whichever_way_the_spec_came() -> None:
+    """admission reads all labels: a front that only makes a spec loses none of them."""
+    simulation = Simulation()
+    made = simulation.create(replace(WEB, labels={"routemesh.health.http": "/ok", "routemesh.client-ip": "snat"})).spec
+    assert made.health == HealthCheck(kind=HealthKind.HTTP, path="/ok", port=80)
+    simulation.update(labels={"routemesh.health.tcp": ""})
+    assert simulation.service().spec.health == HealthCheck(kind=HealthKind.TCP, port=80)
+    with pytest.raises(UserError, match=r"^service web: label routemesh\.health\.http=ok is not of the form"):
+        simulation.update(labels={"routemesh.health.http": "ok"})
+
+
+@pytest.mark.parametrize("name", ["RTMIN+3", "SIGRTMIN+3", "37"])
+def test_a_realtime_signal_is_allowed(name: str) -> None:
+    assert Simulation().create(replace(WEB, stop_signal=name)).spec.stop_signal == "SIGRTMIN+3"
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "INT", "int", "2"])

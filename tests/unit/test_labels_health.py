@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from routemesh.errors import UserError
-from routemesh.labels.health import interpret, without
+from routemesh.labels import interpret, without
 from routemesh.model import ClientIp, HealthCheck, HealthKind, Protocol, Publish, ServiceSpec
 
 WEB = ServiceSpec(

@@ -8,7 +8,7 @@ import pytest
 
 from routemesh.decide import admit
 from routemesh.errors import Conflict, UserError
-from routemesh.labels.http import LABELS, http
+from routemesh.labels.http import TABLE, http
 from routemesh.model import (
     Gateway,
     GatewayDriver,
@@ -161,7 +161,7 @@ def test_what_no_label_may_say(labels: dict[str, str], error: str) -> None:
 
 def test_an_unknown_label_is_refused_with_the_known_ones() -> None:
     message = refusal(Simulation(), replace(WEB, labels=HOST | {"routemesh.http.hosts": "x"}))
-    assert message == f"service web: label 'routemesh.http.hosts' is unknown; the labels of routemesh are: {', '.join(LABELS)}"
+    assert message == f"service web: label 'routemesh.http.hosts' is unknown; the labels of routemesh are: {', '.join(TABLE)}"
 
 
 def test_without_a_host_a_service_does_not_join_by_half() -> None:

@@ -2,18 +2,13 @@
 
 import math
 import re
-import signal
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 
+from routemesh import labels, signals
 from routemesh.decide.constraints import parse
 from routemesh.errors import UserError
-from routemesh.labels import balance, health, http
-from routemesh.model import ClientIp, HealthCheck, HealthKind, LogConfig, Publish, ServiceSpec
-
-LABELS = (*health.LABELS, *balance.LABELS, *http.LABELS)
-"""The labels with a meaning for routemesh; the health labels are read where requests come in."""
+from routemesh.model import HealthCheck, HealthKind, LogConfig, Publish, ServiceSpec
 
 MAX_REPLICAS = 10_000
 """Far above what a cluster runs, and low enough that a slip of the keyboard does no harm."""
@@ -24,7 +19,6 @@ MAX_RESTART_ATTEMPTS = 100
 MIN_LOG_BYTES, MAX_LOG_BYTES, MAX_LOG_FILES = 4096, 10**12, 1000
 """Of one file of a task's log, and of their number: a file as small as a page, a log as large as a disk."""
 
-_OUR_LABELS = "routemesh."
 _LAST_PORT = 65535
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 
@@ -45,28 +39,13 @@ def checked(spec: ServiceSpec, present: ServiceSpec | None = None) -> ServiceSpe
         _check_numbers(spec)
         _check_logs(spec.logs)
         _check_publish(spec.publish)
-        _check_health(spec.health)
         for constraint in spec.constraints:
             parse(constraint)
-        normal = replace(
-            spec,
-            stop_signal=_signal(spec.stop_signal),
-            client_ip=_client_ip(spec),  # before what else labels say: it refuses labels that nobody knows
-            balancing=balance.balancing(spec.labels),
-            http=http.http(spec.labels, spec.publish),
-        )
-        _check_said_by_labels(spec, normal, present)
+        normal = labels.interpret(replace(spec, stop_signal=signals.full_name(spec.stop_signal)), present)
+        _check_health(normal.health)
     except UserError as exc:
         raise UserError(f"service {spec.name}: {exc}") from None
     return normal
-
-
-def _check_said_by_labels(spec: ServiceSpec, normal: ServiceSpec, present: ServiceSpec | None) -> None:
-    unsaid = ServiceSpec(name=spec.name)
-    for field, labels in (("balancing", balance.LABELS), ("http", http.LABELS)):
-        known = (getattr(each, field) for each in (unsaid, normal, present) if each is not None)
-        if getattr(spec, field) not in known:
-            raise UserError(f"field {field} can't be set: labels say it ({', '.join(labels)}); leave it out")
 
 
 def _check_task(spec: ServiceSpec) -> None:
@@ -143,25 +122,3 @@ def _check_health(check: HealthCheck | None) -> None:
     _check_time("health check's start period", check.start_period_s)
     if type(check.retries) is not int or check.retries < 1:
         raise UserError(f"health check's retries is {check.retries!r}; give a whole number, 1 or more")
-
-
-def _signal(name: str) -> str:
-    """docker's forms: SIGTERM, TERM, 15."""
-    known = {number.name for number in signal.Signals}
-    by_number = {str(number.value): number.name for number in signal.Signals}
-    full = by_number.get(name) or (name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}")
-    if full not in known:
-        raise UserError(f"stop signal {name!r} is unknown; use one such as SIGTERM, SIGINT or SIGQUIT")
-    return full
-
-
-def _client_ip(spec: ServiceSpec) -> ClientIp:
-    labels: Mapping[str, str] = spec.labels
-    for label in labels:
-        if label.startswith(_OUR_LABELS) and label not in LABELS:
-            kin = (known for known in LABELS if known.startswith(http.PREFIX) == label.startswith(http.PREFIX))
-            raise UserError(f"label {label!r} is unknown; the labels of routemesh are: {', '.join(kin)}")
-    value = labels.get(health.CLIENT_IP, spec.client_ip)
-    if value not in tuple(ClientIp):
-        raise UserError(f"label {health.CLIENT_IP}={value} has an unknown value; use {' or '.join(ClientIp)}")
-    return ClientIp(value)

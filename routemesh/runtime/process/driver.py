@@ -27,6 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from routemesh import signals
 from routemesh.errors import Conflict, NotFound, RoutemeshError, Unavailable, UserError
 from routemesh.model import LogConfig, LogDriver, ServiceSpec, TaskId
 from routemesh.runtime import Exit, Running
@@ -135,7 +136,7 @@ class ProcessRuntime:
 
     async def stop(self, task_id: TaskId, signal: str, grace_s: float) -> Exit:
         """Send `signal` to the command and after `grace_s` SIGKILL to everything in the task; return how it ended."""
-        number = hostcommand.signal_number(signal)
+        number = signals.number(signal)
         with living(self._known(task_id)) as fd:
             if fd is not None:
                 send(fd, number)

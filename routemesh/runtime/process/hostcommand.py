@@ -3,13 +3,13 @@
 import os
 import re
 import shlex
-import signal
 import stat
 import sys
 from collections.abc import Iterable, Mapping
 from errno import ENOENT
 from pathlib import Path
 
+from routemesh import signals
 from routemesh.errors import UserError
 from routemesh.model import ServiceSpec
 
@@ -19,7 +19,6 @@ TASK_PATH = f"{DEFAULT_PATH}:{Path(sys.executable).parent}"
 """Last, so that it hides no program of the node's, the directory that `routemesh` itself is in."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
-_REALTIME = re.compile(r"(?:SIG)?RT(MIN\+|MAX-)(\d{1,2})")
 
 
 def check(spec: ServiceSpec) -> None:
@@ -41,7 +40,7 @@ def check(spec: ServiceSpec) -> None:
             raise UserError(
                 f"service {spec.name}: environment entry {entry!r} is not NAME=VALUE with a NAME of letters, digits and _"
             )
-    signal_number(spec.stop_signal)
+    signals.number(spec.stop_signal)
 
 
 def _is_passable(text: str) -> bool:
@@ -50,21 +49,6 @@ def _is_passable(text: str) -> bool:
         return b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
         return False
-
-
-def signal_number(name: str) -> int:
-    """The number of a signal given as SIGTERM, TERM, 15 or RTMIN+3; raises UserError for anything else."""
-    wanted = name.upper()
-    if wanted.isdecimal():
-        number = int(wanted)
-    elif match := _REALTIME.fullmatch(wanted):
-        offset = int(match[2])
-        number = signal.SIGRTMIN + offset if match[1] == "MIN+" else signal.SIGRTMAX - offset
-    else:
-        number = int(signal.Signals.__members__.get("SIG" + wanted.removeprefix("SIG"), 0))
-    if number not in signal.valid_signals():
-        raise UserError(f"unknown stop signal {name!r}; give a name as SIGTERM or a number from 1 to {signal.SIGRTMAX:d}")
-    return number
 
 
 def environment(spec: ServiceSpec, task_name: str, hostname: str, run_dir: Path) -> dict[str, str]:
