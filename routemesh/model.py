@@ -25,6 +25,8 @@ INGRESS_VNI = 4096
 VXLAN_PORT = 4789
 VXLAN_OVERHEAD_BYTES = 50
 TASK_HISTORY_PER_SLOT = 5
+MAX_HEADER_BYTES = 16 * 1024
+"""How large the head of a service's answer may be behind the gateway, unless its label says otherwise."""
 
 
 class Protocol(StrEnum):
@@ -333,6 +335,7 @@ class Http:
     timeout_s: float = 60.0
     maxconn: int = 0
     retries: int = 3
+    max_header_bytes: int = MAX_HEADER_BYTES
     compress: bool = False
     allow: tuple[IPv4Network, ...] = ()
     proxy_protocol: int = 0

@@ -11,6 +11,7 @@ routemesh.http.health=/healthz              checked by every proxy; a task that 
 routemesh.http.timeout=60s                  how long a task may be silent while it answers
 routemesh.http.maxconn=100                  requests at a time per task; others queue
 routemesh.http.retry=3                      how often a connection to a task is tried anew
+routemesh.http.max-header=32k               how large the head of an answer may be, and, the largest of all services, of a request
 routemesh.http.compress=on|off
 routemesh.http.allow=CIDR[,CIDR…]           whose requests are answered; 403 for others
 routemesh.http.proxy-protocol=v1|v2         sent to tasks
@@ -57,6 +58,7 @@ HOP_BY_HOP = frozenset({
 """Headers that make up the message, or that the gateway itself writes."""
 _NUMBER = re.compile(r"[0-9]{1,7}")
 _DURATION = re.compile(r"([0-9]{1,6})(ms|s|m|h)")
+_MAX_HEADER_KIB = 64
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LAST_PORT, _MAX_CONNECTIONS, _MAX_RETRIES = 65535, 1_000_000, 10
 
@@ -179,6 +181,12 @@ def _health(label: str, text: str) -> dict[str, Any]:
     return {"health": _path(label, text)["path"]}
 
 
+def _size(label: str, text: str) -> dict[str, Any]:
+    if not text.endswith("k") or not _NUMBER.fullmatch(text[:-1]) or not 1 <= int(text[:-1]) <= _MAX_HEADER_KIB:
+        raise UserError(f"label {label}={text!r} is no size that fits; use 1k-{_MAX_HEADER_KIB}k (KiB)")
+    return {"max_header_bytes": int(text[:-1]) * 1024}
+
+
 def _timeout(label: str, text: str) -> dict[str, Any]:
     found = _DURATION.fullmatch(text)
     seconds = int(found[1]) * _UNITS_S[found[2]] if found else 0.0
@@ -237,6 +245,7 @@ _READERS: Mapping[str, Reader] = {
     f"{PREFIX}timeout": _timeout,
     f"{PREFIX}maxconn": _number("maxconn", 1, _MAX_CONNECTIONS),
     f"{PREFIX}retry": _number("retries", 0, _MAX_RETRIES),
+    f"{PREFIX}max-header": _size,
     COMPRESS: _word("compress", {"on": True, "off": False}),
     f"{PREFIX}allow": _allow,
     PROXY_PROTOCOL: _word("proxy_protocol", {"v1": 1, "v2": 2}),

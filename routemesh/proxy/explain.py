@@ -13,7 +13,7 @@ from routemesh.model import Gateway, GatewayDriver, Http, State, Sticky
 from routemesh.proxy import hashes
 from routemesh.proxy.haproxy import COOKIE
 from routemesh.proxy.request import Request
-from routemesh.proxy.routes import Backend, Route, Server, Table, route_of, table
+from routemesh.proxy.routes import DOTS, Backend, Route, Server, Table, route_of, table
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,9 @@ def decided(gateway: Gateway, routes: Table, request: Request) -> Explanation:
     frontend = _frontend(gateway, request)
     if request.tls and not gateway.https_port:
         return Explanation((frontend, Step("frontend", "refused", "the gateway has no TLS port")), None, ())
-    if "/../" in f"{unquote(request.path)}/":
-        return Explanation((frontend, Step("frontend", "400", "the path leads upwards")), None, (), 400)
+    parts = unquote(request.path).split("/")
+    if "." in parts or ".." in parts:
+        return Explanation((frontend, Step("frontend", "400", DOTS)), None, (), 400)
     route = route_of(routes, request.host, request.path)
     if route is None:
         why = f"no service has host {request.host} and path {request.path}"

@@ -10,9 +10,9 @@ Source: HAProxy's configuration.txt (2.6) and management.txt (`add server`).
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network
 
-from routemesh.model import Gateway, Header, Http, HttpBalance, HttpProtocol, Sticky
+from routemesh.model import Gateway, Http, HttpBalance, HttpProtocol, Sticky
 from routemesh.proxy.rendered import HAPROXY_MAIN, Keep, Rendered, digest
-from routemesh.proxy.routes import Backend, Route, Server, Table, left_out
+from routemesh.proxy.routes import DOTS, Backend, Route, Server, Table, client_timeout_s, left_out, max_header_bytes, too_large
 
 ADMIN_SOCKET = "admin.sock"
 GENERATION = "routemesh-"
@@ -27,7 +27,8 @@ _TERMINATE = f"{INTERNAL}tls"
 _INNER = "abns@routemesh-tls"
 _DESCRIPTORS = 50_000
 """Two per connection, fewer where the machine allows fewer. Without a bound HAProxy makes room for as many as it allows."""
-_LEAST_CLIENT_TIMEOUT_S = 60.0
+_OWN_FIELDS_BYTES = 2048
+_MOST_FIELDS = 1024
 _TUNNEL_TIMEOUT = "1h"
 _CHECK = "check inter 2s fall 3 rise 1"
 
@@ -58,7 +59,7 @@ def render(table: Table, gateway: Gateway, directory: str, certificates: Mapping
         *(_tls_frontends(gateway, routes, bind, names, proxied) if tls else ()),
         *_internal(tls),
     ]
-    backends = {backend.name: tuple(_backend(backend, gateway, keep)) for backend in table.backends}
+    backends = {backend.name: tuple(_backend(backend, table, gateway, keep)) for backend in table.backends}
     generation = digest(*skeleton, *(line for lines in backends.values() for line in (*lines, "")))
     lines = [line.replace(f"{GENERATION}?", GENERATION + generation) for line in skeleton]
     for backend in table.backends:
@@ -86,7 +87,6 @@ def server_options(http: Http, server: Server) -> str:
 
 
 def _defaults(table: Table, directory: str) -> Iterator[str]:
-    patience_s = max((backend.http.timeout_s for backend in table.backends), default=0.0)
     yield "# Written by routemesh; it writes it anew with the next change."
     yield "global"
     yield f"  description {GENERATION}?"
@@ -98,6 +98,9 @@ def _defaults(table: Table, directory: str) -> Iterator[str]:
     yield "  hard-stop-after 12h"
     yield "  ssl-default-bind-options ssl-min-ver TLSv1.2"
     yield "  tune.ssl.default-dh-param 2048"
+    yield f"  tune.maxrewrite {_rewrite_bytes(table)}"
+    yield f"  tune.bufsize {max_header_bytes(table) + _rewrite_bytes(table)}"
+    yield f"  tune.http.maxhdr {_MOST_FIELDS}"
     yield "defaults"
     yield "  mode http"
     yield "  log global"
@@ -108,9 +111,15 @@ def _defaults(table: Table, directory: str) -> Iterator[str]:
     yield "  timeout http-request 10s"
     yield "  timeout http-keep-alive 10s"
     yield "  timeout queue 30s"
-    yield f"  timeout client {_ms(max(patience_s, _LEAST_CLIENT_TIMEOUT_S))}"
+    yield f"  timeout client {_ms(client_timeout_s(table))}"
     yield "  timeout server 60s"
     yield f"  timeout tunnel {_TUNNEL_TIMEOUT}"
+
+
+def _rewrite_bytes(table: Table) -> int:
+    """The room that what we add to a head may take: a rule that finds none answers 500."""
+    added = (sum(len(header.name) + len(header.value) + 4 for header in backend.http.headers) for backend in table.backends)
+    return _OWN_FIELDS_BYTES + max(added, default=0)
 
 
 def _frontend(name: str, bind: str, gateway: Gateway, routes: str, scheme: str, proxied: Iterable[str]) -> Iterator[str]:
@@ -123,15 +132,19 @@ def _frontend(name: str, bind: str, gateway: Gateway, routes: str, scheme: str, 
     yield "  http-request capture req.hdr(host) len 64"
     # A slash in the name, or a way out of the path, would lead past the rules to what is not below a service's path.
     yield _answer("deny", 400, "the host has a slash in it") + " if { req.hdr(host) -m sub / }"
-    yield _answer("deny", 400, "the path leads upwards") + " if { path,url_dec,concat(/) -m sub /../ }"
+    yield _answer("deny", 400, DOTS) + " if { path,url_dec,concat(/) -m sub /../ /./ }"
+    yield _answer("deny", 400, "the path has a NUL in it") + " if { path -m sub %00 }"
+    yield _answer("deny", 400, "there is no host") + " unless { req.hdr(host) -m len gt 0 } || HTTP_1.0"
     # Mostly a name is there as it is written here; only where it is not, what costs more is done.
-    yield f"  http-request set-var(txn.route) base,concat(/),map_beg({routes})"
-    yield f"  http-request set-var(txn.host) req.hdr(host),field(1,:),lower{unless}"
-    yield f"  http-request set-var(txn.path) path{unless}"
+    yield f"  http-request set-var(txn.route) base,url_dec,concat(/),map_beg({routes})"
+    yield f"  http-request set-var(txn.host) req.hdr(host),field(1,:),lower,rtrim(.){unless}"
+    yield f"  http-request set-var(txn.path) path,url_dec{unless}"
     yield f"  http-request set-var(txn.route) var(txn.host),concat(,txn.path,/),map_beg({routes}){unless}"
     for host in ("var(txn.host),regsub(^[^.]*,*)", "str(*)"):
         yield f"  http-request set-var(txn.like) {host}{unless}"
         yield f"  http-request set-var(txn.route) var(txn.like),concat(,txn.path,/),map_beg({routes}){unless}"
+    # To many programs `_` and `-` are the same in a name: nobody else writes these.
+    yield "  http-request del-header ^x[-_](forwarded[-_](for|proto|host|port)|real[-_]ip)$ -m reg"
     yield "  http-request set-header X-Forwarded-For %[src]"
     yield "  http-request set-header X-Real-IP %[src]"
     yield f"  http-request set-header X-Forwarded-Proto {scheme}"
@@ -175,7 +188,7 @@ def _internal(https_port: int) -> Iterator[str]:
         yield f"  {_redirect(https_port)}"
 
 
-def _backend(backend: Backend, gateway: Gateway, keep: Keep) -> Iterator[str]:
+def _backend(backend: Backend, table: Table, gateway: Gateway, keep: Keep) -> Iterator[str]:
     http = backend.http
     yield f"backend {backend.name}"
     if backend.refused:
@@ -187,7 +200,7 @@ def _backend(backend: Backend, gateway: Gateway, keep: Keep) -> Iterator[str]:
     yield f"  timeout server {_ms(http.timeout_s)}"
     yield f"  retries {http.retries}"
     if not http.passthrough:
-        yield from _http_rules(backend, gateway, keep)
+        yield from _http_rules(backend, table, gateway, keep)
     elif http.allow:
         yield f"  tcp-request content reject unless {{ {_from(http.allow, f'allow-{backend.name}', keep)} }}"
 
@@ -204,14 +217,16 @@ def _balance(http: Http) -> Iterator[str]:
     yield "  hash-type consistent sdbm avalanche"
 
 
-def _http_rules(backend: Backend, gateway: Gateway, keep: Keep) -> Iterator[str]:
+def _http_rules(backend: Backend, table: Table, gateway: Gateway, keep: Keep) -> Iterator[str]:
     http, name = backend.http, backend.name
     if http.allow:
         why = f"service {name} does not answer %[src]"
         yield f"{_answer('deny', 403, why)} unless {{ {_from(http.allow, f'allow-{name}', keep)} }}"
     if http.redirect and gateway.https_port:
         yield f"  {_redirect(gateway.https_port)} unless {{ ssl_fc }}"
-    yield from (_header(header) for header in http.headers)
+    yield from _headers(http)
+    if http.max_header_bytes < max_header_bytes(table):
+        yield f"{_answer('return', 502, too_large(backend), 'response')} if {{ res.hdrs,length gt {http.max_header_bytes} }}"
     if http.sticky is Sticky.COOKIE:
         yield from _cookie(name, "; Secure" if http.redirect and gateway.https_port else "")
     if http.compress:
@@ -247,9 +262,12 @@ def _cookie(name: str, secure: str) -> Iterator[str]:
 # --- small pieces ----------------------------------------------------------------------------------------------------------
 
 
-def _header(header: Header) -> str:
-    side = "response" if header.to_response else "request"
-    return f'  http-{side} add-header {header.name} "{header.value}"'
+def _headers(http: Http) -> Iterator[str]:
+    """What is added to requests takes the place of what a client sent under that name."""
+    for name in dict.fromkeys(header.name for header in http.headers if not header.to_response):
+        yield f"  http-request del-header {name}"
+    for header in http.headers:
+        yield f'  http-{"response" if header.to_response else "request"} add-header {header.name} "{header.value}"'
 
 
 def _redirect(port: int) -> str:
@@ -257,9 +275,9 @@ def _redirect(port: int) -> str:
     return f"http-request redirect prefix {where} code 308"
 
 
-def _answer(action: str, status: int, text: str) -> str:
+def _answer(action: str, status: int, text: str, side: str = "request") -> str:
     option = "deny_status" if action == "deny" else "status"
-    return f'  http-request {action} {option} {status} content-type text/plain lf-string "{status}: {text}\\n"'
+    return f'  http-{side} {action} {option} {status} content-type text/plain lf-string "{status}: {text}\\n"'
 
 
 def _page(status: int, text: str) -> str:

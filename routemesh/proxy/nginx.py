@@ -9,15 +9,29 @@ Source: nginx.org/en/docs: ngx_http_core_module (locations, server names), ngx_h
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
+from itertools import product
 
 from routemesh.model import Gateway, Http, HttpBalance, HttpProtocol, Sticky
 from routemesh.proxy.rendered import NGINX_MAIN, Rendered, digest
-from routemesh.proxy.routes import Backend, Route, Table, effective, left_out
+from routemesh.proxy.routes import DOTS, Backend, Route, Server, Table, client_timeout_s, effective, left_out, max_header_bytes
 
 STATUS_SOCKET = "status.sock"
 COOKIE = "ROUTEMESH_"
 """With a digest of the service's name: nginx knows cookies as variables, whose names have no dashes."""
 
+_FRESH = ".fresh"
+"""Ends the name of an upstream whose connections serve one request; services' names have no dot."""
+_IDLE = "4s"
+"""How long a connection to a task is kept idle: many servers close theirs after 5 s."""
+_MOST_REQUESTS = 1_000_000
+_CONNECTING_S = 3.0
+_ONCE_MORE = '"~^(GET|HEAD|OPTIONS)::$"'
+_DOTS = '"~*^[^?]*(/|%2f)([.]|%2e)([.]|%2e)?(/|%2f|[?]|$)"'
+_FOR_NGINX = (
+    "X-Accel-Redirect", "X-Accel-Expires", "X-Accel-Limit-Rate", "X-Accel-Buffering", "X-Accel-Charset",
+    "Expires", "Cache-Control", "Set-Cookie", "Vary",
+)  # fmt: skip
+_KEPT_BACK = ("Date", "Server", "X-Pad", *_FOR_NGINX[:5])
 _GENERATION = "GENERATION"
 _STREAM_MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
 _FIRST_INNER_PORT = 20443
@@ -72,7 +86,8 @@ def _lines(table: Table, gateway: Gateway, directory: str, tls: _Tls | None, pas
     yield f"pid {directory}/nginx.pid;"
     yield "error_log stderr warn;"
     yield "worker_shutdown_timeout 12h;"
-    yield "events { worker_connections 4096; }"
+    yield "worker_rlimit_nofile 50000;"
+    yield "events { worker_connections 16384; }"
     yield "http {"
     yield from _indented(_http(table, gateway, directory, tls, bool(passed)))
     yield "}"
@@ -97,12 +112,17 @@ def _http(table: Table, gateway: Gateway, directory: str, tls: _Tls | None, behi
     yield f"map_hash_bucket_size {_NAME_BYTES};"
     yield "proxy_headers_hash_max_size 1024;"
     yield "proxy_headers_hash_bucket_size 256;"
-    yield "client_max_body_size 0;"
+    yield from _clients(table)
     yield "proxy_http_version 1.1;"
     yield "proxy_buffering off;"
     yield "proxy_request_buffering off;"
     yield "proxy_connect_timeout 3s;"
     yield "grpc_connect_timeout 3s;"
+    yield "proxy_redirect off;"
+    # Of an answer nothing is for nginx itself, and nothing is kept back.
+    yield f"proxy_ignore_headers {' '.join(_FOR_NGINX)};"
+    yield from (f"{kind}_pass_header {name};" for kind in ("proxy", "grpc") for name in _KEPT_BACK)
+    yield f"grpc_ignore_headers {' '.join(_FOR_NGINX[:5])};"
     yield "ssl_protocols TLSv1.2 TLSv1.3;"
     if behind:
         yield "set_real_ip_from 127.0.0.1;"
@@ -110,6 +130,9 @@ def _http(table: Table, gateway: Gateway, directory: str, tls: _Tls | None, behi
     yield f"map $scheme $forwarded_port {{ default {gateway.http_port}; https {gateway.https_port}; }}"
     yield "map $http_host $asked_host { default $http_host; '' localhost; }"
     yield "map $http_upgrade $connection_upgrade { default upgrade; '' ''; }"
+    # nginx sends a request again whose connection the task has just closed, but never a POST, nor a body.
+    yield f'map "$request_method:$http_content_length:$http_transfer_encoding" $pool {{ default {_FRESH}; {_ONCE_MORE} ""; }}'
+    yield f"map $request_uri $dots {{ default 0; {_DOTS} 1; }}"
     for backend in table.backends:
         if not backend.http.passthrough and not backend.refused:
             yield from _upstream(backend, gateway)
@@ -134,14 +157,37 @@ def _upstream(backend: Backend, gateway: Gateway) -> Iterator[str]:
         yield f"map {sent} $privacy_{key} {{ default ''; '' private; }}"
     if not backend.servers:
         return
-    yield f"upstream {backend.name} {{"
-    if sent:
-        yield f"  hash $key_{key} consistent;"
-    elif http.balance is not HttpBalance.ROUNDROBIN:
-        yield "  least_conn;" if http.balance is HttpBalance.LEASTCONN else "  random two;"
-    yield from (f"  server {server.address}:{server.port};" for server in backend.servers)
-    yield "  keepalive 32;"
-    yield "}"
+    for pool in ("", _FRESH):
+        yield f"upstream {backend.name}{pool} {{"
+        if sent:
+            yield f"  hash $key_{key} consistent;"
+        elif http.balance is not HttpBalance.ROUNDROBIN:
+            yield "  least_conn;" if http.balance is HttpBalance.LEASTCONN else "  random two;"
+        yield from (_upstream_server(server) for server in backend.servers)
+        if not pool:
+            yield f"  keepalive 32; keepalive_timeout {_IDLE}; keepalive_requests {_MOST_REQUESTS};"
+        yield "}"
+
+
+def _upstream_server(server: Server) -> str:
+    """Whether a task gets requests is said by its health, not by what became of other clients' requests."""
+    return f"  server {server.address}:{server.port} max_fails=0;"
+
+
+def _clients(table: Table) -> Iterator[str]:
+    """What is expected of clients, and how long."""
+    head = max_header_bytes(table)
+    patience = f"{round(client_timeout_s(table) * 1000)}ms"
+    yield "client_max_body_size 0;"
+    yield f"large_client_header_buffers 4 {head};"
+    yield "ignore_invalid_headers off;"
+    yield "underscores_in_headers on;"
+    yield "merge_slashes off;"
+    yield "client_header_timeout 10s;"
+    yield "keepalive_timeout 10s;"
+    yield f"keepalive_requests {_MOST_REQUESTS};"
+    yield f"client_body_timeout {patience};"
+    yield f"send_timeout {patience};"
 
 
 def _allowed(http: Http, key: str) -> Iterator[str]:
@@ -180,6 +226,7 @@ def _server(
         yield f"  ssl_certificate {path};"
         yield f"  ssl_certificate_key {path};"
     yield f"  server_name {_server_name(host)};"
+    yield f'  if ($dots) {{ return 400 "400: {DOTS}\\n"; }}'
     for number, route in enumerate(routes):
         body = list(_location(backends[route.backend], gateway, number))
         for match in ("/",) if route.path == "/" else (f"= {route.path}", f"^~ {route.path}/"):
@@ -239,7 +286,9 @@ def _added(http: Http, key: str) -> Iterator[str]:
 def _passed_on(backend: Backend) -> Iterator[str]:
     http = backend.http
     kind = "grpc" if http.protocol is HttpProtocol.GRPC else "proxy"
-    yield from (f"{kind}_set_header {name} {value};" for name, value in _FORWARDED.items())
+    for name, value in _FORWARDED.items():
+        yield f"{kind}_set_header {name} {value};"
+        yield from (f'{kind}_set_header {same} "";' for same in _same(name))
     if kind == "proxy":
         yield "proxy_set_header Upgrade $http_upgrade;"
         yield "proxy_set_header Connection $connection_upgrade;"
@@ -249,9 +298,23 @@ def _passed_on(backend: Backend) -> Iterator[str]:
     yield f"{kind}_send_timeout {timeout};"
     if http.retries:
         yield f"{kind}_next_upstream_tries {http.retries + 1};"
+        # A connection is tried again, not a request that a task is late with.
+        yield f"{kind}_next_upstream_timeout {round(min(_CONNECTING_S * (http.retries + 1), 0.9 * http.timeout_s) * 1000)}ms;"
     else:
         yield f"{kind}_next_upstream off;"
-    yield f"{kind}_pass {'grpc' if kind == 'grpc' else 'http'}://{backend.name};"
+    yield f"{kind}_buffer_size {http.max_header_bytes};"
+    if kind == "proxy":
+        yield "proxy_ignore_client_abort on;"  # who only ends its half still waits for the answer
+        yield f"proxy_buffers 8 {http.max_header_bytes};"
+    yield f"grpc_pass grpc://{backend.name}{_FRESH};" if kind == "grpc" else f"proxy_pass http://{backend.name}$pool;"
+
+
+def _same(name: str) -> Iterator[str]:
+    """Names that many programs take for the same: with `_` for some of its `-`."""
+    parts = name.split("-")
+    for joints in product("-_", repeat=len(parts) - 1):
+        if "_" in joints:
+            yield "".join(part + joint for part, joint in zip(parts, (*joints, ""), strict=True))
 
 
 def _errors(backend: Backend, number: int) -> Iterator[str]:
@@ -298,7 +361,7 @@ def _raw(name: str, backend: Backend, port: int) -> Iterator[str]:
             yield "  hash $remote_addr consistent;"
         elif http.balance is not HttpBalance.ROUNDROBIN:
             yield "  least_conn;" if http.balance is HttpBalance.LEASTCONN else "  random two;"
-        yield from (f"  server {server.address}:{server.port};" for server in backend.servers)
+        yield from (_upstream_server(server) for server in backend.servers)
         yield "}"
     yield "server {"
     yield f"  listen 127.0.0.1:{port} proxy_protocol;"

@@ -16,7 +16,7 @@ from routemesh.proxy.rendered import HAPROXY_MAIN, NGINX_MAIN
 from routemesh.proxy.routes import Backend, Route, Server, Table
 
 _UPSTREAM = re.compile(r"^\s*upstream (\S+) \{(.*?)^\s*\}", re.MULTILINE | re.DOTALL)
-_UPSTREAM_SERVER = re.compile(r"^\s*server ([\d.]+):(\d+);", re.MULTILINE)
+_UPSTREAM_SERVER = re.compile(r"^\s*server ([\d.]+):(\d+)[ ;]", re.MULTILINE)
 _MAP_COLUMNS = 3
 
 

@@ -8,11 +8,15 @@ that has a path which covers the request's; among its paths the longest. Both dr
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
+from urllib.parse import unquote
 
 from routemesh.labels.http import EVERY_HOST
-from routemesh.model import Http, NodeState, Service, ServiceId, State, Task
+from routemesh.model import MAX_HEADER_BYTES, Http, NodeState, Service, ServiceId, State, Task
 from routemesh.names import task_name
 
+DOTS = "the path has . or .. in it"
+"""Why a path is answered with 400: how it begins would not say what it is below."""
+_LEAST_CLIENT_TIMEOUT_S = 60.0
 _NAME_LENGTH = 12
 """Of an id, as `service ps` shows it."""
 
@@ -54,8 +58,8 @@ class Route:
     backend: str
 
     def covers(self, path: str) -> bool:
-        """Whether a request's path is this one or below it."""
-        return self.path == "/" or f"{path}/".startswith(f"{self.path}/")
+        """Whether a request's path, which may have encoded letters, is this one or below it."""
+        return self.path == "/" or f"{unquote(path)}/".startswith(f"{self.path}/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,21 @@ class Table:
             return replace(backend, http=http, servers=(), refused=refused[backend.name])
 
         return replace(self, backends=tuple(bare(each) if each.name in refused else each for each in self.backends))
+
+
+def client_timeout_s(routes: Table) -> float:
+    """How long a client may be silent: as long as the most patient service."""
+    return max((_LEAST_CLIENT_TIMEOUT_S, *(backend.http.timeout_s for backend in routes.backends)))
+
+
+def max_header_bytes(routes: Table) -> int:
+    """How large the head of a request may be: it is read before it is known which service it is for."""
+    return max((MAX_HEADER_BYTES, *(backend.http.max_header_bytes for backend in routes.backends)))
+
+
+def too_large(backend: Backend) -> str:
+    """What clients are told of an answer whose head is over the service's limit."""
+    return f"the head of an answer of service {backend.name} is too large (label routemesh.http.max-header)"
 
 
 def left_out(backend: Backend) -> str:
@@ -119,7 +138,7 @@ def route_of(routes: Table, host: str, path: str) -> Route | None:
 
 def candidates(host: str) -> tuple[str, str, str]:
     """The hosts of routes that a request's host may match, the most specific first."""
-    name = host.partition(":")[0].lower()
+    name = host.partition(":")[0].lower().rstrip(".")
     return (name, f"*{name[name.find('.') :]}" if "." in name else name, EVERY_HOST)
 
 

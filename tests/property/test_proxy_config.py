@@ -37,19 +37,24 @@ CERTIFICATE = selfsigned.make(("a.example", "*.a.example"))
 
 # Known words only: a line that begins with another was injected.
 HAPROXY_WORDS = """
-global description stats log user group fd-hard-limit hard-stop-after ssl-default-bind-options tune.ssl.default-dh-param
-defaults mode option timeout frontend bind tcp-request http-request http-response http-error use_backend
-default_backend backend balance hash-type retries compression http-check server use-server #
+global tune.maxrewrite tune.bufsize tune.http.maxhdr description stats log user group fd-hard-limit hard-stop-after
+ssl-default-bind-options tune.ssl.default-dh-param defaults mode option timeout frontend bind tcp-request http-request
+http-response http-error use_backend default_backend backend balance hash-type retries compression http-check server use-server
+#
 """
 NGINX_WORDS = """
-# load_module user worker_processes pid error_log worker_shutdown_timeout events http } log_format access_log server_tokens
-default_type server_names_hash_bucket_size variables_hash_max_size map_hash_bucket_size client_max_body_size proxy_http_version
-geo proxy_headers_hash_max_size proxy_headers_hash_bucket_size server_names_hash_max_size map_hash_max_size
-proxy_buffering proxy_request_buffering proxy_connect_timeout grpc_connect_timeout ssl_protocols set_real_ip_from
-real_ip_header map upstream hash least_conn random server keepalive listen ssl_certificate ssl_certificate_key server_name
-location if return allow deny error_page add_header gzip gzip_proxied gzip_types proxy_set_header grpc_set_header
-proxy_read_timeout proxy_send_timeout grpc_read_timeout grpc_send_timeout proxy_next_upstream_tries grpc_next_upstream_tries
-proxy_next_upstream grpc_next_upstream proxy_pass grpc_pass stream default proxy_timeout proxy_protocol
+# load_module worker_rlimit_nofile ignore_invalid_headers underscores_in_headers merge_slashes large_client_header_buffers
+client_header_timeout client_body_timeout send_timeout keepalive_timeout keepalive_requests proxy_redirect proxy_ignore_headers
+grpc_ignore_headers proxy_pass_header grpc_pass_header proxy_buffer_size proxy_buffers grpc_buffer_size
+proxy_ignore_client_abort proxy_next_upstream_timeout grpc_next_upstream_timeout user worker_processes pid error_log
+worker_shutdown_timeout events http } log_format access_log server_tokens default_type server_names_hash_bucket_size
+variables_hash_max_size map_hash_bucket_size client_max_body_size proxy_http_version geo proxy_headers_hash_max_size
+proxy_headers_hash_bucket_size server_names_hash_max_size map_hash_max_size proxy_buffering proxy_request_buffering
+proxy_connect_timeout grpc_connect_timeout ssl_protocols set_real_ip_from real_ip_header map upstream hash least_conn random
+server keepalive listen ssl_certificate ssl_certificate_key server_name location if return allow deny error_page add_header gzip
+gzip_proxied gzip_types proxy_set_header grpc_set_header proxy_read_timeout proxy_send_timeout grpc_read_timeout
+grpc_send_timeout proxy_next_upstream_tries grpc_next_upstream_tries proxy_next_upstream grpc_next_upstream proxy_pass grpc_pass
+stream default proxy_timeout proxy_protocol
 """
 
 # --- labels ----------------------------------------------------------------------------------------------------------------
@@ -102,6 +107,7 @@ VALUES = {
     "maxconn": st.integers(1, 1000).map(str),
     "retry": st.integers(0, 10).map(str),
     "compress": st.sampled_from(["on", "off"]),
+    "max-header": st.builds("{}k".format, st.integers(1, 64)),
     "allow": st.lists(networks, min_size=1, max_size=100).map(",".join),
     "proxy-protocol": st.sampled_from(["v1", "v2"]),
     "header-add": st.lists(headers, min_size=1, max_size=9).map(";".join),
