@@ -22,7 +22,11 @@ Act = Callable[[], Awaitable[float]]
 """What a loop does; returns after how many seconds it acts again though nothing happened."""
 
 
-class LoopEnded(RoutemeshError):
+class EndsDaemon(RoutemeshError):
+    """What a loop raises to end the daemon: it can't be mended by trying again."""
+
+
+class LoopEnded(EndsDaemon):
     """A loop of the daemon has returned, which none ever should."""
 
 
@@ -69,7 +73,7 @@ class Guard:
 
         Raises it again where it is not the loop's: it was cancelled, or the whole process is to end.
         """
-        if not isinstance(exc, Exception | asyncio.CancelledError) or _is_cancelled(exc):
+        if isinstance(exc, EndsDaemon) or not isinstance(exc, Exception | asyncio.CancelledError) or _is_cancelled(exc):
             raise exc
         what = said(exc)
         if what != self._said:

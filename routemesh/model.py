@@ -498,7 +498,8 @@ class Node:
     """A machine of the cluster. `address` is on the underlay; `attachments` are its sandboxes', one per network.
 
     `api` is the URL of its daemon (unix://PATH). `mtu_bytes` is the underlay's. `failures` are the operations that
-    its kernel refused in the last pass, each with its command (rule 9).
+    its kernel refused in the last pass, each with its command, and what its daemon's loops are in trouble with (rule 9). `error`
+    is why it can't be reached by the others just now, "" normally. `identity` is what its data directory knows it by.
     """
 
     id: NodeId
@@ -515,8 +516,14 @@ class Node:
     listeners: tuple[Listener, ...] = ()
     failures: tuple[str, ...] = ()
     error: str = ""
+    identity: str = ""
     created_at: float = 0.0
     revision: int = 0
+
+    @property
+    def reachable(self) -> bool:
+        """Whether others may lead connections to it."""
+        return self.state is NodeState.READY and not self.error
 
     def sandbox_on(self, network_id: NetworkId) -> IPv4Address | None:
         """Its sandbox's address on a network; None until the manager has allocated it."""

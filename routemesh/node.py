@@ -4,35 +4,35 @@ When it ends, by whatever signal, the data plane and the tasks stay as they are;
 """
 
 import asyncio
-import fcntl
 import logging
 import os
 import resource
 import signal
 import time
-from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from routemesh import loops, names
-from routemesh.agent.agent import Agent
+from routemesh import identity, loops, names
+from routemesh.agent.agent import LEASE_TTL_S, Agent
 from routemesh.agent.dataplane import Dataplane
 from routemesh.agent.disks import watch_disks
 from routemesh.agent.ports import PortHolder
 from routemesh.api.server import serve
 from routemesh.ask.context import Context
 from routemesh.decide import admit
+from routemesh.decide.liveness import lease_name
 from routemesh.errors import Conflict, Unavailable, UserError
 from routemesh.gateway.loop import GatewayLoop
 from routemesh.gateway.loop import check as check_gateway
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.legible import one_line, visible
 from routemesh.manager import Manager
-from routemesh.model import INGRESS_VNI, VXLAN_OVERHEAD_BYTES, VXLAN_PORT, Node, NodeId, ServiceSpec
+from routemesh.model import INGRESS_VNI, VXLAN_OVERHEAD_BYTES, VXLAN_PORT, Node, NodeId, ServiceSpec, State
 from routemesh.nodeplan import HOST, Capabilities, Link, NodePlan, Vxlan, namespace
 from routemesh.options import NodeOptions
 from routemesh.plan.engines import check_engine
@@ -52,6 +52,7 @@ LEAST_OVERLAY_MTU_BYTES = 576
 _OPEN_FILES = 1 << 17
 """So many ports can be published, TCP and UDP."""
 _SQLITE_PREFIX = "sqlite:"
+_JOIN_PAUSE_S = 0.5
 
 
 def run(options: NodeOptions) -> None:
@@ -66,11 +67,13 @@ def run(options: NodeOptions) -> None:
     _raise_file_limit()
     for directory in (options.run_dir, options.data_dir):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _alone(options):
+    with identity.alone(options.run_dir, options.data_dir) as known_as:
         kernel = LinuxKernel(options.run_dir, options.advertise)
         caps = kernel.capabilities()
-        engine = _check(options, kernel, caps)
-        asyncio.run(_serve(options, kernel, caps, engine))
+        engine = check_engine(options.engine, caps).name
+        if fault := _fault(options, kernel):
+            raise Conflict(f"{options.name} can't join: {fault}")
+        asyncio.run(_serve(options, kernel, caps, _node(options, caps, engine, known_as)))
 
 
 class _VisibleLog(logging.Formatter):
@@ -98,20 +101,18 @@ def _raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _check(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities) -> str:
-    """Refuse what can't work before anything is made; returns the engine."""
-    engine = check_engine(options.engine, caps).name
-    if caps.mtu_bytes == 0:
-        raise UserError(f"no link of this machine has the address {options.advertise}; --advertise takes one of its own")
-    overlay_mtu = caps.mtu_bytes - VXLAN_OVERHEAD_BYTES
-    if overlay_mtu < LEAST_OVERLAY_MTU_BYTES:
-        raise UserError(
-            f"the link of {options.advertise} has MTU {caps.mtu_bytes}, which leaves {overlay_mtu} bytes inside VXLAN; "
-            f"at least {LEAST_OVERLAY_MTU_BYTES} are needed: raise it to {LEAST_OVERLAY_MTU_BYTES + VXLAN_OVERHEAD_BYTES} or more"
+def _fault(options: NodeOptions, kernel: LinuxKernel) -> str:
+    """Why this machine can't be a node as it is now, "" where it can: no daemon begins so, and none takes part while it is so."""
+    mtu = kernel.underlay_mtu()
+    if mtu == 0:
+        return f"no link of this machine that is up has the address {options.advertise}; --advertise takes one of its own"
+    least = LEAST_OVERLAY_MTU_BYTES + VXLAN_OVERHEAD_BYTES
+    if mtu < least:
+        return (
+            f"the link of {options.advertise} has MTU {mtu}, which leaves {mtu - VXLAN_OVERHEAD_BYTES} bytes inside VXLAN; "
+            f"at least {LEAST_OVERLAY_MTU_BYTES} are needed: raise it to {least} or more"
         )
-    if in_the_way := kernel.foreign(_claims(options)):
-        raise Conflict(f"{options.name} can't join: {'; '.join(in_the_way)}")
-    return engine
+    return "; ".join(kernel.foreign(_claims(options)))
 
 
 def _claims(options: NodeOptions) -> NodePlan:
@@ -122,23 +123,15 @@ def _claims(options: NodeOptions) -> NodePlan:
     return NodePlan({HOST: namespace([bridge]), names.overlay_netns("claims"): namespace([vxlan])})
 
 
-async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, engine: str) -> None:
-    store = await SqliteStore.open(_database(options.store))
-    dataplane = Dataplane(kernel, caps)
+async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, node: Node) -> None:
     runtime = ProcessRuntime(options.run_dir, options.data_dir / "logs")
+    past = identity.Past(identity.past_cluster(options.run_dir, options.data_dir), len(await runtime.tasks()))
+    store = await _open_store(options, past)
+    dataplane = Dataplane(kernel, caps)
     ports = PortHolder()
     reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
     try:
-        node = _node(options, caps, engine)
-        await store.update(
-            partial(
-                admit.join,
-                node=node,
-                now=time.time(),
-                ingress_subnet=options.ingress_subnet,
-                gwbridge_subnet=options.gwbridge_subnet,
-            )
-        )
+        await _join(options, store, node, past)
         troubles = loops.Troubles()
         look_at_disks = partial(_disks, options)
         gateway = GatewayLoop(node.id, store, runtime, options.run_dir, troubles)
@@ -160,7 +153,17 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
             own_netns=Path(f"/proc/{os.getpid()}/ns/net"),
             netns_directory=options.run_dir / "netns",
         )
-        agent = Agent(node.id, store, dataplane, runtime, ports.hold, proxied=gateway.acknowledged, troubles=troubles)
+        agent = Agent(
+            node.id,
+            store,
+            dataplane,
+            runtime,
+            ports.hold,
+            proxied=gateway.acknowledged,
+            troubles=troubles,
+            fault=partial(_fault, options, kernel),
+            identity=node.identity,
+        )
         gateway.on_acknowledge(agent.proxies_moved)
         await _until_signal(
             agent=agent.run(),
@@ -175,6 +178,47 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
         runtime.close()
         dataplane.close()
         await store.close()
+
+
+async def _open_store(options: NodeOptions, past: identity.Past) -> SqliteStore:
+    """Open the cluster's store; a node that belongs to a cluster makes no new one, whatever became of the old one's store."""
+    path = _database(options.store)
+    if past and not options.new_cluster and not path.exists():
+        raise Conflict(
+            f"{path} is not there, but this node belongs to {past}: mount or restore the cluster's store; "
+            "--new-cluster begins anew: what runs here of the old one is ended, and its logs are deleted"
+        )
+    return await SqliteStore.open(path)
+
+
+async def _join(options: NodeOptions, store: SqliteStore, node: Node, past: identity.Past) -> None:
+    """Become a node of the cluster, or make it. A name's lease that nobody renews lapses while this waits."""
+
+    def change(state: State) -> State:
+        if past and not options.new_cluster:
+            admit.check_past(state, past.cluster, str(past))
+        return admit.join(
+            state,
+            node,
+            time.time(),
+            ingress_subnet=options.ingress_subnet,
+            gwbridge_subnet=options.gwbridge_subnet,
+            live={other for other in state.nodes if lease_name(other) in leases},
+        )
+
+    patience = time.monotonic() + LEASE_TTL_S + _JOIN_PAUSE_S
+    while True:
+        leases = await store.leases()
+        try:
+            state = await store.update(change)
+        except admit.Taken:
+            if time.monotonic() > patience:
+                raise
+            await asyncio.sleep(_JOIN_PAUSE_S)
+            continue
+        assert state.cluster is not None
+        identity.remember_cluster(state.cluster.id, options.run_dir, options.data_dir)
+        return
 
 
 async def _observe(
@@ -208,7 +252,7 @@ def _check_spec(runtime: ProcessRuntime, spec: ServiceSpec) -> None:
     check_gateway(spec)
 
 
-def _node(options: NodeOptions, caps: Capabilities, engine: str) -> Node:
+def _node(options: NodeOptions, caps: Capabilities, engine: str, known_as: str) -> Node:
     return Node(
         id=NodeId(names.derive_id("node", options.name)),
         name=options.name,
@@ -218,6 +262,7 @@ def _node(options: NodeOptions, caps: Capabilities, engine: str) -> Node:
         engine=engine,
         mtu_bytes=caps.mtu_bytes,
         api=f"unix://{options.socket}",
+        identity=known_as,
         created_at=time.time(),
     )
 
@@ -235,22 +280,6 @@ async def _until_signal(**parts: Coroutine[None, None, None]) -> None:
     asked.cancel()
     with suppress(asyncio.CancelledError):
         await running
-
-
-@contextmanager
-def _alone(options: NodeOptions) -> Iterator[None]:
-    """Hold the run directory's lock, so that no two daemons write to one kernel (rule 3)."""
-    lock = options.run_dir / "node.lock"
-    file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        raise Conflict(f"a routemesh node already runs in {options.run_dir}; stop it first or choose another --run-dir") from None
-    try:
-        yield
-    finally:
-        os.close(file)
 
 
 def _database(store: str) -> Path:

@@ -21,7 +21,7 @@ class NodeOptions:
     """One node's daemon. `advertise`: its address on the underlay. `store`: the cluster's store, sqlite:PATH.
 
     `run_dir` holds what does not survive a reboot (the socket, the namespaces), `data_dir` what does. The subnets count only for
-    the node that makes the cluster.
+    the node that makes the cluster. `new_cluster`: a node that belonged to another cluster leaves that.
     """
 
     name: str
@@ -34,6 +34,7 @@ class NodeOptions:
     labels: Mapping[str, str] = field(default_factory=dict)
     ingress_subnet: IPv4Network = INGRESS_SUBNET
     gwbridge_subnet: IPv4Network = GWBRIDGE_SUBNET
+    new_cluster: bool = False
 
     @property
     def socket(self) -> Path:

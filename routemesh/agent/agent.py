@@ -18,7 +18,7 @@ from routemesh.agent.tasks import TaskRunner
 from routemesh.decide import admit
 from routemesh.decide.liveness import lease_name
 from routemesh.errors import NotFound
-from routemesh.model import Listener, NodeId, NodeState, State, Task, TaskId, TaskStatus
+from routemesh.model import Listener, NodeId, State, Task, TaskId, TaskStatus
 from routemesh.nodeplan import Failure
 from routemesh.plan.view import NodeView, view
 from routemesh.runtime import Exit, Running, Runtime
@@ -47,10 +47,13 @@ class Agent:
         now: Callable[[], float] = time.time,
         proxied: Callable[[], int | None] = lambda: None,
         troubles: loops.Troubles | None = None,
+        fault: Callable[[], str] = lambda: "",
+        identity: str = "",
     ) -> None:
         """`hold_ports`: see ports.PortHolder.hold. `proxied`: the revision that this node's proxies do, None if it has none.
 
-        `troubles`: of all loops of the daemon; they are told as the node's.
+        `troubles`: of all loops of the daemon; they are told as the node's. `fault`: why the node can't take part as its kernel
+        is now, "" where it can. `identity`: under which it holds its lease.
         """
         self.runtime = runtime
         self.now = now
@@ -64,6 +67,7 @@ class Agent:
         self._wake = asyncio.Event()
         self._pulse = asyncio.Event()
         self._ears = asyncio.Event()
+        self._doubt = asyncio.Event()
         self._moved = asyncio.Condition()
         self._applied = 0
         self._ready: frozenset[str] = frozenset()
@@ -74,6 +78,9 @@ class Agent:
         self._failures: tuple[str, ...] = ()
         self._backoff_s = _FIRST_BACKOFF_S
         self._listeners: tuple[Listener, ...] | None = None
+        self._find_fault = fault
+        self._fault = ""
+        self._identity = identity or node_id
 
     async def run(self) -> None:
         """Run all loops until cancelled."""
@@ -83,6 +90,7 @@ class Agent:
                 watch=loops.follow("watch", self._store.watch, self._something_was_written, self.troubles),
                 heartbeat=loops.rounds("heartbeat", self._beat, self._pulse, self.troubles),
                 listeners=loops.rounds("listeners", self._listen, self._ears, self.troubles),
+                conditions=loops.rounds("conditions", self._look_for_fault, self._doubt, self.troubles),
                 status=loops.rounds("status", self._tell, self.troubles.changed, self.troubles),
                 kernel=loops.rounds("kernel", partial(self._pass, group), self._wake, self.troubles),
             )
@@ -136,10 +144,30 @@ class Agent:
             self._listeners = listeners
         return HEARTBEAT_S
 
+    async def _look_for_fault(self) -> float:
+        """Tell the others at once when this node can't be reached any more, and when it can again."""
+        fault = await self._dataplane.ask(self._find_fault)
+        if fault != self._fault:
+            log.log(logging.ERROR if fault else logging.INFO, "the node %s", f"is out: {fault}" if fault else "takes part again")
+            await self._reporter.report(partial(admit.node_report, node_id=self._node_id, error=fault))
+            self._fault = fault
+            await self._renew()
+        return HEARTBEAT_S
+
     async def _renew(self) -> None:
+        if self._fault and await self._is_replaceable():
+            return
         proxied = self._proxied()
         acknowledged = self._applied if proxied is None else min(self._applied, proxied)
-        await self._store.renew(lease_name(self._node_id), self._node_id, LEASE_TTL_S, acknowledged)
+        if not await self._store.renew(lease_name(self._node_id), self._identity, LEASE_TTL_S, acknowledged):
+            raise loops.EndsDaemon(
+                "another daemon has this node's name: it was taken over while this one was not heard; stop one of them"
+            )
+
+    async def _is_replaceable(self) -> bool:
+        """Whether another node can be reached: then this one lets its lease lapse, so that its tasks are replaced there."""
+        state = await self._store.snapshot()
+        return any(node.reachable for node in state.nodes.values() if node.id != self._node_id)
 
     async def proxies_moved(self) -> None:
         """Tell the cluster that `proxied` has changed."""
@@ -187,7 +215,7 @@ class Agent:
         return [
             node.name
             for node in state.nodes.values()
-            if node.state is NodeState.READY and (lease := leases.get(lease_name(node.id))) is not None and lease.value < revision
+            if node.reachable and (lease := leases.get(lease_name(node.id))) is not None and lease.value < revision
         ]
 
     async def _notify(self) -> None:

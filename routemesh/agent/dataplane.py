@@ -62,6 +62,10 @@ class Dataplane:
         """Other processes' ports in the node's namespace; not in the kernel's thread, which a large pass keeps for long."""
         return await asyncio.to_thread(self._kernel.listeners)
 
+    async def ask(self, question: Callable[[], T]) -> T:
+        """Put a question to the kernel where everything else is done with it."""
+        return await self._run(question)
+
     async def watch(self, on_change: Callable[[], None]) -> None:
         """Call `on_change` in this event loop when somebody else changes the kernel."""
         loop = asyncio.get_running_loop()

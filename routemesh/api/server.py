@@ -105,7 +105,7 @@ def _remove_stale(path: Path) -> None:
             return
         except (BlockingIOError, TimeoutError):
             pass
-    raise Unavailable(f"can't listen on {path}: another daemon answers there: stop it or choose another --run-dir")
+    raise Unavailable(f"can't listen on {path}: another daemon answers there: stop it first")
 
 
 @web.middleware

@@ -29,6 +29,7 @@ _PATH = click.Path(path_type=Path, file_okay=False)
 @click.option("--label", "labels", type=PAIR, multiple=True, help="Set a label of the node, KEY=VALUE.")
 @click.option("--ingress-subnet", type=SUBNET, default=INGRESS_SUBNET, help="Of a new cluster's ingress network.")
 @click.option("--gwbridge-subnet", type=SUBNET, default=GWBRIDGE_SUBNET, help="Of a new cluster's docker_gwbridge.")
+@click.option("--new-cluster", is_flag=True, help="Leave the cluster that this node belonged to, with all that runs here of it.")
 @click.pass_context
 def node(
     ctx: click.Context,
@@ -42,6 +43,7 @@ def node(
     labels: tuple[tuple[str, str], ...],
     ingress_subnet: IPv4Network,
     gwbridge_subnet: IPv4Network,
+    new_cluster: bool,
 ) -> None:
     """Look at and change nodes. Without a subcommand: be a node, until SIGTERM; what runs goes on without the daemon."""
     if ctx.invoked_subcommand is not None:
@@ -59,6 +61,7 @@ def node(
         labels=dict(labels),
         ingress_subnet=ingress_subnet,
         gwbridge_subnet=gwbridge_subnet,
+        new_cluster=new_cluster,
     )
     _run(options)
 

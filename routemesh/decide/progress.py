@@ -10,7 +10,7 @@ from routemesh.decide.refused import lagging, left_out
 from routemesh.decide.restart import ended_by_itself, restart_at
 from routemesh.decide.scale import is_frozen, wanted_slots
 from routemesh.decide.slots import Scope, SlotKey, Slots, SlotTasks, slots_of
-from routemesh.model import Lease, Mode, NodeState, Service, State, Task, TaskState
+from routemesh.model import Lease, Mode, Service, State, Task, TaskState
 from routemesh.names import task_name
 
 
@@ -86,7 +86,7 @@ def _may_serve(scope: Scope, key: SlotKey, task: Task, due: Slots) -> bool:
 def _behind(state: State, leases: Mapping[str, Lease], revision: int) -> Iterator[str]:
     for node in state.nodes.values():
         lease = leases.get(lease_name(node.id))
-        if node.state is NodeState.READY and (lease is None or lease.value < revision):
+        if node.reachable and (lease is None or lease.value < revision):
             yield node.name
 
 

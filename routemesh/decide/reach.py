@@ -1,6 +1,6 @@
 """Which nodes lead to a service's tasks. PURE."""
 
-from routemesh.model import Locality, NodeState, Service, State, Weights
+from routemesh.model import Locality, Service, State, Weights
 
 
 def answering(state: State, service: Service) -> tuple[str, ...] | None:
@@ -11,11 +11,11 @@ def answering(state: State, service: Service) -> tuple[str, ...] | None:
     balancing = service.spec.balancing
     if balancing.weights == Weights() and balancing.locality is not Locality.LOCAL_ONLY:
         return None
-    ready = [node for node in state.nodes.values() if node.state is NodeState.READY]
+    ready = [node for node in state.nodes.values() if node.reachable]
     homes = {
         task.node_id
         for task in state.tasks.values()
-        if task.service_id == service.id and task.serving and task.node_id is not None
+        if task.service_id == service.id and task.serving and task.node_id is not None and state.nodes[task.node_id].reachable
         if balancing.weights.of(task.slot, state.nodes[task.node_id].name)
     }
     near = balancing.locality is Locality.LOCAL_ONLY

@@ -24,6 +24,10 @@ class Kernel(Protocol):
         """The same, with what may change at any time as it is now: links and forwarding."""
         ...
 
+    def underlay_mtu(self) -> int:
+        """The MTU of the link that has the node's address, in bytes; 0 where none that is up has it. Raises KernelError."""
+        ...
+
     def read(self, want: NodePlan) -> NodePlan:
         """Everything of ours that the kernel has, in every namespace of ours whether wanted or not.
 

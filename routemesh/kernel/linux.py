@@ -20,7 +20,7 @@ from routemesh.kernel import foreign, sysctl
 from routemesh.kernel.capabilities import has_ip_vs, has_nf_tables
 from routemesh.kernel.events import NEW_SETTING, EventSocket, Watcher, nftables_events, route_events, transaction_is_ours
 from routemesh.kernel.listeners import listeners
-from routemesh.kernel.netlink import conntrack, entries, ipvs, links
+from routemesh.kernel.netlink import conntrack, ipvs, links
 from routemesh.kernel.netlink.links import LOOPBACK_INDEX, Row
 from routemesh.kernel.owner import Owner
 from routemesh.kernel.spaces import Space, Spaces
@@ -83,7 +83,7 @@ class LinuxKernel:
     # --- the contract ------------------------------------------------------------------------------------------------
 
     def capabilities(self) -> Capabilities:
-        """Probed anew; the MTU is 0 where no link has the underlay's address, 1500 where none was given."""
+        """Probed anew; the MTU is 1500 where no underlay was given."""
         with self._turn, _refusals_as_kernel_errors("ip address show"), self._spaces.home.enter():
             mtu_bytes = self._underlay_mtu()
             return Capabilities(
@@ -106,6 +106,11 @@ class LinuxKernel:
                     link for link in _ways_in(home.memory.rows, self._owner.alias) if sysctl.exists(_FORWARDING.format(link))
                 ]
             return replace(caps, links=tuple(links), forwards=forwards)
+
+    def underlay_mtu(self) -> int:
+        """See Kernel.underlay_mtu."""
+        with self._turn, _refusals_as_kernel_errors("ip address show"):
+            return self._underlay_mtu()
 
     def read(self, want: NodePlan) -> NodePlan:
         """See Kernel.read; a veth whose peer is in a namespace of others has no peer here. Raises KernelError."""
@@ -157,8 +162,11 @@ class LinuxKernel:
     def foreign(self, want: NodePlan) -> tuple[str, ...]:
         """See Kernel.foreign. Raises KernelError."""
         with self._turn, _refusals_as_kernel_errors("ip -details link show"):
-            self._renew()
-            return tuple(self._in_the_way(want))
+            others_changed = self._renew()
+            found = tuple(self._in_the_way(want))
+        if others_changed and self._on_change is not None:
+            self._on_change()
+        return found
 
     def netns_path(self, name: str) -> Path:
         """See Kernel.netns_path; for the node's own namespace, a file that lasts as long as this object."""
@@ -184,11 +192,13 @@ class LinuxKernel:
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def _renew(self) -> None:
-        self._spaces.refresh()
-        self._take_in_events()
+    def _renew(self) -> bool:
+        """Bring all memories up to date; whether there was news from others."""
+        news = self._spaces.refresh()
+        news |= self._take_in_events()
         for space in self._spaces:
             space.memory.renew()
+        return news
 
     def _read(self, space: Space, want: Namespace) -> Namespace:
         memory = space.memory
@@ -222,13 +232,12 @@ class LinuxKernel:
     def _underlay_mtu(self) -> int:
         if self._underlay is None:
             return _USUAL_MTU_BYTES
-        home = self._spaces.home
-        rows = {row.index: row for row in home.links()}
-        names = {index: row.name for index, row in rows.items()}
-        for reply in home.requests.dump(*entries.dump_addresses()):
-            seen = entries.read(reply, names, self._owner.protocol)
-            if seen is not None and isinstance(seen.entry, Address) and seen.entry.address.ip == self._underlay:
-                return rows[seen.link].mtu
+        memory = self._spaces.home.memory
+        memory.renew()
+        for row in memory.rows.values():
+            (_, _, hanging) = memory.hanging([row.index])
+            if row.on and any(address.address.ip == self._underlay for address in of_kind(hanging, Address)):
+                return row.mtu
         return 0
 
     def _in_the_way(self, want: NodePlan) -> Iterator[str]:

@@ -60,6 +60,7 @@ def view(state: State, node_id: NodeId) -> NodeView:
         elif task.attachments and task.node_id in peers and peers[task.node_id].state is NodeState.READY:
             remote.append(task)
     running = [task for task in sorted((*own, *remote), key=_by_slot) if _runs(task) and task.address_on(ingress.id) is not None]
+    cut_off = {task.id for task in remote if task.node_id is not None and not peers[task.node_id].reachable}
     return NodeView(
         cluster=state.cluster,
         ingress=ingress,
@@ -69,8 +70,8 @@ def view(state: State, node_id: NodeId) -> NodeView:
         tasks=tuple(own),
         remote=tuple(remote),
         services=tuple(sorted(state.services.values(), key=lambda service: service.id)),
-        backends=_by_service(task for task in running if task.serving),
-        draining=_by_service(task for task in running if not task.serving),
+        backends=_by_service(task for task in running if task.serving and task.id not in cut_off),
+        draining=_by_service(task for task in running if not task.serving or task.id in cut_off),
         names={other.id: other.name for other in state.nodes.values()},
         gateways=tuple(sorted(_addresses(ingress, (task for task in (*own, *remote) if task.spec.gateway is not None)))),
     )

@@ -120,7 +120,7 @@ ADDRESS = "192.0.2.1"
 
 def _node(place: Path, *options: str, before: str = "") -> subprocess.CompletedProcess[str]:
     """Start a daemon that can't start, in a network namespace of its own with ADDRESS; `before`: one more `ip` command there."""
-    commands = [f"ip address add {ADDRESS}/32 dev lo", *([before] if before else [])]
+    commands = ["ip link set lo up", f"ip address add {ADDRESS}/32 dev lo", *([before] if before else [])]
     script = (
         "import subprocess,sys,os; n=int(sys.argv[1]);"
         "[subprocess.run(c.split(), check=True) for c in sys.argv[2:2+n]]; os.execv(sys.argv[2+n], sys.argv[2+n:])"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from routemesh.decide import admit
+from routemesh.decide import admit, step
 from routemesh.errors import Conflict, NotFound, UserError
 from routemesh.model import (
     Availability,
@@ -26,9 +26,9 @@ from tests.simulation import WEB, Simulation
 NODE = Node(id=NodeId("n1"), name="node1", address=IPv4Address("192.0.2.1"), api="unix:///run/a.sock")
 
 
-def refused(state: State, node: Node, **subnets: IPv4Network) -> str:
+def refused(state: State, node: Node, **options: Any) -> str:
     with pytest.raises(UserError) as caught:
-        admit.join(state, node, 1.0, **subnets)
+        admit.join(state, node, 1.0, **options)
     return str(caught.value)
 
 
@@ -131,6 +131,59 @@ def test_a_live_nodes_name_and_address_are_its_own() -> None:
     down = replace(state, nodes={NODE.id: replace(state.nodes[NODE.id], state=NodeState.DOWN)})
     assert admit.join(down, elsewhere, 2.0).nodes[NODE.id].address == elsewhere.address
     assert set(admit.join(down, other, 2.0).nodes) == {"n1", "n2"}
+
+
+def test_whether_a_node_is_live_is_its_lease_and_not_what_the_last_leader_wrote() -> None:
+    state = admit.join(State(), NODE, 1.0)
+    elsewhere = replace(NODE, address=IPv4Address("192.0.2.2"))
+    assert admit.join(state, elsewhere, 2.0, live=frozenset()).nodes[NODE.id].address == elsewhere.address
+    down = replace(state, nodes={NODE.id: replace(state.nodes[NODE.id], state=NodeState.DOWN)})
+    assert "is taken: a live node at 192.0.2.1 has it" in refused(down, elsewhere, live={NODE.id})
+
+
+KNOWN = replace(NODE, identity="a1")
+
+
+def test_the_same_node_at_another_address_is_the_same_node_at_once() -> None:
+    state = step(admit.join(State(), KNOWN, 1.0), 1.0, {NODE.id})
+    moved = replace(KNOWN, address=IPv4Address("192.0.2.9"))
+    joined = admit.join(state, moved, 2.0, live={NODE.id}).nodes[NODE.id]
+    assert joined == replace(state.nodes[NODE.id], address=moved.address)
+    assert joined.attachments
+
+
+def test_another_machine_of_the_same_name_is_refused_wherever_it_is() -> None:
+    state = admit.join(State(), KNOWN, 1.0)
+    for address in (NODE.address, IPv4Address("192.0.2.2")):
+        assert "name node1 is taken" in refused(state, replace(KNOWN, identity="b2", address=address))
+
+
+def test_one_that_joined_by_an_older_version_is_known_by_name_and_address() -> None:
+    state = admit.join(State(), NODE, 1.0)
+    assert admit.join(state, KNOWN, 2.0).nodes[NODE.id].identity == "a1"
+    assert "is taken" in refused(state, replace(KNOWN, address=IPv4Address("192.0.2.2")))
+
+
+def test_a_machine_under_another_name_leaves_its_old_one_behind() -> None:
+    state = admit.join(State(), KNOWN, 1.0)
+    renamed = replace(KNOWN, id=NodeId("n2"), name="node2")
+    states = {node.name: node.state for node in admit.join(state, renamed, 2.0).nodes.values()}
+    assert states == {"node1": NodeState.DOWN, "node2": NodeState.READY}
+
+
+def test_a_node_that_belongs_to_a_cluster_joins_no_other() -> None:
+    state = admit.join(State(), NODE, 1.0)
+    assert state.cluster is not None
+    admit.check_past(state, state.cluster.id, "it")
+    admit.check_past(state, "", "a cluster, of which 2 tasks are here")
+    for found, cluster, says in (
+        (State(), "x", "the store is empty, but this node belongs to P: mount or restore"),
+        (State(), "", "the store is empty, but this node belongs to P: mount or restore"),
+        (state, "x", f"the store holds cluster {state.cluster.id}, but this node belongs to P"),
+    ):
+        with pytest.raises(Conflict, match=says) as refusal:
+            admit.check_past(found, cluster, "P")
+        assert "--new-cluster leaves the old one" in str(refusal.value)
 
 
 def test_a_full_pool_takes_no_further_node() -> None:

@@ -5,11 +5,13 @@ that says what, where, why and what to do.
 """
 
 from routemesh.decide.admit.find import find_node, find_service
-from routemesh.decide.admit.nodes import join, node_report, task_report, update_node
+from routemesh.decide.admit.nodes import Taken, check_past, join, node_report, task_report, update_node
 from routemesh.decide.admit.secrets import create_secret, find_secret, remove_secret
 from routemesh.decide.admit.services import create_service, remove_service, update_service
 
 __all__ = [
+    "Taken",
+    "check_past",
     "create_secret",
     "create_service",
     "find_node",

@@ -1,6 +1,6 @@
 """Nodes that join, report and are changed. PURE."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
 from ipaddress import IPv4Network
 
@@ -39,11 +39,13 @@ def join(
     *,
     ingress_subnet: IPv4Network = INGRESS_SUBNET,
     gwbridge_subnet: IPv4Network = GWBRIDGE_SUBNET,
+    live: Set[NodeId] | None = None,
 ) -> State:
     """Take a node in; the first one makes the cluster, with these subnets (later they do not count).
 
-    A node whose name is known is the same node come back: what an operator set and its addresses on networks stay. Raises
-    Conflict when a live node has the name elsewhere, or the address, or when the node's engine can't do what a service asks for.
+    A node whose name is known is the same node come back: what an operator set and its addresses on networks stay. `live`: the
+    nodes whose daemons run (None: all that are not down); by its identity a node is the same one at another address, too. Raises
+    Taken when another live node has the name or the address, Conflict when the node's engine can't do what a service asks for.
     """
     if not NODE_NAME.fullmatch(node.name):
         raise UserError(f"node name {node.name!r} is not a host name; use at most 63 letters, digits and . - _")
@@ -51,11 +53,15 @@ def join(
         cluster, ingress = _new_cluster(node, now, ingress_subnet, gwbridge_subnet)
         state = replace(state, cluster=cluster, networks={**state.networks, ingress.id: ingress})
     _check_address(state, node)
-    _check_rivals(state, node)
+    if live is None:
+        live = {other.id for other in state.nodes.values() if other.state is not NodeState.DOWN}
+    _check_rivals(state, node, live)
     check_services(state, node)
     old = next((known for known in state.nodes.values() if known.name == node.name), None)
     joined = _returned(old, node) if old is not None else _new(state, node, now)
-    return state if joined == old else replace(state, nodes={**state.nodes, joined.id: joined})
+    renamed = [other for other in state.nodes.values() if other.name != node.name and _is_same(other, node)]
+    changed = {other.id: replace(other, state=NodeState.DOWN) for other in renamed if other.state is not NodeState.DOWN}
+    return state if joined == old and not changed else replace(state, nodes={**state.nodes, **changed, joined.id: joined})
 
 
 def _new_cluster(node: Node, now: float, ingress: IPv4Network, gwbridge: IPv4Network) -> tuple[Cluster, Network]:
@@ -83,19 +89,44 @@ def _check_address(state: State, node: Node) -> None:
             )
 
 
-def _check_rivals(state: State, node: Node) -> None:
+class Taken(Conflict):
+    """Another live node has the name or the address of one that wants to join."""
+
+
+def _check_rivals(state: State, node: Node, live: Set[NodeId]) -> None:
     for other in sorted(state.nodes.values(), key=lambda other: other.name):
-        if other.state is NodeState.DOWN or (other.name, other.address) == (node.name, node.address):
+        if other.id not in live or _is_same(other, node):
             continue
         if other.name == node.name:
-            raise Conflict(
+            raise Taken(
                 f"node name {node.name} is taken: a live node at {other.address} has it; choose another, or stop that node first"
             )
         if other.address == node.address:
-            raise Conflict(
+            raise Taken(
                 f"node {node.name}: its address {node.address} is that of the live node {other.name}; "
                 "use another address, or stop that node first"
             )
+
+
+def _is_same(known: Node, node: Node) -> bool:
+    """Whether it is the same machine; one that joined by an older version is known by name and address."""
+    if known.identity and node.identity:
+        return known.identity == node.identity
+    return (known.name, known.address) == (node.name, node.address)
+
+
+def check_past(state: State, cluster: str, past: str) -> None:
+    """Raises Conflict when a node that belonged to `cluster` ("": to one whose id it does not know) finds none or another.
+
+    `past`: what it knows of it, in words.
+    """
+    begin_anew = "--new-cluster leaves the old one: what runs here of it is ended, and its logs are deleted"
+    if state.cluster is None:
+        raise Conflict(f"the store is empty, but this node belongs to {past}: mount or restore the cluster's store; {begin_anew}")
+    if cluster and state.cluster.id != cluster:
+        raise Conflict(
+            f"the store holds cluster {state.cluster.id}, but this node belongs to {past}: give it that one's store; {begin_anew}"
+        )
 
 
 def _returned(old: Node, node: Node) -> Node:

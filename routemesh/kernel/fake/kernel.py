@@ -62,6 +62,10 @@ class FakeKernel:
         """What the test gave."""
         return self._capabilities
 
+    def underlay_mtu(self) -> int:
+        """What the test gave as a capability."""
+        return self._capabilities.mtu_bytes
+
     def read(self, want: NodePlan) -> NodePlan:
         """See Kernel.read; a setting that nobody has set is 0."""
         found: dict[str, Items] = {}
