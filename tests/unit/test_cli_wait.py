@@ -111,7 +111,7 @@ def test_a_job_that_has_failed_ends_the_waiting_at_once(type_: Type, daemon: Dae
     while_waiting.append(lambda: end_all(daemon, TaskState.FAILED, "non-zero exit (3)"))
     status, out, err = type_(*CREATE, "--timeout", "1h", "--restart-condition", "none", "host", "x")
     assert status == 1
-    assert err == "routemesh: web.1: non-zero exit (3); it is not started again, see routemesh service ps web\n"
+    assert err == "routemesh: web.1: non-zero exit (3); it is not started again; see routemesh service ps web\n"
     assert "verify" not in out
 
 

@@ -150,8 +150,9 @@ def test_a_task_that_failed_for_good_is_named(state: TaskState) -> None:
     simulation.create(replace(WEB, restart=RestartPolicy(condition=RestartCondition.NONE)))
     simulation.settle()
     ended(simulation, 2, state)
-    failed = "web.2: non-zero exit (3)"
-    assert look(simulation) == replace(NOTHING_YET, running=1, message="1 of 2 tasks running", errors=(failed,), failed=failed)
+    said = "web.2: non-zero exit (3)"
+    failed = f"{said}; it is not started again"
+    assert look(simulation) == replace(NOTHING_YET, running=1, message="1 of 2 tasks running", errors=(said,), failed=failed)
 
 
 def test_a_task_fails_for_good_with_the_last_attempt() -> None:
@@ -162,7 +163,7 @@ def test_a_task_fails_for_good_with_the_last_attempt() -> None:
     assert (look(simulation).errors, look(simulation).failed) == (("web.1: non-zero exit (3)",), "")
     simulation.wait(5)
     ended(simulation, 1, TaskState.FAILED)
-    assert look(simulation).failed == "web.1: non-zero exit (3)"
+    assert look(simulation).failed == "web.1: non-zero exit (3); it is not started again"
 
 
 def test_a_global_service_wants_one_task_per_suitable_node() -> None:
