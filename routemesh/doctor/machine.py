@@ -64,6 +64,10 @@ _COMMON: tuple[Feature, ...] = (
         name="nf_conntrack netlink", module="nf_conntrack_netlink", option="NF_CT_NETLINK",
         without="clients of tasks that are gone are left in silence",
     ),
+    Feature(
+        name="nf_tables bridge", module="nf_tables", option="NF_TABLES_BRIDGE", needed=False,
+        without="a task can send with the addresses of others",
+    ),
 )  # fmt: skip
 """What every engine needs."""
 

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from routemesh.kernel.netlink import CREATE, Message, Requests, ipvs, text
-from routemesh.kernel.netlink.netfilter import ANY_FAMILY, IPV4, NETDEV, NETFILTER
+from routemesh.kernel.netlink.netfilter import ANY_FAMILY, BRIDGE, IPV4, NETDEV, NETFILTER
 
 _SUBSYSTEM = 10
 _NEW_TABLE, _GET_GENERATION = _SUBSYSTEM << 8, _SUBSYSTEM << 8 | 16
@@ -21,11 +21,20 @@ BUILT_IN, LOADABLE = "modules.builtin", "modules.dep"
 
 
 def has_nf_tables() -> bool:
-    """Whether tables of the families that we use can be made: a kernel may have nf_tables, but not for IPv4.
+    """Whether tables of the families that the engine needs can be made: a kernel may have nf_tables, but not for IPv4.
 
     A module that is not loaded yet is taken at its word, since asking the kernel loads it.
     """
-    return (not is_loaded("nf_tables") and has_file("nf_tables", LOADABLE)) or takes_tables(IPV4, NETDEV)
+    return _may_take_tables(IPV4, NETDEV)
+
+
+def has_bridge_tables() -> bool:
+    """The same of tables that filter what bridges forward, which the engines have both, and can do without."""
+    return _may_take_tables(BRIDGE)
+
+
+def _may_take_tables(*families: bytes) -> bool:
+    return (not is_loaded("nf_tables") and has_file("nf_tables", LOADABLE)) or takes_tables(*families)
 
 
 def has_ip_vs() -> bool:

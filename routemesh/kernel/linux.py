@@ -17,7 +17,7 @@ from secrets import randbelow
 from routemesh import names
 from routemesh.errors import KernelError
 from routemesh.kernel import foreign, sysctl
-from routemesh.kernel.capabilities import has_ip_vs, has_nf_tables
+from routemesh.kernel.capabilities import has_bridge_tables, has_ip_vs, has_nf_tables
 from routemesh.kernel.events import NEW_SETTING, EventSocket, Watcher, nftables_events, route_events, transaction_is_ours
 from routemesh.kernel.listeners import listeners
 from routemesh.kernel.netlink import conntrack, ipvs, links
@@ -75,7 +75,7 @@ class LinuxKernel:
             opened.callback(self._spaces.close)
             self._opened = opened.pop_all()
         self._writer = Writer(self._spaces, self._owner)
-        self._has_tables = self._owner.has_tables and has_nf_tables()
+        self._has_tables = self._owner.has_tables and (has_nf_tables() or has_bridge_tables())
         if self._has_tables:
             with suppress(OSError):  # the first question meets the reason
                 libnftables.PROCESS.start()
@@ -88,6 +88,7 @@ class LinuxKernel:
             mtu_bytes = self._underlay_mtu()
             return Capabilities(
                 nf_tables=has_nf_tables(),
+                bridge_tables=has_bridge_tables(),
                 ip_vs=has_ip_vs(),
                 kernel=os.uname().release,
                 mtu_bytes=mtu_bytes,

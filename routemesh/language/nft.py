@@ -67,6 +67,7 @@ _TYPES: Mapping[str, str] = {
     "mark": "mark",
     "mac": "ether_addr",
     "ip": "ipv4_addr",
+    "link": "ifname",
     "verdict": "verdict",
 }
 _TYPEOF: Mapping[str, str] = {
@@ -76,6 +77,7 @@ _TYPEOF: Mapping[str, str] = {
     "index": "numgen inc mod 2",
     "mac": "ether saddr",
     "ip": "ip daddr",
+    "link": "iifname",
     "zone": "ct zone",
     "verdict": "verdict",
 }
@@ -268,7 +270,13 @@ def _scalar(value: Scalar, kind: str | None) -> str:
         case int():
             return values.mark(value) if kind == "mark" else str(values.number(value))
         case str():
-            return values.mac(value) if ":" in value else values.protocol(value)
+            return _word(value)
+
+
+def _word(value: str) -> str:
+    if ":" in value:
+        return values.mac(value)
+    return values.protocol(value) if value.isdigit() or value in values.PROTOCOLS.values() else f'"{values.link(value)}"'
 
 
 # --- rules -------------------------------------------------------------------------------------------------------

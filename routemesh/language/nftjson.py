@@ -75,6 +75,7 @@ _TYPES: Mapping[str, str] = {
     "integer": "index",
     "ether_addr": "mac",
     "ipv4_addr": "ip",
+    "ifname": "link",
     "verdict": "verdict",
     "meta l4proto": "proto",
     "th sport": "port",
@@ -85,6 +86,7 @@ _TYPES: Mapping[str, str] = {
     "ether daddr": "mac",
     "ip saddr": "ip",
     "ip daddr": "ip",
+    "iifname": "link",
 }
 """Parts of keys and values by nft's type, and by the expression that a typeof was declared with."""
 _KINDS = ("table", "map", "set", "chain", "rule")
@@ -105,6 +107,7 @@ _SCALARS: Mapping[str, Callable[[Json], Scalar]] = {
     "zone": int,
     "mac": str,
     "ip": IPv4Address,
+    "link": str,
 }
 
 

@@ -135,6 +135,8 @@ _MATCH_VALUES: Mapping[Field, Callable[[str], str]] = {
     "th dport": port,
     "ether saddr": mac,
     "ether daddr": mac,
+    "arp saddr ether": mac,
+    "arp saddr ip": _network,
     "ct state": partial(_flags, _CT_STATES),
     "ct status": partial(_flags, _CT_STATUS),
     "ct direction": partial(_one_of, ("original", "reply")),

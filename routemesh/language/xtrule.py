@@ -167,7 +167,7 @@ def _mark(field: str) -> Callable[[str, str], str]:
 
 
 def _nothing(value: str, negated: str) -> str:
-    raise ValueError("iptables can't match a destination MAC address or a connection's original zone")
+    raise ValueError("iptables can't match a destination MAC address, ARP or a connection's original zone")
 
 
 _MATCHES: Mapping[Field, Callable[[str, str], str]] = {
@@ -183,6 +183,8 @@ _MATCHES: Mapping[Field, Callable[[str, str], str]] = {
     "ct direction": _ct_direction,
     "ether saddr": lambda value, negated: f"-m mac {negated}--mac-source {value}",
     "ether daddr": _nothing,
+    "arp saddr ether": _nothing,
+    "arp saddr ip": _nothing,
     "ct original zone": _nothing,
     "fib saddr type": lambda value, negated: f"-m addrtype {negated}--src-type {value.upper()}",
     "fib daddr type": lambda value, negated: f"-m addrtype {negated}--dst-type {value.upper()}",

@@ -146,7 +146,7 @@ class Capabilities:
     """What a node's kernel and tools offer. `kernel` is its release; `iptables` the variant that works there, "" for none.
 
     `links`: the devices, not ours, by which packets come to the node. `forwards`: whether its owner has switched forwarding on
-    for all of them (net.ipv4.ip_forward). Both may change at any time.
+    for all of them (net.ipv4.ip_forward). Both may change at any time. `bridge_tables`: nftables can filter what bridges forward.
     """
 
     nf_tables: bool
@@ -156,3 +156,4 @@ class Capabilities:
     iptables: Literal["nft", "legacy", ""] = ""
     links: tuple[str, ...] = ()
     forwards: bool = False
+    bridge_tables: bool = True

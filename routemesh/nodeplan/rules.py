@@ -8,13 +8,13 @@ from routemesh.names import TABLE
 from routemesh.nodeplan.fields import theirs
 
 Family = Literal["ip", "ip6", "inet", "arp", "bridge", "netdev"]
-OUR_FAMILIES: tuple[Family, ...] = ("ip", "netdev")
+OUR_FAMILIES: tuple[Family, ...] = ("ip", "netdev", "bridge")
 
 Field = Literal[
     "iifname", "oifname", "meta l4proto", "meta mark",
     "ip saddr", "ip daddr", "th sport", "th dport", "ether saddr", "ether daddr",
     "ct mark", "ct state", "ct status", "ct direction", "ct original zone", "tcp flags",
-    "fib saddr type", "fib daddr type",
+    "fib saddr type", "fib daddr type", "arp saddr ether", "arp saddr ip",
 ]  # fmt: skip
 
 
@@ -185,8 +185,9 @@ class Table:
     dormant: bool = theirs(False)
 
 
-KeyType = tuple[Literal["proto", "port", "mark", "index", "mac", "ip"], ...]
-"""proto: inet_proto, port: inet_service, mark: mark, index: the number that an Index gives, mac: ether_addr, ip: ipv4_addr."""
+KeyType = tuple[Literal["proto", "port", "mark", "index", "mac", "ip", "link"], ...]
+"""proto: inet_proto, port: inet_service, mark: mark, index: the number that an Index gives, mac: ether_addr, ip: ipv4_addr,
+link: ifname."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +206,7 @@ class Map:
 
 
 Scalar = str | int | IPv4Address
-"""A map's key part or value: proto str, port/mark/index/zone int, mac str, ip IPv4Address, verdict Verdict."""
+"""A map's key part or value: proto str, port/mark/index/zone int, mac and link str, ip IPv4Address, verdict Verdict."""
 
 
 @dataclass(frozen=True, slots=True)

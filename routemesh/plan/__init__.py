@@ -23,7 +23,7 @@ def plan(view: NodeView, caps: Capabilities) -> NodePlan:
     namespaces: dict[str, Namespace] = {HOST: namespace((*layout.host(view, caps), *engine.host(view, caps)))}
     for network in view.networks:
         namespaces[names.sandbox(network)] = namespace((*layout.sandbox(view, network), *engine.sandbox(view, network, caps)))
-        namespaces[names.overlay_netns(network.id)] = namespace(layout.overlay(view, network))
+        namespaces[names.overlay_netns(network.id)] = namespace(layout.overlay(view, network, caps))
     for task in layout.placed(view):
         namespaces[names.container_id(task.id)] = namespace((*layout.task(view, task), *engine.task(view, task)))
     return NodePlan(namespaces)

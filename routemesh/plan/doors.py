@@ -3,12 +3,17 @@
 `return` leaves a packet to whatever else there is: in a base chain of nftables it is the policy, which accepts.
 """
 
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address
+
 from routemesh import names
-from routemesh.nodeplan import Capabilities, Match, Rule, Verdict
+from routemesh.nodeplan import Capabilities, Chain, Element, Hook, InSet, Item, Key, Map, Match, Rule, Table, Verdict
 from routemesh.plan.view import NodeView
 
 _PASS, _DROP = Verdict("return"), Verdict("drop")
 _LOOPBACK = "127.0.0.0/8"
+_BEFORE_ALL = -300
+"""The priority of ebtables' nat table (NF_BR_PRI_NAT_DST_BRIDGED), ahead of br_netfilter, which translates."""
 
 
 def forwarding(view: NodeView, caps: Capabilities) -> tuple[Rule, ...]:
@@ -42,3 +47,30 @@ def loopback() -> tuple[Rule, ...]:
     """
     out = Match("iifname", names.GWBRIDGE)
     return ((Match("ip daddr", _LOOPBACK), out, _DROP), (Match("ip saddr", _LOOPBACK), out, _DROP))
+
+
+def ports(caps: Capabilities, tasks: Iterable[tuple[str, IPv4Address]]) -> Iterator[Item]:
+    """What the ports of tasks let into a bridge: IPv4 and ARP from the task's own MAC and address; tasks are (port, address).
+
+    So nothing of IPv6, no router advertisement either. Other ports, and the ports of others' bridges, are not concerned.
+    """
+    if not caps.bridge_tables:
+        return
+    sender: tuple[Key, ...] = (
+        ("iifname", "ether saddr", "ip saddr"),
+        ("iifname", "ether saddr", "arp saddr ip"),
+        ("iifname", "arp saddr ether", "arp saddr ip"),
+    )
+    packet, frame, said = (InSet(key, "senders") for key in sender)
+    rules: tuple[Rule, ...] = (
+        (packet, Verdict("accept")),
+        (frame, said, Verdict("accept")),
+        (InSet(("iifname",), "guarded"), _DROP),
+    )
+    yield Table("bridge")
+    yield Map("bridge", "senders", ("link", "mac", "ip"))
+    yield Map("bridge", "guarded", ("link",))
+    yield Chain("bridge", "filter-prerouting", Hook("filter", "prerouting", _BEFORE_ALL), rules)
+    for port, address in tasks:
+        yield Element("bridge", "senders", (port, names.mac(address), address))
+        yield Element("bridge", "guarded", (port,))

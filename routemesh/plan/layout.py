@@ -6,7 +6,8 @@
     <container id>     eth0 overlay (publishing tasks), eth1 docker_gwbridge, default via 172.18.0.1
 
 Bridges neither learn nor flood: every local MAC is a static entry of its port; what no port has goes to vxlan0 alone, whose
-own table knows every remote MAC and which drops the rest. Names, MACs and addresses are libnetwork's.
+own table knows every remote MAC and which drops the rest. What a task sends must bear its own MAC and address.
+Names, MACs and addresses are libnetwork's.
 """
 
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from routemesh.nodeplan import (
     Sysctl,
     Vxlan,
 )
+from routemesh.plan import doors
 from routemesh.plan.view import NodeView
 
 EVERYWHERE = IPv4Network("0.0.0.0/0")
@@ -72,6 +74,13 @@ def host(view: NodeView, caps: Capabilities) -> Iterator[Item]:
         yield Netns(netns)
         assert task.gateway_address is not None
         yield from _gateway_port(view, netns, task.gateway_address)
+    yield from doors.ports(caps, _tasks_ports(view))
+
+
+def _tasks_ports(view: NodeView) -> Iterator[tuple[str, IPv4Address]]:
+    for task in placed(view):
+        assert task.gateway_address is not None
+        yield names.gateway_port(names.container_id(task.id)), task.gateway_address
 
 
 def sandbox(view: NodeView, network: Network) -> Iterator[Item]:
@@ -87,7 +96,7 @@ def sandbox(view: NodeView, network: Network) -> Iterator[Item]:
     yield from _no_reverse_path_filter(names.OVERLAY_LINK, names.GATEWAY_LINK)
 
 
-def overlay(view: NodeView, network: Network) -> Iterator[Item]:
+def overlay(view: NodeView, network: Network, caps: Capabilities) -> Iterator[Item]:
     """A network's namespace: bridge, tunnel, local ports and one neighbour and FDB entry per remote endpoint."""
     node = view.node
     bridge_address = overlay_gateway(network)
@@ -99,9 +108,12 @@ def overlay(view: NodeView, network: Network) -> Iterator[Item]:
     own = node.sandbox_on(network.id)
     assert own is not None
     yield from _overlay_port(view, network, names.sandbox(network), own)
-    for task in placed(view):
-        if (address := task.address_on(network.id)) is not None:
-            yield from _overlay_port(view, network, names.container_id(task.id), address)
+    here = [(task, address) for task in placed(view) if (address := task.address_on(network.id)) is not None]
+    for task, address in here:
+        # On the ingress network only the gateway calls tasks.
+        isolated = network.id == view.ingress.id and task.spec.gateway is None
+        yield from _overlay_port(view, network, names.container_id(task.id), address, isolated=isolated)
+    yield from doors.ports(caps, ((names.overlay_port(names.container_id(task.id)), address) for task, address in here))
     nodes = {peer.id: peer.address for peer in view.peers}
     for peer in view.peers:
         if (address := peer.sandbox_on(network.id)) is not None:
@@ -151,19 +163,23 @@ def _gateway_port(view: NodeView, netns: str, address: IPv4Address) -> Iterator[
     mtu = view.node.mtu_bytes
     yield Link(name=port, kind="veth", mtu=mtu, master=names.GWBRIDGE, peer=peer, flood=False, isolated=isolated)
     yield FdbEntry(port, names.mac(address))
+    yield Neighbour(names.GWBRIDGE, address, names.mac(address))
 
 
 def _gateway_end(view: NodeView, netns: str, address: IPv4Address, source: IPv4Address | None = None) -> Iterator[Item]:
     peer = Peer(HOST, names.gateway_port(netns))
     yield Link(name=names.GATEWAY_LINK, kind="veth", mtu=view.node.mtu_bytes, mac=names.mac(address), peer=peer)
     yield Address(names.GATEWAY_LINK, _on(address, view.cluster.gwbridge_subnet))
+    yield Neighbour(names.GATEWAY_LINK, gateway(view.cluster), names.mac(gateway(view.cluster)))
     yield Route(destination=EVERYWHERE, via=gateway(view.cluster), link=names.GATEWAY_LINK, source=source)
 
 
-def _overlay_port(view: NodeView, network: Network, netns: str, address: IPv4Address) -> Iterator[Item]:
-    port = names.overlay_port(netns)
+def _overlay_port(
+    view: NodeView, network: Network, netns: str, address: IPv4Address, *, isolated: bool = False
+) -> Iterator[Item]:
+    port, bridge, mtu = names.overlay_port(netns), names.OVERLAY_BRIDGE, overlay_mtu(view, network)
     peer = Peer(netns, names.OVERLAY_LINK)
-    yield Link(name=port, kind="veth", mtu=overlay_mtu(view, network), master=names.OVERLAY_BRIDGE, peer=peer, flood=False)
+    yield Link(name=port, kind="veth", mtu=mtu, master=bridge, peer=peer, flood=False, isolated=isolated)
     yield FdbEntry(port, names.mac(address))
 
 

@@ -56,7 +56,9 @@ def swarm_plan(view: NodeView) -> Mapping[str, tuple[Item, ...]]:
     spaces = {
         HOST: (*_layout(layout.host(view, _OF_NO_MATTER), Link, Address), *_host(view)),
         names.SANDBOX: (*_layout(layout.sandbox(view, network), Link, Address, Route), *_sandbox(view, network)),
-        names.overlay_netns(network.id): tuple(_layout(layout.overlay(view, network), Link, Address, Neighbour, FdbEntry)),
+        names.overlay_netns(network.id): tuple(
+            _layout(layout.overlay(view, network, _OF_NO_MATTER), Link, Address, Neighbour, FdbEntry)
+        ),
     }
     for task in layout.placed(view):
         spaces[names.container_id(task.id)] = (

@@ -22,7 +22,7 @@ from routemesh.errors import Unavailable
 from routemesh.kernel import netns
 from routemesh.kernel.capabilities import BUILT_IN, LOADABLE, has_file, is_loaded, takes_tables
 from routemesh.kernel.netlink import CREATE, EXCLUSIVE, Message, Requests, attribute, entries, ipvs, nest, text, u8
-from routemesh.kernel.netlink.netfilter import IPV4, NETDEV, NETFILTER
+from routemesh.kernel.netlink.netfilter import BRIDGE, IPV4, NETDEV, NETFILTER
 from routemesh.plan.engines.entry import Feature
 
 _USUAL_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
@@ -156,6 +156,7 @@ _QUESTIONS: Mapping[str, Callable[[], bool]] = {
     "nf_conntrack zones": _has_zones,
     "nf_tables ip": lambda: takes_tables(IPV4),
     "nf_tables netdev": lambda: takes_tables(NETDEV),
+    "nf_tables bridge": lambda: takes_tables(BRIDGE),
     "nf_tables egress": _has_egress_hook,
     "ip_vs": ipvs.is_loaded,
 }

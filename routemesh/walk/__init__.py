@@ -5,7 +5,7 @@ Tests use this as oracle and people as `explain` (rule 11). It knows the kernel'
 
     nouns      packets, places, hops, outcomes         journey     to a process and back; travel: step by step; sizes: large ones
     network    all nodes, planned or seen → stack      layer3      a namespace's IP layer: in, on, out, arrived
-    stack      one namespace; routing: its routes      layer2      from a device to the next IP layer: ARP, bridges, tunnels
+    stack      one namespace; routing: its routes      layer2      from a device to the next IP layer; arp: who answers
     flight     a packet under way                      netfilter   what is met at a hook; hooks: in which order
     lots       its choices                             conntrack   connections, NAT; ipvs, balancer: IPVS's
     chains     both tools' chains in one form          rules       what they do; reads, fields: what they can read

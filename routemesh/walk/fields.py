@@ -21,7 +21,7 @@ _FLAGS = frozenset({"fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr"})
 _PROTOCOLS = frozenset({*Protocol, "icmp", "igmp", "sctp", "dccp", "udplite", "esp", "ah", "gre"})
 _ADDRESS_TYPES = frozenset({"local", "unicast", "multicast", "broadcast"})
 
-KeyPart = Literal["proto", "port", "mark", "index", "mac", "ip"]
+KeyPart = Literal["proto", "port", "mark", "index", "mac", "ip", "link"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +117,26 @@ def _address_type(flight: Flight, address: IPv4Address) -> str:
 
 def _l4(read: Callable[[Packet], Any]) -> Callable[[Flight], Any]:
     """A reader of the layer-4 header, which is another one in an ICMP error."""
-    return lambda flight: None if flight.packet.error else read(flight.packet)
+    return lambda flight: None if flight.packet.error or flight.packet.arp else read(flight.packet)
+
+
+def _ip(read: Callable[[Packet], Any]) -> Callable[[Flight], Any]:
+    return lambda flight: None if flight.packet.arp else read(flight.packet)
+
+
+def _arp(read: Callable[[Packet], Any]) -> Callable[[Flight], Any]:
+    return lambda flight: read(flight.packet) if flight.packet.arp else None
 
 
 FIELDS: Mapping[Field, Reading] = {
-    "iifname": Reading(lambda f: f.incoming, _named),
-    "oifname": Reading(lambda f: f.outgoing, _named),
-    "meta l4proto": Reading(lambda f: "icmp" if f.packet.error else f.packet.protocol, _one_of(_PROTOCOLS), "proto"),
+    "iifname": Reading(lambda f: f.incoming, _named, "link"),
+    "oifname": Reading(lambda f: f.outgoing, _named, "link"),
+    "meta l4proto": Reading(_ip(lambda p: "icmp" if p.error else p.protocol), _one_of(_PROTOCOLS), "proto"),
     "meta mark": Reading(lambda f: f.packet.mark, _equal, "mark"),
-    "ip saddr": Reading(lambda f: f.packet.source.address, _within, "ip"),
-    "ip daddr": Reading(lambda f: f.packet.destination.address, _within, "ip"),
+    "ip saddr": Reading(_ip(lambda packet: packet.source.address), _within, "ip"),
+    "ip daddr": Reading(_ip(lambda packet: packet.destination.address), _within, "ip"),
+    "arp saddr ether": Reading(_arp(lambda packet: packet.source_mac), _same, "mac"),
+    "arp saddr ip": Reading(_arp(lambda packet: packet.source.address), _within, "ip"),
     "th sport": Reading(_l4(lambda packet: packet.source.port), _equal, "port"),
     "th dport": Reading(_l4(lambda packet: packet.destination.port), _equal, "port"),
     "ether saddr": Reading(lambda f: f.packet.source_mac or None, _same, "mac"),

@@ -1,16 +1,13 @@
-"""From a device to the next IP layer: neighbours, egress rules, veths, bridges, tunnels. PURE.
+"""From a device to the next IP layer: egress rules, veths, bridges, tunnels. PURE.
 
-What this does not follow is the ARP exchange itself: whoever is within reach of a broadcast and has the address answers, and the
-answer comes back. Source: the kernel's br_input.c, br_forward.c, br_netfilter_hooks.c, vxlan_core.c (arp_reduce, vxlan_xmit),
-veth.c, arp.c.
+Source: the kernel's br_input.c, br_forward.c, br_netfilter_hooks.c, vxlan_core.c (vxlan_xmit), veth.c.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
 
 from routemesh.model import VXLAN_OVERHEAD_BYTES, Protocol
-from routemesh.nodeplan import HOST, FdbEntry, Item, Link, Neighbour
+from routemesh.nodeplan import HOST, FdbEntry, Item, Link
 from routemesh.reasons.ends import (
     BehindSamePort,
     BridgeDown,
@@ -19,16 +16,16 @@ from routemesh.reasons.ends import (
     LinkDown,
     NoCarrier,
     NoFdbEntry,
-    NoNeighbour,
     NoPort,
     TooLarge,
     TunnelFromElsewhere,
     WrongMac,
 )
-from routemesh.reasons.events import Bridged, IntoTunnel, Resolved
-from routemesh.reasons.unclear import ArpBySeveral, ArpThroughTunnel, ArpUnseen, FarEndUnseen, SeveralCopies
+from routemesh.reasons.events import Bridged, IntoTunnel
+from routemesh.reasons.unclear import FarEndUnseen, SeveralCopies
 from routemesh.snapshot import ANY_ADDRESS, OUTSIDE, Endpoint, Place
 from routemesh.walk import rules
+from routemesh.walk.arp import apart, enter_bridge, is_hidden, other_end, resolve
 from routemesh.walk.chains import RuleChain
 from routemesh.walk.flight import Arrived, AtDevice, AtStack, Flight, Sending, Step, Trip, refusal_of
 from routemesh.walk.netfilter import pass_hook
@@ -37,7 +34,6 @@ from routemesh.walk.stack import Stack
 
 _ANY_MAC = "00:00:00:00:00:00"
 _VLAN_BYTES = 4
-_FORGOTTEN = ("failed", "incomplete")
 _TUNNEL_SOURCE_PORT = 49152
 """The kernel derives one from the inner packet (udp_flow_src_port); nothing here depends on it."""
 
@@ -51,7 +47,7 @@ def transmit(flight: Flight) -> Step:
         _pass_device(flight, "egress", flight.outgoing)
         return on_the_wire(flight.trip, replace(flight.packet, mark=0))
     assert link is not None
-    flight.packet = replace(packet, source_mac=stack.mac(link), destination_mac=_resolve(flight, link))
+    flight.packet = replace(packet, source_mac=stack.mac(link), destination_mac=resolve(flight, link))
     return _send(flight, link)
 
 
@@ -84,6 +80,7 @@ def arrive(trip: Trip, at: AtDevice) -> Step:
         bridge = at.stack.link(link.master)
         if bridge is None:
             flight.drop(BridgeDown(link.master, link.name), link)
+        enter_bridge(flight)
         return _bridged(flight, bridge, link)
     if flight.packet.destination_mac != at.stack.mac(link):
         flight.drop(WrongMac(flight.packet.destination_mac, link.name), link)
@@ -113,7 +110,7 @@ def _send(flight: Flight, link: Link) -> Step:
 
 
 def _through_veth(flight: Flight, link: Link) -> Step:
-    end = _other_end(flight.trip, flight.stack, link)
+    end = other_end(flight.trip, flight.stack, link)
     if link.peer is None:
         raise UnknownRule(flight.stack.place, FarEndUnseen(link.name))
     if end is None:
@@ -122,14 +119,6 @@ def _through_veth(flight: Flight, link: Link) -> Step:
     _check_fits(Flight(flight.trip, stack, flight.packet, incoming=other.name), other)
     crosses = stack.place != flight.stack.place
     return AtDevice(stack, other, replace(flight.packet, mark=0) if crosses else flight.packet)
-
-
-def _other_end(trip: Trip, stack: Stack, link: Link) -> tuple[Stack, Link] | None:
-    if link.peer is None:
-        return None
-    other_stack = trip.network.stack(Place(stack.place.node, link.peer.netns))
-    other = None if other_stack is None else other_stack.link(link.peer.link)
-    return None if other_stack is None or other is None else (other_stack, other)
 
 
 def _check_fits(flight: Flight, link: Link) -> None:
@@ -212,7 +201,7 @@ def _leaves_bridge(flight: Flight, bridge: Link) -> bool:
     if hop is None or hop.link != bridge.name:
         return True
     flight.next_hop = hop.address
-    flight.packet = replace(flight.packet, destination_mac=_resolve(flight, bridge))
+    flight.packet = replace(flight.packet, destination_mac=resolve(flight, bridge))
     return False
 
 
@@ -223,17 +212,12 @@ def _port_for(flight: Flight, ports: list[Link], came_by: Link | None) -> tuple[
         entry = _static_entry(stack, port, mac)
         if entry is not None and port == came_by:
             flight.drop(BehindSamePort(mac, port.name), entry)
-        if entry is not None and _apart(port, came_by):
+        if entry is not None and apart(port, came_by):
             flight.drop(Isolated(mac, port.name), port)
         if entry is not None:
             return port, entry
-    flooded = _flooded(flight, [port for port in ports if port.flood and port != came_by and not _apart(port, came_by)])
+    flooded = _flooded(flight, [port for port in ports if port.flood and port != came_by and not apart(port, came_by)])
     return flooded, flooded
-
-
-def _apart(port: Link, other: Link | None) -> bool:
-    """Whether two ports of a bridge do not reach one another."""
-    return other is not None and port.isolated and other.isolated
 
 
 def _static_entry(stack: Stack, port: Link, mac: str) -> FdbEntry | None:
@@ -250,7 +234,7 @@ def _flooded(flight: Flight, ports: list[Link]) -> Link:
     taking = [port for port in ports if _may_take(flight, port)]
     if len(taking) > 1:
         raise UnknownRule(flight.stack.place, SeveralCopies(mac))
-    hidden = [port for port in ports if _is_hidden(port)]
+    hidden = [port for port in ports if is_hidden(port)]
     return (taking or hidden or ports)[0]
 
 
@@ -258,63 +242,5 @@ def _may_take(flight: Flight, port: Link) -> bool:
     mac = flight.packet.destination_mac
     if port.kind == "vxlan":
         return _tunnel_entry(flight.stack, port, mac) is not None
-    end = _other_end(flight.trip, flight.stack, port)
+    end = other_end(flight.trip, flight.stack, port)
     return end is not None and (end[1].master is not None or end[0].mac(end[1]) == mac)
-
-
-def _is_hidden(link: Link) -> bool:
-    """Whether nobody can see what it leads to."""
-    return link.kind == "other" or (link.kind == "veth" and link.peer is None)
-
-
-# --- neighbours --------------------------------------------------------------------------------------------------
-
-
-def _resolve(flight: Flight, link: Link) -> str:
-    stack, address = flight.stack, flight.next_hop
-    assert address is not None
-    stack.must_know("neighbours")
-    known = stack.neighbours.get((link.name, address))
-    if known is not None and known.state not in _FORGOTTEN:
-        flight.note(Resolved(address, known.mac, "" if known.state == "permanent" else known.state), known)
-        return known.mac
-    answers = flight.trip.network.arp.get(asked := (stack.place, link.name, address))
-    if answers is None:
-        answers = flight.trip.network.arp[asked] = dict(_answers(flight.trip, stack, link, address))
-    if not answers and any(map(_is_hidden, (link, *stack.ports[link.name]))):
-        raise UnknownRule(stack.place, ArpUnseen(address))
-    if not answers:
-        flight.drop(NoNeighbour(link.name, address), link)
-    if len(answers) > 1:
-        raise UnknownRule(stack.place, ArpBySeveral(address, tuple(sorted(answers))))
-    ((mac, item),) = answers.items()
-    flight.note(Resolved(address, mac, learned=isinstance(item, Link)), item)
-    return mac
-
-
-def _answers(trip: Trip, stack: Stack, link: Link, address: IPv4Address) -> Iterator[tuple[str, Neighbour | Link]]:
-    """The MACs that answer an ARP request that leaves by `link`, each with what makes it answer."""
-    if link.vxlan is not None:
-        known = stack.neighbours.get((link.name, address))
-        if not link.vxlan.proxy:
-            raise UnknownRule(stack.place, ArpThroughTunnel(address, link.name))
-        if known is not None and known.state not in _FORGOTTEN:
-            yield known.mac, known
-    elif link.kind == "bridge":
-        for port in stack.bridge_ports(link):
-            yield from _answers(trip, stack, port, address)
-    elif (end := _other_end(trip, stack, link)) is not None:
-        yield from _answers_behind(trip, *end, address)
-
-
-def _answers_behind(trip: Trip, stack: Stack, link: Link, address: IPv4Address) -> Iterator[tuple[str, Neighbour | Link]]:
-    """The same for a request that comes in by `link`."""
-    bridge = stack.link(link.master) if link.master else link
-    if bridge is not None and stack.answers_arp(bridge.name, address):
-        if (unknown := stack.rules_of("arp")) is not None:
-            raise UnknownRule(stack.place, unknown)
-        yield stack.mac(bridge), bridge
-    if bridge is not None and link.master:
-        for port in stack.bridge_ports(bridge):
-            if port != link and not _apart(port, link):
-                yield from _answers(trip, stack, port, address)

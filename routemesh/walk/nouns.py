@@ -27,6 +27,7 @@ class Packet:
 
     `size_bytes`: with its IP header, 0: small enough for everything; it may not be cut into fragments. `mss_bytes`: how much of
     TCP's data its sender wants in a packet, which only the two that open a connection say.
+    `arp`: it is one of ARP's, in which `source` and `source_mac` say who speaks.
     `error`: it is an ICMP error about a packet; protocol and ends are those that an answer to that packet would have.
     """
 
@@ -41,6 +42,7 @@ class Packet:
     mss_bytes: int = 0
     inner: Encapsulated | None = None
     error: bool = False
+    arp: bool = False
 
     def __str__(self) -> str:
         return f"{'icmp about ' if self.error else ''}{self.protocol} {self.source} → {self.destination}"

@@ -16,7 +16,7 @@ from routemesh.walk.fields import FIELDS, Reading
 from routemesh.walk.flight import Flight
 from routemesh.walk.nouns import UnknownRule
 
-_NOT_IN_NETDEV = ("ct", "fib")
+_NOT_BELOW_IP = ("ct", "fib")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Reads:
     def field(self, field: Field) -> Reading:
         """How a field is read; raises UnknownRule where this chain has no such thing."""
         reading = FIELDS.get(field)
-        if reading is None or (self.at.family == "netdev" and field.startswith(_NOT_IN_NETDEV)):
+        if reading is None or (self.at.family in ("netdev", "bridge") and field.startswith(_NOT_BELOW_IP)):
             raise self.unknown(FieldUnknown, field)
         return reading
 

@@ -5,7 +5,7 @@ Source: ip-address(8); the kernel's ip-sysctl.rst, devinet.c, fib_frontend.c.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Never, assert_never
 
@@ -49,6 +49,10 @@ _ALWAYS_THERE = ("net/ipv4/conf/", "net/ipv4/ip_forward")
 def is_loopback(address: IPv4Address) -> bool:
     """Whether it is of 127.0.0.0/8; ipaddress takes a hundred times as long to say so."""
     return int(address) >> 24 == _LOOPBACK_BYTE
+
+
+def _before_bridging(chain: RuleChain) -> bool:
+    return chain.family == "bridge" and chain.hook is not None and chain.hook.hook == "prerouting"
 
 
 class Stack:
@@ -160,12 +164,23 @@ class Stack:
             self._turns[hook, device] = tuple(in_order(hook, here, balances=bool(self.services)))
         return self._turns[hook, device]
 
+    def bridge_chains(self) -> tuple[RuleChain, ...]:
+        """What meets a frame that comes in by a port of a bridge, in order."""
+        self.must_know("filters")
+        here = [chain for chain in self._filtering("bridge") if _before_bridging(chain)]
+        return tuple(sorted(here, key=lambda chain: chain.hook.priority if chain.hook else 0))
+
     def rules_of(self, family: Family) -> FramesFiltered | None:
-        """A base chain with rules, or a policy, of a family whose packets are not walked; None where there is none."""
-        for chain in self.chains.values():
-            if chain.family == family and chain.hook and (chain.rules or chain.drops) and chain.space not in self._dormant:
+        """A base chain with rules, or a policy, of a family at whose hook packets are not walked; None where there is none."""
+        for chain in self._filtering(family):
+            if not _before_bridging(chain):
                 return FramesFiltered(family, f"{chain.space} {chain.name}")
         return None
+
+    def _filtering(self, family: Family) -> Iterator[RuleChain]:
+        for chain in self.chains.values():
+            if chain.family == family and chain.hook and (chain.rules or chain.drops) and chain.space not in self._dormant:
+                yield chain
 
     # --- routing ---
 

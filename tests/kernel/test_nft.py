@@ -88,6 +88,8 @@ MAPS: tuple[Map, ...] = (
     Map("ip", "by-index", ("mark", "index"), "mark"),
     Map("ip", "tasks", ("mark", "mark"), "ip"),
     Map("netdev", "macs", ("mark",), "mac"),
+    Map("bridge", "senders", ("link", "mac", "ip")),
+    Map("bridge", "guarded", ("link",)),
 )
 ELEMENTS: tuple[Element, ...] = (
     Element("ip", "published", ("tcp", 8080)),
@@ -109,6 +111,8 @@ ELEMENTS: tuple[Element, ...] = (
     Element("ip", "by-index", (0x100, 0), MARK),
     Element("ip", "tasks", (0x100, MARK), IPv4Address("10.0.0.2")),
     Element("netdev", "macs", (MARK,), MAC),
+    Element("bridge", "senders", ("veth1234567", MAC, IPv4Address("10.0.0.2"))),
+    Element("bridge", "guarded", ("veth1234567",)),
 )
 CHAINS: tuple[Chain, ...] = (
     Chain("ip", "FWM-256", rules=((Counter(), Dnat(Lookup(("meta mark", Numgen(2)), "backends"))),)),
@@ -183,8 +187,22 @@ CHAINS: tuple[Chain, ...] = (
         "ip", "route-output", Hook("route", "output", -150), ((Match("ct direction", "reply"), Assign("meta mark", "ct mark")),)
     ),
     Chain("netdev", "egress", Hook("filter", "egress", 0, "lo"), ((Assign("ether daddr", Lookup(("meta mark",), "macs")),),)),
+    Chain(
+        "bridge",
+        "filter-prerouting",
+        Hook("filter", "prerouting", -300),
+        (
+            (InSet(("iifname", "ether saddr", "ip saddr"), "senders"), Verdict("accept")),
+            (
+                InSet(("iifname", "ether saddr", "arp saddr ip"), "senders"),
+                InSet(("iifname", "arp saddr ether", "arp saddr ip"), "senders"),
+                Verdict("accept"),
+            ),
+            (InSet(("iifname",), "guarded"), Verdict("drop")),
+        ),
+    ),
 )
-PLAN: tuple[Item, ...] = (Table("ip"), Table("netdev"), *MAPS, *CHAINS, *ELEMENTS)
+PLAN: tuple[Item, ...] = (Table("ip"), Table("netdev"), Table("bridge"), *MAPS, *CHAINS, *ELEMENTS)
 
 HAND_MADE = "add rule ip routemesh filter-input limit rate 5/second accept"
 
@@ -235,7 +253,7 @@ def test_the_plan_here_has_every_statement_map_type_and_hook() -> None:
     hooks = [chain.hook for chain in CHAINS if chain.hook is not None]
     assert {hook.hook for hook in hooks} == set(get_args(Hook.__annotations__["hook"])) - {"ingress"}
     assert {hook.type for hook in hooks} == set(get_args(Hook.__annotations__["type"]))
-    assert {part for item in MAPS for part in item.key} == {"proto", "port", "mark", "index", "mac", "ip"}
+    assert {part for item in MAPS for part in item.key} == {"proto", "port", "mark", "index", "mac", "ip", "link"}
     assert {item.value for item in MAPS} == {None, "ip", "mark", "port", "mac", "zone", "verdict"}
 
 
@@ -344,7 +362,12 @@ def chains(draw: st.DrawFn) -> Chain:
 
 
 def test_any_rule_reads_back_in_its_canonical_form(space: Private, nft: Nft) -> None:
-    needed: list[Item] = [Table("ip"), *MAPS[:-1], Map("ip", "single", ("port",)), Chain("ip", "other")]
+    needed: list[Item] = [
+        Table("ip"),
+        *(item for item in MAPS if item.family == "ip"),
+        Map("ip", "single", ("port",)),
+        Chain("ip", "other"),
+    ]
     assert create(nft, needed) == ()
 
     @settings(max_examples=200, suppress_health_check=list(HealthCheck))
@@ -464,7 +487,7 @@ def test_forgetting_makes_it_read(nft: Nft, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_table_that_goes_takes_all_along(space: Private, nft: Nft) -> None:
     create(nft, PLAN)
     assert nft.apply([Delete(HOST, Table("ip"))]) == ()
-    assert set(nft.read()) == read_anew(space) == {item for item in PLAN if getattr(item, "family", "") == "netdev"}
+    assert set(nft.read()) == read_anew(space) == {item for item in PLAN if getattr(item, "family", "") != "ip"}
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------

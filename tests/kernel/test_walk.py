@@ -23,7 +23,7 @@ from routemesh.diff import diff
 from routemesh.kernel import netns
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.model import Node, Protocol
-from routemesh.nodeplan import HOST, Delete, ItemKey, Netns, Verdict, XtChain, key
+from routemesh.nodeplan import HOST, Delete, ItemKey, Match, Netns, Verdict, XtChain, key
 from routemesh.walk import OUTSIDE, Delivered, Network, Outcome, Place, Refused, ReplyArrives
 from tests.addresses import ingress_address, on_ingress
 from tests.kernel.private import Private, private_netns
@@ -249,6 +249,10 @@ REMOTE = {
 REMOTE_KEPT, REMOTE_MAC = next(iter(REMOTE.items()))
 OF_NFTABLES: tuple[tuple[set[str], ItemKey, int | None], ...] = (
     ({HOST}, ("Element", "ip", "published", ("tcp", 53)), None),
+    ({HOST}, ("Chain", "ip", "filter-forward"), 1),
+    ({HOST}, ("Element", "bridge", "senders"), None),
+    ({HOST}, ("Element", "ip", "peers"), None),
+    (OVERLAY, ("Element", "bridge", "senders"), None),
     ({HOST}, ("Chain", "ip", "nat-postrouting"), None),
     ({HOST}, ("Chain", "ip", "nat-postrouting"), 0),
     ({HOST}, ("Chain", "ip", "nat-postrouting"), 1),
@@ -268,7 +272,8 @@ OF_IPVS: tuple[tuple[set[str], ItemKey, int | None], ...] = (
     ({HOST}, ("XtChain", "nat", names.INGRESS_CHAIN), 0),
     ({HOST}, ("XtRule", "nat", "PREROUTING"), None),
     ({HOST}, ("XtRule", "nat", "POSTROUTING"), None),
-    ({HOST}, ("XtRule", "filter", "FORWARD", (Verdict("jump", names.INGRESS_CHAIN),)), None),
+    ({HOST}, ("XtRule", "filter", "FORWARD", (Match("oifname", names.GWBRIDGE), Verdict("jump", names.INGRESS_CHAIN))), None),
+    ({HOST}, ("XtChain", "mangle", names.FORWARD_CHAIN), 1),
     (SANDBOX, ("IpvsService", 256), None),
     (SANDBOX, ("IpvsDestination", 256, REMOTE_KEPT), None),
     (SANDBOX, ("XtChain", "mangle", "PREROUTING"), 0),

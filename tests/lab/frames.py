@@ -2,10 +2,12 @@
 
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
+from routemesh import names
 from tests.lab.cluster import Cluster
 
 IPV4, ARP, IPV6 = 0x0800, 0x0806, 0x86DD
@@ -35,6 +37,20 @@ def arp_reply(sender_mac: str, sender: str, target_mac: str, target: str) -> byt
     """What says that `sender` is at `sender_mac`."""
     ends = mac(sender_mac) + IPv4Address(sender).packed + mac(target_mac) + IPv4Address(target).packed
     return struct.pack("!HHBBH", 1, IPV4, 6, 4, 2) + ends
+
+
+def router_advertisement(sender_mac: str) -> bytes:
+    """An IPv6 packet that offers its sender as default router for half an hour (RFC 4861)."""
+    sender, everybody = IPv6Address("fe80::66").packed, IPv6Address("ff02::1").packed
+    body = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0) + b"\x01\x01" + mac(sender_mac)
+    covered = sender + everybody + struct.pack("!II", len(body), 58) + body
+    body = body[:2] + struct.pack("!H", _checksum(covered)) + body[4:]
+    return struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + sender + everybody + body
+
+
+def mac_of(address: str) -> str:
+    """What the mesh gives the endpoint with this address."""
+    return names.mac(IPv4Address(address))
 
 
 def vxlan(vni: int, frame: bytes) -> bytes:
@@ -89,6 +105,16 @@ def hears(server: socket.socket, what: bytes, timeout_s: float) -> bool:
                 return True
     except TimeoutError:
         return False
+
+
+def heard_before(sniffer: socket.socket, what: bytes, timeout_s: float) -> list[bytes]:
+    """The frames that come before one with this payload, which must come in time."""
+    found: list[bytes] = []
+    deadline = time.monotonic() + timeout_s
+    while not found or what not in found[-1]:
+        sniffer.settimeout(max(0.001, deadline - time.monotonic()))
+        found.append(sniffer.recv(65536))
+    return found[:-1]
 
 
 def _checksum(head: bytes) -> int:

@@ -140,3 +140,60 @@ def test_the_overlay_takes_packets_from_nodes_alone(mesh: Cluster) -> None:
             assert frames.hears(heard, b"from a node", ANSWER_S)
             tunnel("client", b"from a stranger")
             assert not frames.hears(heard, b"from a stranger", frames.HEARD_S)
+
+
+def lies(own: str, foreign: str, target_mac: str) -> Iterator[tuple[str, bytes]]:
+    """Frames that say what is not so, each with what it is."""
+    own_mac, foreign_mac = frames.mac_of(own), frames.mac_of(foreign)
+
+    def packet(source_mac: str, source: str, port: int = 40000, to: str = target_mac) -> bytes:
+        return frames.ethernet(source_mac, to, frames.IPV4, frames.udp(source, CLIENT, port, b"a lie", port + 1))
+
+    def arp(frame_mac: str, said_mac: str, said: str) -> bytes:
+        return frames.ethernet(frame_mac, target_mac, frames.ARP, frames.arp_reply(said_mac, said, target_mac, own))
+
+    yield "another MAC", packet(foreign_mac, own)
+    yield "another address", packet(own_mac, foreign)
+    yield "another's MAC and address", packet(foreign_mac, foreign)
+    yield "a DHCP client", packet(own_mac, "0.0.0.0", 67, frames.BROADCAST)
+    yield "ARP for another address", arp(own_mac, own_mac, foreign)
+    yield "ARP with another MAC", arp(own_mac, foreign_mac, own)
+    yield "ARP in another's name", arp(foreign_mac, foreign_mac, foreign)
+    everybody = "33:33:00:00:00:01"
+    yield "a router advertisement", frames.ethernet(own_mac, everybody, frames.IPV6, frames.router_advertisement(own_mac))
+
+
+def test_a_task_speaks_for_itself_alone(mesh: Cluster) -> None:
+    """On docker_gwbridge, heard by the node, and on the overlay, heard by the sandbox."""
+    with mesh.service("voice", "--replicas", "2", "-p", "8117:80", *ON_NODE):
+        liar, other = mesh.serving("voice")
+        place, sandbox = f"{NODE}/{liar['container']}", f"{NODE}/ingress_sbox"
+        for device, listens, own, foreign in (
+            ("eth1", (NODE, "docker_gwbridge"), liar["gateway_address"], "172.18.0.2"),
+            ("eth0", (sandbox, "eth0"), liar["address"], other["address"]),
+        ):
+            target = link_address(mesh, *listens)
+            honest = frames.ethernet(frames.mac_of(own), target, frames.IPV4, frames.udp(own, CLIENT, 40000, b"so it is"))
+            with frames.sniffer(mesh, *listens) as heard:
+                for what, lie in lies(own, foreign, target):
+                    frames.send(mesh, place, device, lie)
+                    frames.send(mesh, place, device, honest)
+                    before = frames.heard_before(heard, b"so it is", ANSWER_S)
+                    assert lie[6:] not in [frame[6:] for frame in before], f"{device}: {what}"
+                said = frames.arp_reply(frames.mac_of(own), own, target, own)
+                frames.send(mesh, place, device, frames.ethernet(frames.mac_of(own), target, frames.ARP, said))
+                assert frames.hears(heard, said, ANSWER_S), f"{device}: honest ARP"
+        assert {answer.peer for answer in mesh.ask(ADDRESSES[NODE], 8117, times=4)} == {CLIENT}
+
+
+def test_a_task_does_not_take_the_sandboxs_place(mesh: Cluster) -> None:
+    """ARP for 172.18.0.2 led all published ports of a node to a task."""
+    with mesh.service("taken", "--replicas", "2", "-p", "8118:80", *ON_NODE):
+        liar, _ = mesh.serving("taken")
+        place = f"{NODE}/{liar['container']}"
+        own_mac = link_address(mesh, place, "eth1")
+        lie = frames.arp_reply(own_mac, "172.18.0.2", frames.BROADCAST, "172.18.0.2")
+        frames.send(mesh, place, "eth1", *[frames.ethernet(own_mac, frames.BROADCAST, frames.ARP, lie)] * 5)
+        assert len({answer.hostname for answer in mesh.ask(ADDRESSES[NODE], 8118, times=2)}) == 2
+        known = json.loads(mesh.inside(NODE, "ip", "-json", "neighbour", "show", "172.18.0.2", "dev", "docker_gwbridge"))
+        assert [(each["lladdr"], each["state"]) for each in known] == [(frames.mac_of("172.18.0.2"), ["PERMANENT"])]

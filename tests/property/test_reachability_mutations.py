@@ -17,10 +17,12 @@ from routemesh.nodeplan import (
     Address,
     Chain,
     Element,
+    InSet,
     IpvsTimeouts,
     Match,
     Neighbour,
     Sysctl,
+    Table,
     Verdict,
     XtChain,
     XtRule,
@@ -109,6 +111,7 @@ def lets_answers_back(gone: Removal) -> bool:
     return gone.rule is not None and Match("ct state", "established,related") in gone.rule and gone.netns == HOST
 
 
+LETS_IN = InSet(("iifname", "ether saddr", "ip saddr"), "senders")
 AGEING = ("tcp_max_tw_buckets", "vs/conn_reuse_mode", "vs/expire_nodest_conn", "vs/expire_quiescent_template")
 
 EITHER: Reasons = {
@@ -133,6 +136,12 @@ EITHER: Reasons = {
             and (gone.rule or (Verdict("drop"),))[-1] == Verdict("drop")
         )
         or (isinstance(gone.item, XtRule) and gone.item.rule[-1] == Verdict("jump", names.PEER_CHAIN))
+    ),
+    "who is honest needs no ARP where there is ARP, and is let in where all are": lambda gone: (
+        (isinstance(gone.item, Neighbour) and gone.item.link in (names.GWBRIDGE, names.GATEWAY_LINK))
+        or (isinstance(gone.item, Table) and gone.item.family == "bridge")
+        or (isinstance(gone.item, Element) and gone.item.map == "guarded")
+        or (isinstance(gone.item, Chain) and gone.item.family == "bridge" and LETS_IN not in (gone.rule or ()))
     ),
     "a chain ends by itself": lambda gone: gone.rule == (Verdict("return"),),
 }

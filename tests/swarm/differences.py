@@ -10,17 +10,22 @@ from routemesh import names
 from routemesh.nodeplan import (
     Address,
     Assign,
+    Chain,
     ClampMss,
+    Element,
     FdbEntry,
     IpvsMatch,
     IpvsTimeouts,
     Link,
+    Map,
     Masquerade,
     Match,
+    Neighbour,
     Route,
     RoutingRule,
     Statement,
     Sysctl,
+    Table,
     Verdict,
 )
 from routemesh.plan.engines.ipvs import RETURN_CHAIN, RETURN_PRIORITY
@@ -144,6 +149,13 @@ def _peers(difference: Difference) -> bool:
     return difference.role == "host" and difference.swarm is None and (in_chain or to_chain)
 
 
+def _senders(difference: Difference) -> bool:
+    fact = difference.ours
+    rules = isinstance(fact, Table | Map | Chain | Element) and fact.family == "bridge"
+    fixed = isinstance(fact, Neighbour) and fact.link in (names.GWBRIDGE, names.GATEWAY_LINK)
+    return difference.swarm is None and (rules or fixed)
+
+
 def _jump(difference: Difference) -> bool:
     to_ingress = Verdict("jump", names.INGRESS_CHAIN)
     facts = [fact for fact in (difference.swarm, difference.ours) if fact is not None]
@@ -238,8 +250,8 @@ ROWS: tuple[Row, ...] = (
         shows=lambda found: _port("flood", "learning")(found) or (found.swarm is None and isinstance(found.ours, FdbEntry)),
     ),
     Row(
-        object="tasks' ports of docker_gwbridge",
-        swarm="filter FORWARD drops from port to port",
+        object="tasks' ports of docker_gwbridge and br0",
+        swarm="filter FORWARD drops from port to port of docker_gwbridge",
         routemesh="isolated besides",
         why="so it is without br_netfilter too",
         shows=_port("flood", "learning", "isolated"),
@@ -309,6 +321,14 @@ ROWS: tuple[Row, ...] = (
         "for 127.0.0.0/8",
         why="a neighbour with a route to 172.18.0.0/16 must not reach what is not published, nor a task the node's 127.0.0.1",
         shows=_doors,
+    ),
+    Row(
+        object="what a task may send",
+        swarm="frames and ARP with any address",
+        routemesh="table `bridge routemesh` on the node and in the overlay: IPv4 and ARP with its own MAC and address; permanent "
+        "neighbours on docker_gwbridge",
+        why="a task could take the sandbox's address, and with it every published port of the node",
+        shows=_senders,
     ),
     Row(
         object="VXLAN packets to a node",

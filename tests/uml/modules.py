@@ -16,7 +16,7 @@ NETWORK = (
     "xt_connmark", "xt_conntrack", "xt_ipvs", "xt_limit", "xt_mac", "xt_mark", "xt_multiport", "xt_nat", "xt_state",
     "xt_statistic", "xt_tcpudp", "ipt_REJECT", "xt_LOG", "ip_vs", "ip_vs_dh", "ip_vs_fo", "ip_vs_lblc", "ip_vs_lblcr",
     "ip_vs_lc", "ip_vs_mh", "ip_vs_nq", "ip_vs_ovf", "ip_vs_rr", "ip_vs_sed", "ip_vs_sh", "ip_vs_wlc", "ip_vs_wrr",
-    "nf_log_syslog", "nfnetlink_log", "udp_diag", "raw_diag", "unix_diag",
+    "nf_tables", "nf_log_syslog", "nfnetlink_log", "udp_diag", "raw_diag", "unix_diag",
 )  # fmt: skip
 """What the mesh's path is made of. Not br_netfilter: a bridge whose packets pass iptables is a fault that tests bring about."""
 

@@ -396,7 +396,7 @@ def test_everything_is_read_with_the_name_of_its_table() -> None:
                     "elem": [[1, {"drop": None}]],
                 }
             },
-            {"set": {"family": "inet", "name": "s", "table": "filter", "type": "ifname", "elem": ["eth0"]}},
+            {"set": {"family": "inet", "name": "s", "table": "filter", "type": "ipv6_addr", "elem": ["::1"]}},
             {"chain": {"family": "inet", "table": "filter", "name": "in", **BASE, "policy": "drop"}},
             {
                 "rule": {
@@ -415,7 +415,7 @@ def test_everything_is_read_with_the_name_of_its_table() -> None:
         Table("ip", "kept"),
         Map("inet", "m", ("mark",), "verdict", "filter"),
         Element("inet", "m", (1,), Verdict("drop"), "filter"),
-        Map("inet", "s", ("ifname",), None, "filter"),  # type: ignore[arg-type]  # what is read may be of any type
+        Map("inet", "s", ("ipv6_addr",), None, "filter"),  # type: ignore[arg-type]  # what is read may be of any type
         Chain(
             "inet",
             "in",

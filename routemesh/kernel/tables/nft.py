@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 from routemesh import names
 from routemesh.errors import KernelError
 from routemesh.kernel.netlink import Message, Pool, Requests, as_text, parse, reader
-from routemesh.kernel.netlink.netfilter import ANY_FAMILY, IPV4, NETDEV, NETFILTER
+from routemesh.kernel.netlink.netfilter import ANY_FAMILY, BRIDGE, IPV4, NETDEV, NETFILTER
 from routemesh.kernel.tables import learned, libnftables
 from routemesh.kernel.tables.transactions import Search, fold
 from routemesh.language import command, nftjson, transaction
@@ -32,7 +32,7 @@ _TABLE_NAME = 1
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK = 1, 3, 4
 _HOOK_DEVICE = 3
 _GENERIC_HEADER_BYTES = 4
-_FAMILIES: Mapping[Family, bytes] = {"ip": IPV4, "netdev": NETDEV}
+_FAMILIES: Mapping[Family, bytes] = {"ip": IPV4, "netdev": NETDEV, "bridge": BRIDGE}
 
 T = TypeVar("T")
 
