@@ -153,7 +153,8 @@ def _upstream(backend: Backend, gateway: Gateway) -> Iterator[str]:
     if http.sticky is Sticky.COOKIE:
         cookie = f"{COOKIE}{key}=$request_id; Path=/; HttpOnly; SameSite=Lax"
         secure = "; Secure" if http.redirect and gateway.https_port else ""
-        yield f"map {sent} $cookie_to_set_{key} {{ default ''; '' '{cookie}{secure}'; }}"
+        wanted, without = (f'"$scheme {sent}"', '"https "') if secure else (sent, "''")
+        yield f"map {wanted} $cookie_to_set_{key} {{ default ''; {without} '{cookie}{secure}'; }}"
         yield f"map {sent} $privacy_{key} {{ default ''; '' private; }}"
     if not backend.servers:
         return

@@ -43,10 +43,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(driver: GatewayDriver, routes: Table, default_certificate: str = "") -> Iterator[int]:
+def running(driver: GatewayDriver, routes: Table, default_certificate: str = "", https_port: int = 0) -> Iterator[int]:
     """A proxy's port while it runs."""
     directory = Path(tempfile.mkdtemp(prefix="rm-"))  # short: sockets are in it
-    gateway = Gateway(driver=driver, http_port=free_port(), https_port=0)
+    gateway = Gateway(driver=driver, http_port=free_port(), https_port=https_port)
     render = {GatewayDriver.HAPROXY: haproxy.render, GatewayDriver.NGINX: nginx.render}[driver]
     rendered = render(routes, gateway, str(directory), {}, default_certificate)
     for name, text in rendered.files.items():
