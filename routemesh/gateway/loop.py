@@ -25,13 +25,13 @@ from routemesh.gateway.sift import Render, Sieve
 from routemesh.gateway.supervise import DIRECTORY
 from routemesh.model import Gateway, GatewayDriver, NodeId, ProxyStatus, Refusal, ServiceSpec, State, Task, TaskId, TaskState
 from routemesh.pem import DEFAULT_CERTIFICATE
+from routemesh.programs import USUAL_PATH
 from routemesh.proxy import haproxy, nginx
 from routemesh.proxy.certificates import certificates, readable
 from routemesh.proxy.observed import Seen
 from routemesh.proxy.rendered import Rendered
 from routemesh.proxy.routes import Table, refused_by, table
 from routemesh.runtime import Runtime
-from routemesh.runtime.process.hostcommand import DEFAULT_PATH
 from routemesh.store import Store
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def check(spec: ServiceSpec) -> None:
     driver = spec.gateway.driver if spec.gateway is not None else None
     if driver is None:
         return
-    if shutil.which(driver, path=DEFAULT_PATH) is None:
+    if shutil.which(driver, path=USUAL_PATH) is None:
         raise UserError(f"service {spec.name}: no program '{driver}' on this node; install Debian's package {driver} on all")
 
 

@@ -8,7 +8,7 @@ import os
 import select
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -23,6 +23,7 @@ from routemesh.kernel.listeners import listeners
 from routemesh.kernel.netlink import conntrack, ipvs, links
 from routemesh.kernel.netlink.links import LOOPBACK_INDEX, Row
 from routemesh.kernel.owner import Owner
+from routemesh.kernel.refusals import told_as
 from routemesh.kernel.spaces import Space, Spaces
 from routemesh.kernel.tables import libnftables
 from routemesh.kernel.writer import Writer
@@ -84,7 +85,8 @@ class LinuxKernel:
 
     def capabilities(self) -> Capabilities:
         """Probed anew; the MTU is 1500 where no underlay was given."""
-        with self._turn, _refusals_as_kernel_errors("ip address show"), self._spaces.home.enter():
+        home = self._spaces.home
+        with self._turn, home.told_as("ip address show"), home.enter():
             mtu_bytes = self._underlay_mtu()
             return Capabilities(
                 nf_tables=has_nf_tables(),
@@ -97,10 +99,10 @@ class LinuxKernel:
 
     def renewed(self, caps: Capabilities) -> Capabilities:
         """See Kernel.renewed. Raises KernelError."""
-        with self._turn, _refusals_as_kernel_errors("ip -details link show"):
+        home = self._spaces.home
+        with self._turn:
             self._renew()
-            home = self._spaces.home
-            with home.enter():
+            with home.told_as(f"sysctl {_IP_FORWARD}"), home.enter():
                 forwards = sysctl.read(_IP_FORWARD) == "1"
                 # Of a device whose name is not UTF-8 there is no setting by the name that we know.
                 links = [
@@ -110,12 +112,12 @@ class LinuxKernel:
 
     def underlay_mtu(self) -> int:
         """See Kernel.underlay_mtu."""
-        with self._turn, _refusals_as_kernel_errors("ip address show"):
+        with self._turn, self._spaces.home.told_as("ip address show"):
             return self._underlay_mtu()
 
     def read(self, want: NodePlan) -> NodePlan:
         """See Kernel.read; a veth whose peer is in a namespace of others has no peer here. Raises KernelError."""
-        with self._turn, _refusals_as_kernel_errors("ip -details link show"):
+        with self._turn:
             self._renew()
             found = {space.name: self._read(space, want.namespaces.get(space.name, _NOTHING)) for space in self._spaces}
         return NodePlan({name: items for name, items in found.items() if items})
@@ -157,12 +159,13 @@ class LinuxKernel:
 
     def listeners(self) -> tuple[Listener, ...]:
         """See Kernel.listeners. Raises KernelError."""
-        with self._spaces.home.enter():
+        home = self._spaces.home
+        with home.told_as("ss -lntup"), home.enter():
             return listeners()
 
     def foreign(self, want: NodePlan) -> tuple[str, ...]:
         """See Kernel.foreign. Raises KernelError."""
-        with self._turn, _refusals_as_kernel_errors("ip -details link show"):
+        with self._turn:
             others_changed = self._renew()
             found = tuple(self._in_the_way(want))
         if others_changed and self._on_change is not None:
@@ -195,8 +198,10 @@ class LinuxKernel:
 
     def _renew(self) -> bool:
         """Bring all memories up to date; whether there was news from others."""
-        news = self._spaces.refresh()
-        news |= self._take_in_events()
+        with told_as(f"ls -l {self._spaces.directory}"):
+            news = self._spaces.refresh()
+        with told_as("ip monitor all-nsid"):
+            news |= self._take_in_events()
         for space in self._spaces:
             space.memory.renew()
         return news
@@ -221,7 +226,7 @@ class LinuxKernel:
         paths = [setting.path for setting in of_kind(want, Sysctl)]
         if not paths:
             return []
-        with space.enter():
+        with space.told_as(f"sysctl {' '.join(paths)}"), space.enter():
             return [Sysctl(path, value) for path in paths if (value := sysctl.read(path)) is not None]
 
     def _rules(self, space: Space, want: Namespace) -> Iterator[Item]:
@@ -253,7 +258,7 @@ class LinuxKernel:
             space = self._spaces.get(netns)
         except OSError:
             return 0
-        with space.enter():
+        with space.told_as("conntrack -L"), space.enter():
             return flush()
 
     # --- events ------------------------------------------------------------------------------------------------------
@@ -285,7 +290,7 @@ class LinuxKernel:
         for space in self._spaces:
             try:
                 space.memory.renew()
-            except OSError:
+            except (OSError, KernelError):
                 space.memory.forget()
 
     def _refresh(self) -> bool:
@@ -336,14 +341,6 @@ def _balancing(space: Space, want: Namespace) -> Iterator[Item]:
     """What IPVS has in the sandbox; in other namespaces it is none of ours. What is not loaded has nothing."""
     if space.name != names.SANDBOX or not ipvs.is_loaded():
         return
-    with _refusals_as_kernel_errors(f"nsenter --net={space.path} ipvsadm -Ln"):
+    with space.told_as("ipvsadm -Ln"):
         found = list(space.ipvs.read())
     yield from (item for item in found if not isinstance(item, IpvsTimeouts) or key(item) in want)
-
-
-@contextmanager
-def _refusals_as_kernel_errors(command: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as refusal:
-        raise KernelError(command, str(refusal.strerror), refusal.errno or 0) from refusal

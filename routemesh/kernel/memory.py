@@ -25,8 +25,8 @@ Dump = Callable[[int, bytes], Sequence[Reply]]
 class Memory:
     """The links of one namespace and what hangs on them.
 
-    `list_links` and `find_link` ask for the links, `dump` for other tables; all raise OSError. `protocol` is the number by which
-    routes and rules are known as ours.
+    `list_links` and `find_link` ask for the links, `dump` for other tables; what they raise passes through. `protocol` is the
+    number by which routes and rules are known as ours.
     """
 
     def __init__(self, list_links: List, find_link: Find, dump: Dump, protocol: int) -> None:
@@ -66,7 +66,7 @@ class Memory:
         self._known = False
 
     def renew(self) -> None:
-        """Ask the kernel for whatever is not known any more. Raises OSError."""
+        """Ask the kernel for whatever is not known any more. Raises KernelError."""
         if not self._known or time.monotonic() - self._read_at > MEMORY_S:
             self._read_all()
         if self._changed_links:

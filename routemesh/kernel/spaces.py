@@ -16,12 +16,14 @@ from pathlib import Path
 
 from routemesh.kernel import netns
 from routemesh.kernel.memory import Memory
-from routemesh.kernel.netlink import Message, Pool, Requests, as_u32, attribute, links, parse, u32
+from routemesh.kernel.netlink import Message, Pool, Reply, Requests, as_u32, attribute, entries, links, parse, u32
 from routemesh.kernel.netlink.ipvs import Ipvs
 from routemesh.kernel.netlink.links import Row
+from routemesh.kernel.refusals import told_as
 from routemesh.kernel.tables.nft import Nft
 from routemesh.kernel.tables.xtables import Xtables
 from routemesh.kernel.tables.xttools import Tools
+from routemesh.language.commands import inside
 from routemesh.nodeplan import HOST, Peer
 
 _NEW_NSID, _GET_NSID = 88, 90
@@ -49,7 +51,7 @@ class Space:
         self.requests = Requests(spaces.port, enter=self.enter, pool=spaces.pool)
         self.nsid = nsid
         self._identity = identity
-        self.memory = Memory(self.links, self.find, self.requests.dump, spaces.protocol)
+        self.memory = Memory(self._told_links, self._told_link, self._told, spaces.protocol)
         self._spaces = spaces
 
     @cached_property
@@ -71,6 +73,22 @@ class Space:
     def has_ipvs(self) -> bool:
         """Whether its IPVS was of interest so far."""
         return "ipvs" in self.__dict__
+
+    def told_as(self, command: str) -> AbstractContextManager[None]:
+        """What is refused in the block is a KernelError of this command, run in this namespace."""
+        return told_as(inside(self.name, command, self._spaces.path))
+
+    def _told_links(self) -> list[Row]:
+        with self.told_as("ip -details link show"):
+            return self.links()
+
+    def _told_link(self, index: int) -> Row | None:
+        with self.told_as("ip -details link show"):
+            return self.find(index)
+
+    def _told(self, kind: int, body: bytes) -> Sequence[Reply]:
+        with self.told_as(entries.command(kind, body)):
+            return self.requests.dump(kind, body)
 
     def enter(self) -> AbstractContextManager[None]:
         """The calling thread is in this namespace. Raises OSError when it is gone, whatever has its name now."""
@@ -140,7 +158,7 @@ class Spaces:
     """
 
     def __init__(self, directory: Path, port: int, protocol: int) -> None:
-        self._directory = directory
+        self.directory = directory
         self.port = port
         self.protocol = protocol
         self.pool = Pool(_OPEN_SOCKETS)
@@ -173,7 +191,7 @@ class Spaces:
 
     def path(self, name: str) -> Path:
         """The file by which a namespace can be entered, there or not."""
-        return Path(f"/proc/{os.getpid()}/fd/{self._home_file}") if name == HOST else self._directory / name
+        return Path(f"/proc/{os.getpid()}/fd/{self._home_file}") if name == HOST else self.directory / name
 
     def other_end(self, space: Space, row: Row) -> tuple[Space, int] | None:
         """A veth's other end: in which of these namespaces, and its index there."""
@@ -193,11 +211,11 @@ class Spaces:
 
     def are_current(self) -> bool:
         """Whether these are the namespaces that are there. Raises OSError."""
-        return netns.identities(self._directory) == self._identities
+        return netns.identities(self.directory) == self._identities
 
     def refresh(self) -> bool:
         """Take notice of namespaces that others made, removed or replaced; whether there were any. Raises OSError."""
-        found = netns.identities(self._directory)
+        found = netns.identities(self.directory)
         if found == self._identities:
             return False
         for name in list(self._spaces):
@@ -225,7 +243,7 @@ class Spaces:
         if not netns.is_valid_name(name):
             raise OSError(EINVAL, "a namespace's name is made of letters, digits, '_', '-' and '.'")
         path = self.path(name)
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with netns.created(path):
             identity = os.stat(path).st_ino
             self._add(name, identity)

@@ -10,7 +10,6 @@ net/netfilter/nf_conntrack_netlink.c (ctnetlink_parse_zone).
 import gzip
 import os
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from ctypes.util import find_library
@@ -24,8 +23,8 @@ from routemesh.kernel.capabilities import BUILT_IN, LOADABLE, has_file, is_loade
 from routemesh.kernel.netlink import CREATE, EXCLUSIVE, Message, Requests, attribute, entries, ipvs, nest, text, u8
 from routemesh.kernel.netlink.netfilter import BRIDGE, IPV4, NETDEV, NETFILTER
 from routemesh.plan.engines.entry import Feature
+from routemesh.programs import which
 
-_USUAL_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 _CONFIGS = ("/proc/config.gz", "/boot/config-{release}", "/lib/modules/{release}/config")
 _SET = re.compile(r"^CONFIG_(\w+)=([ym])$", re.MULTILINE)
 _EGRESS_SINCE = (5, 16)
@@ -54,11 +53,6 @@ def machine() -> Machine:
         libnftables=find_library("nftables") is not None,
         bridge_netfilter=Path("/proc/sys/net/bridge").exists(),
     )
-
-
-def which(program: str) -> str | None:
-    """The path of a program; the directories of root's programs are searched even where PATH lacks them."""
-    return shutil.which(program) or shutil.which(program, path=_USUAL_PATH)
 
 
 def _config(release: str) -> Mapping[str, str]:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from errno import EIO, EMFILE
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
@@ -15,8 +16,10 @@ import pytest
 
 from routemesh import names
 from routemesh.diff import diff
+from routemesh.errors import KernelError
 from routemesh.kernel import foreign, memory, netlink
 from routemesh.kernel.linux import LinuxKernel
+from routemesh.kernel.netlink import entries, links
 from routemesh.kernel.owner import LAB
 from routemesh.nodeplan import (
     HOST,
@@ -428,3 +431,46 @@ def test_devices_may_have_any_name(kernel: LinuxKernel, node: Private) -> None:
     assert "we+ird~1#" in caps.links
     assert not [link for link in caps.links if "\\" in link], "no setting has the name by which it is shown"
     do(kernel, Create(HOST, Sysctl("net/ipv4/conf/we+ird~1#/forwarding", "1")))
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked"),
+    [
+        ("GET_LINK", "ip -details link show"),
+        ("GET_ADDRESS", "ip address show"),
+        ("GET_RULE", "ip rule show"),
+        ("GET_ROUTE", "ip route show table all"),
+        ("GET_NEIGHBOUR", "ip neighbour show"),
+    ],
+)
+def test_a_read_that_fails_is_told_with_its_own_command_and_cause(
+    kind: str, asked: str, kernel: LinuxKernel, plan: NodePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = {"GET_LINK": links.GET_LINK}.get(kind) or getattr(entries, kind)
+    dump = netlink.Requests.dump
+
+    def dump_unless(requests: netlink.Requests, kind: int, body: bytes) -> object:
+        if kind == refused:
+            raise OSError(EMFILE, os.strerror(EMFILE))
+        return dump(requests, kind, body)
+
+    monkeypatch.setattr(netlink.Requests, "dump", dump_unless)
+    monkeypatch.setattr(memory, "MEMORY_S", 0.0)
+    with pytest.raises(KernelError) as told:
+        kernel.read(plan)
+    assert (told.value.command, told.value.reason, told.value.errno) == (asked, "Too many open files", EMFILE)
+
+
+def test_settings_and_namespaces_that_can_not_be_read_are_told_as_such(
+    kernel: LinuxKernel, plan: NodePlan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(EIO, os.strerror(EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("routemesh.kernel.sysctl.read", refuse)
+        with pytest.raises(KernelError, match=r"sysctl net/\S+.*: Input/output error$"):
+            kernel.read(plan)
+    monkeypatch.setattr("routemesh.kernel.netns.identities", refuse)
+    with pytest.raises(KernelError, match=rf"^ls -l {tmp_path}/netns: Input/output error$"):
+        kernel.read(plan)

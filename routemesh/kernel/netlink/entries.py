@@ -149,6 +149,17 @@ def dump_fdb() -> tuple[int, bytes]:
     return GET_NEIGHBOUR, entryreader.NEIGHBOUR.pack(BRIDGE_FAMILY, 0, 0, 0, 0)
 
 
+def command(kind: int, body: bytes) -> str:
+    """What a person types to ask the same as one of these dumps."""
+    of_bridges = body[0] == BRIDGE_FAMILY
+    return {
+        GET_ADDRESS: "ip address show",
+        GET_ROUTE: "ip route show table all",
+        GET_RULE: "ip rule show",
+        GET_NEIGHBOUR: "bridge fdb show" if of_bridges else "ip neighbour show",
+    }[kind]
+
+
 # --- reading -----------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,6 @@ Source: iptables-save(8), iptables-restore(8), xtables-nft(8); iptables/xshared.
 
 import os
 import re
-import shutil
 import subprocess
 from collections import deque
 from collections.abc import Sequence
@@ -22,11 +21,11 @@ from routemesh.errors import KernelError
 from routemesh.kernel import netns
 from routemesh.language.xtables import transaction
 from routemesh.nodeplan import HOST, Assign, Create, Dnat, Match, Verdict, XtChain, XtRule
+from routemesh.programs import which
 
 Variant = Literal["nft", "legacy"]
 VARIANTS: tuple[Variant, ...] = ("nft", "legacy")
 
-_USUAL_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
 _WAIT_FOR_LOCK_S = 5
 _LONGEST_S = 60
 _REMEMBERED_PIDS = 1024
@@ -120,18 +119,14 @@ class Tools:
 
 def _by_preference() -> Sequence[Variant]:
     """The variant that `iptables` is by its name, after all links, comes first."""
-    found = _which("iptables")
+    found = which("iptables")
     first: Variant = "legacy" if found is not None and "legacy" in Path(found).resolve().name else "nft"
     return sorted(VARIANTS, key=lambda variant: variant != first)
 
 
 def _program(variant: Variant, action: Literal["save", "restore"]) -> str:
     name = f"iptables-{variant}-{action}"
-    return _which(name) or name
-
-
-def _which(name: str) -> str | None:
-    return shutil.which(name) or shutil.which(name, path=_USUAL_PATH)
+    return which(name) or name
 
 
 def _reason(error: str) -> str:

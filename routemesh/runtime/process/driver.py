@@ -30,6 +30,7 @@ from typing import ParamSpec, TypeVar
 from routemesh import signals
 from routemesh.errors import Conflict, NotFound, RoutemeshError, Unavailable, UserError
 from routemesh.model import LogConfig, LogDriver, ServiceSpec, TaskId
+from routemesh.programs import USUAL_PATH
 from routemesh.runtime import Exit, Running
 from routemesh.runtime.process import bounded, hostcommand
 from routemesh.runtime.process.growth import Growth
@@ -55,7 +56,7 @@ _FOR_THE_SPEC = {errno.E2BIG, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP}
 """What execve(2) and chdir(2) refuse because of what the spec says, not because of what the machine has at the moment."""
 _UMASK = 0o022
 _INIT_SCRIPT = Path(__file__).with_name("init.sh")
-_SYSTEM_ENVIRONMENT = {"PATH": hostcommand.DEFAULT_PATH}
+_SYSTEM_ENVIRONMENT = {"PATH": USUAL_PATH}
 # Mounts come in from the host and, above all, go as they go there: no task keeps a file system of the host busy.
 _UNSHARE = ("unshare", "--mount", "--propagation=slave", "--uts", "--ipc", "--pid")
 _NSENTER = ("nsenter", "--net", "--mount", "--uts", "--ipc", "--pid", "--wd")

@@ -12,10 +12,10 @@ from pathlib import Path
 from routemesh import signals
 from routemesh.errors import UserError
 from routemesh.model import ServiceSpec
+from routemesh.programs import USUAL_PATH
 
 IMAGE = "host"
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-TASK_PATH = f"{DEFAULT_PATH}:{Path(sys.executable).parent}"
+TASK_PATH = f"{USUAL_PATH}:{Path(sys.executable).parent}"
 """Last, so that it hides no program of the node's, the directory that `routemesh` itself is in."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
