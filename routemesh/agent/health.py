@@ -14,6 +14,7 @@ Source: moby daemon/health.go.
 """
 
 import asyncio
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from ipaddress import IPv4Address
 
 import aiohttp
 
-from routemesh.errors import RoutemeshError
+from routemesh.errors import RoutemeshError, Unavailable
 from routemesh.model import HealthCheck, HealthKind, TaskId
 from routemesh.runtime import Runtime
 
@@ -33,6 +34,7 @@ LONGEST_STARTING_DELAY_S = 5.0
 """Docker's start-interval."""
 
 _TIMED_OUT = 124
+_OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _REASON_LENGTH = 200
 
 
@@ -115,6 +117,8 @@ async def probe(health: HealthCheck, task_id: TaskId, runtime: Runtime, address:
                 return await _http(health, f"http://{address}:{health.port}{health.path}")
             case HealthKind.TCP:
                 return await _tcp(health, address)
+    except Unavailable:
+        raise  # the machine can't ask, which says nothing of the task
     except RoutemeshError as exc:
         return False, str(exc)
 
@@ -154,6 +158,8 @@ async def _tcp(health: HealthCheck, address: IPv4Address) -> tuple[bool, str]:
 
 
 def _why(exc: Exception, health: HealthCheck) -> str:
+    if isinstance(exc, OSError) and exc.errno in _OF_THE_MACHINE:
+        raise Unavailable(f"its health can't be asked: {os.strerror(exc.errno)}") from exc
     if isinstance(exc, OSError) and exc.errno:
         return os.strerror(exc.errno)
     if isinstance(exc, TimeoutError):

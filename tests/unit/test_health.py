@@ -1,4 +1,5 @@
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routemesh.agent.health import FIRST_DELAY_S, LONGEST_STARTING_DELAY_S, Health, HealthLog, probe, watch_health
-from routemesh.errors import Conflict
+from routemesh.errors import Conflict, Unavailable
 from routemesh.model import HealthCheck, HealthKind, ServiceSpec, TaskId
 from routemesh.runtime import Exit, Running
 
@@ -288,3 +289,17 @@ def test_tcp_is_healthy_when_it_connects() -> None:
 )
 def test_a_refused_connection_says_so(kind: HealthKind, what: str) -> None:
     assert _probe(HealthCheck(kind=kind, port=1)) == (False, f"{what}: Connection refused")
+
+
+@pytest.mark.parametrize("kind", [HealthKind.TCP, HealthKind.HTTP])
+def test_a_machine_that_can_not_ask_says_nothing_of_the_task(kind: HealthKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_descriptors(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def ask() -> None:
+        monkeypatch.setattr(asyncio, "open_connection", no_descriptors)
+        monkeypatch.setattr("aiohttp.TCPConnector.connect", no_descriptors)
+        await probe(replace(CHECK, kind=kind, port=1), TASK, FakeRuntime(), HERE)
+
+    with pytest.raises(Unavailable, match="its health can't be asked: Too many open files"):
+        asyncio.run(ask())
