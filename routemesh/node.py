@@ -42,6 +42,7 @@ from routemesh.sight.disks import disks
 from routemesh.sight.observe import observe_node
 from routemesh.sightings import Disk, Echoes, Offload
 from routemesh.snapshot import Connections, NodeSnapshot
+from routemesh.stalls import watched_loop
 from routemesh.store.sqlite import SqliteStore
 from routemesh.threads import in_thread
 
@@ -73,7 +74,8 @@ def run(options: NodeOptions) -> None:
         engine = check_engine(options.engine, caps).name
         if fault := _fault(options, kernel):
             raise Conflict(f"{options.name} can't join: {fault}")
-        asyncio.run(_serve(options, kernel, caps, _node(options, caps, engine, known_as)))
+        with watched_loop() as runner:
+            runner.run(_serve(options, kernel, caps, _node(options, caps, engine, known_as)))
 
 
 class _VisibleLog(logging.Formatter):

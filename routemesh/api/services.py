@@ -76,8 +76,14 @@ async def _task_logs(request: web.Request) -> web.StreamResponse:
     if not is_here(request, state.nodes[task.node_id]):
         raise NotFound(f"task {task.id} is not on this node but on {state.nodes[task.node_id].name}; ask there")
     follow, tail = bool(number(request, "follow", int, 0)), number(request, "tail", int, None)
+    with context.outputs.taken():
+        return await _own_lines(request, task.id, follow=follow, tail=tail)
+
+
+async def _own_lines(request: web.Request, task_id: TaskId, *, follow: bool, tail: int | None) -> web.StreamResponse:
+    context = request.app[CONTEXT]
     async with stream(request) as reply:
-        async for block in own_lines(context, task.id, follow=follow, tail=tail):
+        async for block in own_lines(context, task_id, follow=follow, tail=tail):
             await reply.write(block)
     return reply
 

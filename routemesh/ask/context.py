@@ -1,13 +1,14 @@
 """What use cases need of the daemon that they run in."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Protocol
 
-from routemesh.errors import NotFound
+from routemesh.errors import NotFound, Unavailable
 from routemesh.language.commands import PathOf, default_path
 from routemesh.model import Node, NodeId, ServiceSpec, State, TaskId
 from routemesh.nodeplan import Failure, NodePlan, Op
@@ -45,6 +46,34 @@ class Observe(Protocol):
         ...
 
 
+class Seats:
+    """How many may do something at a time: what each of them costs is bounded, and so what all of them do."""
+
+    def __init__(self, number: int, refusal: str) -> None:
+        self._free, self._refusal = number, refusal
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """One of them does it in the block. Raises Unavailable, with the refusal, where that is one too many."""
+        if self._free == 0:
+            raise Unavailable(self._refusal)
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
+
+
+MOST_OUTPUTS = 500
+"""Each has some hundred kilobytes under way to a reader who is slow."""
+
+
+def _outputs() -> Seats:
+    return Seats(
+        MOST_OUTPUTS, f"the output of {MOST_OUTPUTS} tasks is being read through this daemon already; ask another, or later"
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """One daemon. `check` raises UserError for a spec that can't run; `plan`, `diff`, `strayed` and `repair` are of this
@@ -67,6 +96,7 @@ class Context:
     look: Look
     disks: Callable[[], Awaitable[Sequence[Disk]]]
     repair: Callable[[NodeView, int], Awaitable[tuple[tuple[Op, ...], tuple[Failure, ...]]]]
+    outputs: Seats = field(default_factory=_outputs)
     one_doctor: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     netns_path: PathOf = default_path
     own_netns: Path = Path("/proc/self/ns/net")

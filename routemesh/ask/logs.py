@@ -56,8 +56,9 @@ async def _copy(context: Context, state: State, task: Task, write: Write, *, fol
     node = state.nodes.get(task.node_id)
     prefix = f"{name}.{task.id[:_SHORT_ID]}@{node.name if node else task.node_id}    | ".encode()
     try:
-        async for block in _lines(context, state, task, follow=follow, tail=tail):
-            await write(prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n")
+        with context.outputs.taken():
+            async for block in _lines(context, state, task, follow=follow, tail=tail):
+                await write(prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n")
     except ConnectionError:
         return  # whoever reads has gone, and the request is about to be cancelled
     except RoutemeshError as exc:

@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +177,19 @@ def test_a_task_runs_on_until_every_live_node_has_let_go_of_it(own_mesh: Cluster
         finally:
             os.kill(pid, signal.SIGCONT)
         wait_until(lambda: len(mesh.tasks("held")) == 1, 20, "the end of the task")
+
+
+def test_many_readers_of_much_output_hold_no_node_up(mesh: Cluster) -> None:
+    """Sixty at a time: each gets every line, and the daemon answers others and keeps its lease meanwhile."""
+    script = "seq 20000; exec sleep 1000"
+    with mesh.service("talks", "--replicas", "3", command=("sh", "-c", script)), ThreadPoolExecutor(60) as readers:
+        wait_until(lambda: mesh.cli("service", "logs", "--tail", "1", "talks").count("| 20000\n") == 3, 20, "all output")
+        reading = [readers.submit(lambda: sum(1 for _ in mesh.api.logs("talks"))) for _ in range(60)]
+        slowest, states = 0.0, set()
+        while not all(each.done() for each in reading):
+            asked = time.monotonic()
+            states |= {node.state for node in mesh.api.nodes()}
+            slowest = max(slowest, time.monotonic() - asked)
+            time.sleep(0.1)
+        assert [each.result() for each in reading] == [60_000] * 60
+    assert (states, slowest < 4) == ({"ready"}, True), slowest

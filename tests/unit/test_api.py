@@ -25,6 +25,7 @@ from routemesh import names, wire
 from routemesh.api.client import Client
 from routemesh.api.server import serving
 from routemesh.api.traces import LONGEST_ORDER_BYTES
+from routemesh.ask import context
 from routemesh.errors import Conflict, NotFound, RoutemeshError, Unavailable, UserError
 from routemesh.model import Availability, HealthKind, Mode, Publish, Role, ServiceSpec, TaskId, Weights
 from routemesh.nodeplan import HOST, Address, Change, Create, Delete, FdbEntry
@@ -259,6 +260,24 @@ def test_a_stalled_reader_of_a_flood_elsewhere_holds_little(nodes: list[Daemon],
             reader.sendall(f"GET {wire.PREFIX}/services/web/logs HTTP/1.1\r\nHost: test\r\n\r\n".encode())
         wait_until(lambda: flood.rests_for(1.5), what="all buffers to be full")
         assert 0 < flood.told_bytes < STALLED * 2 << 20
+
+
+def test_no_more_outputs_are_read_at_a_time_than_fit_into_a_daemon(
+    nodes: list[Daemon], talking: list[TaskId], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "MOST_OUTPUTS", 0)
+    with cluster(nodes[0].socket.parent, ("node4",)) as (full,):
+        full.client.create_service(replace(WEB, replicas=1))
+        full.settle()
+        (line,) = full.client.logs("web")
+        assert b"(routemesh: the output of 0 tasks is being read through this daemon already" in line
+
+
+def test_a_seat_is_free_again_when_its_taker_leaves() -> None:
+    seats = context.Seats(1, "too many")
+    for _ in range(3):
+        with seats.taken(), pytest.raises(Unavailable, match="too many"), seats.taken():
+            pass
 
 
 STALLED = 20
