@@ -10,11 +10,14 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from routemesh import names, wire
 from routemesh.ask import peer
 from routemesh.ask.context import Context
 from routemesh.ask.passages import behind, passages
 from routemesh.ask.snapshots import cluster_snapshot
+from routemesh.codec.plain import restored_op
 from routemesh.errors import RoutemeshError
 from routemesh.language import command
 from routemesh.model import Node, State, Task
@@ -149,10 +152,10 @@ async def _repairs(context: Context, state: State, found: "Explanation") -> "Rep
         try:
             if node.id == context.node_id:
                 ops = await context.strayed(view(state, node.id))
-                return [Repair(op.netns, command(op, context.netns_path)) for op in ops]
+                return [Repair(op.netns, command(op, context.netns_path), op) for op in ops]
             told = await peer.get(node, f"/nodes/{node.id}/diff?strayed=1", wire.DiffInfo)
         except RoutemeshError:
             return []
-        return [Repair(op.netns, op.command) for op in told.ops]
+        return [Repair(op.netns, op.command, restored_op(msgspec.structs.asdict(op))) for op in told.ops]
 
     return dict(zip((node.name for node in nodes), await asyncio.gather(*map(diff, nodes)), strict=True))

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from routemesh import nodeplan, snapshot
 from routemesh.errors import RoutemeshError
+from routemesh.nodeplan import Change, Create, Delete, Op, item_of
 
 T = TypeVar("T")
 Read = Callable[[Any], Any]
@@ -59,6 +60,25 @@ def restored(kind: type[T], raw: object) -> T:
         raise RoutemeshError(f"the daemon's answer is not understood ({error}): are both of one version?") from error
     assert isinstance(found, kind)
     return found
+
+
+def plain_op(op: Op) -> dict[str, Any]:
+    """An operation: its kind, namespace and item; of a change `old`, which it finds."""
+    old = plain(op.old) if isinstance(op, Change) else None
+    return {"kind": type(op).__name__.lower(), "netns": op.netns, "item": plain(item_of(op)), "old": old}
+
+
+def restored_op(raw: Mapping[str, Any]) -> Op:
+    """The operation that `raw` spells. Raises RoutemeshError for what spells none."""
+    item: Any = restored(object, raw["item"])
+    match raw["kind"]:
+        case "create":
+            return Create(raw["netns"], item)
+        case "delete":
+            return Delete(raw["netns"], item)
+        case _:
+            old: Any = restored(object, raw["old"])
+            return Change(raw["netns"], old, item)
 
 
 @cache

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from routemesh.codec.plain import plain_op, restored_op
 from routemesh.doctor.told import told
 from routemesh.explain.mend import Repair, Repairs
 from routemesh.language import command
@@ -13,11 +15,15 @@ from routemesh.sightings import Disk, Echoes, Offload
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Something that is not as a node's plan wants it: in which namespace, what, and the command that mends it ("" for none)."""
+    """Something that is not as a node's plan wants it: in which namespace, what, and the command that mends it ("" for none).
+
+    `op`: what mends it as codec.plain_op has it; None where it can't be walked with that.
+    """
 
     netns: str
     what: str
     command: str = ""
+    op: Any = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,14 +61,18 @@ class Facts:
     def repairs(self) -> Repairs:
         """The commands that mend that, by node; nothing for nodes that said nothing."""
         return {
-            name: [Repair(each.netns, each.command) for each in node.differences if each.command]
+            name: [
+                Repair(each.netns, each.command, None if each.op is None else restored_op(each.op))
+                for each in node.differences
+                if each.command
+            ]
             for name, node in self.nodes.items()
         }
 
 
 def differences(ops: Iterable[Op], path_of: PathOf) -> tuple[Difference, ...]:
     """What a node would change, told as what is wrong now."""
-    return tuple(Difference(op.netns, told(op), command(op, path_of)) for op in ops)
+    return tuple(Difference(op.netns, told(op), command(op, path_of), plain_op(op)) for op in ops)
 
 
 def skew_s(clock: float, asked: float, answered: float) -> float:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from routemesh.doctor import Finding, State, listed
 from routemesh.errors import RoutemeshError
-from routemesh.explain.answer import judge
+from routemesh.explain.answer import judge, mending_of
 from routemesh.explain.ask import Target, ask
+from routemesh.explain.blame import Mending
 from routemesh.explain.faults import Fault
 from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import Outcome
@@ -22,6 +23,9 @@ from routemesh.snapshot import ClusterSnapshot, NamedPort, NamedService
 from routemesh.walk import Network
 
 _MOST_FIXES = 3
+_MOST_WITHIN = 100
+"""So many ways are asked from within; more take too long."""
+_LOOPBACK = "127.0.0.1"
 
 Stop = Callable[[], None]
 Kept = tuple[str, str]
@@ -29,12 +33,13 @@ Kept = tuple[str, str]
 
 
 class Failed(NamedTuple):
-    """A way that fails: of a port of a service, through a node."""
+    """A way that fails: of a port of a service, through a node. `client`: who asks, "" for clients outside of the cluster."""
 
     outcome: Outcome
     causes: Sequence[Fault]
     port: str
     node: str
+    client: str
 
 
 @dataclass(slots=True)
@@ -44,6 +49,7 @@ class Failing:
     causes: list[Fault] = field(default_factory=list)
     ports: list[str] = field(default_factory=list)
     nodes: list[str] = field(default_factory=list)
+    clients: list[str] = field(default_factory=list)
     whole: bool = True
     untold: bool = True
 
@@ -52,6 +58,7 @@ class Failing:
         self.causes.append(cause)
         self.ports.append(failed.port)
         self.nodes.append(failed.node)
+        self.clients.append(failed.client)
         self.whole &= failed.outcome == "broken"
         self.untold &= failed.outcome == "untold" or isinstance(cause.reason, OfDoubt)
 
@@ -59,6 +66,8 @@ class Failing:
     def effect(self) -> str:
         """What that costs."""
         who = f"{listed(self.ports)} through {listed(self.nodes)}"
+        if all(self.clients):
+            who += f", where {listed(self.clients)} asks"
         if self.untold:
             return f"whether connections succeed is not known: {who}"
         return f"{'every connection fails' if self.whole else 'connections fail or tasks get none'}: {who}"
@@ -84,52 +93,94 @@ def never() -> None:
 def walked(cluster: ClusterSnapshot, network: Network, repairs: Repairs, stop: Stop = never) -> Walked:
     """Walk them all. `repairs`: what the nodes would change. `stop` is asked before each, and raises where nobody waits."""
     places, found = Places(cluster), Walked(nodes=tuple(cluster.nodes))
+    mending = mending_of(cluster, repairs, network)
     for service in sorted(cluster.names.services, key=lambda service: service.name):
         for port in service.ports:
             for node in () if port.host else filter(service.answers_on, cluster.nodes):
                 stop()
                 found.ways += 1
-                _walk(cluster, network, places, found, node, service, port, repairs)
+                _walk(places, mending, found, node, service, port)
+    for way in _from_within(cluster):
+        stop()
+        _walk_from_within(places, mending, found, way)
     return found
 
 
-def _walk(  # one way of many
-    cluster: ClusterSnapshot,
-    network: Network,
-    places: Places,
-    found: Walked,
-    node: str,
-    service: NamedService,
-    port: NamedPort,
-    repairs: Repairs,
-) -> None:
+def _walk(places: Places, mending: Mending, found: Walked, node: str, service: NamedService, port: NamedPort) -> None:
     """A client outside of the cluster asks a port of a node."""
     called = f"{service.name} {port.published}/{port.protocol}"
     try:
-        asked = ask(cluster, Target(node=node, port=port.published, protocol=port.protocol), "", None)
-        outcome, causes = judge(places, asked, network, repairs)
+        asked = ask(places.cluster, Target(node=node, port=port.published, protocol=port.protocol), "", None)
+        outcome, causes = judge(places, asked, mending)
     except RoutemeshError as error:
         found.unasked.setdefault(str(error), []).append(f"{called} through {node}")
         return
     if outcome == "reaches":
         found.whole += 1
     else:
-        _sort_in(found, Failed(outcome, causes, called, node), repairs)
+        _sort_in(found, Failed(outcome, causes, called, node, ""))
 
 
-def _sort_in(found: Walked, failed: Failed, repairs: Repairs) -> None:
-    """What others have made counts by itself; what is left is due to what is not as planned on the way, if there is anything."""
+# --- from within ----------------------------------------------------------------------------------------------------
+
+
+class _Within(NamedTuple):
+    """A client in the cluster: what `ask` calls it, what people do, which port it asks through which node."""
+
+    client: str
+    called: str
+    node: str
+    service: NamedService
+    port: NamedPort
+
+
+def _from_within(cluster: ClusterSnapshot) -> Iterator[_Within]:
+    """A node's own processes by 127.0.0.1 and by its address, and a task of it. Of many services each asks through one node."""
+    tasks = {task.node: task for task in cluster.names.tasks if task.netns and task.serving}
+    ways = [
+        (node, service, port)
+        for service in cluster.names.services
+        for port in service.ports
+        if not port.host
+        for node in filter(service.answers_on, cluster.nodes)
+    ]
+    every = max(1, len(ways) // _MOST_WITHIN)
+    for node, service, port in ways[::every]:
+        yield _Within(_LOOPBACK, f"{node} itself, by {_LOOPBACK},", node, service, port)
+        yield _Within(node, f"{node} itself", node, service, port)
+        if node in tasks:
+            yield _Within(tasks[node].name, f"a task on {node}", node, service, port)
+
+
+def _walk_from_within(places: Places, mending: Mending, found: Walked, way: _Within) -> None:
+    """Only what fails for certain counts: nobody has asked."""
+    port = way.port
+    try:
+        asked = ask(places.cluster, Target(node=way.node, port=port.published, protocol=port.protocol), way.client, None)
+        outcome, causes = judge(places, asked, mending, full_size=False)
+    except RoutemeshError:
+        return
+    certain = [cause for cause in causes if not isinstance(cause.reason, OfDoubt)]
+    if outcome in ("partly", "broken") and certain:
+        called = f"{way.service.name} {port.published}/{port.protocol}"
+        _sort_in(found, Failed(outcome, certain, called, way.node, way.called))
+
+
+# --- what they have in common ----------------------------------------------------------------------------------------
+
+
+def _sort_in(found: Walked, failed: Failed) -> None:
+    """What others have made counts by itself, as does what mending all would not change; the rest is due to what is not as
+    planned, if there is anything.
+    """
     ours = [cause for cause in failed.causes if not cause.by]
-    planned = {(cause.node, cause.namespace): cause for cause in ours if _is_known(cause, repairs)}
+    planned = {(cause.node, cause.namespace): cause for cause in ours if cause.planned}
+    left = [cause for cause in ours if not cause.planned and (cause.remains or not planned)]
     for place, cause in planned.items():
         found.by_place.setdefault(place, Failing()).add(cause, failed)
-    first = {cause.way: cause for cause in reversed(ours)} if not planned else {}
+    first = {cause.way: cause for cause in reversed(left)}
     for cause in (*(cause for cause in failed.causes if cause.by), *reversed(first.values())):
         found.by_reason.setdefault(_alike(cause), Failing()).add(cause, failed)
-
-
-def _is_known(cause: Fault, repairs: Repairs) -> bool:
-    return any(repair.netns == cause.namespace for repair in repairs.get(cause.node, ()))
 
 
 def _alike(cause: Fault) -> tuple[object, ...]:

@@ -1,16 +1,18 @@
 """From a question and what was read to an Explanation. PURE."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
-from routemesh.explain import cause, faults
+from routemesh.explain import cause, faults, nearby
 from routemesh.explain.ask import Asked
+from routemesh.explain.blame import Blame, Mending
 from routemesh.explain.faults import Fault
 from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import VERSION, Cause, Explanation, Outcome, Question, Way
 from routemesh.explain.stale import stale
-from routemesh.explain.way import Places, arrives, way
+from routemesh.explain.way import Places, arrives, failure_of, way
 from routemesh.snapshot import ClusterSnapshot
 from routemesh.walk import OUTSIDE, Delivered, Network, Packet, Unclear, Walk, every_way, observed
 
@@ -25,14 +27,14 @@ def explain(
     `repairs`: what nodes would change by themselves, where they were asked. `network`: observed(cluster), which whoever has many
     questions makes once.
     """
-    packet = Packet(protocol=asked.target.protocol, source=asked.source, destination=asked.destination)
-    branches = every_way(network or observed(cluster), packet, asked.start, full_size=True)
+    mending = mending_of(cluster, repairs or {}, network)
+    branches = _walked(asked, mending.network)
     places = Places(cluster)
     ways = tuple(way(places, branch, taken=cause.takes_it(places, asked, branch.outcome.place)) for branch in branches)
     if asked.host_mode and (task := cause.host_task(places, asked)) is not None:
         ways = tuple(replace(each, task=each.task or task.name) for each in ways)
     arriving = [each.arrives for each in ways]
-    causes = tuple(map(faults.told, _faults(places, asked, branches, arriving, repairs or {})))
+    causes = tuple(map(faults.told, _faults(places, asked, branches, arriving, mending, _walked)))
     outcome = _outcome(branches, arriving, causes)
     reached = tuple(dict.fromkeys(sorted(each.task or each.node for each in ways if each.arrives)))
     return Explanation(
@@ -48,23 +50,55 @@ def explain(
     )
 
 
-def judge(places: Places, asked: Asked, network: Network, repairs: Repairs) -> tuple[Outcome, tuple[Fault, ...]]:
-    """What is wrong, without telling the ways: for whoever has hundreds of questions."""
+def mending_of(cluster: ClusterSnapshot, repairs: Repairs, network: Network | None = None) -> Mending:
+    """A cluster with all that is not as it should be; `network` as for explain."""
+    return Mending(cluster, network or observed(cluster), nearby.with_links(cluster, repairs))
+
+
+def _walked(asked: Asked, network: Network, *, full_size: bool = True) -> Walk:
     packet = Packet(protocol=asked.target.protocol, source=asked.source, destination=asked.destination)
-    branches = every_way(network, packet, asked.start, full_size=True)
+    return every_way(network, packet, asked.start, full_size=full_size)
+
+
+def judge(places: Places, asked: Asked, mending: Mending, *, full_size: bool = True) -> tuple[Outcome, tuple[Fault, ...]]:
+    """What is wrong, without telling the ways, for hundreds of questions. `full_size`: large packets are tried too."""
+    walked = partial(_walked, full_size=full_size)
+    branches = walked(asked, mending.network)
     arriving = [arrives(branch) and cause.takes_it(places, asked, branch.outcome.place) for branch in branches]
-    found = _faults(places, asked, branches, arriving, repairs)
+    found = _faults(places, asked, branches, arriving, mending, walked)
     return _outcome(branches, arriving, found), found
 
 
-def _faults(places: Places, asked: Asked, branches: Walk, arriving: Sequence[bool], repairs: Repairs) -> tuple[Fault, ...]:
+def _faults(
+    places: Places,
+    asked: Asked,
+    branches: Walk,
+    arriving: Sequence[bool],
+    mending: Mending,
+    walked: Callable[[Asked, Network], Walk],
+) -> tuple[Fault, ...]:
     """The first cause on the way comes first; a service without tasks explains everything else."""
-    of_service = list(cause.of_service(places, asked, branches, repairs))
+    well = all(arriving) and all(failure_of(branch) is None for branch in branches)
+    if well and not any(cause.of_service(places, asked, branches, {})):
+        return ()
+    blame = mending.blame(partial(walked, asked), branches)
+    of_service = list(cause.of_service(places, asked, branches, blame.repairs))
     of_ways: list[Fault] = []
     for number, (branch, arrived) in enumerate(zip(branches, arriving, strict=True)):
-        of_ways += cause.of_branch(places, asked, branch, number, repairs, arrived=arrived)
+        of_ways += cause.of_branch(places, asked, branch, number, blame, arrived=arrived)
+    of_ways += _behind(places, asked, branches, blame)
     found = [*of_ways, *of_service] if any(arriving) else [*of_service, *of_ways]
     return once(found)
+
+
+def _behind(places: Places, asked: Asked, branches: Walk, blame: Blame) -> Iterator[Fault]:
+    """What would still fail with all mended that is not as planned, and shows only then."""
+    known = [branch.outcome for branch in branches]
+    mended = Places(blame.cluster) if blame.walk is not branches else places
+    for branch in blame.walk:
+        if branch.outcome not in known and failure_of(branch) is not None:
+            for each in cause.of_branch(mended, asked, branch, -1, replace(blame, repairs={}), arrived=arrives(branch)):
+                yield replace(each, way=-1, step=-1)
 
 
 AnyCause = TypeVar("AnyCause", Cause, Fault)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from routemesh import names
 from routemesh.explain import mend, nearby
 from routemesh.explain.ask import Asked
+from routemesh.explain.blame import Blame
 from routemesh.explain.faults import Fault
 from routemesh.explain.mend import Repairs
 from routemesh.explain.shown import rule_text
@@ -22,9 +23,9 @@ from routemesh.snapshot import NamedTask
 from routemesh.walk import Branch, Delivered, Hop, Place, Walk
 
 
-def of_branch(places: Places, asked: Asked, branch: Branch, number: int, repairs: Repairs, *, arrived: bool) -> Iterator[Fault]:
+def of_branch(places: Places, asked: Asked, branch: Branch, number: int, blame: Blame, *, arrived: bool) -> Iterator[Fault]:
     """What is wrong on one way; nothing where it ends well. What is switched off comes first, for all else may follow from it."""
-    failure = failure_of(branch)
+    repairs, failure = blame.repairs, failure_of(branch)
     if failure is None:
         yield from _wrong_place(places, asked, branch, number, repairs)
         return
@@ -40,19 +41,23 @@ def of_branch(places: Places, asked: Asked, branch: Branch, number: int, repairs
     ended_by = last if last is not None and isinstance(last.event, Stopped) else None
     by = mend.foreign(places, ended_by)
     how = _by_others(reason, ended_by, by) if isinstance(reason, causes.Failure) else reason
-    planned = mend.planned(repairs, place)
+    goes, remains = blame.goes(branch), blame.remains(branch)
+    planned = () if remains else mend.planned(repairs, place)
     end = causes.end_of(how)
-    at_end = planned if end is None else mend.of_end(places, place, end, ended_by, repairs)
+    at_end = planned if end is None or goes else mend.of_end(places, place, end, ended_by, {} if remains else repairs)
     yield Fault(
         at=place,
         called=places.called(place),
         reason=how if missing is None else missing.reason,
-        mend=at_end if missing is None else planned or missing.commands,
+        mend=at_end if missing is None or goes else planned or missing.commands,
         way=number,
         step=step,
         by=by,
+        planned=bool(planned),
+        remains=remains,
     )
-    yield from nearby.unlike_planned(places, branch, place, number, repairs)
+    if not remains:
+        yield from nearby.unlike_planned(places, branch, place, number, repairs)
 
 
 def of_service(places: Places, asked: Asked, branches: Walk, repairs: Repairs) -> Iterator[Fault]:
@@ -84,8 +89,14 @@ def of_service(places: Places, asked: Asked, branches: Walk, repairs: Repairs) -
     for task in sorted(serving, key=lambda task: task.name):
         if met and task not in met:
             ways = (command for address in task.addresses.values() for command in mend.to_task(places, asked, sandbox, address))
-            commands = mend.planned(repairs, sandbox) or tuple(ways)
-            yield Fault(at=sandbox, called=places.called(sandbox), reason=causes.NotServed(task.name), mend=commands)
+            commands = mend.planned(repairs, sandbox)
+            yield Fault(
+                at=sandbox,
+                called=places.called(sandbox),
+                reason=causes.NotServed(task.name),
+                mend=commands or tuple(ways),
+                planned=bool(commands),
+            )
 
 
 def host_task(places: Places, asked: Asked) -> NamedTask | None:
@@ -130,11 +141,13 @@ def _wrong_place(places: Places, asked: Asked, branch: Branch, number: int, repa
     process = outcome.process if isinstance(outcome, Delivered) else ""
     taken = causes.WrongTaker(process, asked.service.name)
     missing = _missing(places, asked, place, taken, branch.hops[-1] if branch.hops else None)
+    planned = mend.planned(repairs, place)
     yield Fault(
         at=place,
         called=places.called(place),
         reason=taken if missing is None else missing.reason,
-        mend=mend.planned(repairs, place) or (missing.commands if missing is not None else ()),
+        mend=planned or (missing.commands if missing is not None else ()),
+        planned=bool(planned),
         way=number,
         step=len(branch.hops) - 1,
     )
@@ -162,7 +175,7 @@ def _missing(places: Places, asked: Asked, place: Place, then: causes.OfWays, la
             return _Known(causes.NoMark(port, protocol, then), commands)
         return _Known(causes.NotBalanced(last.after.mark, then))
     target = _target_port(asked)
-    if target is not None and places.task(place) is not None and at.port == port != target:
+    if target is not None and place != asked.start and places.task(place) is not None and at.port == port != target:
         commands = mend.to_target(places, asked, place, at.address, target)
         return _Known(causes.NotRedirected(port, protocol, target, then), commands)
     return None

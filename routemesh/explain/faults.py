@@ -11,7 +11,10 @@ from routemesh.walk import OUTSIDE, Place
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """The fields are Cause's; `called` is the place's name for people."""
+    """The fields are Cause's; `called` is the place's name for people.
+
+    `planned`: what mends it is in the node's plan. `remains`: it is so even with everything mended that is not as planned.
+    """
 
     at: Place = OUTSIDE
     called: str
@@ -20,6 +23,8 @@ class Fault:
     way: int = -1
     step: int = -1
     by: str = ""
+    planned: bool = False
+    remains: bool = False
 
     @property
     def node(self) -> str:

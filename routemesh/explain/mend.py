@@ -31,6 +31,7 @@ from routemesh.nodeplan import (
     Map,
     Neighbour,
     Netns,
+    Op,
     Route,
     RoutingRule,
     Rule,
@@ -52,10 +53,15 @@ _GATEWAY = 2
 
 
 class Repair(NamedTuple):
-    """What a node would change in one of its namespaces to have what its plan wants, as a command to be run on the node."""
+    """What a node would change in one of its namespaces to have what its plan wants, as a command to be run on the node.
+
+    `op`: the same for the walker, where it can be walked with it. `planned` False: the plan is not known, but it is plain.
+    """
 
     netns: str
     command: str
+    op: Op | None = None
+    planned: bool = True
 
 
 Repairs = Mapping[str, Sequence[Repair]]
@@ -64,7 +70,7 @@ Repairs = Mapping[str, Sequence[Repair]]
 
 def planned(repairs: Repairs, place: Place) -> tuple[str, ...]:
     """What the node itself would do in a namespace."""
-    found = [repair.command for repair in repairs.get(place.node, ()) if repair.netns == place.netns]
+    found = [repair.command for repair in repairs.get(place.node, ()) if repair.planned and repair.netns == place.netns]
     return tuple(found[:_MOST_COMMANDS])
 
 

@@ -1,27 +1,28 @@
 """What else may be wrong where a way ended: a packet ends of what lies before its end, or behind it. PURE."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from routemesh import names
 from routemesh.explain.faults import Fault
-from routemesh.explain.mend import Repairs, planned
+from routemesh.explain.mend import Repair, Repairs, planned
 from routemesh.explain.shown import in_namespace
 from routemesh.explain.way import Places
-from routemesh.nodeplan import HOST, Address, Link
+from routemesh.nodeplan import HOST, Address, Change, Link, Op, item_of, key
 from routemesh.reasons.causes import Doubled, Reason, UnlikePlanned
 from routemesh.reasons.ends import LinkDown
+from routemesh.snapshot import ClusterSnapshot
 from routemesh.walk import OUTSIDE, Branch, Place
 
 
 def links_down(places: Places, branch: Branch, number: int, repairs: Repairs) -> Iterator[Fault]:
-    """Links of the mesh that are switched off on the way, or where it would have gone on."""
+    """Links that are switched off on the way, or where it would have gone on, and without which it ends otherwise."""
     for place in _concerned(places, branch):
-        if place not in places.off:
-            places.off[place] = list(_off(places, place))
-        for link in places.off[place]:
-            by_hand = in_namespace(places.cluster.nodes.get(place.node), place.netns, f"ip link set {link.name} up")
-            commands = planned(repairs, place) or (by_hand,)
-            yield _fault(places, place, LinkDown(link.name), commands, number)
+        for each in repairs.get(place.node, ()):
+            if each.netns == place.netns and (name := _switched_on(each.op)):
+                commands = planned(repairs, place)
+                link = LinkDown(name)
+                yield _fault(places, place, link, commands or (each.command,), number, known=bool(commands))
 
 
 def unlike_planned(places: Places, branch: Branch, ended: Place, number: int, repairs: Repairs) -> Iterator[Fault]:
@@ -29,7 +30,7 @@ def unlike_planned(places: Places, branch: Branch, ended: Place, number: int, re
     for place in _concerned(places, branch):
         commands = () if place == ended else planned(repairs, place)
         if commands:
-            yield _fault(places, place, UnlikePlanned(), commands, number)
+            yield _fault(places, place, UnlikePlanned(), commands, number, known=True)
 
 
 def doubled(places: Places, branch: Branch, number: int, repairs: Repairs) -> Iterator[Fault]:
@@ -48,21 +49,23 @@ def doubled(places: Places, branch: Branch, number: int, repairs: Repairs) -> It
                 "",
             )
             by_hand = in_namespace(places.cluster.nodes[place.node], place.netns, f"ip address del {address} dev {device}")
-            commands = planned(repairs, place) or (by_hand,)
-            yield _fault(places, place, Doubled(address, task.name), commands, number)
+            commands = planned(repairs, place)
+            yield _fault(places, place, Doubled(address, task.name), commands or (by_hand,), number, known=bool(commands))
 
 
-def _fault(places: Places, place: Place, reason: Reason, commands: tuple[str, ...], number: int) -> Fault:
-    return Fault(at=place, called=places.called(place), reason=reason, mend=commands, way=number)
+def _fault(  # a line for each kind of what is near
+    places: Places, place: Place, reason: Reason, commands: tuple[str, ...], number: int, *, known: bool
+) -> Fault:
+    return Fault(at=place, called=places.called(place), reason=reason, mend=commands, way=number, planned=known)
 
 
 def _concerned(places: Places, branch: Branch) -> Sequence[Place]:
     """The namespaces that were passed, then of the nodes on the way those that lead on, and the task that was meant."""
-    passed = list(dict.fromkeys(hop.place for hop in (*branch.hops, *branch.reply_hops)))
+    passed = list(dict.fromkeys([*(hop.place for hop in (*branch.hops, *branch.reply_hops)), branch.outcome.place]))
     task = places.meant(branch)
     nodes = dict.fromkeys([*(place.node for place in passed), *([task.node] if task is not None else [])])
     overlays = [network.netns for network in places.cluster.names.networks if network.netns]
-    leading_on = [Place(node, netns) for node in nodes for netns in (names.SANDBOX, *overlays)]
+    leading_on = [Place(node, netns) for node in nodes for netns in (HOST, names.SANDBOX, *overlays)]
     meant = [] if task is None else [Place(task.node, task.netns)]
     found = [place for place in dict.fromkeys([*passed, *leading_on, *meant]) if place != OUTSIDE]
     return [place for place in found if _is_there(places, place)]
@@ -73,10 +76,31 @@ def _is_there(places: Places, place: Place) -> bool:
     return node is not None and place.netns in node.namespaces
 
 
-def _off(places: Places, place: Place) -> Iterator[Link]:
-    """The links that are down and should not be: in the node's own namespace only those of the mesh and of the underlay."""
-    node = places.cluster.nodes[place.node]
-    for link in node.namespaces[place.netns].of(Link):
-        of_mesh = link.name in (names.GWBRIDGE, node.device) or link.master == names.GWBRIDGE
-        if not link.up and (of_mesh or place.netns != HOST):
-            yield link
+def _switched_on(op: Op | None) -> str:
+    match op:
+        case Change(old=Link(up=False), new=Link(name=name, up=True)):
+            return name
+        case _:
+            return ""
+
+
+def with_links(cluster: ClusterSnapshot, repairs: Repairs) -> Repairs:
+    """The repairs with those of links that are down and should not be, where no plan tells."""
+    return {
+        **repairs,
+        **{name: [*repairs.get(name, ()), *found] for name in cluster.nodes if (found := _off(cluster, name, repairs))},
+    }
+
+
+def _off(cluster: ClusterSnapshot, name: str, repairs: Repairs) -> list[Repair]:
+    """In the node's own namespace only those of the mesh and of the underlay."""
+    node = cluster.nodes[name]
+    known = {(each.netns, key(item_of(each.op))) for each in repairs.get(name, ()) if each.op is not None}
+    found = []
+    for netns, space in node.namespaces.items():
+        for link in space.of(Link):
+            of_mesh = netns != HOST or link.name in (names.GWBRIDGE, node.device) or link.master == names.GWBRIDGE
+            if not link.up and of_mesh and (netns, key(link)) not in known:
+                command = in_namespace(node, netns, f"ip link set {link.name} up")
+                found.append(Repair(netns, command, Change(netns, link, replace(link, up=True)), planned=False))
+    return found

@@ -9,7 +9,7 @@ from typing import assert_never
 from routemesh.explain.doubles import doubles
 from routemesh.explain.nouns import Kind, Step, Tool, Way
 from routemesh.explain.shown import command, in_namespace, kind_of, rule_text
-from routemesh.nodeplan import HOST, Chain, Element, Item, Link, XtChain, XtRule
+from routemesh.nodeplan import HOST, Chain, Element, Item, XtChain, XtRule
 from routemesh.reasons import causes, events
 from routemesh.reasons.named import named
 from routemesh.reasons.words import of_doubt, of_end, of_event
@@ -25,8 +25,6 @@ class Places:
         self.cluster = cluster
         self._tasks = {(task.node, task.netns): task for task in cluster.names.tasks if task.netns}
         self._addresses = {address: task for task in cluster.names.tasks for address in task.addresses.values()}
-        self.off: dict[Place, Sequence[Link]] = {}
-        """By namespace, the links that are down and should not be; filled by who looks (nearby)."""
         self._networks = {network.netns: network.name for network in cluster.names.networks if network.netns}
 
     @cached_property

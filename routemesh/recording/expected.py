@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from routemesh import names
+from routemesh.codec.plain import plain_op
 from routemesh.doctor.facts import Difference
 from routemesh.doctor.told import told
 from routemesh.language import command
@@ -33,6 +34,7 @@ from routemesh.nodeplan import (
     Map,
     Neighbour,
     Netns,
+    Op,
     Peer,
     Route,
     RoutingRule,
@@ -128,13 +130,13 @@ def lacks(space: NamespaceSnapshot, netns: str, item: Item) -> Iterator[Differen
 
     match item:
         case XtChain():
-            for what, texts in _missing_rules(space, item):
-                yield Difference(netns, what, " && ".join(inside(netns, text, path) for text in texts))
+            for what, texts, op in _missing_rules(space, netns, item):
+                yield Difference(netns, what, " && ".join(inside(netns, text, path) for text in texts), plain_op(op))
         case Sysctl(path=setting) if setting.startswith(IPVS) and not any(each.path == setting for each in space.of(Sysctl)):
             yield Difference(HOST, "IPVS is not there: nothing balances connections", _LOAD)
         case Link():
-            for what, text in _wrong_link(space, item):
-                yield Difference(netns, what, inside(netns, text, path) if text else "")
+            for what, text, op in _wrong_link(space, netns, item):
+                yield Difference(netns, what, inside(netns, text, path) if text else "", plain_op(op) if text else None)
         case Netns() | Sysctl() | Address() | Route() | RoutingRule() | Neighbour() | FdbEntry() | XtRule():
             yield from _other_or_missing(space, netns, item)
         case IpvsTimeouts() | IpvsService() | IpvsDestination() | Table() | Map() | Chain() | Element():
@@ -147,7 +149,7 @@ def _other_or_missing(space: NamespaceSnapshot, netns: str, item: Item) -> Itera
     there = [each for each in space.items if key(each) == key(item) and _is_lasting(each)]
     if not any(_agrees(found, item) for found in there):
         op = Change(netns, there[0], item) if there else Create(netns, item)
-        yield Difference(netns, told(op), command(op, lambda _: space.path))
+        yield Difference(netns, told(op), command(op, lambda _: space.path), plain_op(op))
 
 
 def _is_lasting(found: Item) -> bool:
@@ -166,7 +168,7 @@ def _agrees(found: Item, wanted: Item) -> bool:
     return found == wanted
 
 
-def _wrong_link(space: NamespaceSnapshot, item: Link) -> Iterator[tuple[str, str]]:
+def _wrong_link(space: NamespaceSnapshot, netns: str, item: Link) -> Iterator[tuple[str, str, Op]]:
     """A bridge port has a name of Swarm's own: it is known by what it leads to."""
     found = next((link for link in space.of(Link) if link.name == item.name), None)
     if item.master is not None and item.peer is not None:
@@ -177,18 +179,21 @@ def _wrong_link(space: NamespaceSnapshot, item: Link) -> Iterator[tuple[str, str
         if found is None:
             return  # its other end tells
     if found is None:
-        yield f"device {item.name} is missing", ""
+        yield f"device {item.name} is missing", "", Create(netns, item)
         return
     if not found.up:
-        yield f"device {found.name} is down", f"ip link set {found.name} up"
+        yield f"device {found.name} is down", f"ip link set {found.name} up", Change(netns, found, replace(found, up=True))
     if found.mtu != item.mtu:
-        yield f"device {found.name} has MTU {found.mtu} instead of {item.mtu}", f"ip link set {found.name} mtu {item.mtu}"
+        what = f"device {found.name} has MTU {found.mtu} instead of {item.mtu}"
+        op = Change(netns, found, replace(found, mtu=item.mtu))
+        yield what, f"ip link set {found.name} mtu {item.mtu}", op
     if found.master != item.master:
         text = f"ip link set {found.name} master {item.master}" if item.master else ""
-        yield f"device {found.name} is {f'no port of {item.master}' if item.master else 'the port of a bridge'}", text
+        what = f"device {found.name} is {f'no port of {item.master}' if item.master else 'the port of a bridge'}"
+        yield what, text, Change(netns, found, replace(found, master=item.master))
 
 
-def _missing_rules(space: NamespaceSnapshot, wanted: XtChain) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _missing_rules(space: NamespaceSnapshot, netns: str, wanted: XtChain) -> Iterator[tuple[str, tuple[str, ...], Op]]:
     """Each goes behind the rule that it follows in a Swarm, so that the order comes out right.
 
     One that is there with another target goes first: behind it, what is put in would not count, or be overwritten.
@@ -200,7 +205,7 @@ def _missing_rules(space: NamespaceSnapshot, wanted: XtChain) -> Iterator[tuple[
         if rule in there:
             at = there.index(rule) + 1
             continue
-        text = rule_text(rule)
+        text, before = rule_text(rule), tuple(there)
         other = next((each for each in there if _is_instead(each, rule) and each not in wanted.rules), None)
         if other is None:
             what, first = f"rule '{text}' is missing in {place}", ""
@@ -211,7 +216,8 @@ def _missing_rules(space: NamespaceSnapshot, wanted: XtChain) -> Iterator[tuple[
             first = f"iptables -t {wanted.table} -D {wanted.name} {rule_text(other)}"
         there.insert(at, rule)
         at += 1
-        yield what, tuple(filter(None, (first, f"iptables -t {wanted.table} -I {wanted.name} {at} {text}")))
+        op = Change(netns, replace(wanted, rules=before), replace(wanted, rules=tuple(there)))
+        yield what, tuple(filter(None, (first, f"iptables -t {wanted.table} -I {wanted.name} {at} {text}"))), op
 
 
 def _is_instead(other: Rule, wanted: Rule) -> bool:

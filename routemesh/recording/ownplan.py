@@ -6,6 +6,7 @@ iptables' built-in chains are left out: among those of others a recording does n
 
 from collections.abc import Iterator, Mapping
 
+from routemesh.codec.plain import plain_op
 from routemesh.doctor.facts import Difference
 from routemesh.doctor.told import told
 from routemesh.language import command
@@ -63,7 +64,7 @@ def _wrong(space: NamespaceSnapshot, netns: str, there: Namespace, item: Item) -
         yield from lacks(space, netns, item)
     elif (found := there.get(key(item))) != item:
         op = Create(netns, item) if found is None else Change(netns, found, item)
-        yield Difference(netns, told(op), command(op, lambda _: space.path))
+        yield Difference(netns, told(op), command(op, lambda _: space.path), plain_op(op))
 
 
 def _stale(space: NamespaceSnapshot, netns: str, items: Namespace) -> Iterator[Difference]:
@@ -77,4 +78,4 @@ def _stale(space: NamespaceSnapshot, netns: str, items: Namespace) -> Iterator[D
         )
         if ours and key(item) not in items:
             op = Delete(netns, item)
-            yield Difference(netns, told(op), command(op, lambda _: space.path))
+            yield Difference(netns, told(op), command(op, lambda _: space.path), plain_op(op))

@@ -46,7 +46,8 @@ def transmit(flight: Flight) -> Step:
         _check_carries(flight, link)
         _pass_device(flight, "egress", flight.outgoing)
         return on_the_wire(flight.trip, replace(flight.packet, mark=0))
-    assert link is not None
+    if link is None:  # it went away while all was read, and its routes were read before
+        flight.drop(LinkDown(flight.outgoing))
     flight.packet = replace(packet, source_mac=stack.mac(link), destination_mac=resolve(flight, link))
     return _send(flight, link)
 

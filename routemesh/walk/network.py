@@ -65,6 +65,12 @@ class Network:
             self._stacks[place] = found
         return self._stacks.get(place)
 
+    def but(self, cluster: ClusterSnapshot, nodes: Set[str]) -> "Network":
+        """The same where some nodes are as `cluster` has them; what is arranged of the others is kept."""
+        other = observed(cluster)
+        other._stacks.update({place: stack for place, stack in self._stacks.items() if place.node not in nodes})
+        return other
+
     @property
     def asked(self) -> Set[Place]:
         """The namespaces that a walk has asked for so far; on nothing else can it depend."""

@@ -92,6 +92,8 @@ class Routing:
         self._rules = [] if observed else [_MAIN_RULE]
         self._rules += [item for item in items if isinstance(item, RoutingRule)]
         self._rules.sort(key=lambda rule: rule.priority)
+        self.minds_marks = any(rule.mask for rule in self._rules)
+        """Whether a packet's mark can choose its route."""
         self._tables: dict[int, list[_Entry]] = defaultdict(list)
         for entry in _of_items(items) if observed else self._planned(items):
             self._tables[entry.table].append(entry)

@@ -210,13 +210,13 @@ class Stack:
 
     def answers_arp(self, link: str, address: IPv4Address) -> bool:
         """Whether an ARP request for `address` that comes in through `link` is answered. Source: arp_ignore in ip-sysctl.rst."""
+        if not self.is_local(address):  # then neither setting is asked (arp_process)
+            return self._answers_for_others(link, address)
         strictness = self._most("arp_ignore", link)
         if strictness > 1:
             raise UnknownRule(self.place, ArpSetting(link, "arp_ignore", strictness))
         if self._either("arp_filter", link):
             raise UnknownRule(self.place, ArpFilter(link))
-        if not self.is_local(address):
-            return self._answers_for_others(link, address)
         return not strictness or any(address == own.ip for own in self.addresses_on(link))
 
     def _answers_for_others(self, link: str, address: IPv4Address) -> bool:
@@ -252,10 +252,14 @@ class Stack:
         strictness = self._most("rp_filter", link)
         if strictness == 0 or source in self._local:
             return None
-        back = self.route(source, mark if self._either("src_valid_mark", link) else 0, destination, link)
+        back = self.route(source, self._mark_back(mark, link), destination, link)
         if back is None or (strictness == 1 and back.link != link):
             return ReversePath(source, link, strictness)
         return None
+
+    def _mark_back(self, mark: int, link: str) -> int:
+        """The mark by which the way back is looked up; the setting is asked only where it makes a difference."""
+        return mark if mark and self._routing.minds_marks and self._either("src_valid_mark", link) else 0
 
     def _either(self, setting: str, link: str) -> bool:
         return self._most(setting, link) != 0

@@ -80,7 +80,8 @@ class Still:
     def repairs(self) -> dict[str, list[Repair]]:
         """What every node would do if its daemon lived."""
         return {
-            node: [Repair(op.netns, command(op, partial(self._path, node))) for op in self.missing(node)] for node in self.plans
+            node: [Repair(op.netns, command(op, partial(self._path, node)), op) for op in self.missing(node)]
+            for node in self.plans
         }
 
     def _path(self, node: str, netns: str) -> Path:

@@ -28,6 +28,7 @@ from routemesh.nodeplan import (
     Verdict,
     XtChain,
 )
+from routemesh.recording.expected import lacking
 from routemesh.recording.read import read
 from routemesh.sightings import Echoes, Offload
 from routemesh.snapshot import ClusterSnapshot, ConntrackEntry, Endpoint, Flow, NamedTask, Socket
@@ -101,6 +102,17 @@ def test_ways_that_fail_where_something_is_not_as_planned_are_its_effect() -> No
     assert found.fix == "routemesh doctor --fix, or on swarm1: ipvsadm -a …"
     (same,) = wrong(broken, recorded({"swarm1": [lack]}))
     assert same.fix == "on swarm1: ipvsadm -a …"  # nobody is there who would repair it
+
+
+def test_what_only_clients_within_meet_is_an_effect_too() -> None:
+    host = healthy().nodes["swarm1"].host.items
+    output = next(item for item in host if isinstance(item, XtChain) and (item.table, item.name) == ("nat", "OUTPUT"))
+    broken = changed("swarm1", HOST, items=tuple(item for item in host if item is not output))
+    found = wrong(broken, recorded(lacking(broken)))
+    assert [(each.what, each.where) for each in found] == [("plan", "swarm1")]
+    assert found[0].effect.endswith(
+        "dns 5353/udp and web 8080/tcp through swarm1, where swarm1 itself, by 127.0.0.1, and swarm1 itself asks"
+    )
 
 
 def test_many_differences_are_told_in_few_words() -> None:

@@ -324,6 +324,9 @@ def test_other_ways_of_answering_arp_are_not_known() -> None:
     assert end(sent(cluster(box=odd))) == "unclear at node1/box: ARP on eth1, whose arp_ignore is 2"
     filtering = (*BOX_ITEMS, Sysctl("net/ipv4/conf/all/arp_filter", "1"))
     assert end(sent(cluster(box=filtering))) == "unclear at node1/box: ARP on eth1, whose arp_filter is on"
+    elsewhere = IPv4Address("172.18.0.9")  # of an address that is not there, neither setting is asked
+    for unasked in (odd, filtering):
+        assert end(sent(cluster(box=unasked), elsewhere)) == f"Dropped node1: nobody on br0 answers ARP for {elsewhere}"
 
 
 def test_a_namespace_may_answer_arp_for_what_is_behind_it() -> None:
