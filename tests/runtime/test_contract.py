@@ -217,12 +217,24 @@ class RuntimeContract:
         await start(node, *FOREVER)
         assert await node.daemon().stop(TASK, name, LONG_S) == Exit(143)
 
-    @pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "USR1", "WINCH", "RTMIN+3"])
+    @pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "ABRT", "USR1", "TSTP", "TTIN", "WINCH", "RTMIN+3"])
     @in_loop
     async def test_every_stop_signal_reaches_the_command(self, node: Node, name: str) -> None:
         number = signal.SIGRTMIN + 3 if name == "RTMIN+3" else signal.Signals[f"SIG{name}"]
         await start_script(node, f"trap 'exit 42' {number:d}; echo ready; while :; do sleep 0.01; done")
         assert await node.daemon().stop(TASK, name, LONG_S) == Exit(42)
+
+    @in_loop
+    async def test_no_signal_is_lost_between_two_waits(self, node: Node) -> None:
+        script = "trap 'echo got' USR1; echo ready; while :; do sleep 0.01; done"
+        running = await start(node, "sh", "-c", script)
+        sent = 0
+        async for line in lines(node.daemon(), follow=True):
+            assert line == (b"got\n" if sent else b"ready\n")
+            if sent == 100:
+                return
+            sent += 1
+            os.kill(running.pid, signal.SIGUSR1)
 
     @in_loop
     async def test_after_the_grace_time_everything_is_killed(self, node: Node) -> None:
