@@ -251,7 +251,7 @@ async def _disks(options: NodeOptions) -> Sequence[Disk]:
 
 def _check_spec(runtime: ProcessRuntime, spec: ServiceSpec) -> None:
     runtime.check(spec)
-    check_gateway(spec)
+    check_gateway(runtime, spec)
 
 
 def _node(options: NodeOptions, caps: Capabilities, engine: str, known_as: str) -> Node:

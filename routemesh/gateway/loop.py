@@ -8,7 +8,6 @@ configuration; one that runs and can't be brought to it does. While nothing chan
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +24,6 @@ from routemesh.gateway.sift import Render, Sieve
 from routemesh.gateway.supervise import DIRECTORY
 from routemesh.model import Gateway, GatewayDriver, NodeId, ProxyStatus, Refusal, ServiceSpec, State, Task, TaskId, TaskState
 from routemesh.pem import DEFAULT_CERTIFICATE
-from routemesh.programs import USUAL_PATH
 from routemesh.proxy import haproxy, nginx
 from routemesh.proxy.certificates import certificates, readable
 from routemesh.proxy.observed import Seen
@@ -57,12 +55,12 @@ DRIVERS: Mapping[GatewayDriver, Driver] = {
 }
 
 
-def check(spec: ServiceSpec) -> None:
-    """Raises UserError when this node lacks the program that a gateway is to be made of."""
+def check(runtime: Runtime, spec: ServiceSpec) -> None:
+    """Raises UserError when tasks of this node lack the program that a gateway is to be made of."""
     driver = spec.gateway.driver if spec.gateway is not None else None
     if driver is None:
         return
-    if shutil.which(driver, path=USUAL_PATH) is None:
+    if not runtime.offers(spec, driver):
         raise UserError(f"service {spec.name}: no program '{driver}' on this node; install Debian's package {driver} on all")
 
 

@@ -29,6 +29,10 @@ class Runtime(Protocol):
         """Raise errors.UserError when this driver can't run such a task, naming the driver that can."""
         ...
 
+    def offers(self, spec: ServiceSpec, program: str) -> bool:
+        """Whether a task of such a spec would find a program by its name."""
+        ...
+
     async def tasks(self) -> Mapping[TaskId, Running | Exit]:
         """Every task that was started here and not removed."""
         ...

@@ -209,6 +209,11 @@ class RuntimeContract:
         while len(await processes()) > 3:
             await asyncio.sleep(0.01)
 
+    def test_what_it_offers_a_task_finds(self, node: Node) -> None:
+        spec = ServiceSpec(name="web", image=node.image, command=FOREVER)
+        assert node.daemon().offers(spec, "sleep")
+        assert not node.daemon().offers(spec, "no-such-program")
+
     # Stop.
 
     @pytest.mark.parametrize("name", ["SIGTERM", "TERM", "term", "15"])

@@ -40,6 +40,10 @@ class FakeRuntime:
         if spec.image != "host":
             raise UserError(f"image {spec.image} can't run here")
 
+    def offers(self, spec: ServiceSpec, program: str) -> bool:
+        """See Runtime."""
+        return True
+
     async def tasks(self) -> Mapping[TaskId, Running | Exit]:
         """See Runtime."""
         return dict(self.known)

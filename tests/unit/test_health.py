@@ -30,6 +30,9 @@ class FakeRuntime:
 
     def check(self, spec: ServiceSpec) -> None: ...
 
+    def offers(self, spec: ServiceSpec, program: str) -> bool:
+        return True
+
     async def tasks(self) -> Mapping[TaskId, Running | Exit]:
         return {}
 

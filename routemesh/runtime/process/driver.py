@@ -84,6 +84,10 @@ class ProcessRuntime:
         """Raise UserError for an image that is not `host`, a missing command and whatever else can't be carried out."""
         hostcommand.check(spec)
 
+    def offers(self, spec: ServiceSpec, program: str) -> bool:
+        """Whether the machine has a program: a task sees its file system."""
+        return hostcommand.finds(program)
+
     async def tasks(self) -> Mapping[TaskId, Running | Exit]:
         """Every task that was begun here and not removed; Exit(None) for one of which no more than files are left."""
         return await asyncio.to_thread(self._found)  # of thousands it takes a moment

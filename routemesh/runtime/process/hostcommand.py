@@ -79,6 +79,11 @@ def check_on_node(spec: ServiceSpec, path: str) -> None:
         raise UserError(f"no program {program!r} in PATH {path}; install it on this node or give its full path")
 
 
+def finds(program: str) -> bool:
+    """Whether a task that says nothing of PATH has a program."""
+    return any(_is_program(candidate) for candidate in _candidates(program, TASK_PATH, "/"))
+
+
 def _candidates(program: str, path: str, workdir: str) -> Iterable[Path]:
     return (Path(workdir, entry, program) for entry in path.split(os.pathsep))
 
