@@ -19,6 +19,7 @@ from routemesh.kernel.memory import Memory
 from routemesh.kernel.netlink import Message, Pool, Reply, Requests, as_u32, attribute, entries, links, parse, u32
 from routemesh.kernel.netlink.ipvs import Ipvs
 from routemesh.kernel.netlink.links import Row
+from routemesh.kernel.netlink.numbers import Nsid
 from routemesh.kernel.refusals import told_as
 from routemesh.kernel.tables.nft import Nft
 from routemesh.kernel.tables.xtables import Xtables
@@ -27,7 +28,7 @@ from routemesh.language.commands import inside
 from routemesh.nodeplan import HOST, Peer
 
 _NEW_NSID, _GET_NSID = 88, 90
-_NSID, _NETNS_FILE = 1, 3
+_NSID, _NETNS_FILE = Nsid.NSID, Nsid.FILE
 _ANY_NUMBER = b"\xff\xff\xff\xff"
 _HEADER = bytes(4)
 

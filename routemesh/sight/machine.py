@@ -22,6 +22,7 @@ from routemesh.kernel import netns
 from routemesh.kernel.capabilities import BUILT_IN, LOADABLE, has_file, is_loaded, takes_tables
 from routemesh.kernel.netlink import CREATE, EXCLUSIVE, Message, Requests, attribute, entries, ipvs, nest, text, u8
 from routemesh.kernel.netlink.netfilter import BRIDGE, IPV4, NETDEV, NETFILTER
+from routemesh.kernel.netlink.numbers import Cta, CtaTuple, Ifla, IflaInfo
 from routemesh.plan.engines.entry import Feature
 from routemesh.programs import which
 
@@ -31,10 +32,11 @@ _EGRESS_SINCE = (5, 16)
 _NFT_COMPAT = Feature(name="nft_compat", module="nft_compat", option="NFT_COMPAT", without="")
 _LEGACY_NAT = Feature(name="iptable_nat", module="iptable_nat", option="IP_NF_NAT", without="")
 
-_NEW_LINK, _LINK_NAME, _LINK_INFO, _LINK_KIND = 16, 3, 18, 1
+_NEW_LINK = 16
+_LINK_NAME, _LINK_INFO, _LINK_KIND = Ifla.NAME, Ifla.LINKINFO, IflaInfo.KIND
 _LINK_HEADER = bytes(16)
 _GET_FLOW = 1 << 8 | 1
-_ORIGINAL, _ZONE, _TUPLE_IP, _TUPLE_PROTOCOL = 1, 18, 1, 2
+_ORIGINAL, _ZONE, _TUPLE_IP, _TUPLE_PROTOCOL = Cta.ORIGINAL, Cta.ZONE, CtaTuple.IP, CtaTuple.PROTOCOL
 
 
 def machine() -> Machine:

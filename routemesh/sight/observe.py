@@ -21,6 +21,7 @@ from routemesh.kernel.listeners import Processes, Waiting, sockets
 from routemesh.kernel.netlink import Message, Requests, as_u32, attribute, conntrack, entries, entryreader, links, parse, u32
 from routemesh.kernel.netlink.conntrack import ALL
 from routemesh.kernel.netlink.links import Row
+from routemesh.kernel.netlink.numbers import Nsid
 from routemesh.names import SANDBOX
 from routemesh.nodeplan import HOST, Address, Capabilities, Item, Link, LinkKind, Peer, Sysctl
 from routemesh.sight import rulesets
@@ -39,7 +40,7 @@ from routemesh.snapshot import (
 )
 
 _GET_NSID = 90
-_NSID, _NETNS_FILE = 1, 3
+_NSID, _NETNS_FILE = Nsid.NSID, Nsid.FILE
 _HEADER = bytes(4)
 _UNKNOWN = 0xFFFFFFFF
 _LOOPBACK = "lo"

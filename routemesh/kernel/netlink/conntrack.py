@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, IPv4Network
 from routemesh.errors import KernelError
 from routemesh.kernel.netlink import Attributes, Message, Requests, attribute, nest, parse, reader, u8, u32
 from routemesh.kernel.netlink.netfilter import IPV4, NETFILTER
+from routemesh.kernel.netlink.numbers import Cta, CtaIp, CtaProtocol, CtaTuple
 from routemesh.model import Protocol
 from routemesh.snapshot import Connections, ConntrackEntry, Endpoint, Flow
 
@@ -24,15 +25,25 @@ _SUBSYSTEM = 1 << 8
 _GET, _DELETE = _SUBSYSTEM | 1, _SUBSYSTEM | 2
 _GENERIC_HEADER_BYTES = 4
 
-_ORIGINAL, _REPLY, _STATUS, _STATE, _TIMEOUT, _MARK, _ID, _ZONE, _FILTER = 1, 2, 3, 4, 7, 8, 12, 18, 25
-_TUPLE_IP, _TUPLE_PROTOCOL = 1, 2
+_ORIGINAL, _REPLY, _STATUS, _STATE, _TIMEOUT, _MARK, _ID, _ZONE, _FILTER = (
+    Cta.ORIGINAL,
+    Cta.REPLY,
+    Cta.STATUS,
+    Cta.STATE,
+    Cta.TIMEOUT,
+    Cta.MARK,
+    Cta.ID,
+    Cta.ZONE,
+    Cta.FILTER,
+)
+_TUPLE_IP, _TUPLE_PROTOCOL = CtaTuple.IP, CtaTuple.PROTOCOL
 _TUPLE_ZONE = 3
-_IP_SOURCE, _IP_DESTINATION = 1, 2
-_PROTOCOL_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
+_IP_SOURCE, _IP_DESTINATION = CtaIp.SOURCE, CtaIp.DESTINATION
+_PROTOCOL_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = CtaProtocol.NUMBER, CtaProtocol.SOURCE_PORT, CtaProtocol.DESTINATION_PORT
 _STATE_OF_TCP, _TCP_STATE = 1, 1
 _FILTER_ORIGINAL, _FILTER_REPLY = 1, 2
 _FILTER_BY_PROTOCOL = 1 << 3
-_FILTER_BY_PORT = {_SOURCE_PORT: 1 << 4, _DESTINATION_PORT: 1 << 5}
+_FILTER_BY_PORT: dict[int, int] = {_SOURCE_PORT: 1 << 4, _DESTINATION_PORT: 1 << 5}
 _TRANSLATED = 1 << 4 | 1 << 5
 """IPS_SRC_NAT, IPS_DST_NAT."""
 

@@ -13,6 +13,7 @@ from typing import NamedTuple, assert_never
 from routemesh.kernel import netlink
 from routemesh.kernel.netlink import Message, Reply, attribute, entryreader, reader, u8, u32
 from routemesh.kernel.netlink.entryreader import BRIDGE_FAMILY
+from routemesh.kernel.netlink.numbers import Fra, Ifa, Nda, Rta
 from routemesh.nodeplan import ROUTE_PROTOCOL, Address, FdbEntry, Neighbour, Route, RoutingRule
 
 Entry = Address | Route | RoutingRule | Neighbour | FdbEntry
@@ -24,10 +25,17 @@ NEW_RULE, DELETE_RULE, GET_RULE = 32, 33, 34
 
 NO_LINK = 0
 ANY_PROTOCOL = 0
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
-_RTA_DESTINATION, _RTA_OUT, _RTA_GATEWAY, _RTA_METRIC, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 5, 6, 7, 15
-_NDA_DESTINATION, _NDA_MAC, _NDA_PROTOCOL = 1, 2, 12
-_FRA_PRIORITY, _FRA_MARK, _FRA_TABLE, _FRA_MASK, _FRA_PROTOCOL = 6, 10, 15, 16, 21
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = Ifa.ADDRESS, Ifa.LOCAL, Ifa.BROADCAST
+_RTA_DESTINATION, _RTA_OUT, _RTA_GATEWAY, _RTA_METRIC, _RTA_PREFSRC, _RTA_TABLE = (
+    Rta.DESTINATION,
+    Rta.OUT,
+    Rta.GATEWAY,
+    Rta.METRIC,
+    Rta.PREFSRC,
+    Rta.TABLE,
+)
+_NDA_DESTINATION, _NDA_MAC, _NDA_PROTOCOL = Nda.DESTINATION, Nda.MAC, Nda.PROTOCOL
+_FRA_PRIORITY, _FRA_MARK, _FRA_TABLE, _FRA_MASK, _FRA_PROTOCOL = Fra.PRIORITY, Fra.MARK, Fra.TABLE, Fra.MASK, Fra.PROTOCOL
 
 _UNICAST = 1
 _TO_TABLE = 1

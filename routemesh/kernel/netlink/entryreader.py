@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Literal, NamedTuple
 
 from routemesh.kernel.netlink import Attributes, as_text, as_u32, parse, reader
+from routemesh.kernel.netlink.numbers import Fra, Ifa, Nda, Rta
 from routemesh.nodeplan import Address, FdbEntry, Neighbour, NeighbourState, Route, RouteKind, RoutingRule
 
 BRIDGE_FAMILY = 7
@@ -21,14 +22,21 @@ ROUTE = struct.Struct("=BBBBBBBBI")  # family, destination and source length, to
 NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 RULE = struct.Struct("=BBBBBxxBI")  # family, destination and source length, tos, table, action, flags
 
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_RTA_DESTINATION, _RTA_OUT, _RTA_GATEWAY, _RTA_METRIC, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 5, 6, 7, 15
+_IFA_ADDRESS, _IFA_LOCAL = Ifa.ADDRESS, Ifa.LOCAL
+_RTA_DESTINATION, _RTA_OUT, _RTA_GATEWAY, _RTA_METRIC, _RTA_PREFSRC, _RTA_TABLE = (
+    Rta.DESTINATION,
+    Rta.OUT,
+    Rta.GATEWAY,
+    Rta.METRIC,
+    Rta.PREFSRC,
+    Rta.TABLE,
+)
 _RTA_BEYOND_US = (9, 18, 22, 30)
 """Several next hops, one of another family, encapsulation, a next hop object."""
-_NDA_DESTINATION, _NDA_MAC, _NDA_VLAN, _NDA_MASTER = 1, 2, 5, 9
-_FRA_DESTINATION, _FRA_SOURCE, _FRA_IIF, _FRA_PRIORITY, _FRA_MARK = 1, 2, 3, 6, 10
-_FRA_TABLE, _FRA_MASK, _FRA_OIF, _FRA_PROTOCOL = 15, 16, 17, 21
-_FRA_SUPPRESS_GROUP, _FRA_SUPPRESS_LENGTH, _FRA_PADDING = 13, 14, 18
+_NDA_DESTINATION, _NDA_MAC, _NDA_VLAN, _NDA_MASTER = Nda.DESTINATION, Nda.MAC, Nda.VLAN, Nda.MASTER
+_FRA_DESTINATION, _FRA_SOURCE, _FRA_IIF, _FRA_PRIORITY, _FRA_MARK = Fra.DESTINATION, Fra.SOURCE, Fra.IIF, Fra.PRIORITY, Fra.MARK
+_FRA_TABLE, _FRA_MASK, _FRA_OIF, _FRA_PROTOCOL = Fra.TABLE, Fra.MASK, Fra.OIF, Fra.PROTOCOL
+_FRA_SUPPRESS_GROUP, _FRA_SUPPRESS_LENGTH, _FRA_PADDING = Fra.SUPPRESS_GROUP, Fra.SUPPRESS_LENGTH, Fra.PADDING
 _FRA_KNOWN = {
     _FRA_DESTINATION, _FRA_SOURCE, _FRA_IIF, _FRA_PRIORITY, _FRA_MARK, _FRA_TABLE, _FRA_MASK, _FRA_OIF, _FRA_PROTOCOL,
     _FRA_PADDING,

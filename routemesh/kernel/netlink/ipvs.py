@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 
 from routemesh.kernel.netlink import Attributes, Message, Requests, as_text, as_u32, attribute, nest, parse, reader, text, u32
 from routemesh.kernel.netlink.netfilter import GENERIC
+from routemesh.kernel.netlink.numbers import IpvsCommand, IpvsDestinationData, IpvsServiceData
 from routemesh.nodeplan import Change, Create, Delete, IpvsDestination, IpvsService, IpvsTimeouts, Op, item_of
 
 IpvsItem = IpvsTimeouts | IpvsService | IpvsDestination
@@ -33,9 +34,30 @@ _NEW_SERVICE, _SET_SERVICE, _DELETE_SERVICE, _GET_SERVICE = 1, 2, 3, 4
 _NEW_DESTINATION, _SET_DESTINATION, _DELETE_DESTINATION, _GET_DESTINATION = 5, 6, 7, 8
 _SET_CONFIG, _GET_CONFIG = 12, 13
 
-_SERVICE, _DESTINATION, _TCP_S, _TCP_FIN_S, _UDP_S = 1, 2, 4, 5, 6
-_FAMILY, _MARK, _SCHEDULER, _FLAGS, _PERSISTENT_S, _NETMASK, _ENGINE = 1, 5, 6, 7, 8, 9, 11
-_ADDRESS, _PORT, _METHOD, _WEIGHT, _UPPER_THRESHOLD, _LOWER_THRESHOLD = 1, 2, 3, 4, 5, 6
+_SERVICE, _DESTINATION, _TCP_S, _TCP_FIN_S, _UDP_S = (
+    IpvsCommand.SERVICE,
+    IpvsCommand.DESTINATION,
+    IpvsCommand.TCP_S,
+    IpvsCommand.TCP_FIN_S,
+    IpvsCommand.UDP_S,
+)
+_FAMILY, _MARK, _SCHEDULER, _FLAGS, _PERSISTENT_S, _NETMASK, _ENGINE = (
+    IpvsServiceData.FAMILY,
+    IpvsServiceData.MARK,
+    IpvsServiceData.SCHEDULER,
+    IpvsServiceData.FLAGS,
+    IpvsServiceData.PERSISTENT_S,
+    IpvsServiceData.NETMASK,
+    IpvsServiceData.ENGINE,
+)
+_ADDRESS, _PORT, _METHOD, _WEIGHT, _UPPER_THRESHOLD, _LOWER_THRESHOLD = (
+    IpvsDestinationData.ADDRESS,
+    IpvsDestinationData.PORT,
+    IpvsDestinationData.METHOD,
+    IpvsDestinationData.WEIGHT,
+    IpvsDestinationData.UPPER_THRESHOLD,
+    IpvsDestinationData.LOWER_THRESHOLD,
+)
 
 _IPV4 = struct.pack("=H", 2)
 _ADDRESS_BYTES = 16

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 from routemesh.kernel import netlink
 from routemesh.kernel.netlink import Attributes, Message, as_text, as_u32, attribute, nest, parse, reader, text, u8, u32
+from routemesh.kernel.netlink.numbers import BridgePort, Ifla, IflaInfo, VxlanData
 from routemesh.legible import decoded
 from routemesh.nodeplan import Link, Peer, Vxlan
 
@@ -25,15 +26,36 @@ _PORT = struct.Struct(">H")
 _SKIP_STATISTICS = 8
 LOOPBACK_INDEX = 1
 
-_ADDRESS, _NAME, _MTU, _LINK, _MASTER, _PROTINFO, _LINKINFO, _ALIAS = 1, 3, 4, 5, 10, 12, 18, 20
-_GROUP, _NETNS_FILE, _EXTENSIONS, _LINK_NETNS, _TARGET_NETNS = 27, 28, 29, 37, 46
-_KIND, _DATA, _PORT_KIND, _PORT_DATA = 1, 2, 4, 5
-_PORT_LEARNING, _PORT_FLOOD, _PORT_ISOLATED = 8, 9, 33
+_ADDRESS, _NAME, _MTU, _LINK, _MASTER, _PROTINFO, _LINKINFO, _ALIAS = (
+    Ifla.ADDRESS,
+    Ifla.NAME,
+    Ifla.MTU,
+    Ifla.LINK,
+    Ifla.MASTER,
+    Ifla.PROTINFO,
+    Ifla.LINKINFO,
+    Ifla.ALIAS,
+)
+_GROUP, _NETNS_FILE, _EXTENSIONS, _LINK_NETNS, _TARGET_NETNS = (
+    Ifla.GROUP,
+    Ifla.NETNS_FILE,
+    Ifla.EXTENSIONS,
+    Ifla.LINK_NETNS,
+    Ifla.TARGET_NETNS,
+)
+_KIND, _DATA, _PORT_KIND, _PORT_DATA = IflaInfo.KIND, IflaInfo.DATA, IflaInfo.PORT_KIND, IflaInfo.PORT_DATA
+_PORT_LEARNING, _PORT_FLOOD, _PORT_ISOLATED = BridgePort.LEARNING, BridgePort.FLOOD, BridgePort.ISOLATED
 _BRIDGE_DEFAULT_VLAN = 39
 _VETH_PEER = 1
-_VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PROXY, _VXLAN_PORT = 1, 4, 7, 11, 15
+_VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PROXY, _VXLAN_PORT = (
+    VxlanData.ID,
+    VxlanData.LOCAL,
+    VxlanData.LEARNING,
+    VxlanData.PROXY,
+    VxlanData.PORT,
+)
 
-_AF_SPEC, _INET_CONF = 26, 1
+_AF_SPEC, _INET_CONF = Ifla.AF_SPEC, 1
 _SETTINGS: Mapping[str, int] = {
     "forwarding": 1, "proxy_arp": 3, "rp_filter": 8, "arp_filter": 13, "arp_ignore": 19, "accept_local": 23,
     "src_valid_mark": 24, "route_localnet": 26,
