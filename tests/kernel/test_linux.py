@@ -419,6 +419,7 @@ def test_refuses_nonsense(kernel: LinuxKernel, item: Item, reason: str) -> None:
 def test_capabilities(node: Private, tmp_path: Path) -> None:
     node.run("ip", "link", "add", "underlay", "mtu", "1400", "type", "bridge")
     node.run("ip", "address", "add", f"{UNDERLAY}/24", "dev", "underlay")
+    node.run("ip", "link", "set", "underlay", "up")
     with closing(LinuxKernel(tmp_path, UNDERLAY)) as kernel:
         found = kernel.capabilities()
     assert (found.mtu_bytes, found.nf_tables, found.kernel) == (1400, True, os.uname().release)
