@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -98,11 +98,17 @@ def load(name: str) -> Lab:
     """A lab by name. Raises NotFound, naming those that there are."""
     place = directory(name)
     try:
-        return Lab(**json.loads((place / "lab.json").read_bytes()))
+        return _read(place / "lab.json")
     except FileNotFoundError:
         if place.exists():
             raise NotFound(f"lab {name} is only half made; remove it with 'routemesh lab down --name {name}'") from None
         raise no_such_lab(name) from None
+
+
+def _read(path: Path) -> Lab:
+    """A lab as it was written down, by another version of routemesh perhaps: what this one does not know is passed over."""
+    known = {field.name for field in fields(Lab)}
+    return Lab(**{name: value for name, value in json.loads(path.read_bytes()).items() if name in known})
 
 
 def no_such_lab(name: str) -> NotFound:
@@ -118,7 +124,7 @@ def running_labs() -> list[Lab]:
         found = sorted(LABS.glob("*/lab.json"))
     except OSError:
         return []
-    return [Lab(**json.loads(path.read_bytes())) for path in found]
+    return [_read(path) for path in found]
 
 
 def default_socket() -> Path | None:

@@ -79,6 +79,13 @@ def test_a_lab_node_is_named_by_its_name(monkeypatch: pytest.MonkeyPatch) -> Non
     assert Host("node2").socket() == mine.node("node2").socket
 
 
+@pytest.mark.usefixtures("no_host")
+def test_a_lab_of_another_version_is_known_all_the_same() -> None:
+    path = make_lab("mine").directory / "lab.json"
+    path.write_text(path.read_text().replace("{", '{"colour": "blue", ', 1))
+    assert [lab.name for lab in find.running_labs()] == ["mine"]
+
+
 # --- what is wrong is one line -----------------------------------------------------------------------------------
 
 
