@@ -120,7 +120,8 @@ class Connections:
 class Socket:
     """A process that listens on a TCP port or is bound to a UDP port. `address` 0.0.0.0: on all addresses.
 
-    An IPv6 socket that takes IPv4 too counts as 0.0.0.0. `process` is "" and `pid` 0 when unknown.
+    An IPv6 socket that takes IPv4 too counts as 0.0.0.0. `process` is "" and `pid` 0 when unknown. `queued`: connections that the
+    kernel has accepted and the process has not, of TCP, out of `backlog` (0: not known). `stopped`: the process is (state T).
     """
 
     protocol: Protocol
@@ -128,6 +129,9 @@ class Socket:
     port: int
     process: str = ""
     pid: int = 0
+    queued: int = 0
+    backlog: int = 0
+    stopped: bool = False
 
 
 # --- a node ------------------------------------------------------------------------------------------------------

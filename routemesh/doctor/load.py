@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 from routemesh import names
 from routemesh.doctor import Finding, State, listed
 from routemesh.doctor.facts import Facts
+from routemesh.explain.deaf import deaf
 from routemesh.explain.stale import stale
 from routemesh.explain.way import Places
 from routemesh.snapshot import ClusterSnapshot, NodeSnapshot
@@ -25,6 +26,7 @@ def findings(cluster: ClusterSnapshot, facts: Facts) -> Iterator[Finding]:
     yield from _pools(cluster)
     yield from _clocks(facts)
     yield from _tasks(cluster)
+    yield from _deaf(cluster)
     yield from _ports(cluster, facts)
     yield from _doubles(cluster)
     yield from _stale(cluster, facts)
@@ -110,6 +112,21 @@ def _tasks(cluster: ClusterSnapshot) -> Iterator[Finding]:
             )
 
 
+def _deaf(cluster: ClusterSnapshot) -> Iterator[Finding]:
+    """What a handshake does not show: the kernel makes it, whether the server goes on or not."""
+    for each in deaf(cluster):
+        pid = each.socket.pid
+        resume = f"on {each.task.node}: kill -CONT {pid}" if each.socket.stopped and pid else ""
+        yield Finding(
+            what="task",
+            where=f"{each.task.node}: task {each.task.name}",
+            state=State.WRONG if each.certain else State.OPTIONAL,
+            found=str(each),
+            effect="connections are accepted and get no answer" if each.certain else "connections may wait for their answers",
+            fix=resume or f"look why it accepts no more, or scale {each.task.service} up; a health check would take it out",
+        )
+
+
 def _ports(cluster: ClusterSnapshot, facts: Facts) -> Iterator[Finding]:
     """Published ports that other processes of a node have, whom nobody asks any more."""
     published = {
@@ -155,7 +172,7 @@ def _stale(cluster: ClusterSnapshot, facts: Facts) -> Iterator[Finding]:
     for each in stale(cluster):
         yield Finding(
             what="connections",
-            where=f"{each.node}: {names.SANDBOX}",
+            where=f"{each.node}: {each.namespace}" if each.namespace else each.node,
             state=State.WRONG,
             found=str(each),
             effect="their clients hang until they time out; a UDP client that goes on sending never gets away",

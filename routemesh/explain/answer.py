@@ -8,6 +8,7 @@ from typing import TypeVar
 from routemesh.explain import cause, faults, nearby
 from routemesh.explain.ask import Asked
 from routemesh.explain.blame import Blame, Mending
+from routemesh.explain.deaf import deaf
 from routemesh.explain.faults import Fault
 from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import VERSION, Cause, Explanation, Outcome, Question, Way
@@ -175,6 +176,9 @@ def _notes(places: Places, asked: Asked, ways: tuple[Way, ...], causes: tuple[Ca
         node = cluster.nodes.get(name)
         space = None if node is None else node.namespaces.get(netns)
         notes += [f"{name}: {unread}" for unread in (() if space is None else space.unread)]
+    reached = {each.task for each in ways if each.arrives and each.task}
+    silent = (each for each in deaf(cluster) if each.task.name in reached)
+    notes += (f"{each.task.name} accepts, but that it answers can't be promised: {each}" for each in silent)
     here = (asked.target.node, asked.target.protocol, asked.target.port)
     gone = (each for each in stale(cluster) if (each.node, each.protocol, each.port) == here)
     notes += (f"{each}; {each.command} lets go of them" for each in gone)

@@ -1,17 +1,22 @@
-"""Connections that a sandbox still leads to tasks which are no more. PURE."""
+"""Connections that a sandbox still leads to tasks which are no more, or that a node leads past its sandbox. PURE."""
 
-from collections.abc import Iterable, Iterator, Set
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Set
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from routemesh import names
 from routemesh.explain.shown import in_namespace
 from routemesh.model import Protocol
-from routemesh.snapshot import ClusterSnapshot, Led, NamedService, NamespaceSnapshot, led
+from routemesh.nodeplan import HOST, Address
+from routemesh.snapshot import ClusterSnapshot, Led, NamedService, NamespaceSnapshot, NodeSnapshot, led
 
 
 class Stale(NamedTuple):
-    """So many connections to a published port through a node lead to an address; `command` lets go of them."""
+    """So many connections to a published port through a node lead to an address; `command` lets go of them.
+
+    `namespace`: whose they are. In the node's own they lead to the node itself, or to somebody who is not its sandbox.
+    """
 
     node: str
     protocol: Protocol
@@ -19,8 +24,13 @@ class Stale(NamedTuple):
     address: IPv4Address
     number: int
     command: str
+    namespace: str = names.SANDBOX
 
     def __str__(self) -> str:
+        if self.namespace == HOST:
+            one = self.number == 1
+            lead = f"{self.number} known connection{' leads' if one else 's lead'}"
+            return f"{lead} to {self.address} instead of the sandbox: {'it is' if one else 'they are'} older than the rule"
         many = "1 known connection still leads" if self.number == 1 else f"{self.number} known connections still lead"
         return f"{many} to {self.address}, which no serving task has"
 
@@ -42,6 +52,30 @@ def stale(cluster: ClusterSnapshot) -> Iterator[Stale]:
                 continue
             command = in_namespace(node, names.SANDBOX, f"conntrack -D -p {protocol} --reply-src {address}")
             yield Stale(name, protocol, port, address, count, command)
+        yield from _past_the_sandbox(
+            cluster, node, {port: service for port, service in ports.items() if service.answers_on(name)}
+        )
+
+
+def _past_the_sandbox(
+    cluster: ClusterSnapshot, node: NodeSnapshot, ports: Mapping[tuple[Protocol, int], NamedService]
+) -> Iterator[Stale]:
+    """Unanswered connections of the node itself to published ports that connection tracking leads elsewhere.
+
+    Rules are asked about a connection's first packet alone, and a client that goes on sending keeps it alive.
+    """
+    sandbox = node.namespaces.get(names.SANDBOX)
+    inside = set() if sandbox is None else {item.address.ip for item in sandbox.of(Address)}
+    found: Counter[tuple[Protocol, int, IPv4Address]] = Counter()
+    for entry in node.host.conntrack or () if inside else ():
+        asked, leads = entry.original, entry.reply.source.address
+        service = ports.get((asked.protocol, asked.destination.port))
+        meant = service is not None and any(task.serving for task in cluster.names.tasks if task.service == service.name)
+        if meant and asked.destination.address in node.addresses and not entry.replied and leads not in inside:
+            found[asked.protocol, asked.destination.port, leads] += 1
+    for (protocol, port, address), number in found.items():
+        command = f"conntrack -D -p {protocol} --orig-port-dst {port} --reply-src {address}"
+        yield Stale(node.name, protocol, port, address, number, command, HOST)
 
 
 def _alive(cluster: ClusterSnapshot, service: NamedService, protocol: Protocol) -> Set[IPv4Address]:

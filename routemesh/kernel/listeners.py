@@ -23,8 +23,8 @@ from routemesh.snapshot import ANY_ADDRESS
 
 _BY_FAMILY = 20
 _REQUEST = struct.Struct("=BBBBI48x")
-_ANSWER = struct.Struct("=4x2s2x16s44xI")
-"""Port, address, inode of a struct inet_diag_msg."""
+_ANSWER = struct.Struct("=4x2s2x16s32xII4xI")
+"""Port, address, of a listening socket how many wait to be accepted and how many may, inode of a struct inet_diag_msg."""
 _ANSWER_BYTES = 72
 _V6_ONLY = 11
 
@@ -38,12 +38,17 @@ _SOCKET_LINK = "socket:["
 
 
 class Waiting(NamedTuple):
-    """A socket that waits for anybody, and the number by which its process can be found."""
+    """A socket that waits for anybody, and the number by which its process can be found.
+
+    `queued` and `backlog` as in snapshot.Socket.
+    """
 
     protocol: Protocol
     address: IPv4Address
     port: int
     inode: int
+    queued: int = 0
+    backlog: int = 0
 
 
 class Process(NamedTuple):
@@ -101,9 +106,11 @@ def _sockets(requests: Requests) -> Iterator[Waiting]:
 
 @reader
 def _waiting(protocol: Protocol, family: int, answer: bytes) -> Waiting | None:
-    port, raw, inode = _ANSWER.unpack_from(answer)
+    port, raw, queued, backlog, inode = _ANSWER.unpack_from(answer)
     address = _ipv4(raw[:4] if family == _IPV4 else raw, answer)
-    return None if address is None else Waiting(protocol, address, int.from_bytes(port, "big"), inode)
+    if protocol is Protocol.UDP:
+        queued = backlog = 0  # bytes, there
+    return None if address is None else Waiting(protocol, address, int.from_bytes(port, "big"), inode, queued, backlog)
 
 
 def _ipv4(raw: bytes, answer: bytes) -> IPv4Address | None:
@@ -117,6 +124,15 @@ def _ipv4(raw: bytes, answer: bytes) -> IPv4Address | None:
 
 def _is_ours(pid: int) -> bool:
     return pid == os.getpid() or coprocess.lives(pid)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped, by a signal or a debugger; no for one that has ended, or is not known (0)."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+    return status.rpartition(b")")[2].split()[:1] in ([b"T"], [b"t"])
 
 
 def _search(inodes: Set[int]) -> dict[int, Process]:

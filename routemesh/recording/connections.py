@@ -78,7 +78,7 @@ def _status(flags: set[str], original: Flow, reply: Flow) -> Iterator[str]:
 
 
 _SOCKET = re.compile(
-    r"(?P<protocol>tcp|udp)\s+(?P<state>[A-Z0-9-]+)\s+\d+\s+\d+\s+(?P<address>\S+):(?P<port>\d+)\s+\S+(?:\s+(?P<users>users:\S+.*?))?\s*"
+    r"(?P<protocol>tcp|udp)\s+(?P<state>[A-Z0-9-]+)\s+(?P<queued>\d+)\s+(?P<backlog>\d+)\s+(?P<address>\S+):(?P<port>\d+)\s+\S+(?:\s+(?P<users>users:\S+.*?))?\s*"
 )
 _USER = re.compile(r'\("(?P<name>[^"]*)",pid=(?P<pid>\d+)')
 _WAITS = {"tcp": "LISTEN", "udp": "UNCONN"}
@@ -109,6 +109,8 @@ def read_sockets(source: Source) -> Iterator[Socket]:
                 port=int(found["port"]),
                 process=user["name"] if user else "",
                 pid=int(user["pid"]) if user else 0,
+                queued=int(found["queued"]) if found["protocol"] == Protocol.TCP else 0,
+                backlog=int(found["backlog"]) if found["protocol"] == Protocol.TCP else 0,
             )
 
 

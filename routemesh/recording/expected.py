@@ -4,7 +4,7 @@ They are held against Swarm's own plan of the same services and tasks (swarmplan
 there besides may be anybody's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import assert_never
 
@@ -24,6 +24,7 @@ from routemesh.nodeplan import (
     Chain,
     Change,
     Create,
+    Delete,
     Element,
     FdbEntry,
     IpvsDestination,
@@ -81,6 +82,18 @@ def _of_node(cluster: ClusterSnapshot, node: NodeSnapshot) -> Iterator[Differenc
             of_rules = isinstance(item, XtChain)
             if not closed & {_part(item), "all"} and (of_rules or netns not in elsewhere):
                 yield from lacks(space, netns, _renamed(item, spaces))
+        if not closed & {"balancing", "all"}:
+            yield from _surplus(space, netns, items)
+
+
+def _surplus(space: NamespaceSnapshot, netns: str, items: Iterable[Item]) -> Iterator[Difference]:
+    """Servers that get connections of a service and are none of its tasks; one that ends keeps those that it has, by weight 0."""
+    planned = [item for item in items if isinstance(item, IpvsDestination)]
+    marks, known = {item.mark for item in planned}, {(item.mark, item.address) for item in planned}
+    for each in space.of(IpvsDestination):
+        if each.mark in marks and each.weight and (each.mark, each.address) not in known:
+            op = Delete(netns, each)
+            yield Difference(netns, told(op), command(op, lambda _: space.path), plain_op(op))
 
 
 def _renamed(item: Item, spaces: Mapping[str, str]) -> Item:

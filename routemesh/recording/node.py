@@ -10,8 +10,8 @@ Source: ip-netns(8) for the namespaces' files; Docker's `docker info`.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import dataclass, replace
 from datetime import datetime
 from ipaddress import IPv4Address
 from typing import Any, Literal, TypeVar
@@ -31,7 +31,7 @@ from routemesh.recording.namespace import (
     why_closed,
 )
 from routemesh.recording.source import Source
-from routemesh.snapshot import NamespaceSnapshot, NodeSnapshot, Unread
+from routemesh.snapshot import NamespaceSnapshot, NodeSnapshot, Socket, Unread
 
 NETNS_DIRECTORY = "netns"
 DOCKER_NETNS = "/var/run/docker/netns"
@@ -79,6 +79,8 @@ def read_node(place: str, texts: Texts) -> NodeSnapshot:
     for name, files in found.items():
         peers = {here[1]: Peer(*there) for here, there in ends.items() if here[0] == name}
         namespaces[name] = snapshot(files, f"{about.netns}/{name}" if name else "", devices[name], peers)
+    halted = stopped(texts.get(_PROCESSES, ""))
+    namespaces = {name: replace(space, sockets=_marked(space.sockets, halted)) for name, space in namespaces.items()}
     device, addresses = underlay(namespaces.get(HOST, NamespaceSnapshot(path="")), about.address)
     return NodeSnapshot(
         name=about.name,
@@ -92,6 +94,19 @@ def read_node(place: str, texts: Texts) -> NodeSnapshot:
         at=about.at,
         unread=tuple(unread),
     )
+
+
+_PROCESSES = f"{HOST_DIRECTORY}/ps.txt"
+_PROCESS = re.compile(r"\s*(?P<pid>\d+)\s+\d+\s+[Tt]\S*\s.*")
+
+
+def stopped(text: str) -> Set[int]:
+    """The processes that are stopped, by `ps -eo pid,ppid,stat,args`."""
+    return {int(found["pid"]) for line in text.splitlines() if (found := _PROCESS.fullmatch(line))}
+
+
+def _marked(sockets: tuple[Socket, ...] | None, halted: Set[int]) -> tuple[Socket, ...] | None:
+    return None if sockets is None else tuple(replace(each, stopped=each.pid in halted) for each in sockets)
 
 
 def _namespaces(texts: Texts) -> Iterator[tuple[str, str, Texts]]:

@@ -17,6 +17,8 @@ from routemesh.nodeplan import (
     Delete,
     Element,
     FdbEntry,
+    IpvsDestination,
+    IpvsService,
     IpvsTimeouts,
     Item,
     Link,
@@ -75,6 +77,7 @@ def _stale(space: NamespaceSnapshot, netns: str, items: Namespace) -> Iterator[D
             (isinstance(item, Element) and (item.family, item.map, item.table) in maps and item.map not in learning)
             or (isinstance(item, FdbEntry) and item.dst is not None and netns != HOST)
             or (isinstance(item, Neighbour) and item.state == "permanent" and netns != HOST)
+            or (isinstance(item, IpvsDestination | IpvsService) and netns != HOST)
         )
         if ours and key(item) not in items:
             op = Delete(netns, item)

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from routemesh.errors import RoutemeshError
 from routemesh.kernel import netns, sysctl
-from routemesh.kernel.listeners import Processes, Waiting, sockets
+from routemesh.kernel.listeners import Processes, Waiting, is_stopped, sockets
 from routemesh.kernel.netlink import Message, Requests, as_u32, attribute, conntrack, entries, entryreader, links, parse, u32
 from routemesh.kernel.netlink.conntrack import ALL
 from routemesh.kernel.netlink.links import Row
@@ -123,7 +123,16 @@ def _open(opened: ExitStack, name: str, path: Path) -> _Space:
 
 
 def _socket(waiting: Waiting, pid: int, name: str) -> Socket:
-    return Socket(protocol=waiting.protocol, address=waiting.address, port=waiting.port, process=name, pid=pid)
+    return Socket(
+        protocol=waiting.protocol,
+        address=waiting.address,
+        port=waiting.port,
+        process=name,
+        pid=pid,
+        queued=waiting.queued,
+        backlog=waiting.backlog,
+        stopped=is_stopped(pid),
+    )
 
 
 # --- one namespace -----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from routemesh.errors import KernelError
 from routemesh.kernel import listeners as module
-from routemesh.kernel.listeners import listeners
+from routemesh.kernel.listeners import is_stopped, listeners, sockets
 from routemesh.kernel.netlink import Requests
 from routemesh.model import Listener, Protocol
 from tests.kernel.private import Private, private_netns
@@ -150,3 +151,20 @@ def test_a_refusal_is_a_kernel_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Requests, "dump", refuse)
     with pytest.raises(KernelError, match="ss -lntup: No such file or directory"):
         listeners()
+
+
+def test_what_nobody_has_accepted_yet_is_counted_and_a_stopped_process_is_known(space: Private) -> None:
+    with ExitStack() as stack, space.enter():
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 8000), backlog=5))
+        for _ in range(3):
+            stack.enter_context(socket.create_connection(("127.0.0.1", 8000)))
+        assert [(each.port, each.queued, each.backlog) for each in sockets()] == [(8000, 3, 5)]
+        server.accept()[0].close()
+        assert [each.queued for each in sockets()] == [2]
+        sleeper = stack.enter_context(subprocess.Popen(["sleep", "60"]))
+        stack.callback(sleeper.kill)
+        assert not is_stopped(sleeper.pid)
+        sleeper.send_signal(signal.SIGSTOP)
+        os.waitpid(sleeper.pid, os.WUNTRACED)
+        assert is_stopped(sleeper.pid)
+    assert not is_stopped(0)

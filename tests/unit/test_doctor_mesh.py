@@ -13,6 +13,8 @@ from routemesh.doctor.facts import Difference, Facts, NodeFacts, skew_s
 from routemesh.doctor.mesh import findings, recorded
 from routemesh.doctor.overlay import lost_between
 from routemesh.doctor.told import told
+from routemesh.explain.answer import explain
+from routemesh.explain.ask import ask, target
 from routemesh.explain.firewalls import by_whom, letting_pass
 from routemesh.model import Protocol
 from routemesh.nodeplan import (
@@ -23,6 +25,7 @@ from routemesh.nodeplan import (
     Delete,
     Element,
     FdbEntry,
+    IpvsDestination,
     Link,
     Sysctl,
     Verdict,
@@ -253,6 +256,54 @@ def test_connections_to_who_is_gone(protocol: Protocol, port: int, server: str, 
     found = [each for each in wrong(changed("swarm1", "ingress_sbox", conntrack=(entry,))) if each.what == "connections"]
     assert len(found) == is_stale
     assert all(each.ours and "conntrack -D" in each.fix for each in found)
+
+
+@pytest.mark.parametrize(
+    ("led_to", "status", "is_stale"),
+    [
+        ("192.168.77.1", "", True),
+        ("172.18.0.99", "dnat", True),
+        ("172.18.0.2", "dnat", False),
+        ("192.168.77.1", "seen-reply", False),
+    ],
+)
+def test_connections_of_the_node_itself_that_are_older_than_the_rule(led_to: str, status: str, is_stale: bool) -> None:
+    client, node = Endpoint(IPv4Address("192.0.2.7"), 4711), Endpoint(IPv4Address("192.168.77.1"), 5353)
+    reply = Flow(Protocol.UDP, Endpoint(IPv4Address(led_to), 5353), client)
+    entry = ConntrackEntry(original=Flow(Protocol.UDP, client, node), reply=reply, status=frozenset({status} - {""}))
+    found = [each for each in wrong(changed("swarm1", HOST, conntrack=(entry,))) if each.what == "connections"]
+    assert [(each.where, each.fix) for each in found] == (
+        [("swarm1", f"on swarm1: conntrack -D -p udp --orig-port-dst 5353 --reply-src {led_to}")] if is_stale else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("queued", "stopped", "state"),
+    [(0, False, None), (3, False, State.OPTIONAL), (8, False, State.WRONG), (0, True, State.WRONG)],
+)
+def test_a_server_that_takes_no_connections(queued: int, stopped: bool, state: State | None) -> None:
+    task = next(task for task in healthy().names.tasks if task.service == "web" and task.node == "swarm2")
+    sockets = healthy().nodes["swarm2"].namespaces[task.netns].sockets
+    busy = tuple(
+        replace(each, queued=queued, backlog=8, stopped=stopped) if each.protocol is Protocol.TCP and each.port == 80 else each
+        for each in sockets or ()
+    )
+    cluster = changed("swarm2", task.netns, sockets=busy)
+    found = [each for each in findings(cluster, Facts()) if each.what == "task"]
+    assert [(each.where, each.state) for each in found] == ([(f"swarm2: task {task.name}", state)] if state else [])
+    notes = explain(cluster, ask(cluster, target("swarm1:8080"), "", None)).notes
+    assert any("can't be promised" in note for note in notes) == bool(state)
+
+
+def test_a_destination_that_is_no_task_of_the_service_is_not_planned() -> None:
+    sandbox = healthy().nodes["swarm1"].namespaces["ingress_sbox"]
+    one = next(item for item in sandbox.items if isinstance(item, IpvsDestination))
+    for weight, surplus in ((1, True), (0, False)):
+        stray = replace(one, address=IPv4Address("10.0.0.77"), weight=weight)
+        found = lacking(changed("swarm1", "ingress_sbox", items=(*sandbox.items, stray)))["swarm1"]
+        expected = [f"IPVS destination 10.0.0.77 of FWM {one.mark} is not planned"] if surplus else []
+        assert [each.what for each in found] == expected
+        assert all(f"ipvsadm -d -f {one.mark} -r 10.0.0.77" in each.command for each in found)
 
 
 def test_what_a_node_or_the_manager_could_not_do() -> None:
