@@ -34,6 +34,7 @@ from routemesh.legible import one_line, visible
 from routemesh.manager import Manager
 from routemesh.model import INGRESS_VNI, VXLAN_OVERHEAD_BYTES, VXLAN_PORT, Node, NodeId, ServiceSpec, State
 from routemesh.nodeplan import HOST, Capabilities, Link, NodePlan, Vxlan, namespace
+from routemesh.nodeplan.ranges import Occupied
 from routemesh.options import NodeOptions
 from routemesh.plan.engines import check_engine
 from routemesh.runtime.process.driver import ProcessRuntime
@@ -133,7 +134,7 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
     ports = PortHolder()
     reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
     try:
-        await _join(options, store, node, past)
+        await _join(options, store, node, past, await dataplane.occupied())
         troubles = loops.Troubles()
         look_at_disks = partial(_disks, options)
         gateway = GatewayLoop(node.id, store, runtime, options.run_dir, troubles)
@@ -193,7 +194,9 @@ async def _open_store(options: NodeOptions, past: identity.Past) -> SqliteStore:
     return await SqliteStore.open(path)
 
 
-async def _join(options: NodeOptions, store: SqliteStore, node: Node, past: identity.Past) -> None:
+async def _join(
+    options: NodeOptions, store: SqliteStore, node: Node, past: identity.Past, occupied: Collection[Occupied]
+) -> None:
     """Become a node of the cluster, or make it. A name's lease that nobody renews lapses while this waits."""
 
     def change(state: State) -> State:
@@ -205,6 +208,7 @@ async def _join(options: NodeOptions, store: SqliteStore, node: Node, past: iden
             time.time(),
             ingress_subnet=options.ingress_subnet,
             gwbridge_subnet=options.gwbridge_subnet,
+            occupied=occupied,
             live={other for other in state.nodes if lease_name(other) in leases},
         )
 

@@ -12,8 +12,6 @@ DATA_DIR = Path("/var/lib/routemesh")
 STORE = "sqlite:/var/lib/routemesh/cluster.db"
 SOCKET_NAME = "routemesh.sock"
 DEFAULT_SOCKET = RUN_DIR / SOCKET_NAME
-INGRESS_SUBNET = IPv4Network("10.0.0.0/24")
-GWBRIDGE_SUBNET = IPv4Network("172.18.0.0/16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +19,8 @@ class NodeOptions:
     """One node's daemon. `advertise`: its address on the underlay. `store`: the cluster's store, sqlite:PATH.
 
     `run_dir` holds what does not survive a reboot (the socket, the namespaces), `data_dir` what does. The subnets count only for
-    the node that makes the cluster. `new_cluster`: a node that belonged to another cluster leaves that.
+    the node that makes the cluster; None: the first that is free there. `new_cluster`: a node that belonged to another cluster
+    leaves that.
     """
 
     name: str
@@ -32,8 +31,8 @@ class NodeOptions:
     engine: str = "auto"
     role: Role = Role.MANAGER
     labels: Mapping[str, str] = field(default_factory=dict)
-    ingress_subnet: IPv4Network = INGRESS_SUBNET
-    gwbridge_subnet: IPv4Network = GWBRIDGE_SUBNET
+    ingress_subnet: IPv4Network | None = None
+    gwbridge_subnet: IPv4Network | None = None
     new_cluster: bool = False
 
     @property

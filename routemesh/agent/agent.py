@@ -17,6 +17,7 @@ from routemesh.agent.report import Reporter
 from routemesh.agent.tasks import TaskRunner
 from routemesh.decide import admit
 from routemesh.decide.liveness import lease_name
+from routemesh.decide.ranges import clashes, ranges_of
 from routemesh.errors import NotFound
 from routemesh.model import Listener, NodeId, State, Task, TaskId, TaskStatus
 from routemesh.nodeplan import Failure
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
 LEASE_TTL_S = 5.0
+RANGES_S = 10.0
+"""How often the machine's addresses and routes are looked at; a router may have a million of them."""
 RESYNC_S = 30.0
 ACKNOWLEDGE_TIMEOUT_S = 10.0
 _TOLD_AT_MOST = 100
@@ -68,6 +71,7 @@ class Agent:
         self._pulse = asyncio.Event()
         self._ears = asyncio.Event()
         self._doubt = asyncio.Event()
+        self._eyes = asyncio.Event()
         self._moved = asyncio.Condition()
         self._applied = 0
         self._ready: frozenset[str] = frozenset()
@@ -76,6 +80,7 @@ class Agent:
         self._has_looked = False
         self._is_watching = False
         self._failures: tuple[str, ...] = ()
+        self._clashes: tuple[str, ...] = ()
         self._backoff_s = _FIRST_BACKOFF_S
         self._listeners: tuple[Listener, ...] | None = None
         self._find_fault = fault
@@ -91,6 +96,7 @@ class Agent:
                 heartbeat=loops.rounds("heartbeat", self._beat, self._pulse, self.troubles),
                 listeners=loops.rounds("listeners", self._listen, self._ears, self.troubles),
                 conditions=loops.rounds("conditions", self._look_for_fault, self._doubt, self.troubles),
+                ranges=loops.rounds("ranges", self._compare_ranges, self._eyes, self.troubles),
                 status=loops.rounds("status", self._tell, self.troubles.changed, self.troubles),
                 kernel=loops.rounds("kernel", partial(self._pass, group), self._wake, self.troubles),
             )
@@ -128,7 +134,7 @@ class Agent:
 
     async def _tell(self) -> float:
         """Show in the node's status what goes wrong here: what the kernel refused, and the troubles of the loops."""
-        failures = (*self._failures, *self.troubles.lines())
+        failures = (*self._failures, *self._clashes, *self.troubles.lines())
         await self._reporter.report(partial(admit.node_report, node_id=self._node_id, failures=failures))
         return RESYNC_S
 
@@ -153,6 +159,14 @@ class Agent:
             self._fault = fault
             await self._renew()
         return HEARTBEAT_S
+
+    async def _compare_ranges(self) -> float:
+        """Whether an address or route has come to this machine that is the mesh's too."""
+        found = clashes(ranges_of(await self._store.snapshot()), await self._dataplane.occupied())
+        if found != self._clashes:
+            self._clashes = found
+            self.troubles.changed.set()
+        return RANGES_S
 
     async def _renew(self) -> None:
         if self._fault and await self._is_replaceable():

@@ -13,6 +13,7 @@ from routemesh.diff import diff
 from routemesh.kernel import Kernel
 from routemesh.model import Listener, Protocol
 from routemesh.nodeplan import Capabilities, Failure, Item, ItemKey, NodePlan, Op
+from routemesh.nodeplan.ranges import Occupied
 from routemesh.plan import plan
 from routemesh.plan.engines import check_engine
 from routemesh.plan.engines.entry import Engine, StaleFlows, UntranslatedFlows
@@ -57,6 +58,10 @@ class Dataplane:
     def plan(self, seen: NodeView) -> NodePlan:
         """What the kernel should hold, by what it offered at the last look."""
         return plan(seen, self._caps)
+
+    async def occupied(self) -> tuple[Occupied, ...]:
+        """What address ranges the machine has otherwise."""
+        return await self._run(self._kernel.occupied)
 
     async def listeners(self) -> tuple[Listener, ...]:
         """Other processes' ports in the node's namespace; not in the kernel's thread, which a large pass keeps for long."""

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from ipaddress import IPv4Network
 from typing import Any, TypeVar
 
 import click
@@ -11,7 +12,7 @@ import click
 from routemesh.cli import output
 from routemesh.cli.groups import Group
 from routemesh.cli.output import say
-from routemesh.cli.values import ENGINE
+from routemesh.cli.values import ENGINE, SUBNET
 from routemesh.errors import RoutemeshError, UserError
 from routemesh.lab import find, topology
 
@@ -119,11 +120,29 @@ def lab() -> None:
 @click.option("--managers", type=click.IntRange(min=1), help="How many of them, from node1 on, are managers (default: all).")
 @click.option("--engine", type=ENGINE, default="auto", show_default=True, help="What makes the data path.")
 @click.option("--mtu", type=click.IntRange(68, 65535), default=1500, show_default=True, help="MTU of the underlay, in bytes.")
-def up(lab_name: str, nodes: int, managers: int | None, engine: str, mtu: int) -> None:
+@click.option("--ingress-subnet", type=SUBNET, help="The ingress network's addresses (default: as routemesh node chooses).")
+@click.option("--gwbridge-subnet", type=SUBNET, help="docker_gwbridge's addresses (default: as routemesh node chooses).")
+def up(
+    lab_name: str,
+    nodes: int,
+    managers: int | None,
+    engine: str,
+    mtu: int,
+    ingress_subnet: IPv4Network | None,
+    gwbridge_subnet: IPv4Network | None,
+) -> None:
     """Make a lab and start its nodes."""
     from routemesh.lab import control
 
-    wanted = find.Lab(name=lab_name, nodes=nodes, managers=managers or nodes, engine=engine, mtu_bytes=mtu)
+    wanted = find.Lab(
+        name=lab_name,
+        nodes=nodes,
+        managers=managers or nodes,
+        engine=engine,
+        mtu_bytes=mtu,
+        ingress_subnet=str(ingress_subnet or ""),
+        gwbridge_subnet=str(gwbridge_subnet or ""),
+    )
     control.up(wanted)
     ends = dict.fromkeys((wanted.node_names[0], wanted.node_names[-1]))
     say(f"lab {lab_name} is up: {' to '.join(f'{name} at {topology.address(name)}' for name in ends)}")

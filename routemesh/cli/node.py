@@ -13,7 +13,7 @@ from routemesh.cli.output import format_flag, inspect_flags, print_json, print_o
 from routemesh.cli.values import ADDRESS, ENGINE, PAIR, SUBNET, OneOf
 from routemesh.errors import RoutemeshError
 from routemesh.model import Availability, NodeState, Role
-from routemesh.options import DATA_DIR, GWBRIDGE_SUBNET, INGRESS_SUBNET, RUN_DIR, STORE, NodeOptions
+from routemesh.options import DATA_DIR, RUN_DIR, STORE, NodeOptions
 
 _PATH = click.Path(path_type=Path, file_okay=False)
 
@@ -27,8 +27,8 @@ _PATH = click.Path(path_type=Path, file_okay=False)
 @click.option("--engine", type=ENGINE, default="auto", help="Which part of the kernel balances (default auto).")
 @click.option("--role", type=OneOf(Role), default=Role.MANAGER, help="Whether it may lead the cluster (default manager).")
 @click.option("--label", "labels", type=PAIR, multiple=True, help="Set a label of the node, KEY=VALUE.")
-@click.option("--ingress-subnet", type=SUBNET, default=INGRESS_SUBNET, help="Of a new cluster's ingress network.")
-@click.option("--gwbridge-subnet", type=SUBNET, default=GWBRIDGE_SUBNET, help="Of a new cluster's docker_gwbridge.")
+@click.option("--ingress-subnet", type=SUBNET, help="Of a new ingress network (default: 10.0.0.0/24 or another free one).")
+@click.option("--gwbridge-subnet", type=SUBNET, help="Of a new docker_gwbridge (default: 172.18.0.0/16 or another free one).")
 @click.option("--new-cluster", is_flag=True, help="Leave the cluster that this node belonged to, with all that runs here of it.")
 @click.pass_context
 def node(
@@ -41,8 +41,8 @@ def node(
     engine: str,
     role: Role,
     labels: tuple[tuple[str, str], ...],
-    ingress_subnet: IPv4Network,
-    gwbridge_subnet: IPv4Network,
+    ingress_subnet: IPv4Network | None,
+    gwbridge_subnet: IPv4Network | None,
     new_cluster: bool,
 ) -> None:
     """Look at and change nodes. Without a subcommand: be a node, until SIGTERM; what runs goes on without the daemon."""

@@ -11,6 +11,7 @@ from typing import Protocol
 from routemesh.model import Listener
 from routemesh.model import Protocol as L4
 from routemesh.nodeplan import Capabilities, Element, Failure, NodePlan, Op
+from routemesh.nodeplan.ranges import Occupied
 
 
 class Kernel(Protocol):
@@ -64,6 +65,10 @@ class Kernel(Protocol):
 
     def unlearn(self, netns: str, elements: Sequence[Element]) -> None:
         """Delete such entries, one by one or many; fine when they are gone."""
+        ...
+
+    def occupied(self) -> tuple[Occupied, ...]:
+        """What address ranges the node's own namespace has, by addresses and routes that are not ours."""
         ...
 
     def listeners(self) -> tuple[Listener, ...]:

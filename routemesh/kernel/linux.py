@@ -20,7 +20,7 @@ from routemesh.kernel import foreign, sysctl
 from routemesh.kernel.capabilities import has_bridge_tables, has_ip_vs, has_nf_tables
 from routemesh.kernel.events import NEW_SETTING, EventSocket, Watcher, nftables_events, route_events, transaction_is_ours
 from routemesh.kernel.listeners import listeners
-from routemesh.kernel.netlink import conntrack, ipvs, links
+from routemesh.kernel.netlink import conntrack, entries, entryreader, ipvs, links
 from routemesh.kernel.netlink.links import LOOPBACK_INDEX, Row
 from routemesh.kernel.owner import Owner
 from routemesh.kernel.refusals import told_as
@@ -46,6 +46,7 @@ from routemesh.nodeplan import (
     key,
     of_kind,
 )
+from routemesh.nodeplan.ranges import Occupied, occupied_by
 
 _FIRST_PORT, _PORTS = 1 << 24, 1 << 30
 """Netlink port ids that the kernel gives to nobody by itself: it takes process ids, then numbers above 2^31."""
@@ -156,6 +157,17 @@ class LinuxKernel:
         self._writing_thread = threading.get_native_id()
         with self._turn, suppress(OSError):
             self._spaces.get(netns).nft.unlearn(elements)
+
+    def occupied(self) -> tuple[Occupied, ...]:
+        """See Kernel.occupied. Raises KernelError."""
+        with self._turn, told_as("ip route show table all"):
+            self._renew()
+            home = self._spaces.home
+            ours = {row.name for row in home.memory.rows.values() if row.alias == self._owner.alias}
+            routes = entries.dump_routes(entries.ANY_PROTOCOL)
+            questions = ((entries.dump_addresses(), entryreader.address), (routes, entryreader.route))
+            found = (read(reply.body, home.memory.names) for asked, read in questions for reply in home.requests.dump(*asked))
+            return tuple(occupied_by((each.entry for each in found if each is not None), ours))
 
     def listeners(self) -> tuple[Listener, ...]:
         """See Kernel.listeners. Raises KernelError."""

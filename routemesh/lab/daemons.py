@@ -94,8 +94,11 @@ def _command(node: NodeOptions) -> tuple[str, ...]:
         "--data-dir": node.data_dir,
         "--engine": node.engine,
         "--role": node.role,
+        "--ingress-subnet": node.ingress_subnet,
+        "--gwbridge-subnet": node.gwbridge_subnet,
     }
-    return (sys.executable, "-m", "routemesh", "node", *(str(word) for pair in flags.items() for word in pair))
+    given = (pair for pair in flags.items() if pair[1] is not None)
+    return (sys.executable, "-m", "routemesh", "node", *(str(word) for pair in given for word in pair))
 
 
 def _note(node: NodeOptions) -> Path:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from routemesh.errors import NotFound, UserError
@@ -34,13 +34,18 @@ _VALID_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lab:
-    """One lab: what it was asked to be. `managers`: the first so many nodes are managers, the others workers."""
+    """One lab: what it was asked to be. `managers`: the first so many nodes are managers, the others workers.
+
+    The subnets are the cluster's, as networks in text; "" leaves them to the first node.
+    """
 
     name: str
     nodes: int
     managers: int
     engine: str
     mtu_bytes: int
+    ingress_subnet: str = ""
+    gwbridge_subnet: str = ""
 
     @property
     def directory(self) -> Path:
@@ -73,6 +78,8 @@ class Lab:
             run_dir=self.directory / name,
             data_dir=self.directory / "disk" / name,
             engine=self.engine,
+            ingress_subnet=IPv4Network(self.ingress_subnet) if self.ingress_subnet else None,
+            gwbridge_subnet=IPv4Network(self.gwbridge_subnet) if self.gwbridge_subnet else None,
             role=Role.MANAGER if self.node_names.index(name) < self.managers else Role.WORKER,
         )
 

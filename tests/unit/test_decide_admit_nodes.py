@@ -65,7 +65,7 @@ def test_the_same_join_again_changes_nothing() -> None:
         ),
         (
             NODE,
-            {"ingress_subnet": IPv4Network("172.18.4.0/24")},
+            {"ingress_subnet": IPv4Network("172.18.4.0/24"), "gwbridge_subnet": IPv4Network("172.18.0.0/16")},
             "ingress subnet 172.18.4.0/24 overlaps docker_gwbridge's 172.18.0.0/16; choose another for one of them",
         ),
         (

@@ -4,7 +4,7 @@ import ast
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Set
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ from routemesh.lab import control
 from routemesh.lab.find import Lab
 from routemesh.model import Network, NodeId, Protocol, Scheduler, ServiceSpec, Task
 from routemesh.nodeplan import HOST, Capabilities, Element, Item, ItemKey, Sysctl
-from routemesh.options import GWBRIDGE_SUBNET, NodeOptions
+from routemesh.options import NodeOptions
 from routemesh.plan import plan
 from routemesh.plan.engines import ENGINES, check_engine, nftables
 from routemesh.plan.engines.entry import Engine, Feature, Port, Stale, StaleFlows
@@ -194,7 +194,7 @@ def test_its_name_travels_in_snapshots() -> None:
 
 
 def test_explain_mends_as_it_says() -> None:
-    gwbridge = NamedNetwork(name=names.GWBRIDGE, subnet=GWBRIDGE_SUBNET)
+    gwbridge = NamedNetwork(name=names.GWBRIDGE, subnet=IPv4Network("172.18.0.0/16"))
     node = NamedNode(name="node1", id="id-node1", address=IPv4Address("192.0.2.1"), ingress_address=None, ready=True, absent="")
     web = NamedService(
         name="web", id="web", vips={}, marks={"": 256}, ports=(NamedPort(protocol=Protocol.TCP, published=8080, target=80),)

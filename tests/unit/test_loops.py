@@ -20,7 +20,7 @@ from tests.unit.daemons import cluster
 from tests.unit.test_agent import WEB, serving
 
 LOOPS = {
-    "reports", "watch", "heartbeat", "listeners", "conditions", "status", "kernel",
+    "reports", "watch", "heartbeat", "listeners", "conditions", "ranges", "status", "kernel",
     "leader's watch", "campaign", "leader",
     "gateway's watch", "gateway",
 }  # fmt: skip

@@ -1,12 +1,13 @@
 """Nodes that join, report and are changed. PURE."""
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import replace
 from ipaddress import IPv4Network
 
 from routemesh.decide.admit.engines import check_services
 from routemesh.decide.admit.find import find_node
 from routemesh.decide.pool import network_pool
+from routemesh.decide.ranges import GWBRIDGE_POOLS, INGRESS_POOLS, clashes, free, ranges_of
 from routemesh.errors import Conflict, NotFound, UserError
 from routemesh.legible import storable
 from routemesh.model import (
@@ -26,9 +27,8 @@ from routemesh.model import (
     TaskStatus,
 )
 from routemesh.names import NODE_NAME, derive_id
+from routemesh.nodeplan.ranges import Occupied
 
-INGRESS_SUBNET = IPv4Network("10.0.0.0/24")
-GWBRIDGE_SUBNET = IPv4Network("172.18.0.0/16")
 _LONGEST_PREFIX = 29
 
 
@@ -37,20 +37,22 @@ def join(
     node: Node,
     now: float,
     *,
-    ingress_subnet: IPv4Network = INGRESS_SUBNET,
-    gwbridge_subnet: IPv4Network = GWBRIDGE_SUBNET,
+    ingress_subnet: IPv4Network | None = None,
+    gwbridge_subnet: IPv4Network | None = None,
+    occupied: Collection[Occupied] = (),
     live: Set[NodeId] | None = None,
 ) -> State:
-    """Take a node in; the first one makes the cluster, with these subnets (later they do not count).
+    """Take a node in; the first one makes the cluster, with these subnets (later they do not count; None: the first free one).
 
-    A node whose name is known is the same node come back: what an operator set and its addresses on networks stay. `live`: the
-    nodes whose daemons run (None: all that are not down); by its identity a node is the same one at another address, too. Raises
-    Taken when another live node has the name or the address, Conflict when the node's engine can't do what a service asks for.
+    A node whose name is known is the same node come back: what an operator set and its addresses on networks stay. By its
+    identity a node is the same one at another address, too. `occupied`: what its machine has besides. `live`: the nodes whose
+    daemons run (None: all that are not down). Raises Taken when another live node has the name or the address, Conflict when the
+    node's engine can't do what a service asks for, or when a new node's machine has a range of the cluster otherwise.
     """
     if not NODE_NAME.fullmatch(node.name):
         raise UserError(f"node name {node.name!r} is not a host name; use at most 63 letters, digits and . - _")
     if state.cluster is None:
-        cluster, ingress = _new_cluster(node, now, ingress_subnet, gwbridge_subnet)
+        cluster, ingress = _new_cluster(node, now, ingress_subnet, gwbridge_subnet, occupied)
         state = replace(state, cluster=cluster, networks={**state.networks, ingress.id: ingress})
     _check_address(state, node)
     if live is None:
@@ -58,13 +60,21 @@ def join(
     _check_rivals(state, node, live)
     check_services(state, node)
     old = next((known for known in state.nodes.values() if known.name == node.name), None)
+    if old is None and (found := clashes(ranges_of(state), occupied)):
+        raise Conflict(f"{node.name} can't join: {'; '.join(found)}")
     joined = _returned(old, node) if old is not None else _new(state, node, now)
     renamed = [other for other in state.nodes.values() if other.name != node.name and _is_same(other, node)]
     changed = {other.id: replace(other, state=NodeState.DOWN) for other in renamed if other.state is not NodeState.DOWN}
     return state if joined == old and not changed else replace(state, nodes={**state.nodes, **changed, joined.id: joined})
 
 
-def _new_cluster(node: Node, now: float, ingress: IPv4Network, gwbridge: IPv4Network) -> tuple[Cluster, Network]:
+def _new_cluster(
+    node: Node, now: float, ingress: IPv4Network | None, gwbridge: IPv4Network | None, occupied: Collection[Occupied]
+) -> tuple[Cluster, Network]:
+    if ingress is None:
+        ingress = free("ingress", INGRESS_POOLS, occupied, () if gwbridge is None else (gwbridge,))
+    if gwbridge is None:
+        gwbridge = free("docker_gwbridge", GWBRIDGE_POOLS, occupied, (ingress,))
     for what, subnet in (("ingress", ingress), ("docker_gwbridge", gwbridge)):
         if subnet.prefixlen > _LONGEST_PREFIX:
             raise UserError(f"{what} subnet {subnet} is too small; use a /{_LONGEST_PREFIX} or larger")

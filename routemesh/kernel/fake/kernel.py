@@ -31,14 +31,15 @@ from routemesh.nodeplan import (
     item_of,
     key,
 )
+from routemesh.nodeplan.ranges import Occupied
 
 _INITIAL_SETTING = "0"
 _INITIAL_TIMEOUTS = IpvsTimeouts(tcp_s=900, tcp_fin_s=120, udp_s=300)
 
 
 class FakeKernel:
-    """For tests, which may set `listening`, `obstacles`, `clients` (what packets taught it) and `refuse` (why an operation must
-    fail, or None) at any time.
+    """For tests, which may set `listening`, `obstacles`, `ranges`, `clients` (what packets taught it) and `refuse` (why an
+    operation must fail, or None) at any time.
 
     `applied` and `flushed` are what was asked of it so far.
     """
@@ -46,6 +47,7 @@ class FakeKernel:
     def __init__(self, capabilities: Capabilities | None = None) -> None:
         self.listening: tuple[Listener, ...] = ()
         self.obstacles: tuple[str, ...] = ()
+        self.ranges: tuple[Occupied, ...] = ()
         self.clients: dict[str, tuple[Element, ...]] = {}
         self.refuse: Callable[[Op], str | None] = lambda op: None
         self.applied: list[Op] = []
@@ -99,8 +101,12 @@ class FakeKernel:
         return self.clients.get(netns, ())
 
     def unlearn(self, netns: str, elements: Sequence[Element]) -> None:
-        """Taken out of `clients`."""
+        """Occupied out of `clients`."""
         self.clients[netns] = tuple(element for element in self.learned(netns) if element not in elements)
+
+    def occupied(self) -> tuple[Occupied, ...]:
+        """What the test put into `ranges`."""
+        return self.ranges
 
     def listeners(self) -> tuple[Listener, ...]:
         """What the test put into `listening`."""
