@@ -32,7 +32,7 @@ from routemesh.kernel import netns
 from routemesh.lab.find import Lab
 from routemesh.model import Gateway, GatewayDriver, Http, Publish, ServiceId, ServiceSpec
 from routemesh.proxy import haproxy, service
-from routemesh.proxy.routes import Backend, Route, Server, Table
+from routemesh.proxy.routes import Backend, Route, RouteTable, Server
 
 RUNS = 5
 SECONDS, CONNECTIONS = 2, 16
@@ -211,7 +211,7 @@ async def _changes(runs: int) -> list[Measurement]:
     ]
 
 
-async def _apply(proxy: Haproxy, directory: Path, table: Table) -> float:
+async def _apply(proxy: Haproxy, directory: Path, table: RouteTable) -> float:
     started = time.perf_counter()
     await proxy.apply(haproxy.render(table, Gateway(https_port=0), str(directory), {}, ""), table)
     return (time.perf_counter() - started) * 1000
@@ -222,7 +222,7 @@ async def _execute(command: Sequence[str], timeout_s: float) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def _table() -> Table:
+def _table() -> RouteTable:
     first = IPv4Address("10.0.0.10")
     backends = []
     for number in range(SERVICES):
@@ -231,10 +231,10 @@ def _table() -> Table:
             Server(f"t{int(address)}", f"s{number}.1", int(address) - int(first) + 1, address, 80) for address in addresses
         )
         backends.append(Backend(f"s{number}", ServiceId(f"s{number}"), Http(hosts=(f"s{number}.example",), port=80), servers))
-    return Table(tuple(Route(f"{backend.name}.example", "/", backend.name) for backend in backends), tuple(backends))
+    return RouteTable(tuple(Route(f"{backend.name}.example", "/", backend.name) for backend in backends), tuple(backends))
 
 
-def _moved(table: Table, turn: int) -> Table:
+def _moved(table: RouteTable, turn: int) -> RouteTable:
     """The last task of the first service is at one address or another."""
     backend, *others = table.backends
     address = IPv4Address("10.0.200.1") + turn
@@ -242,5 +242,5 @@ def _moved(table: Table, turn: int) -> Table:
     return replace(table, backends=(replace(backend, servers=(*backend.servers[:-1], moved)), *others))
 
 
-def _routed(table: Table, number: int) -> Table:
+def _routed(table: RouteTable, number: int) -> RouteTable:
     return replace(table, routes=(*table.routes, Route(f"more{number}.example", "/", table.backends[0].name)))

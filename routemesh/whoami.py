@@ -31,7 +31,7 @@ PHRASES = {
 }  # fmt: skip
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that gets an error status and the end of its connection."""
 
     def __init__(self, status: int) -> None:
@@ -47,10 +47,10 @@ class Request:
     def __init__(self, start_line: str, headers: list[str]) -> None:
         parts = start_line.split(" ")
         if len(parts) != 3 or not all(parts):
-            raise Refused(400)
+            raise RequestRefused(400)
         self.method, self.path, version = parts
         if not version.startswith("HTTP/1."):
-            raise Refused(505 if version.startswith("HTTP/") else 400)
+            raise RequestRefused(505 if version.startswith("HTTP/") else 400)
         self.start_line = start_line
         self.headers = headers
         self.body = b""
@@ -68,14 +68,14 @@ def _field(headers: list[str], name: str) -> str:
 
 def _body_length(headers: list[str]) -> int:
     if any(not line.partition(":")[1] or line[0] in " \t" or " " in line.partition(":")[0] for line in headers):
-        raise Refused(400)
+        raise RequestRefused(400)
     if _field(headers, "transfer-encoding"):
-        raise Refused(411)
+        raise RequestRefused(411)
     length = _field(headers, "content-length") or "0"
     if not (length.isascii() and length.isdigit()) or len(length) > 18:
-        raise Refused(400)
+        raise RequestRefused(400)
     if int(length) > MAX_BODY_BYTES:
-        raise Refused(413)
+        raise RequestRefused(413)
     return int(length)
 
 
@@ -86,7 +86,7 @@ def take_request(inbox: bytearray) -> Request | None:
     end = inbox.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
     if end < 0:
         if len(inbox) >= MAX_HEAD_BYTES:
-            raise Refused(431)
+            raise RequestRefused(431)
         return None
     start_line, *headers = inbox[:end].decode("latin-1").split("\r\n")
     request = Request(start_line, headers)
@@ -225,7 +225,7 @@ class Connection:
         while not self.last and len(self.outbox) < MAX_OUTBOX_BYTES:
             try:
                 request = take_request(self.inbox)
-            except Refused as refused:
+            except RequestRefused as refused:
                 self.outbox += answers.refusal(refused.status)
                 self.last = self._refused = True
                 return

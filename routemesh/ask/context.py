@@ -13,7 +13,7 @@ from routemesh.language.commands import PathOf, default_path
 from routemesh.model import Node, NodeId, ServiceSpec, State, TaskId
 from routemesh.nodeplan import Failure, NodePlan, Op
 from routemesh.plan.view import NodeView
-from routemesh.proxy.observed import Seen
+from routemesh.proxy.observed import RunningProxy
 from routemesh.sightings import Disk, Echoes, Offload
 from routemesh.snapshot import Connections, NodeSnapshot
 from routemesh.store import Store
@@ -92,7 +92,7 @@ class Context:
     strayed: Callable[[NodeView], Awaitable[tuple[Op, ...]]]
     logs: Logs
     observe: Observe
-    proxies: Callable[[], Awaitable[list[Seen]]]
+    proxies: Callable[[], Awaitable[list[RunningProxy]]]
     look: Look
     disks: Callable[[], Awaitable[Sequence[Disk]]]
     repair: Callable[[NodeView, int], Awaitable[tuple[tuple[Op, ...], tuple[Failure, ...]]]]

@@ -12,9 +12,9 @@ from routemesh.decide.admit.routes import find_gateway
 from routemesh.errors import RoutemeshError, UserError
 from routemesh.model import Gateway, HttpBalance, Node, State, Task
 from routemesh.proxy.explain import Explanation, decided
-from routemesh.proxy.observed import Seen, amiss, command, table
+from routemesh.proxy.observed import RunningProxy, amiss, command, table
 from routemesh.proxy.request import Request
-from routemesh.proxy.routes import Table, refused_by, route_of
+from routemesh.proxy.routes import RouteTable, refused_by, route_of
 from routemesh.proxy.routes import table as wanted_table
 from routemesh.snapshot import Endpoint
 
@@ -53,20 +53,20 @@ async def passages(context: Context, state: State, requests: Mapping[str, Reques
     found = {}
     for name, task in asked.items():
         assert task.spec.gateway is not None and task.node_id is not None
-        silent = Seen(task=task.id, directory="", error=errors.get(task.node_id, "it does not run"))
+        silent = RunningProxy(task=task.id, directory="", error=errors.get(task.node_id, "it does not run"))
         own = refused_by(task, wanted)
         found[name] = _passage(name, task.spec.gateway, requests[name], own, seen.get(task.id, silent))
     return found
 
 
-async def _seen(context: Context, node: Node) -> list[Seen] | str:
+async def _seen(context: Context, node: Node) -> list[RunningProxy] | str:
     try:
         return await proxies_of(context, node)
     except RoutemeshError as error:
         return str(error)
 
 
-def _passage(name: str, gateway: Gateway, request: Request, wanted: Table, seen: Seen) -> "Passage":
+def _passage(name: str, gateway: Gateway, request: Request, wanted: RouteTable, seen: RunningProxy) -> "Passage":
     from routemesh.explain.through import Decision, Passage
 
     driver, has = gateway.driver, wanted if seen.error else table(seen, gateway.driver, wanted)
@@ -90,7 +90,7 @@ def _passage(name: str, gateway: Gateway, request: Request, wanted: Table, seen:
     )
 
 
-def _is_uneven(wanted: Table, found: Explanation) -> bool:
+def _is_uneven(wanted: RouteTable, found: Explanation) -> bool:
     """Whether tasks need not get the same number of such requests."""
     return found.route is None or wanted.backend(found.route.backend).http.balance is not HttpBalance.ROUNDROBIN
 

@@ -7,16 +7,16 @@ from routemesh.ask import peer
 from routemesh.ask.context import Context
 from routemesh.errors import RoutemeshError
 from routemesh.model import Node, NodeState, State
-from routemesh.proxy.observed import Seen
+from routemesh.proxy.observed import RunningProxy
 
 _IN_MEMORY = {"tmpfs", "ramfs", ""}
 
 
-async def proxies_of(context: Context, node: Node) -> list[Seen]:
+async def proxies_of(context: Context, node: Node) -> list[RunningProxy]:
     """What the proxies of a node have, asked by any daemon. Raises Unavailable."""
     if node.id == context.node_id:
         return await context.proxies()
-    return await peer.get(node, f"/nodes/{node.id}/proxies", list[Seen])
+    return await peer.get(node, f"/nodes/{node.id}/proxies", list[RunningProxy])
 
 
 async def keys_on_disk(context: Context, state: State) -> Mapping[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Set
 from dataclasses import replace
 
 from routemesh.decide.edit import blocked, with_tasks
-from routemesh.decide.pool import Pool, network_pool
+from routemesh.decide.pool import AddressPool, network_pool
 from routemesh.model import FIRST_FWMARK, LAST_FWMARK, Attachment, Network, Service, State, Task, TaskState, TaskStatus
 
 
@@ -26,7 +26,7 @@ def allocate(state: State, now: float) -> State:
     return with_tasks(state, _tasks(state, network, pool, now))
 
 
-def _with_nodes(state: State, network: Network, pool: Pool) -> State:
+def _with_nodes(state: State, network: Network, pool: AddressPool) -> State:
     lacking = [node for node in state.nodes.values() if node.sandbox_on(network.id) is None]
     lacking.sort(key=lambda node: (node.created_at, node.name))
     given = {
@@ -37,7 +37,7 @@ def _with_nodes(state: State, network: Network, pool: Pool) -> State:
     return replace(state, nodes={**state.nodes, **given}) if given else state
 
 
-def _with_services(state: State, network: Network, pool: Pool) -> State:
+def _with_services(state: State, network: Network, pool: AddressPool) -> State:
     marks = _free_marks({service.fwmark for service in state.services.values()})
     changed = {}
     for service in sorted(state.services.values(), key=lambda service: (service.created_at, service.spec.name)):
@@ -53,7 +53,7 @@ def _free_marks(used: Set[int | None]) -> Iterator[int]:
     yield from (mark for mark in range(FIRST_FWMARK, highest) if mark not in used)
 
 
-def _allocated(service: Service, network: Network, pool: Pool, marks: Iterator[int]) -> Service:
+def _allocated(service: Service, network: Network, pool: AddressPool, marks: Iterator[int]) -> Service:
     if not service.spec.publish:
         unused = not service.vips and service.fwmark is None and not service.error
         return service if unused else replace(service, vips=(), fwmark=None, mark_port=None, error="")
@@ -69,7 +69,7 @@ def _allocated(service: Service, network: Network, pool: Pool, marks: Iterator[i
     return replace(service, vips=(Attachment(network.id, vip),), fwmark=mark, mark_port=port, error="")
 
 
-def _tasks(state: State, network: Network, pool: Pool, now: float) -> Iterator[Task]:
+def _tasks(state: State, network: Network, pool: AddressPool, now: float) -> Iterator[Task]:
     waiting = [task for task in state.tasks.values() if task.status.state < TaskState.ASSIGNED]
     for task in sorted(waiting, key=lambda task: task_order(state, task)):
         if task.address_on(network.id) is not None or not task.spec.on_overlay:
@@ -91,5 +91,5 @@ def _pending(task: Task, now: float) -> Task:
     return replace(task, status=TaskStatus(state=TaskState.PENDING, at=now))
 
 
-def _exhausted(network: Network, pool: Pool) -> str:
+def _exhausted(network: Network, pool: AddressPool) -> str:
     return f"all addresses of the {network.name} pool {pool} are in use; scale a service down or remove one"

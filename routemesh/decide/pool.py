@@ -15,7 +15,7 @@ _BRIDGE_GATEWAYS = 2
 """docker_gwbridge's own address and the sandbox's."""
 
 
-class Pool:
+class AddressPool:
     """The addresses of one subnet that are free now; `take` hands them out."""
 
     def __init__(self, subnet: IPv4Network, *, gateways: int, used: Iterable[IPv4Address], known: Iterable[IPv4Address]) -> None:
@@ -52,7 +52,7 @@ class Pool:
         return f"{self.subnet} ({self.size} addresses)"
 
 
-def network_pool(state: State, network: Network) -> Pool:
+def network_pool(state: State, network: Network) -> AddressPool:
     """The pool of a network's addresses: of the nodes' sandboxes, the VIPs and the tasks."""
     tasks = state.tasks.values()
     used = (
@@ -61,14 +61,14 @@ def network_pool(state: State, network: Network) -> Pool:
         *(task.attachments for task in tasks if not task.status.state.ended),
     )
     past = (task.attachments for task in tasks if task.status.state.ended)
-    return Pool(network.subnet, gateways=_OVERLAY_GATEWAYS, used=_on(network.id, used), known=_on(network.id, past))
+    return AddressPool(network.subnet, gateways=_OVERLAY_GATEWAYS, used=_on(network.id, used), known=_on(network.id, past))
 
 
 def _on(network_id: NetworkId, holders: Iterable[tuple[Attachment, ...]]) -> Iterator[IPv4Address]:
     return (each.address for attachments in holders for each in attachments if each.network_id == network_id)
 
 
-def gateway_pools(state: State, subnet: IPv4Network) -> dict[NodeId, Pool]:
+def gateway_pools(state: State, subnet: IPv4Network) -> dict[NodeId, AddressPool]:
     """Each node's pool on its own docker_gwbridge."""
     tasks: dict[NodeId, list[Task]] = {node_id: [] for node_id in state.nodes}
     for task in state.tasks.values():
@@ -77,10 +77,10 @@ def gateway_pools(state: State, subnet: IPv4Network) -> dict[NodeId, Pool]:
     return {node_id: _gateway_pool(subnet, own) for node_id, own in tasks.items()}
 
 
-def _gateway_pool(subnet: IPv4Network, tasks: Iterable[Task]) -> Pool:
+def _gateway_pool(subnet: IPv4Network, tasks: Iterable[Task]) -> AddressPool:
     used: list[IPv4Address] = []
     past: list[IPv4Address] = []
     for task in tasks:
         if task.gateway_address is not None:
             (past if task.status.state.ended else used).append(task.gateway_address)
-    return Pool(subnet, gateways=_BRIDGE_GATEWAYS, used=used, known=past)
+    return AddressPool(subnet, gateways=_BRIDGE_GATEWAYS, used=used, known=past)

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 from routemesh.errors import Unavailable
 from routemesh.gateway.files import Directory
-from routemesh.gateway.proxies import Inside, NotYet, Refused, ask, verdict
+from routemesh.gateway.proxies import ConfigRefused, Inside, NotYet, ask, verdict
 from routemesh.proxy import haproxy, servers
-from routemesh.proxy.observed import Seen
+from routemesh.proxy.observed import RunningProxy
 from routemesh.proxy.rendered import HAPROXY_MAIN, HAPROXY_MASTER_SOCKET, Rendered
-from routemesh.proxy.routes import Table
+from routemesh.proxy.routes import RouteTable
 
 ANSWER_TIMEOUT_S = 5.0
 CHECK_TIMEOUT_S = 20.0
@@ -47,7 +47,7 @@ class Haproxy:
         said = [alert.removeprefix("config : ") for alert in alerts]
         return self._directory.relative(verdict("haproxy -c", code, said, output))
 
-    async def apply(self, rendered: Rendered, table: Table) -> bool:
+    async def apply(self, rendered: Rendered, table: RouteTable) -> bool:
         """Return when the process does what was rendered from `table`; False while servers that went still have connections.
 
         Raises Refused where HAProxy does not take up the configuration, NotYet where none answers.
@@ -68,7 +68,7 @@ class Haproxy:
         await self._reload(rendered.generation)  # its file has them
         raise Unavailable(f"HAProxy does not take its servers: {said}")
 
-    async def look(self, seen: Seen) -> Seen:
+    async def look(self, seen: RunningProxy) -> RunningProxy:
         """What the process has: its routes are the map that the configuration in use names."""
         found = _MAP.search(self._directory.text(HAPROXY_MAIN))
         path = found["path"] if found else ""
@@ -84,7 +84,7 @@ class Haproxy:
                 while await self._answering() != generation:
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
-            raise Refused(f"HAProxy did not take up its new configuration within {RELOAD_TIMEOUT_S:.0f} s") from None
+            raise ConfigRefused(f"HAProxy did not take up its new configuration within {RELOAD_TIMEOUT_S:.0f} s") from None
 
     async def _generation(self) -> str:
         """Which generation the process that answers runs. Raises NotYet."""

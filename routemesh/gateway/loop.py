@@ -26,9 +26,9 @@ from routemesh.model import Gateway, GatewayDriver, NodeId, ProxyStatus, Refusal
 from routemesh.pem import DEFAULT_CERTIFICATE
 from routemesh.proxy import haproxy, nginx
 from routemesh.proxy.certificates import certificates, readable
-from routemesh.proxy.observed import Seen
+from routemesh.proxy.observed import RunningProxy
 from routemesh.proxy.rendered import Rendered
-from routemesh.proxy.routes import Table, refused_by, table
+from routemesh.proxy.routes import RouteTable, refused_by, table
 from routemesh.runtime import Runtime
 from routemesh.store import Store
 
@@ -45,7 +45,7 @@ _TIDY_S = 1.0
 class Driver:
     """A program that a gateway can be made of: how its configuration is written, how it is carried out."""
 
-    render: Callable[[Table, Gateway, str, Mapping[str, str], str], Rendered]
+    render: Callable[[RouteTable, Gateway, str, Mapping[str, str], str], Rendered]
     proxy: Callable[[Directory, Inside], Proxy]
 
 
@@ -161,7 +161,7 @@ class GatewayLoop:
             return None
         return RESYNC_S if all(outcome.tidy for outcome in outcomes.values()) else _TIDY_S
 
-    async def _try(self, state: State, routes: Table, hostname: str, task: Task) -> Outcome:
+    async def _try(self, state: State, routes: RouteTable, hostname: str, task: Task) -> Outcome:
         try:
             return await self._bring(state, routes, hostname, task)
         except Exception as exc:  # one proxy's trouble is not the others'
@@ -170,7 +170,7 @@ class GatewayLoop:
             status = ProxyStatus(error="the proxy gave no answer in time" if gone_quiet else loops.said(exc))
             return Outcome(status, down=isinstance(exc, NotRunning))
 
-    async def _bring(self, state: State, routes: Table, hostname: str, task: Task) -> Outcome:
+    async def _bring(self, state: State, routes: RouteTable, hostname: str, task: Task) -> Outcome:
         proxy, render, directory = self._proxy(state, hostname, task)
         services = {service.spec.name: service for service in state.services.values()}
         order = sorted((backend.name for backend in routes.backends), key=lambda name: (services[name].updated_at, name))
@@ -192,15 +192,15 @@ class GatewayLoop:
         default = pems.get(DEFAULT_CERTIFICATE, "")
         return proxy, lambda wanted: driver.render(wanted, gateway, str(directory.path), pems, default), directory
 
-    async def look(self) -> list[Seen]:
+    async def look(self) -> list[RunningProxy]:
         """What the proxies of this node have, beside what the newest state wants of them."""
         state = await self._store.snapshot()
         return [await self._look(state, table(state), task) for task in own_proxies(state, self._node_id)]
 
-    async def _look(self, state: State, routes: Table, task: Task) -> Seen:
+    async def _look(self, state: State, routes: RouteTable, task: Task) -> RunningProxy:
         proxy, render, directory = self._proxy(state, names.container_id(task.id), task)
         where = {"directory": str(directory.path), "filesystem": directory.filesystem()}
-        seen = Seen(task=task.id, wanted=render(refused_by(task, routes)).generation, **where)
+        seen = RunningProxy(task=task.id, wanted=render(refused_by(task, routes)).generation, **where)
         try:
             return await proxy.look(seen)
         except (NotYet, OSError) as exc:

@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from routemesh.gateway.files import Directory
-from routemesh.gateway.proxies import Inside, NotYet, Refused, ask, verdict
+from routemesh.gateway.proxies import ConfigRefused, Inside, NotYet, ask, verdict
 from routemesh.proxy.nginx import STATUS_SOCKET
-from routemesh.proxy.observed import Seen
+from routemesh.proxy.observed import RunningProxy
 from routemesh.proxy.rendered import NGINX_MAIN, Rendered
-from routemesh.proxy.routes import Table
+from routemesh.proxy.routes import RouteTable
 
 ANSWER_TIMEOUT_S = 5.0
 CHECK_TIMEOUT_S = 20.0
@@ -40,7 +40,7 @@ class Nginx:
         complaints = [line.partition("] ")[2].partition(": ")[2] for line in output.splitlines() if "[emerg]" in line]
         return self._directory.relative(verdict("nginx -t", code, complaints, output))
 
-    async def apply(self, rendered: Rendered, table: Table) -> bool:
+    async def apply(self, rendered: Rendered, table: RouteTable) -> bool:
         """Return True when the process does what was rendered. Raises Refused and NotYet."""
         if not self._directory.holds(rendered):
             self._directory.propose(rendered)
@@ -50,7 +50,7 @@ class Nginx:
             await self._reload(self._directory.path / rendered.main, rendered.generation)
         return True
 
-    async def look(self, seen: Seen) -> Seen:
+    async def look(self, seen: RunningProxy) -> RunningProxy:
         """What nginx has: which generation it runs, and the file."""
         running = await self._generation()
         return replace(seen, running=running, servers=self._directory.text(NGINX_MAIN))
@@ -66,7 +66,7 @@ class Nginx:
                 while await self._answering() != generation or old & workers(self._inside.pid):
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
-            raise Refused(f"nginx did not take up its new configuration within {RELOAD_TIMEOUT_S:.0f} s") from None
+            raise ConfigRefused(f"nginx did not take up its new configuration within {RELOAD_TIMEOUT_S:.0f} s") from None
 
     async def _generation(self) -> str:
         """Which generation answers. Raises NotYet."""

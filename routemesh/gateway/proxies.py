@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 from routemesh.errors import RoutemeshError, UserError
-from routemesh.proxy.observed import Seen
+from routemesh.proxy.observed import RunningProxy
 from routemesh.proxy.rendered import Rendered
-from routemesh.proxy.routes import Table
+from routemesh.proxy.routes import RouteTable
 
 _CHECKED_AND_BAD = 1
 Execute = Callable[[Sequence[str], float], Awaitable[tuple[int, str]]]
@@ -24,7 +24,7 @@ class Inside:
     pid: int
 
 
-class Refused(UserError):
+class ConfigRefused(UserError):
     """The program does not take a configuration; the one that it has stays in use."""
 
 
@@ -70,13 +70,13 @@ class Proxy(Protocol):
         """Why the program would not take a configuration, in its own words; "" if it would. Raises NotYet."""
         ...
 
-    async def apply(self, rendered: Rendered, table: Table) -> bool:
+    async def apply(self, rendered: Rendered, table: RouteTable) -> bool:
         """Bring it to what was rendered from `table`; False when something is left to tidy up.
 
         `refusal` has been asked and has nothing against it. Raises Refused and NotYet.
         """
         ...
 
-    async def look(self, seen: Seen) -> Seen:
+    async def look(self, seen: RunningProxy) -> RunningProxy:
         """Add what the proxy has to what is known of it. Raises NotYet."""
         ...

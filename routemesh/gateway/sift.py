@@ -5,15 +5,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from routemesh.gateway.proxies import Refused
+from routemesh.gateway.proxies import ConfigRefused
 from routemesh.model import Http
 from routemesh.proxy.rendered import Rendered
-from routemesh.proxy.routes import Table
+from routemesh.proxy.routes import RouteTable
 
 REFUSAL_S = 60.0
 """After this time a proxy is asked anew about what it refused: it may have refused it for something that is gone."""
 
-Render = Callable[[Table], Rendered]
+Render = Callable[[RouteTable], Rendered]
 
 
 class Judge(Protocol):
@@ -46,7 +46,7 @@ async def sift(names: Sequence[str], why: str, refusal: Callable[[frozenset[str]
             half = len(some) // 2
             waiting += (some[half:], some[:half])
     if not taken and (reason := await refusal(taken)):
-        raise Refused(reason)
+        raise ConfigRefused(reason)
     return refused
 
 
@@ -57,7 +57,9 @@ class Sieve:
     _until: float = 0.0
     _known: dict[str, tuple[Http, str]] = field(default_factory=dict)
 
-    async def fitting(self, routes: Table, order: Sequence[str], render: Render, judge: Judge) -> tuple[Table, Rendered]:
+    async def fitting(
+        self, routes: RouteTable, order: Sequence[str], render: Render, judge: Judge
+    ) -> tuple[RouteTable, Rendered]:
         """The table without what the proxy refuses, and what is rendered from it. `order`: names of backends, oldest first.
 
         Raises Refused where it takes not even a configuration without services.
@@ -78,11 +80,11 @@ class Sieve:
             rendered = render(fitting)
         return fitting, rendered
 
-    def _remembered(self, routes: Table) -> Mapping[str, str]:
+    def _remembered(self, routes: RouteTable) -> Mapping[str, str]:
         if time.monotonic() > self._until:
             self._known = {}
         return {name: reason for name, (http, reason) in self._known.items() if _has(routes, name, http)}
 
 
-def _has(routes: Table, name: str, http: Http) -> bool:
+def _has(routes: RouteTable, name: str, http: Http) -> bool:
     return any(backend.name == name and backend.http == http and not backend.refused for backend in routes.backends)

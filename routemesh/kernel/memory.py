@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from routemesh.kernel.netlink import Reply, entries, links
-from routemesh.kernel.netlink.entries import NO_LINK, Seen
+from routemesh.kernel.netlink.entries import NO_LINK, EntryMessage
 from routemesh.kernel.netlink.entryreader import BRIDGE_FAMILY
 from routemesh.kernel.netlink.links import Row
 from routemesh.nodeplan import Address, Item, ItemKey, Route, RoutingRule, key
@@ -134,7 +134,7 @@ class Memory:
 
     # --- listening ---------------------------------------------------------------------------------------------------
 
-    def _fold_entry(self, seen: Seen) -> bool:
+    def _fold_entry(self, seen: EntryMessage) -> bool:
         """What hangs on links of others is kept, too: a link can become ours."""
         table = self._routes if isinstance(seen.entry, Route) else self._hanging[seen.link]
         name = key(seen.entry)

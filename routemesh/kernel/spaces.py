@@ -16,7 +16,7 @@ from pathlib import Path
 
 from routemesh.kernel import netns
 from routemesh.kernel.memory import Memory
-from routemesh.kernel.netlink import Message, Pool, Reply, Requests, as_u32, attribute, entries, links, parse, u32
+from routemesh.kernel.netlink import Message, Reply, Requests, SocketPool, as_u32, attribute, entries, links, parse, u32
 from routemesh.kernel.netlink.ipvs import Ipvs
 from routemesh.kernel.netlink.links import Row
 from routemesh.kernel.netlink.numbers import Nsid
@@ -162,7 +162,7 @@ class Spaces:
         self.directory = directory
         self.port = port
         self.protocol = protocol
-        self.pool = Pool(_OPEN_SOCKETS)
+        self.pool = SocketPool(_OPEN_SOCKETS)
         self.tools = Tools()
         self._home_file = netns.open_current()
         self.home = Space(self, HOST, None)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from routemesh.errors import UserError
 from routemesh.model import CertificateWarning, State
 from routemesh.pem import DEFAULT_CERTIFICATE, canonical, covers, expiry, read
-from routemesh.proxy.routes import Table
+from routemesh.proxy.routes import RouteTable
 
 
 def certificates(state: State) -> Mapping[str, str]:
@@ -20,7 +20,7 @@ def certificates(state: State) -> Mapping[str, str]:
     return found
 
 
-def readable(state: State, routes: Table) -> Table:
+def readable(state: State, routes: RouteTable) -> RouteTable:
     """The table without the services whose certificate is none."""
     data = {secret.name: secret.data for secret in state.secrets.values()}
     refused = {}

@@ -13,7 +13,7 @@ from routemesh.model import Gateway, GatewayDriver, Http, State, Sticky
 from routemesh.proxy import hashes
 from routemesh.proxy.haproxy import COOKIE
 from routemesh.proxy.request import Request
-from routemesh.proxy.routes import DOTS, Backend, Route, Server, Table, route_of, table
+from routemesh.proxy.routes import DOTS, Backend, Route, RouteTable, Server, route_of, table
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def explain(state: State, request: Request) -> Explanation:
     return replace(found, steps=(*found.steps, Step("proxy", "503 where it is left out", said)))
 
 
-def decided(gateway: Gateway, routes: Table, request: Request) -> Explanation:
+def decided(gateway: Gateway, routes: RouteTable, request: Request) -> Explanation:
     """What a proxy that has these routes and servers does with a request."""
     frontend = _frontend(gateway, request)
     if request.tls and not gateway.https_port:
@@ -71,7 +71,7 @@ def _frontend(gateway: Gateway, request: Request) -> Step:
     return Step("frontend", f"{'https' if request.tls else 'http'} on port {port}", f"{gateway.driver} of the node that is asked")
 
 
-def _why_route(routes: Table, route: Route, request: Request) -> str:
+def _why_route(routes: RouteTable, route: Route, request: Request) -> str:
     others = sum(other.host == route.host and other.covers(request.path) for other in routes.routes) - 1
     name = "every name" if route.host == "*" else f"names like {route.host}" if route.host.startswith("*.") else "just this name"
     longest = f", the longest path of {others + 1} that fit" if others else ""

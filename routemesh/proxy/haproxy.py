@@ -12,7 +12,17 @@ from ipaddress import IPv4Network
 
 from routemesh.model import Gateway, Http, HttpBalance, HttpProtocol, Sticky
 from routemesh.proxy.rendered import HAPROXY_MAIN, Keep, Rendered, digest
-from routemesh.proxy.routes import DOTS, Backend, Route, Server, Table, client_timeout_s, left_out, max_header_bytes, too_large
+from routemesh.proxy.routes import (
+    DOTS,
+    Backend,
+    Route,
+    RouteTable,
+    Server,
+    client_timeout_s,
+    left_out,
+    max_header_bytes,
+    too_large,
+)
 
 ADMIN_SOCKET = "admin.sock"
 GENERATION = "routemesh-"
@@ -33,7 +43,9 @@ _TUNNEL_TIMEOUT = "1h"
 _CHECK = "check inter 2s fall 3 rise 1"
 
 
-def render(table: Table, gateway: Gateway, directory: str, certificates: Mapping[str, str], default_certificate: str) -> Rendered:
+def render(
+    table: RouteTable, gateway: Gateway, directory: str, certificates: Mapping[str, str], default_certificate: str
+) -> Rendered:
     """The configuration of one proxy whose files are in `directory`. `certificates`: PEM (chain and key) by secret's name."""
     files: dict[str, str] = {}
 
@@ -86,7 +98,7 @@ def server_options(http: Http, server: Server) -> str:
 # --- the parts of the file -----------------------------------------------------------------------------------------------
 
 
-def _defaults(table: Table, directory: str) -> Iterator[str]:
+def _defaults(table: RouteTable, directory: str) -> Iterator[str]:
     yield "# Written by routemesh; it writes it anew with the next change."
     yield "global"
     yield f"  description {GENERATION}?"
@@ -116,7 +128,7 @@ def _defaults(table: Table, directory: str) -> Iterator[str]:
     yield f"  timeout tunnel {_TUNNEL_TIMEOUT}"
 
 
-def _rewrite_bytes(table: Table) -> int:
+def _rewrite_bytes(table: RouteTable) -> int:
     """The room that what we add to a head may take: a rule that finds none answers 500."""
     added = (sum(len(header.name) + len(header.value) + 4 for header in backend.http.headers) for backend in table.backends)
     return _OWN_FIELDS_BYTES + max(added, default=0)
@@ -188,7 +200,7 @@ def _internal(https_port: int) -> Iterator[str]:
         yield f"  {_redirect(https_port)}"
 
 
-def _backend(backend: Backend, table: Table, gateway: Gateway, keep: Keep) -> Iterator[str]:
+def _backend(backend: Backend, table: RouteTable, gateway: Gateway, keep: Keep) -> Iterator[str]:
     http = backend.http
     yield f"backend {backend.name}"
     if backend.refused:
@@ -217,7 +229,7 @@ def _balance(http: Http) -> Iterator[str]:
     yield "  hash-type consistent sdbm avalanche"
 
 
-def _http_rules(backend: Backend, table: Table, gateway: Gateway, keep: Keep) -> Iterator[str]:
+def _http_rules(backend: Backend, table: RouteTable, gateway: Gateway, keep: Keep) -> Iterator[str]:
     http, name = backend.http, backend.name
     if http.allow:
         why = f"service {name} does not answer %[src]"
@@ -288,17 +300,17 @@ def _prefix(path: str) -> str:
     return path if path.endswith("/") else f"{path}/"
 
 
-def _passed(table: Table) -> tuple[Route, ...]:
+def _passed(table: RouteTable) -> tuple[Route, ...]:
     """The routes whose TLS is left to the tasks."""
     names = {backend.name for backend in table.backends if backend.http.passthrough}
     return tuple(route for route in table.routes if route.backend in names)
 
 
-def _named(table: Table) -> set[str]:
+def _named(table: RouteTable) -> set[str]:
     return {backend.http.certificate for backend in table.backends if backend.http.certificate}
 
 
-def _certificate_list(table: Table, default: str, own: Mapping[str, str]) -> str:
+def _certificate_list(table: RouteTable, default: str, own: Mapping[str, str]) -> str:
     """The default first; then for each service its certificate and names: a line has a limit, and a service has one of names."""
     lines = [default]
     for backend in table.backends:

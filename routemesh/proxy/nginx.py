@@ -13,7 +13,17 @@ from itertools import product
 
 from routemesh.model import Gateway, Http, HttpBalance, HttpProtocol, Sticky
 from routemesh.proxy.rendered import NGINX_MAIN, Rendered, digest
-from routemesh.proxy.routes import DOTS, Backend, Route, Server, Table, client_timeout_s, effective, left_out, max_header_bytes
+from routemesh.proxy.routes import (
+    DOTS,
+    Backend,
+    Route,
+    RouteTable,
+    Server,
+    client_timeout_s,
+    effective,
+    left_out,
+    max_header_bytes,
+)
 
 STATUS_SOCKET = "status.sock"
 COOKIE = "ROUTEMESH_"
@@ -57,7 +67,9 @@ class _Tls:
     certificates: Mapping[str, str]
 
 
-def render(table: Table, gateway: Gateway, directory: str, certificates: Mapping[str, str], default_certificate: str) -> Rendered:
+def render(
+    table: RouteTable, gateway: Gateway, directory: str, certificates: Mapping[str, str], default_certificate: str
+) -> Rendered:
     """The configuration of one proxy whose files are in `directory`. `certificates`: PEM (chain and key) by secret's name."""
     files: dict[str, str] = {}
     passed = {backend.name: backend for backend in table.backends if backend.http.passthrough}
@@ -77,7 +89,7 @@ def render(table: Table, gateway: Gateway, directory: str, certificates: Mapping
     return Rendered(NGINX_MAIN, generation, files)
 
 
-def _lines(table: Table, gateway: Gateway, directory: str, tls: _Tls | None, passed: Mapping[str, Backend]) -> Iterator[str]:
+def _lines(table: RouteTable, gateway: Gateway, directory: str, tls: _Tls | None, passed: Mapping[str, Backend]) -> Iterator[str]:
     yield "# Written by routemesh; it writes it anew with the next change."
     if passed and tls:
         yield f"load_module {_STREAM_MODULE};"
@@ -100,7 +112,7 @@ def _lines(table: Table, gateway: Gateway, directory: str, tls: _Tls | None, pas
 # --- http ------------------------------------------------------------------------------------------------------------------
 
 
-def _http(table: Table, gateway: Gateway, directory: str, tls: _Tls | None, behind: bool) -> Iterator[str]:
+def _http(table: RouteTable, gateway: Gateway, directory: str, tls: _Tls | None, behind: bool) -> Iterator[str]:
     yield f"log_format gateway '{_LOG}';"
     yield "access_log /dev/stdout gateway;"
     yield "server_tokens off;"
@@ -175,7 +187,7 @@ def _upstream_server(server: Server) -> str:
     return f"  server {server.address}:{server.port} max_fails=0;"
 
 
-def _clients(table: Table) -> Iterator[str]:
+def _clients(table: RouteTable) -> Iterator[str]:
     """What is expected of clients, and how long."""
     head = max_header_bytes(table)
     patience = f"{round(client_timeout_s(table) * 1000)}ms"
@@ -336,7 +348,7 @@ def _errors(backend: Backend, number: int) -> Iterator[str]:
 # --- TLS that does not end here ----------------------------------------------------------------------------------------------
 
 
-def _stream(table: Table, gateway: Gateway, passed: Mapping[str, Backend]) -> Iterator[str]:
+def _stream(table: RouteTable, gateway: Gateway, passed: Mapping[str, Backend]) -> Iterator[str]:
     """The name in the handshake decides; the client goes along by the PROXY protocol, which tasks get only if they want it."""
     ports = {name: _FIRST_INNER_PORT + number for number, name in enumerate(passed, start=1)}
     yield f"map_hash_max_size {max(2048, 4 * len(table.routes))};"

@@ -13,7 +13,7 @@ from routemesh.model import GatewayDriver
 from routemesh.proxy import servers
 from routemesh.proxy.haproxy import INTERNAL
 from routemesh.proxy.rendered import HAPROXY_MAIN, NGINX_MAIN
-from routemesh.proxy.routes import Backend, Route, Server, Table
+from routemesh.proxy.routes import Backend, Route, RouteTable, Server
 
 _UPSTREAM = re.compile(r"^\s*upstream (\S+) \{(.*?)^\s*\}", re.MULTILINE | re.DOTALL)
 _UPSTREAM_SERVER = re.compile(r"^\s*server ([\d.]+):(\d+)[ ;]", re.MULTILINE)
@@ -21,7 +21,7 @@ _MAP_COLUMNS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class RunningProxy:
     """One proxy, by its task. `error`: why nothing else is known, or "".
 
     `running` and `wanted` are generations. `routes` is HAProxy's `show map`, which `map` names, both "" for nginx; `servers` is
@@ -40,7 +40,7 @@ class Seen:
     servers: str = ""
 
 
-def table(seen: Seen, driver: GatewayDriver, wanted: Table) -> Table:
+def table(seen: RunningProxy, driver: GatewayDriver, wanted: RouteTable) -> RouteTable:
     """What the proxy does, as far as it is asked for routes and servers that can get requests; the rest as `wanted` has it."""
     if driver is GatewayDriver.NGINX:
         listed = {name: _UPSTREAM_SERVER.findall(block) for name, block in _UPSTREAM.findall(seen.servers)}
@@ -49,10 +49,10 @@ def table(seen: Seen, driver: GatewayDriver, wanted: Table) -> Table:
     present = servers.parse(seen.servers)
     backends = {backend.name: backend for backend in wanted.backends}
     routes = tuple(_routes(seen.routes, wanted))
-    return Table(routes, tuple(_with_present(backend, present) for name, backend in backends.items()))
+    return RouteTable(routes, tuple(_with_present(backend, present) for name, backend in backends.items()))
 
 
-def amiss(seen: Seen, driver: GatewayDriver, backend: str, wanted: Table) -> Iterator[str]:
+def amiss(seen: RunningProxy, driver: GatewayDriver, backend: str, wanted: RouteTable) -> Iterator[str]:
     """What the proxy has otherwise than the cluster wants it, of a backend."""
     if seen.running != seen.wanted:
         yield f"{driver} has not taken up the newest configuration: it runs {seen.running or 'none'}, {seen.wanted} is wanted"
@@ -69,7 +69,7 @@ def amiss(seen: Seen, driver: GatewayDriver, backend: str, wanted: Table) -> Ite
             yield f"{driver}'s check of {server.task} fails (label routemesh.http.health)"
 
 
-def command(seen: Seen, driver: GatewayDriver, at: str, backend: str) -> str:
+def command(seen: RunningProxy, driver: GatewayDriver, at: str, backend: str) -> str:
     """The command that shows what decided, on the proxy's node."""
     if driver is GatewayDriver.NGINX:
         file = f"{seen.directory}/{NGINX_MAIN}"
@@ -86,7 +86,7 @@ def command(seen: Seen, driver: GatewayDriver, at: str, backend: str) -> str:
             return f"grep -A 9 '^frontend' {seen.directory}/{HAPROXY_MAIN}"
 
 
-def _routes(text: str, wanted: Table) -> Iterator[Route]:
+def _routes(text: str, wanted: RouteTable) -> Iterator[Route]:
     """From lines of an address, a host with a path, and a backend. Those that are only redirected belong to whom it is wanted."""
     owners = {(route.host, route.path): route.backend for route in wanted.routes}
     known = {backend.name for backend in wanted.backends}

@@ -63,7 +63,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class RouteTable:
     """All routes, those of a host together, longest path first; all backends, by name."""
 
     routes: tuple[Route, ...]
@@ -73,7 +73,7 @@ class Table:
         """The backend of that name. Raises KeyError."""
         return {backend.name: backend for backend in self.backends}[name]
 
-    def without(self, refused: Mapping[str, str]) -> "Table":
+    def without(self, refused: Mapping[str, str]) -> "RouteTable":
         """The same, but nothing except the routes of backends that a proxy refuses: by their names, the reasons."""
 
         def bare(backend: Backend) -> Backend:
@@ -83,12 +83,12 @@ class Table:
         return replace(self, backends=tuple(bare(each) if each.name in refused else each for each in self.backends))
 
 
-def client_timeout_s(routes: Table) -> float:
+def client_timeout_s(routes: RouteTable) -> float:
     """How long a client may be silent: as long as the most patient service."""
     return max((_LEAST_CLIENT_TIMEOUT_S, *(backend.http.timeout_s for backend in routes.backends)))
 
 
-def max_header_bytes(routes: Table) -> int:
+def max_header_bytes(routes: RouteTable) -> int:
     """How large the head of a request may be: it is read before it is known which service it is for."""
     return max((MAX_HEADER_BYTES, *(backend.http.max_header_bytes for backend in routes.backends)))
 
@@ -103,7 +103,7 @@ def left_out(backend: Backend) -> str:
     return f"the gateway leaves out service {backend.name}; routemesh gateway status says why"
 
 
-def table(state: State) -> Table:
+def table(state: State) -> RouteTable:
     """What every proxy of the cluster should do, whichever node it is on."""
     behind = sorted((service for service in state.services.values() if service.spec.http is not None), key=_name)
     serving: dict[ServiceId, list[Task]] = {}
@@ -111,7 +111,7 @@ def table(state: State) -> Table:
         if _serves(state, task):
             serving.setdefault(task.service_id, []).append(task)
     routes = (Route(host, http.path, _name(service)) for service in behind if (http := service.spec.http) for host in http.hosts)
-    return Table(
+    return RouteTable(
         routes=tuple(sorted(routes, key=lambda route: (_host_order(route.host), -len(route.path), route.path))),
         backends=tuple(
             Backend(_name(service), service.id, http, tuple(_servers(state, serving.get(service.id, ()))))
@@ -121,13 +121,13 @@ def table(state: State) -> Table:
     )
 
 
-def refused_by(task: Task, routes: Table) -> Table:
+def refused_by(task: Task, routes: RouteTable) -> RouteTable:
     """The table as one of the gateway's proxies takes it, by what is noted at its task."""
     refused = {refusal.service: refusal.reason for refusal in task.status.proxy.refused} if task.status.proxy else {}
     return routes.without({each.name: refused[each.service] for each in routes.backends if each.service in refused})
 
 
-def route_of(routes: Table, host: str, path: str) -> Route | None:
+def route_of(routes: RouteTable, host: str, path: str) -> Route | None:
     """Where a request belongs; `host` as in the request's header, with or without a port."""
     for candidate in candidates(host):
         for route in routes.routes:
@@ -142,7 +142,7 @@ def candidates(host: str) -> tuple[str, str, str]:
     return (name, f"*{name[name.find('.') :]}" if "." in name else name, EVERY_HOST)
 
 
-def effective(routes: Table, host: str) -> tuple[Route, ...]:
+def effective(routes: RouteTable, host: str) -> tuple[Route, ...]:
     """Every route that counts for requests whose most specific host is `host`: its own, and less specific ones that add paths."""
     found: dict[str, Route] = {}
     for candidate in dict.fromkeys((host, *candidates(host)[1:])):

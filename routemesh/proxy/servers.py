@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from routemesh.errors import Unavailable
 from routemesh.model import Http
 from routemesh.proxy.haproxy import INTERNAL, server_options
-from routemesh.proxy.routes import Server, Table
+from routemesh.proxy.routes import RouteTable, Server
 
 _FORMAT = "1"
 _FORCED_MAINTENANCE = 0x01
@@ -80,7 +80,7 @@ def _parse(text: str) -> Mapping[Key, Present]:
     return found
 
 
-def steps(present: Mapping[Key, Present], wanted: Table) -> Steps:
+def steps(present: Mapping[Key, Present], wanted: RouteTable) -> Steps:
     """From the servers that are there to those of the table: first new ones, then away with the others."""
     servers = {(backend.name, server.name): (backend, server) for backend in wanted.backends for server in backend.servers}
     kept = {key for key, (_, server) in servers.items() if _same(present.get(key), server)}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from routemesh.model import Gateway, GatewayDriver, Http, ServiceId
 from routemesh.proxy import haproxy, nginx
-from routemesh.proxy.routes import Backend, Route, Server, Table
+from routemesh.proxy.routes import Backend, Route, RouteTable, Server
 from tests.support import wait_until
 
 HERE = IPv4Address("127.0.0.1")
@@ -21,7 +21,7 @@ COMMANDS = {
 }
 
 
-def table(services: dict[str, tuple[Http, list[int]]]) -> Table:
+def table(services: dict[str, tuple[Http, list[int]]]) -> RouteTable:
     """By name, how each is reached, and the ports of its tasks."""
     backends = tuple(
         Backend(
@@ -33,7 +33,7 @@ def table(services: dict[str, tuple[Http, list[int]]]) -> Table:
         for name, (http, ports) in services.items()
     )
     routes = [Route(host, each.http.path, each.name) for each in backends for host in each.http.hosts]
-    return Table(tuple(sorted(routes, key=lambda route: (route.host, -len(route.path)))), backends)
+    return RouteTable(tuple(sorted(routes, key=lambda route: (route.host, -len(route.path)))), backends)
 
 
 def free_port() -> int:
@@ -43,7 +43,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(driver: GatewayDriver, routes: Table, default_certificate: str = "", https_port: int = 0) -> Iterator[int]:
+def running(driver: GatewayDriver, routes: RouteTable, default_certificate: str = "", https_port: int = 0) -> Iterator[int]:
     """A proxy's port while it runs."""
     directory = Path(tempfile.mkdtemp(prefix="rm-"))  # short: sockets are in it
     gateway = Gateway(driver=driver, http_port=free_port(), https_port=https_port)

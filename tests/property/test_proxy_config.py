@@ -28,7 +28,7 @@ from routemesh.model import Gateway, GatewayDriver, ServiceSpec, State
 from routemesh.proxy import haproxy, nginx
 from routemesh.proxy.certificates import certificates
 from routemesh.proxy.rendered import Rendered
-from routemesh.proxy.routes import Table, table
+from routemesh.proxy.routes import RouteTable, table
 from tests.simulation import Simulation
 from tests.support import require
 from tests.unit.test_labels_http import GATEWAY
@@ -152,7 +152,7 @@ def states(draw: st.DrawFn, driver: GatewayDriver, *, spoilt: bool) -> State:
 
 def rendered(
     state: State, driver: GatewayDriver, directory: str = "/run/x", accept_proxy: tuple[IPv4Network, ...] = ()
-) -> tuple[Table, Rendered]:
+) -> tuple[RouteTable, Rendered]:
     routes, gateway, pem = table(state), Gateway(driver=driver, accept_proxy=accept_proxy), CERTIFICATE.decode()
     render = {GatewayDriver.HAPROXY: haproxy.render, GatewayDriver.NGINX: nginx.render}[driver]
     return routes, render(routes, gateway, directory, {"cert": pem}, pem)

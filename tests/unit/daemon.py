@@ -28,7 +28,7 @@ from routemesh.model import Node, NodeId, ServiceSpec, State, TaskId, TaskState,
 from routemesh.nodeplan import Capabilities, Failure, Op, Sysctl
 from routemesh.plan import plan
 from routemesh.plan.view import NodeView
-from routemesh.proxy.observed import Seen
+from routemesh.proxy.observed import RunningProxy
 from routemesh.sightings import SMALL_BYTES, Disk, Echoes, Offload
 from routemesh.snapshot import Connections, NamespaceSnapshot, NodeSnapshot
 from routemesh.store.memory import MemoryStore
@@ -49,7 +49,7 @@ class Daemon:
         self.store = store
         self.node_id = NodeId(f"id-{name}")
         self.ops: tuple[Op, ...] = ()
-        self.proxies: list[Seen] = []
+        self.proxies: list[RunningProxy] = []
         self.disks: tuple[Disk, ...] = ()
         self.lines: defaultdict[TaskId, list[bytes]] = defaultdict(list)
         self._loop = loop
@@ -108,7 +108,7 @@ class Daemon:
             name=node.name, kind="routemesh", engine="nftables", addresses=(node.address,), device="eth0", namespaces={"": own}
         )
 
-    async def _proxies(self) -> list[Seen]:
+    async def _proxies(self) -> list[RunningProxy]:
         return self.proxies
 
     async def _look(

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
-from routemesh.decide.pool import Pool
+from routemesh.decide.pool import AddressPool
 from routemesh.model import Publish, RestartPolicy, Service, ServiceId, ServiceSpec, TaskState
 from tests.addresses import on_ingress
 from tests.simulation import WEB, Simulation
@@ -13,20 +13,20 @@ SMALL = IPv4Network("10.0.0.0/29")
 API = ServiceSpec(name="api", replicas=1, publish=(Publish(published=9090, target=90),))
 
 
-def pool(*used: int, known: tuple[int, ...] = ()) -> Pool:
+def pool(*used: int, known: tuple[int, ...] = ()) -> AddressPool:
     def addresses(numbers: tuple[int, ...]) -> list[IPv4Address]:
         return [SMALL.network_address + number for number in numbers]
 
-    return Pool(SMALL, gateways=1, used=addresses(used), known=addresses(known))
+    return AddressPool(SMALL, gateways=1, used=addresses(used), known=addresses(known))
 
 
-def taken(pool: Pool) -> list[int]:
+def taken(pool: AddressPool) -> list[int]:
     return [int(address) & 7 for address in iter(pool.take, None)]
 
 
 def test_a_pool_spares_network_gateway_and_broadcast() -> None:
     assert taken(pool()) == [2, 3, 4, 5, 6]
-    assert taken(Pool(SMALL, gateways=2, used=(), known=())) == [3, 4, 5, 6]
+    assert taken(AddressPool(SMALL, gateways=2, used=(), known=())) == [3, 4, 5, 6]
     assert (pool().size, pool().free) == (5, 5)
     assert (pool(2, 4).size, pool(2, 4).free) == (5, 3)
 

@@ -13,12 +13,12 @@ from routemesh.decide.liveness import lease_name
 from routemesh.decide.progress import progress
 from routemesh.gateway import loop
 from routemesh.gateway.loop import Driver, GatewayLoop
-from routemesh.gateway.proxies import NotRunning, NotYet, Refused
+from routemesh.gateway.proxies import ConfigRefused, NotRunning, NotYet
 from routemesh.model import Gateway, GatewayDriver, Lease, NodeId, ProxyStatus, State, TaskState, TaskStatus
 from routemesh.proxy import haproxy
-from routemesh.proxy.observed import Seen
+from routemesh.proxy.observed import RunningProxy
 from routemesh.proxy.rendered import Rendered
-from routemesh.proxy.routes import Table, table
+from routemesh.proxy.routes import RouteTable, table
 from routemesh.store.memory import MemoryStore
 from tests.simulation import Simulation
 from tests.unit.test_labels_http import GATEWAY, spec
@@ -30,7 +30,7 @@ class FakeProxies:
     """What becomes of configurations: `seen`, while `ready` is set; `error` is raised instead. `refused`: words of such."""
 
     def __init__(self) -> None:
-        self.seen: list[Table] = []
+        self.seen: list[RouteTable] = []
         self.ready = asyncio.Event()
         self.error: Exception | None = None
         self.refused: tuple[str, ...] = ()
@@ -41,14 +41,14 @@ class FakeProxies:
         text = rendered.files[rendered.main]
         return next((f"no {word}" for word in self.refused if word in text), "")
 
-    async def apply(self, rendered: Rendered, table: Table) -> bool:
+    async def apply(self, rendered: Rendered, table: RouteTable) -> bool:
         await self.ready.wait()
         if self.error is not None:
             raise self.error
         self.seen.append(table)
         return True
 
-    async def look(self, seen: Seen) -> Seen:
+    async def look(self, seen: RunningProxy) -> RunningProxy:
         if self.error is not None:
             raise self.error
         return replace(seen, running="old")
@@ -134,7 +134,9 @@ def test_what_does_not_concern_the_gateway_does_not_reach_a_proxy(tmp_path: Path
     run(work, cluster(), tmp_path)
 
 
-@pytest.mark.parametrize(("error", "held_up"), [(Refused("no"), True), (NotYet("no answer"), True), (NotRunning("gone"), False)])
+@pytest.mark.parametrize(
+    ("error", "held_up"), [(ConfigRefused("no"), True), (NotYet("no answer"), True), (NotRunning("gone"), False)]
+)
 def test_a_proxy_that_runs_and_does_not_follow_is_told_of_and_nothing_is_acknowledged(
     tmp_path: Path, error: Exception, held_up: bool
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routemesh.gateway.proxies import Refused
+from routemesh.gateway.proxies import ConfigRefused
 from routemesh.gateway.sift import sift
 
 NAMES = [f"s{number}" for number in range(100)]
@@ -58,5 +58,5 @@ def test_nothing_is_blamed_on_services_where_the_program_takes_none() -> None:
         async def refusal(self, names: frozenset[str]) -> str:
             return "no memory"
 
-    with pytest.raises(Refused, match="no memory"):
+    with pytest.raises(ConfigRefused, match="no memory"):
         sifted(Broken(set()), NAMES[:3])

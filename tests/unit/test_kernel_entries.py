@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routemesh.kernel.netlink import Message, Reply, entries, u32
-from routemesh.kernel.netlink.entries import Entry, Seen
+from routemesh.kernel.netlink.entries import Entry, EntryMessage
 from routemesh.nodeplan import Address, FdbEntry, Neighbour, Route, RoutingRule
 
 NAMES = {7: "eth0"}
@@ -33,7 +33,7 @@ on_a_link = st.one_of(
 rules = st.builds(RoutingRule, priority=numbers, fwmark=numbers, mask=numbers, table=numbers)
 
 
-def told(message: Message, extra: bytes = b"") -> Seen | None:
+def told(message: Message, extra: bytes = b"") -> EntryMessage | None:
     """What the kernel's own message would say, which has the form of ours."""
     return entries.read(Reply(message.kind, 0, 0, 0, message.body + extra), NAMES, PROTOCOL)
 
@@ -41,7 +41,7 @@ def told(message: Message, extra: bytes = b"") -> Seen | None:
 @given(on_a_link)
 def test_what_is_put_is_read(entry: Entry) -> None:
     put, drop = entries.put(entry, 7, 0, PROTOCOL), entries.drop(entry, 7, PROTOCOL)
-    assert told(put) == Seen(7, entry, True)
+    assert told(put) == EntryMessage(7, entry, True)
     gone = told(drop)
     assert gone is not None
     assert (gone.link, gone.present) == (7, False)
@@ -50,14 +50,14 @@ def test_what_is_put_is_read(entry: Entry) -> None:
 
 @given(rules)
 def test_a_rule_that_is_put_is_read(rule: RoutingRule) -> None:
-    assert told(entries.put(rule, entries.NO_LINK, 0, PROTOCOL)) == Seen(entries.NO_LINK, rule, True)
-    assert told(entries.drop(rule, entries.NO_LINK, PROTOCOL)) == Seen(entries.NO_LINK, rule, False)
+    assert told(entries.put(rule, entries.NO_LINK, 0, PROTOCOL)) == EntryMessage(entries.NO_LINK, rule, True)
+    assert told(entries.drop(rule, entries.NO_LINK, PROTOCOL)) == EntryMessage(entries.NO_LINK, rule, False)
 
 
 def test_a_ports_entry_is_told_with_its_bridge() -> None:
     entry = FdbEntry("eth0", MAC)
     of_bridge, of_vlan = u32(9, 3), u32(9, 3) + b"\x06\0\x05\0\x01\0\0\0"
-    assert told(entries.put(entry, 7, 0, PROTOCOL), of_bridge) == Seen(7, entry, True)
+    assert told(entries.put(entry, 7, 0, PROTOCOL), of_bridge) == EntryMessage(7, entry, True)
     assert told(entries.put(entry, 7, 0, PROTOCOL), of_vlan) is None
     assert told(entries.put(entry, 7, 0, PROTOCOL)) is None
 

@@ -5,19 +5,19 @@ from ipaddress import IPv4Address
 
 from routemesh.model import Gateway, GatewayDriver, Http, ServiceId
 from routemesh.proxy import nginx
-from routemesh.proxy.observed import Seen, amiss, table
-from routemesh.proxy.routes import Backend, Route, Server, Table
+from routemesh.proxy.observed import RunningProxy, amiss, table
+from routemesh.proxy.routes import Backend, Route, RouteTable, Server
 
 AAA = Server("aaa", "web.1", 9, IPv4Address("10.0.0.9"), 80)
 BBB = Server("bbb", "web.2", 10, IPv4Address("10.0.0.10"), 80)
-WANTED = Table(
+WANTED = RouteTable(
     (Route("a.example", "/", "web"), Route("b.example", "/x", "raw")),
     (
         Backend("web", ServiceId("web"), Http(hosts=("a.example",), port=80), (AAA, BBB)),
         Backend("raw", ServiceId("raw"), Http(hosts=("b.example",), path="/x", port=443, passthrough=True), ()),
     ),
 )
-HAPROXY = Seen(
+HAPROXY = RunningProxy(
     task="t",
     directory="/run",
     running="g",
@@ -58,7 +58,7 @@ def test_what_haproxy_has_otherwise_is_told() -> None:
 
 def test_nginx_has_the_servers_of_its_file() -> None:
     made = nginx.render(WANTED, Gateway(), "/run", {}, "")
-    seen = Seen(task="t", directory="/run", running="g", wanted="g", servers=made.files[made.main])
+    seen = RunningProxy(task="t", directory="/run", running="g", wanted="g", servers=made.files[made.main])
     assert table(seen, GatewayDriver.NGINX, WANTED) == WANTED
-    less = replace(seen, servers=seen.servers.replace("  server 10.0.0.9:80;", ""))
+    less = replace(seen, servers=seen.servers.replace("  server 10.0.0.9:80 max_fails=0;", ""))
     assert table(less, GatewayDriver.NGINX, WANTED).backend("web").servers == (BBB,)

@@ -7,17 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routemesh.model import Http, NodeState, ServiceId, ServiceSpec, TaskState
-from routemesh.proxy.routes import Backend, Route, Table, candidates, effective, route_of, table
+from routemesh.proxy.routes import Backend, Route, RouteTable, candidates, effective, route_of, table
 from tests.simulation import Simulation
 
 HOSTS = ("a.x", "b.x", "*.x", "*.b.x", "*")
 PATHS = ("/", "/api", "/api/v2", "/apix")
 
 
-def routing(*routes: tuple[str, str]) -> Table:
+def routing(*routes: tuple[str, str]) -> RouteTable:
     http = Http(hosts=("*",), port=80)
     names = [f"{host}{path}" for host, path in routes]
-    return Table(
+    return RouteTable(
         tuple(sorted((Route(host, path, f"{host}{path}") for host, path in routes), key=lambda r: (r.host, -len(r.path)))),
         tuple(Backend(name, ServiceId(name), http, ()) for name in names),
     )

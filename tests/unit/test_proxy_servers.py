@@ -6,7 +6,7 @@ import pytest
 
 from routemesh.errors import Unavailable
 from routemesh.model import Http, ServiceId
-from routemesh.proxy.routes import Backend, Server, Table
+from routemesh.proxy.routes import Backend, RouteTable, Server
 from routemesh.proxy.servers import Present, parse, steps
 
 ANSWER = """1
@@ -21,8 +21,8 @@ AAA = Server("aaa", "web.1", 9, IPv4Address("10.0.0.9"), 80)
 BBB = Server("bbb", "web.2", 10, IPv4Address("10.0.0.10"), 80)
 
 
-def wanted(*servers: Server, http: Http | None = None) -> Table:
-    return Table((), (Backend("web", ServiceId("web"), http or Http(hosts=("*",), port=80), servers),))
+def wanted(*servers: Server, http: Http | None = None) -> RouteTable:
+    return RouteTable((), (Backend("web", ServiceId("web"), http or Http(hosts=("*",), port=80), servers),))
 
 
 def test_answers_about_several_backends_are_read_as_one() -> None:

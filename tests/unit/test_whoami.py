@@ -210,7 +210,7 @@ def test_any_bytes_are_a_request_part_of_one_or_refused(data: bytes, before: byt
     inbox = bytearray(before + data + b"\r\n\r\n")
     try:
         request = whoami.take_request(inbox)
-    except whoami.Refused as refused:
+    except whoami.RequestRefused as refused:
         assert refused.status in whoami.PHRASES
     else:
         assert request is None or len(inbox) < len(before + data) + 4

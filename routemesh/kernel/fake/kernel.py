@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 from itertools import groupby
 from pathlib import Path
 
-from routemesh.kernel.fake.state import Items, Refused, State
+from routemesh.kernel.fake.state import Contents, Items, KernelRefusal
 from routemesh.language import command
 from routemesh.model import Listener
 from routemesh.model import Protocol as L4
@@ -53,7 +53,7 @@ class FakeKernel:
         self.applied: list[Op] = []
         self.flushed: list[tuple[str, L4]] = []
         self._capabilities = capabilities or Capabilities(nf_tables=True, ip_vs=False, kernel="fake")
-        self._state = State()
+        self._state = Contents()
         self._on_change: Callable[[], None] | None = None
 
     def capabilities(self) -> Capabilities:
@@ -158,7 +158,7 @@ class FakeKernel:
                     self._state.delete(op.netns, op.item)
                 else:
                     self._state.put(op.netns, item_of(op))
-            except Refused as refused:
+            except KernelRefusal as refused:
                 yield op, str(refused)
 
     def _transactions(self, ops: Sequence[Op]) -> Iterator[tuple[Op, str]]:

@@ -52,11 +52,11 @@ _CONFIGURATION = "net/ipv4/conf/"
 _ALWAYS_CONFIGURED = ("all", "default", "lo")
 
 
-class Refused(Exception):
+class KernelRefusal(Exception):
     """The kernel does not do that; the text is its reason."""
 
 
-class State:
+class Contents:
     """Namespaces and their items; `strangers` are links of others, by namespace and name."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class State:
     def items(self, netns: str) -> Items:
         """What is in a namespace. Raises Refused when there is no such namespace."""
         if netns not in self.namespaces:
-            raise Refused(f"there is no namespace {netns}")
+            raise KernelRefusal(f"there is no namespace {netns}")
         return self.namespaces[netns]
 
     def has_setting(self, netns: str, path: str) -> bool:
@@ -88,12 +88,12 @@ class State:
                 item = self._link(netns, item)
             case Sysctl(path):
                 if not self.has_setting(netns, path):
-                    raise Refused("No such file or directory")
+                    raise KernelRefusal("No such file or directory")
             case RoutingRule() | IpvsTimeouts() | IpvsService():
                 pass
             case IpvsDestination():
                 if ("IpvsService", item.mark) not in items:
-                    raise Refused(f"there is no service by mark {item.mark}")
+                    raise KernelRefusal(f"there is no service by mark {item.mark}")
             case Address() | Route() | Neighbour() | FdbEntry():
                 self._check_link(netns, item)
             case Table() | Map() | Chain() | Element() | XtChain() | XtRule():
@@ -132,9 +132,9 @@ class State:
         """The link as it will be: what is changed at an existing one has consequences, and MACs are given by the kernel."""
         items = self.items(netns)
         if (netns, link.name) in self.strangers:
-            raise Refused(f"there is a link {link.name} that is not routemesh's; whoever made it must give it another name")
+            raise KernelRefusal(f"there is a link {link.name} that is not routemesh's; whoever made it must give it another name")
         if link.master is not None and ("Link", link.master) not in items:
-            raise Refused(f"there is no link {link.master} to be its master")
+            raise KernelRefusal(f"there is no link {link.master} to be its master")
         if link.peer is not None:
             self.items(link.peer.netns)
         old = items.get(key(link))
@@ -195,15 +195,15 @@ class State:
         items = self.items(netns)
         link = items.get(("Link", item.link))
         if not isinstance(link, Link):
-            raise Refused(f"there is no link {item.link}")
+            raise KernelRefusal(f"there is no link {item.link}")
         if isinstance(item, Route):
             networks = [
                 other.address.network for other in items.values() if isinstance(other, Address) and other.link == link.name
             ]
             if not any(item.via in network for network in networks):
-                raise Refused("Nexthop has invalid gateway")
+                raise KernelRefusal("Nexthop has invalid gateway")
         if isinstance(item, FdbEntry) and item.dst is None and link.master is None:
-            raise Refused("Operation not supported")
+            raise KernelRefusal("Operation not supported")
 
     # --- transactions ------------------------------------------------------------------------------------------------
 

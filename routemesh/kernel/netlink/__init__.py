@@ -163,7 +163,7 @@ def replies(data: bytes) -> Iterator[Reply]:
 # --- the socket --------------------------------------------------------------------------------------------------
 
 
-class Pool:
+class SocketPool:
     """At most `limit` open sockets of any number of Requests; for one thread at a time."""
 
     def __init__(self, limit: int) -> None:
@@ -193,7 +193,7 @@ class Requests:
         port: int = 0,
         protocol: int = socket.NETLINK_ROUTE,
         enter: Callable[[], AbstractContextManager[None]] = nullcontext,
-        pool: Pool | None = None,
+        pool: SocketPool | None = None,
     ) -> None:
         self._port = port
         self._protocol = protocol

@@ -44,7 +44,7 @@ _SELF, _MASTER = 0x02, 0x04
 _SHORTEST_WITHOUT_BROADCAST = 31
 
 
-class Seen(NamedTuple):
+class EntryMessage(NamedTuple):
     """What a message says: on the link of this index the entry is there, or (not `present`) is not there."""
 
     link: int
@@ -172,7 +172,7 @@ def command(kind: int, body: bytes) -> str:
 
 
 @reader
-def read(reply: Reply, names: Mapping[int, str], protocol: int) -> Seen | None:
+def read(reply: Reply, names: Mapping[int, str], protocol: int) -> EntryMessage | None:
     """What a dump's or an event's message says; None for what is none of our kinds, or on a link that is not in `names`."""
     read_body = _READERS.get(reply.kind)
     return read_body(reply.body, reply.kind, names, protocol) if read_body is not None else None
@@ -188,12 +188,12 @@ def link_of(reply: Reply) -> int:
     return NO_LINK
 
 
-def _read_address(body: bytes, kind: int, names: Mapping[int, str], protocol: int) -> Seen | None:
+def _read_address(body: bytes, kind: int, names: Mapping[int, str], protocol: int) -> EntryMessage | None:
     found = entryreader.address(body, names)
-    return None if found is None else Seen(*found, kind == NEW_ADDRESS)
+    return None if found is None else EntryMessage(*found, kind == NEW_ADDRESS)
 
 
-def _read_route(body: bytes, kind: int, names: Mapping[int, str], protocol: int) -> Seen | None:
+def _read_route(body: bytes, kind: int, names: Mapping[int, str], protocol: int) -> EntryMessage | None:
     """A plan has routes of ROUTE_PROTOCOL, whatever number they have in this kernel."""
     found = entryreader.route(body, names)
     if found is None or not isinstance(found.entry, Route):
@@ -201,27 +201,27 @@ def _read_route(body: bytes, kind: int, names: Mapping[int, str], protocol: int)
     route = found.entry
     if route.protocol != protocol or route.kind != "unicast" or route.via is None or not route.link:
         return None
-    return Seen(found.link, replace(route, protocol=ROUTE_PROTOCOL), kind == NEW_ROUTE)
+    return EntryMessage(found.link, replace(route, protocol=ROUTE_PROTOCOL), kind == NEW_ROUTE)
 
 
-def _read_rule(body: bytes, kind: int, names: Mapping[int, str], protocol: int) -> Seen | None:
+def _read_rule(body: bytes, kind: int, names: Mapping[int, str], protocol: int) -> EntryMessage | None:
     found = entryreader.rule(body)
-    return None if found is None or found[1] != protocol else Seen(NO_LINK, found[0], kind == NEW_RULE)
+    return None if found is None or found[1] != protocol else EntryMessage(NO_LINK, found[0], kind == NEW_RULE)
 
 
-def _read_neighbour(body: bytes, kind: int, names: Mapping[int, str], protocol: int) -> Seen | None:
+def _read_neighbour(body: bytes, kind: int, names: Mapping[int, str], protocol: int) -> EntryMessage | None:
     """Of those that are not permanent, and not static on a bridge, a plan knows nothing: there they are not present."""
     found = entryreader.neighbour(body, names, vlans=False)
     if found is None:
         return None
     index, entry = found
     if isinstance(entry, Neighbour):
-        return Seen(index, replace(entry, state="permanent"), kind == NEW_NEIGHBOUR and entry.state == "permanent")
+        return EntryMessage(index, replace(entry, state="permanent"), kind == NEW_NEIGHBOUR and entry.state == "permanent")
     assert isinstance(entry, FdbEntry)
-    return Seen(index, replace(entry, kind="static"), kind == NEW_NEIGHBOUR and entry.kind == "static")
+    return EntryMessage(index, replace(entry, kind="static"), kind == NEW_NEIGHBOUR and entry.kind == "static")
 
 
-_READERS: Mapping[int, Callable[[bytes, int, Mapping[int, str], int], Seen | None]] = {
+_READERS: Mapping[int, Callable[[bytes, int, Mapping[int, str], int], EntryMessage | None]] = {
     NEW_ADDRESS: _read_address,
     DELETE_ADDRESS: _read_address,
     NEW_ROUTE: _read_route,

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 
 from routemesh import names
 from routemesh.errors import KernelError
-from routemesh.kernel.netlink import Message, Pool, Requests, as_text, parse, reader
+from routemesh.kernel.netlink import Message, Requests, SocketPool, as_text, parse, reader
 from routemesh.kernel.netlink.netfilter import ANY_FAMILY, BRIDGE, IPV4, NETDEV, NETFILTER
 from routemesh.kernel.tables import learned, libnftables
 from routemesh.kernel.tables.transactions import Search, fold
@@ -59,7 +59,7 @@ class Nft:
         netns: str,
         enter: Callable[[], AbstractContextManager[None]],
         path_of: PathOf = default_path,
-        pool: Pool | None = None,
+        pool: SocketPool | None = None,
     ) -> None:
         self._netns = netns
         self._enter = enter

@@ -18,7 +18,7 @@ from typing import cast
 
 from routemesh import names
 from routemesh.errors import KernelError
-from routemesh.kernel.netlink import Pool
+from routemesh.kernel.netlink import SocketPool
 from routemesh.kernel.tables.transactions import Search, fold
 from routemesh.kernel.tables.xtevidence import NOTHING, Evidence, Witness
 from routemesh.kernel.tables.xttools import VARIANTS, Tools, Variant
@@ -74,7 +74,7 @@ class Xtables:
         enter: Callable[[], AbstractContextManager[None]],
         tools: Tools,
         path_of: PathOf = default_path,
-        pool: Pool | None = None,
+        pool: SocketPool | None = None,
     ) -> None:
         self._netns = netns
         self._enter = enter

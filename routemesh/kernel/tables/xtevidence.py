@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from routemesh import names
-from routemesh.kernel.netlink import Message, Pool, Requests, as_text, parse, text
+from routemesh.kernel.netlink import Message, Requests, SocketPool, as_text, parse, text
 from routemesh.kernel.netlink.netfilter import ANY_FAMILY, IPV4, NETFILTER
 from routemesh.nodeplan import BUILT_IN
 
@@ -59,9 +59,9 @@ NOTHING = Evidence((), ())
 class Witness:
     """Asks the kernel about the namespace to which `enter` switches the calling thread. Its methods raise OSError."""
 
-    def __init__(self, enter: Callable[[], AbstractContextManager[None]], pool: Pool | None = None) -> None:
+    def __init__(self, enter: Callable[[], AbstractContextManager[None]], pool: SocketPool | None = None) -> None:
         self._enter = enter
-        self._requests = Requests(protocol=NETFILTER, enter=enter, pool=pool or Pool(1))
+        self._requests = Requests(protocol=NETFILTER, enter=enter, pool=pool or SocketPool(1))
         self._has_nftables = True
         self._tables: NftEvidence = (-1, frozenset())
 
