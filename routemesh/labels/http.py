@@ -59,6 +59,7 @@ HOP_BY_HOP = frozenset({
 _NUMBER = re.compile(r"[0-9]{1,7}")
 _DURATION = re.compile(r"([0-9]{1,6})(ms|s|m|h)")
 _MAX_HEADER_KIB = 64
+_BROADCAST = IPv4Network("255.255.255.255/32")
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LAST_PORT, _MAX_CONNECTIONS, _MAX_RETRIES = 65535, 1_000_000, 10
 
@@ -201,7 +202,9 @@ def _allow(label: str, text: str) -> dict[str, Any]:
         try:
             if not part.isascii():
                 raise ValueError
-            networks.append(IPv4Network(part.strip(" ")))
+            networks.append(network := IPv4Network(part.strip(" ")))
+            if network == _BROADCAST:  # no client has it, and nginx refuses it
+                raise ValueError
         except ValueError:
             raise UserError(
                 f"label {label}: {part!r} is no IPv4 network; use CIDRs such as 192.0.2.0/24, separated by commas"

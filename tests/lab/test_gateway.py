@@ -12,9 +12,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -205,13 +207,25 @@ def test_headers_are_added_and_text_is_compressed(gate: Cluster) -> None:
 def test_a_restarted_daemon_leaves_proxies_alone(gate: Cluster) -> None:
     before = proxy_pid(gate, "node2")
     kept = gate.at("client", lambda: http.client.HTTPConnection(NODE2, HTTP, timeout=5))
-    gate.at("client", lambda: kept.request("GET", "/", headers={"Host": "seen.example"}))
-    kept.getresponse().read()
-    os.kill(_daemon(gate, "node2")["pid"], signal.SIGKILL)
-    gate.lab("start", "node2")
-    wait_until(lambda: _daemon(gate, "node2")["ready"], 10, "the daemon")
-    kept.request("GET", "/", headers={"Host": "seen.example"})
-    assert kept.getresponse().status == 200
+    gate.at("client", kept.connect)
+    statuses, ended = [], threading.Event()
+
+    def go_on() -> None:
+        while not ended.wait(1.0):  # a proxy closes what is idle for 10 s
+            kept.request("GET", "/", headers={"Host": "seen.example"})
+            statuses.append((answer := kept.getresponse()).status)
+            answer.read()
+
+    with ThreadPoolExecutor(1) as pool:
+        going_on = pool.submit(go_on)
+        os.kill(_daemon(gate, "node2")["pid"], signal.SIGKILL)
+        gate.lab("start", "node2")
+        wait_until(lambda: _daemon(gate, "node2")["ready"], 10, "the daemon")
+        answered = len(statuses)
+        wait_until(lambda: len(statuses) > answered or going_on.done(), 10, "an answer to the kept connection")
+        ended.set()
+        going_on.result()
+    assert set(statuses) == {200}
     kept.close()
     assert proxy_pid(gate, "node2") == before
 
