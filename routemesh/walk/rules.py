@@ -5,6 +5,7 @@ accept, is an UnknownRule, if the packet meets it: not behind a condition that f
 Source: nft(8), iptables-extensions(8); the kernel's nf_tables_core.c, nft_nat.c, nft_masq.c, nf_nat_redirect.c, ip_tables.c.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import Enum, auto
@@ -48,6 +49,10 @@ _LOOPBACK = IPv4Interface("127.0.0.1/8")
 _ONLY_TELLING = ("-j LOG", "-j NFLOG", "-j ULOG", "-j AUDIT", "-j TRACE", '{"log":')
 """What is written down about a packet, and what that depends on, changes nothing about its way."""
 
+_VNI = re.compile(
+    r'-m u32 --u32 "?(0|0x0)>>(22|0x16)&0x3c@(12|0xc)&0xffffff00=(?P<shifted>\d+|0x[0-9a-f]+)"?', re.ASCII | re.IGNORECASE
+)
+"""Behind the IP header, whatever its length, and the UDP header: the second word of VXLAN's (moby, encryption.go, matchVXLAN)."""
 _ASSIGNED = {"meta mark": "mark", "ether daddr": "destination_mac"}
 
 
@@ -98,7 +103,7 @@ class Evaluation:
             try:
                 then = self.statement(statement)
             except UnknownRule:
-                if self.at.iptables and any(map(self.fails, rule[number:])):
+                if (self.at.iptables or _is_condition(statement)) and any(map(self.fails, rule[number:])):
                     return Then.RULE
                 raise
             if then is not Then.STATEMENT:
@@ -109,12 +114,22 @@ class Evaluation:
         evaluate = _STATEMENTS.get(type(statement))
         if isinstance(statement, Unknown) and statement.json.startswith(_ONLY_TELLING):
             return Then.STATEMENT
+        if isinstance(statement, Unknown) and self.is_of_another_tunnel(statement):
+            return Then.RULE
         if evaluate is None:
             raise self.reads.unknown(StatementUnknown, statement.json if isinstance(statement, Unknown) else str(statement))
         return evaluate(self, statement)
 
+    def is_of_another_tunnel(self, statement: Unknown) -> bool:
+        """Whether it is u32's test for a VNI that the packet does not carry: how Docker tells its encrypted networks apart."""
+        found = _VNI.fullmatch(statement.json)
+        inner = self.flight.packet.inner
+        return found is not None and inner is not None and int(found["shifted"], 0) >> 8 != inner.vni
+
     def fails(self, statement: Statement) -> bool:
         """Whether it is a condition that is known not to hold."""
+        if isinstance(statement, Unknown):
+            return self.is_of_another_tunnel(statement)
         if not isinstance(statement, Match | MarkMatch | IpvsMatch):
             return False
         try:
@@ -261,6 +276,11 @@ class Evaluation:
         port = to.port if address is None or to.port != getattr(self.flight.packet, end).port else None
         self.note(Rewritten(self.kind, self.at.name, how, address, port), item, **{end: to})
         return Then.ACCEPT
+
+
+def _is_condition(statement: Statement) -> bool:
+    """Whether it can do no more than end its rule: nftables' conditions have no effects, so what is not met does not matter."""
+    return isinstance(statement, Unknown) and statement.json.startswith('{"match":')
 
 
 def _shown(value: object) -> str:

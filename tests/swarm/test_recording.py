@@ -92,9 +92,8 @@ def test_the_way_through_a_namespace_is_there() -> None:
     assert next(link for link in overlay.of(Link) if link.name == "vxlan0").vxlan == Vxlan(4096, IPv4Address(0), 4789, True, True)
     default = Route(destination=IPv4Network("0.0.0.0/0"), via=IPv4Address("172.18.0.1"), link="eth1", protocol=3)
     assert default in sandbox.items
-    assert Socket(protocol=Protocol.TCP, address=IPv4Address(0), port=8080, process="dockerd", pid=203) in (
-        node.host.sockets or ()
-    )
+    dockerd = Socket(protocol=Protocol.TCP, address=IPv4Address(0), port=8080, process="dockerd", pid=203, queued=1, backlog=4096)
+    assert dockerd in (node.host.sockets or ())
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -33,8 +33,10 @@ from routemesh.nodeplan import (
     Rule,
     Statement,
     Sysctl,
+    Unknown,
     Verdict,
     Vxlan,
+    XtChain,
     namespace,
 )
 from routemesh.reasons.ends import NobodyListens, NobodysAddress, NotOwnAddress, RuleRejects
@@ -546,3 +548,18 @@ def test_a_rule_at_the_egress_hook_chooses_the_mac_after_the_route_did() -> None
     right = (known, entry, Chain("netdev", "egress", Hook("filter", "egress", 0, "eth0"), (steer,)))
     assert not isinstance(across({**FIRST, "box": (*FIRST["box"], wrong)}).outcome, Delivered)
     assert isinstance(across({**FIRST, "box": (*FIRST["box"], wrong, *right)}).outcome, Delivered)
+
+
+@pytest.mark.parametrize(
+    ("shifted", "told"), [("0x100100", "delivered"), ("1048832", "delivered"), ("0x100000", "can't be told")]
+)
+def test_what_is_for_another_vni_leaves_a_tunnel_alone(shifted: str, told: str) -> None:
+    """Docker's rules for an encrypted network, VNI 4097, beside a plain one, VNI 4096."""
+    vni = Unknown(f'-m u32 --u32 "0x0>>0x16&0x3c@0xc&0xffffff00={shifted}"')
+    rule = (Match("meta l4proto", "udp"), Match("th dport", "4789"), vni, Verdict("drop"))
+    fenced = {**SECOND, HOST: (*SECOND.get(HOST, ()), XtChain("filter", "INPUT", (rule,), "ACCEPT"))}
+    try:
+        found = "delivered" if isinstance(across(second=fenced).outcome, Delivered) else "lost"
+    except UnknownRule:
+        found = "can't be told"
+    assert found == told

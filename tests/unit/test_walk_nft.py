@@ -408,6 +408,15 @@ def test_a_verdict_that_is_none_is_an_error() -> None:
         branches(verdicts, odd, chain((VerdictLookup(("th dport",), "verdicts"),)))
 
 
+def test_an_unknown_condition_does_not_matter_where_another_of_its_rule_fails() -> None:
+    lot = Unknown('{"match": {"op": "==", "left": {"numgen": {"mode": "random", "mod": 2, "offset": 0}}, "right": 0}}')
+    assert passes(chain((lot, Match("th dport", "81"), DROP)))
+    with pytest.raises(UnknownRule, match="numgen"):
+        branches(chain((lot, Match("th dport", "80"), DROP)))
+    with pytest.raises(UnknownRule, match="queue"):  # that may have done something already
+        branches(chain((Unknown('{"queue": null}'), Match("th dport", "81"), DROP)))
+
+
 def test_a_connection_that_the_netdev_family_can_not_see_is_an_error() -> None:
     rule: Rule = (Match("ct state", "new"), DROP)
     with pytest.raises(UnknownRule, match="ct state"):
