@@ -7,6 +7,7 @@ fib_add_ifaddr (the route of an address's subnet), inetdev_init (a new link's se
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import fields, replace
 from ipaddress import IPv4Address
+from typing import assert_never
 
 from routemesh.nodeplan import (
     HOST,
@@ -91,6 +92,8 @@ def _carry_out(items: list[Item], op: Op) -> None:
         case Delete(item=item):
             wanted = _key(item)
             items[:] = [each for each in items if _key(each) != wanted]
+        case _:
+            assert_never(op)
 
 
 def _key(item: Item) -> tuple[object, ...]:
