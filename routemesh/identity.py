@@ -24,7 +24,7 @@ _IDENTITY, _CLUSTER, _RUN_LOCK = "identity", "cluster", "node.lock"
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who has a lock: pid 0 where it can't be seen."""
+    """The holder of a lock: pid 0 where it can't be seen."""
 
     pid: int
     user: int
@@ -80,7 +80,7 @@ def _lock(held: ExitStack, path: Path, what: str) -> None:
 
 
 def _holder(file: int) -> Holder:
-    """Who has a lock on an open file. Source: proc_locks(5)."""
+    """The holder of a lock on an open file. Source: proc_locks(5)."""
     status = os.fstat(file)
     where = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     for line in Path("/proc/locks").read_text().splitlines():

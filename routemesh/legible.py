@@ -18,7 +18,7 @@ def decoded(raw: bytes) -> str:
 
 
 def storable(text: str) -> str:
-    r"""`text` as JSON, SQLite and UTF-8 can hold it: a surrogate, which is a byte that was no text, shows as \udcff."""
+    r"""`text` as JSON, SQLite and UTF-8 can hold it: a surrogate, which is a byte that was not a text, shows as \udcff."""
     return text.encode(errors="backslashreplace").decode()
 
 

@@ -2,7 +2,7 @@
 
 A loop acts, waits until something happens or a while has passed, and acts again. What it raises becomes a line of the node's
 status, here and nowhere else, until it acts without raising; in between it is tried again after pauses that double. A loop that
-returns is a bug: that ends the daemon, with a reason, and whoever supervises it starts it anew.
+returns is a bug: that ends the daemon, with a reason, and its supervisor starts it anew.
 """
 
 import asyncio

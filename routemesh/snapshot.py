@@ -1,4 +1,4 @@
-"""The nouns of observed state: everything that was in the kernels of a cluster's nodes at one time, whoever put it there. PURE.
+"""The nouns of observed state: everything that was in the kernels of a cluster's nodes at one time, ours or not. PURE.
 
 A NodeSnapshot is for reading what a NodePlan is for wanting, in the same nouns (rule 2), but nothing is left out that can decide
 about a packet: foreign tables, dynamic neighbours, routes that came with addresses, connections. What could not be read is
@@ -147,7 +147,7 @@ Part = Literal[
 class Unread:
     """Something that could not be read: `what` (a file or a command), why, and what can't be told without it.
 
-    Whoever needs that `part` of the namespace can't answer.
+    A question that needs that `part` of the namespace can't be answered.
     """
 
     what: str

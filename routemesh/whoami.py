@@ -159,7 +159,7 @@ class Answers:
         return self._response(200, head + "\n\n", close=close, body_wanted=request.method != "HEAD")
 
     def refusal(self, status: int) -> bytes:
-        """The answer to what is no acceptable request; the connection ends with it."""
+        """The answer to what is not an acceptable request; the connection ends with it."""
         self._refresh()
         return self._response(status, f"{status} {PHRASES[status]}\n", close=True, body_wanted=True)
 

@@ -245,7 +245,7 @@ def encode(value: object) -> bytes:
 
 
 def decode(kind: type[T], body: bytes) -> T:
-    """What a peer of this version answered. Raises RoutemeshError for what is no such answer."""
+    """What a peer of this version answered. Raises RoutemeshError for what is not such an answer."""
     try:
         return msgspec.json.decode(body, type=kind, dec_hook=from_text)
     except msgspec.MsgspecError as exc:

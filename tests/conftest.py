@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let what a test logged be sent: tests log bytes that are no text, and pytest-xdist sends UTF-8 alone (execnet 2.1)."""
+    """Let what a test logged be sent: tests log bytes that are not text, and pytest-xdist sends UTF-8 alone (execnet 2.1)."""
     report = yield
     report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
     return report

@@ -122,7 +122,7 @@ class Client:
     def explain(self, target: str, client: str = "", outside: str = "", request: "Request | None" = None) -> Explanation:
         """Which way a connection of `client` to NODE:PORT[/udp] takes, and a request on through the gateway.
 
-        `outside`: an address that is no node's.
+        `outside`: an address that is not a node's.
         """
         query = [("target", target), ("client", client), ("outside", outside)]
         return self._get(f"/explain?{urlencode(query + (_words(request) if request else []))}", Explanation)
@@ -161,7 +161,7 @@ class Client:
         return restored(ClusterSnapshot, self._ask("GET", f"/snapshot?{query}", dict[str, Any]))
 
     def networks(self) -> list[Network]:
-        """The networks as the asked node has them, in Docker's shape."""
+        """The networks as the node that answers has them, in Docker's shape."""
         return self._get("/networks", list[Network])
 
     def network(self, ref: str, *, verbose: bool = False) -> Network:

@@ -9,7 +9,7 @@ from routemesh.ask.predictions import Question, predicted
 
 
 async def _explain(request: web.Request) -> web.Response:
-    """`target=NODE:PORT[/udp]`, `client` who asks, `outside` the address of somebody who is no node.
+    """`target=NODE:PORT[/udp]`, `client` who asks, `outside` the address of somebody who is not a node.
 
     With `host` the way goes on through the gateway; what belongs to the request: reply.request_to_gateway.
     """

@@ -98,7 +98,9 @@ async def _config(request: web.Request) -> web.Response:
     to = next((known for known in external.TO if known == request.query.get("to", "nodes")), None)
     if program not in external.FOR or to is None:
         programs = ", ".join(external.FOR)
-        raise UserError(f"{request.query_string!r} is no such query: for is one of {programs}; to is {' or '.join(external.TO)}")
+        raise UserError(
+            f"{request.query_string!r} is not a valid query: for is one of {programs}; to is {' or '.join(external.TO)}"
+        )
     return json_reply(wire.Message(message=external.FOR[program](await request.app[CONTEXT].store.snapshot(), to)))
 
 

@@ -56,7 +56,7 @@ def number(request: web.Request, key: str, kind: Callable[[str], Number], defaul
     except ValueError:
         value = None
     if value is None or not value >= 0:
-        raise UserError(f"{key}={text} in the query is no number of 0 or more")
+        raise UserError(f"{key}={text} in the query is not a number of 0 or more")
     return value
 
 
@@ -70,7 +70,7 @@ async def stream(request: web.Request) -> AsyncIterator[web.StreamResponse]:
     except RoutemeshError as exc:
         await reply.write(f"(routemesh: {exc})\n".encode())
     except ConnectionError:
-        return  # whoever asked has gone
+        return  # the asker has gone
     await reply.write_eof()
 
 
@@ -81,7 +81,7 @@ def request_to_gateway(request: web.Request) -> Request:
     try:
         source = IPv4Address(query["source"]) if query.get("source") else None
     except ValueError:
-        raise UserError(f"source={query['source']} in the query is no IPv4 address") from None
+        raise UserError(f"source={query['source']} in the query is not an IPv4 address") from None
     return Request(
         host=query.get("host", ""),
         path=query.get("path", "/"),
@@ -97,4 +97,4 @@ def address(text: str) -> IPv4Address | None:
     try:
         return IPv4Address(text) if text else None
     except ValueError:
-        raise UserError(f"outside={text} in the query is no IPv4 address") from None
+        raise UserError(f"outside={text} in the query is not an IPv4 address") from None

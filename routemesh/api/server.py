@@ -100,7 +100,7 @@ def _remove_stale(path: Path) -> None:
             return
         except ConnectionRefusedError:
             if not path.is_socket():
-                raise Unavailable(f"can't listen on {path}: it is no socket: move it away") from None
+                raise Unavailable(f"can't listen on {path}: it is not a socket: move it away") from None
             path.unlink(missing_ok=True)
             return
         except (BlockingIOError, TimeoutError):

@@ -1,8 +1,8 @@
 """`POST /trace` and `POST /nodes/REF/watch`: conversations, in lines of JSON both ways.
 
-`/trace` is with whoever traces: what is predicted, then the probe, then what all nodes saw of it (ask.traces). `/watch` is with
-one node's daemon, which watches a connection there for as long as it lasts: first what to watch, answered when all is armed; then
-orders, each answered; the request's end, a broken connection or the daemon's own end take everything away again.
+`/trace` is with the tracer: what is predicted, then the probe, then what all nodes saw of it (ask.traces). `/watch` is
+with one node's daemon, which watches a connection there for as long as it lasts: first what to watch, answered when all is armed;
+then orders, each answered; the request's end, a broken connection or the daemon's own end take everything away again.
 """
 
 from aiohttp import web

@@ -28,8 +28,8 @@ SETTLE_S = 1.0
 """What is wrong is looked at again after this time, in which nodes carry out what has just been changed."""
 
 
-class _NobodyWaits(Exception):  # it is no error
-    """Whoever asked has gone."""
+class _NobodyWaits(Exception):  # it is not an error
+    """The asker has gone."""
 
 
 async def doctor(context: Context) -> "Report":
@@ -153,7 +153,7 @@ async def repair_own(context: Context, state: State, node: Node) -> wire.RepairI
     from routemesh.doctor.told import told
 
     if state.on_ingress(node.attachments) is None:
-        return wire.RepairInfo(node=node.name, error="it has no plan yet: the manager has given it no address")
+        return wire.RepairInfo(node=node.name, error="it has no plan yet: the manager has not given it an address")
     ops, failures = await context.repair(view(state, node.id), state.revision)
     failed = {failure.op for failure in failures}
     mended = tuple(f"{op.netns + ': ' if op.netns else ''}{told(op)}" for op in ops if op not in failed)

@@ -60,7 +60,7 @@ async def _copy(context: Context, state: State, task: Task, write: Write, *, fol
             async for block in _lines(context, state, task, follow=follow, tail=tail):
                 await write(prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n")
     except ConnectionError:
-        return  # whoever reads has gone, and the request is about to be cancelled
+        return  # the reader has gone, and the request is about to be cancelled
     except RoutemeshError as exc:
         await write(prefix + f"(routemesh: {exc})\n".encode())
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def fitting(state: State, port: int, request: Request) -> Request:
-    """The request, with TLS where the port is the gateway's for it. Raises UserError where it is no port of the gateway's."""
+    """The request, with TLS where the port is the gateway's for it. Raises UserError where it is not a port of the gateway's."""
     service = find_gateway(state)
     gateway = service.spec.gateway if service is not None else None
     if gateway is None:
@@ -78,7 +78,7 @@ def _passage(name: str, gateway: Gateway, request: Request, wanted: RouteTable, 
         )
         for step in found.steps
     )
-    unasked = f"{driver} of {name} could not be asked ({seen.error}): it is told what the cluster wants of it"
+    unasked = f"{driver} of {name} could not be asked ({seen.error}): what follows is what the cluster wants of it"
     return Passage(
         driver=driver,
         decisions=decisions,

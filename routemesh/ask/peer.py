@@ -66,7 +66,7 @@ class Conversation:
 
 @asynccontextmanager
 async def conversation(node: Node, path: str) -> AsyncIterator[Conversation]:
-    """Talk with another node's daemon; whoever leaves the block ends it. Raises Unavailable."""
+    """Talk with another node's daemon; leaving the block ends it. Raises Unavailable."""
     talk = Conversation()
 
     async def listen() -> None:
@@ -86,7 +86,7 @@ async def conversation(node: Node, path: str) -> AsyncIterator[Conversation]:
 
 
 def _pass_on(done: "asyncio.Task[None]", answer: "asyncio.Future[Lines]") -> None:
-    """Who waits for an answer hears why there is none."""
+    """The reason goes to those who wait for an answer."""
     failure = None if done.cancelled() else done.exception()
     if failure is not None and not answer.done():
         answer.set_exception(failure)

@@ -51,7 +51,7 @@ class Predicted:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """NODE:PORT[/udp], who asks, the address of somebody who is no node, and what is asked of the gateway, if it is.
+    """NODE:PORT[/udp], who asks, the address of somebody who is not a node, and what is asked of the gateway, if it is.
 
     `source_port`: the client's where it names none.
     """

@@ -1,4 +1,4 @@
-"""A trace is a conversation with whoever traces: what is predicted, then the probe, then what all nodes saw of it.
+"""A trace is a conversation with the tracer: what is predicted, then the probe, then what all nodes saw of it.
 
 First comes an answer as of `GET /explain`, with all nodes armed; then a line says that the probe may go, or how it went where the
 asker sent it; then the nodes' observations end it. What to think of them is for the asker to say (routemesh.trace).
@@ -121,7 +121,7 @@ class _Run:
         return await self._collected(sent, self.asked.source.port, self.prediction)
 
     async def of_live(self) -> Result:
-        """The first connection that comes to the asked node, with a prediction of its own."""
+        """The first connection that comes to the entry node, with a prediction of its own."""
         entry = self.watchers.get(self.asked.target.node)
         if entry is None:
             return Result(error=f"{self.asked.target.node}, where it would come in, is not watched")

@@ -1,4 +1,4 @@
-"""`routemesh container …`: the tasks of the asked node, as docker lists containers."""
+"""`routemesh container …`: the tasks of the node that answers, as docker lists containers."""
 
 import shlex
 import time

@@ -132,7 +132,7 @@ def _plans(recordings: tuple[Path, ...]) -> "Plans":
                     spaces = {name: namespace(map(_item, items)) for name, items in raw["namespaces"].items()}
                     found[raw["node"]] = NodePlan(spaces)
                 except (OSError, ValueError, KeyError, TypeError, AttributeError, RoutemeshError) as error:
-                    raise UserError(f"{file} is no plan of a node ({error}); remove it to do without") from None
+                    raise UserError(f"{file} is not a plan of a node ({error}); remove it to go on without it") from None
     return found
 
 

@@ -122,7 +122,7 @@ def status(host: Host, format_: str) -> None:
     for warning in found.warnings:
         say(f"warning: {warning.text}")
     for node, kind in found.keys_on_disk.items():
-        say(f"note: {node} has the keys of certificates on {kind}; with its run directory on a tmpfs they were on no disk")
+        say(f"note: {node} has the keys of certificates on {kind}; with a tmpfs as its run directory they never touch a disk")
 
 
 @gateway.command("config")

@@ -64,7 +64,7 @@ def _lab_node(name: str) -> Path:
         names = ", ".join(lab.name for lab in labs)
         raise UserError(f"several labs have a {name} ({names}): say which one you mean with {find.NAME_VARIABLE}")
     if not labs:
-        raise UserError(f"host {name} is no path and no node of a running lab: give -H the path of a daemon's socket")
+        raise UserError(f"host {name} is neither a path nor a node of a running lab: give -H the path of a daemon's socket")
     return labs[0].node(name).socket
 
 

@@ -1,4 +1,4 @@
-"""`routemesh network …`: the networks as the asked node has them, in Docker's shape."""
+"""`routemesh network …`: the networks as the node that answers has them, in Docker's shape."""
 
 import click
 

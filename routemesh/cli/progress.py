@@ -91,8 +91,12 @@ def _outcome(service: wire.ServiceInfo, reached: wire.ProgressInfo) -> str:
         return ""
     if reached.answering is None:
         return f": every node answers on {ports}"
-    where = f"of all nodes, only {', '.join(reached.answering)}" if reached.answering else "no node"
-    return f": {where} answers on {ports}, for want of tasks that it may lead to (labels {WEIGHT}, {LOCALITY})"
+    some = ", ".join(reached.answering)
+    where = f"of all nodes, only {some} answers" if len(reached.answering) == 1 else f"of all nodes, only {some} answer"
+    has = "it has" if len(reached.answering) == 1 else "they have"
+    if not reached.answering:
+        where, has = "no node answers", "none has"
+    return f": {where} on {ports}, because only {has} eligible tasks (labels {WEIGHT}, {LOCALITY})"
 
 
 def _too_late(service: wire.ServiceInfo, now: wire.ProgressInfo, timeout_s: float) -> str:

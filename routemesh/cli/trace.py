@@ -33,7 +33,7 @@ _MOST_WORDS = 2
 def trace(host: Host, question: tuple[str, ...], http: str, live: bool, timeout: float | None, format_: str) -> None:
     """Send a real connection or datagram, watch it in every namespace on its way, and hold that against what is predicted.
 
-    CLIENT, who asks NODE, is said as for explain. Everything that is added to watch is gone afterwards, also if interrupted.
+    CLIENT is given as for explain. Everything that is added to watch is gone afterwards, also after an interrupt.
 
     \b
     Exit status: 0 it arrives as predicted, 3 it does not arrive, or not as predicted, 1 it can't be told.

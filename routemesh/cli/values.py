@@ -56,7 +56,7 @@ class OneOf(Parsed):
         try:
             return self._kind(text)
         except ValueError:
-            raise ValueError(f"{text!r} is none of {', '.join(self._kind)}") from None
+            raise ValueError(f"{text!r} is not one of {', '.join(self._kind)}") from None
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """See click.ParamType; click 8.2 gives it the context too."""
@@ -101,7 +101,7 @@ def duration_s(text: str) -> float:
     if text == "0":
         return 0.0
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"{text!r} is no duration; write it as 1m30s, 10s or 500ms")
+        raise ValueError(f"{text!r} is not a duration; write it as 1m30s, 10s or 500ms")
     total_s = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
     if total_s > LONGEST_S:
         raise ValueError(f"{text!r} is longer than 10 years")
@@ -111,14 +111,14 @@ def duration_s(text: str) -> float:
 def port(text: str) -> int:
     """A port number. Raises ValueError."""
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= LAST_PORT):
-        raise ValueError(f"{text!r} is no port; use 1-{LAST_PORT}")
+        raise ValueError(f"{text!r} is not a port; use 1-{LAST_PORT}")
     return int(text)
 
 
 def protocol(text: str) -> Protocol:
     """tcp or udp. Raises ValueError."""
     if text not in tuple(Protocol):
-        raise ValueError(f"{text!r} is no protocol; use {' or '.join(Protocol)}")
+        raise ValueError(f"{text!r} is not a protocol; use {' or '.join(Protocol)}")
     return Protocol(text)
 
 
@@ -148,7 +148,7 @@ def _long_publish(text: str) -> Publish:
     for part in text.split(","):
         key, equals, value = part.partition("=")
         if not equals or key.strip() not in _LONG_KEYS:
-            raise ValueError(f"{text!r}: {part!r} is none of published=…, target=…, protocol=…, mode=…")
+            raise ValueError(f"{text!r}: {part!r} is not one of published=…, target=…, protocol=…, mode=…")
         fields[_LONG_KEYS[key.strip()]] = value.strip()
     if "target" not in fields:
         raise ValueError(f"{text!r} has no target port; add target=PORT")
@@ -208,7 +208,7 @@ def scale(text: str) -> tuple[str, int]:
     if not equals or not name:
         raise ValueError(f"{text!r} is not of the form SERVICE=REPLICAS")
     if not (number.isascii() and number.isdigit()):
-        raise ValueError(f"{text!r}: {number!r} is no number of replicas; use 0 or more")
+        raise ValueError(f"{text!r}: {number!r} is not a number of replicas; use 0 or more")
     return name, int(number)
 
 
@@ -217,7 +217,7 @@ def lines(text: str) -> int | None:
     if text == "all":
         return None
     if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{text!r} is no number of lines; use 0 or more, or all")
+        raise ValueError(f"{text!r} is not a number of lines; use 0 or more, or all")
     return int(text)
 
 
@@ -234,7 +234,7 @@ def address(text: str) -> IPv4Address:
     try:
         return IPv4Address(text)
     except ValueError as exc:
-        raise ValueError(f"{text!r} is no IPv4 address") from exc
+        raise ValueError(f"{text!r} is not an IPv4 address") from exc
 
 
 def subnet(text: str) -> IPv4Network:
@@ -242,7 +242,7 @@ def subnet(text: str) -> IPv4Network:
     try:
         return IPv4Network(text)
     except ValueError as exc:
-        raise ValueError(f"{text!r} is no IPv4 network: {exc}") from exc
+        raise ValueError(f"{text!r} is not an IPv4 network: {exc}") from exc
 
 
 def gateway_ports(text: str) -> tuple[int, int]:

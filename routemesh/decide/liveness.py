@@ -37,5 +37,5 @@ def _orphans(state: State, now: float) -> Iterator[Task]:
         node = state.nodes.get(task.node_id)
         if node is None or node.state is NodeState.DOWN:
             name = task.node_id if node is None else node.name
-            lost = TaskStatus(state=TaskState.ORPHANED, at=now, error=f"node {name} is down")
+            lost = TaskStatus(state=TaskState.ORPHANED, at=now, error=f"{name} is down")
             yield replace(task, desired=max(task.desired, TaskState.SHUTDOWN), status=lost)

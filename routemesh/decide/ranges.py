@@ -1,6 +1,6 @@
 """The mesh's address ranges beside those that a node's machine has otherwise: choosing free ones, and finding clashes. PURE.
 
-Who has an address of the ingress range gets no answer from tasks, and is one of theirs to a task's fence; an address of
+A host with an address of the ingress range gets no answer from tasks, whose filter takes it for one of theirs; an address of
 docker_gwbridge's is a task of the node to each node.
 """
 
@@ -42,7 +42,7 @@ def clashes(ranges: Mapping[str, IPv4Network], occupied: Iterable[Occupied]) -> 
             what = f"{by[0]} and {len(by) - 1} more" if len(by) > 1 else by[0]
             flag = "--gwbridge-subnet" if name == "docker_gwbridge" else "--ingress-subnet"
             found.append(
-                f"the range {subnet} of {name} is somebody else's here ({what}): who has an address of it gets no answer; "
+                f"the range {subnet} of {name} is somebody else's here ({what}): its addresses get no answers; "
                 f"give these another range, or make a new cluster with {flag}"
             )
     return tuple(found)

@@ -14,7 +14,7 @@ def findings(warnings: Iterable[CertificateWarning], keys_on_disk: Mapping[str, 
             where=node,
             state=State.OPTIONAL,
             found=f"on {kind}",
-            effect="who gets the disk or a copy of it has the keys",
+            effect="anyone who gets the disk or a copy of it has the keys",
             fix="mount a tmpfs for the run directory (/run is one on a machine with systemd)",
         )
         for node, kind in keys_on_disk.items()

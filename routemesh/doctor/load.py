@@ -94,7 +94,7 @@ def _clocks(facts: Facts) -> Iterator[Finding]:
                 where=node,
                 state=State.WRONG,
                 found=f"its clock is {abs(ahead):.1f} s {'ahead' if ahead > 0 else 'behind'}",
-                effect="heartbeats look late, so that the node may be taken for dead; certificates, logs",
+                effect="heartbeats look late, so the node may be taken for dead; certificates, logs",
                 fix=f"on {node}: timedatectl set-ntp true (or chronyc makestep)",
             )
 
@@ -123,7 +123,7 @@ def _deaf(cluster: ClusterSnapshot) -> Iterator[Finding]:
             state=State.WRONG if each.certain else State.OPTIONAL,
             found=str(each),
             effect="connections are accepted and get no answer" if each.certain else "connections may wait for their answers",
-            fix=resume or f"look why it accepts no more, or scale {each.task.service} up; a health check would take it out",
+            fix=resume or f"find out why it accepts no more, or scale {each.task.service} up; a health check would take it out",
         )
 
 
@@ -163,7 +163,7 @@ def _doubles(cluster: ClusterSnapshot) -> Iterator[Finding]:
             where=listed(map(places.called, others)),
             state=State.WRONG,
             found=f"{address} is there too, though it is that of {places.called(rightful)}",
-            effect="connections to it reach now the one, now the other, or nobody",
+            effect="connections to it reach one, the other, or neither",
             fix=f"on {others[0].node}: take it away there (ip address del {address} dev DEVICE), or replace that task",
         )
 

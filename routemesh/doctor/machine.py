@@ -80,7 +80,7 @@ def features() -> tuple[Feature, ...]:
 PROGRAMS: tuple[Program, ...] = (
     Program(name="nsenter", package="util-linux", without="no task can be started", needed=True),
     Program(name="unshare", package="util-linux", without="no task can be started", needed=True),
-    Program(name="modprobe", package="kmod", without="what of the kernel is not loaded yet can't be"),
+    Program(name="modprobe", package="kmod", without="kernel modules can't be loaded on demand"),
     Program(name="ip", package="iproute2", without="links, routes and FDB can't be looked at by hand"),
     Program(name="nft", package="nftables", without="nftables' rules can't be looked at by hand"),
     Program(name="ipvsadm", package="ipvsadm", without="IPVS can't be looked at by hand"),

@@ -78,7 +78,7 @@ def _all_lost(cluster: ClusterSnapshot, lost: Sequence[Lost]) -> Iterator[Findin
         where=listed(dict.fromkeys(name for each in lost for name in (each.sender, each.to)), 8),
         state=State.WRONG,
         found=f"no packet gets through VXLAN {listed(map(str, lost), 6)}{f' ({refused})' if refused else ''}",
-        effect="connections that enter at the one and have a task on the other fail",
+        effect="connections that enter at one node and lead to a task on the other fail",
         fix=f"let UDP {VXLAN_PORT} pass {pairs}: in the nodes' firewalls, and in what is between them (a cloud's security group)",
     )
 

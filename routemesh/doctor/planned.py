@@ -27,7 +27,7 @@ def findings(cluster: ClusterSnapshot, facts: Facts, failing: Mapping[Kept, Fail
                 where=places.called(Place(node, netns)),
                 state=State.WRONG,
                 found=listed((each.what for each in differences), _MOST_TOLD),
-                effect=ways.effect if ways else "no published port fails by this",
+                effect=ways.effect if ways else "no published port fails because of it",
                 fix=_fix(node, commands, repairing=facts.repairing),
                 commands=commands,
                 ours=facts.repairing,

@@ -13,7 +13,7 @@ def findings(refused: Mapping[str, str], lagging: Mapping[str, str]) -> tuple[Fi
             where="gateway",
             state=State.WRONG,
             found=said,
-            effect="its clients get 503; other services are not concerned",
+            effect="its clients get 503; other services are not affected",
             fix="correct what the proxy names: the service's labels routemesh.http.…, or its certificate",
         )
         for service, said in refused.items()
@@ -24,7 +24,7 @@ def findings(refused: Mapping[str, str], lagging: Mapping[str, str]) -> tuple[Fi
             where=node,
             state=State.WRONG,
             found=error,
-            effect="it does not follow the cluster: what has changed since is not there for its clients",
+            effect="it does not follow the cluster: its clients do not see later changes",
             fix="routemesh service logs gateway",
         )
         for node, error in lagging.items()

@@ -41,7 +41,7 @@ def told(op: Op) -> str:
         case Change(old=Sysctl(path, old), new=Sysctl(value=new)):
             return f"{path} is {old} instead of {new}"
         case Change(old=Chain() | XtChain(), new=new):
-            return f"the rules of {called(new)} are not those that are planned"
+            return f"the rules of {called(new)} differ from the plan"
         case Change(old=old, new=new):
             return f"{called(new)} has {_differing(old, new)}"
         case _:

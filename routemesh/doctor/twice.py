@@ -70,7 +70,7 @@ def findings(services: frozenset[str], cluster: ClusterSnapshot) -> Iterator[Fin
             state=State.OPTIONAL,
             found=f"they changed while they were looked at{_now(tasks)}",
             effect="whether a connection to it succeeds changes from one moment to the next; its ways are not judged",
-            fix=f"routemesh service ps {name}, and routemesh doctor again when it has come to rest",
+            fix=f"routemesh service ps {name}, and routemesh doctor again when it is stable",
         )
 
 

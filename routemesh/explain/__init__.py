@@ -6,5 +6,5 @@
     text, picture: the Explanation for people
     nouns   the Explanation, which is also the JSON
 
-This module loads none of them: whoever just prints an explanation is not to wait for the walker.
+This module loads none of them: printing an explanation must not wait for the walker.
 """

@@ -25,8 +25,8 @@ def explain(
 ) -> Explanation:
     """Every way that the first packet of a connection may take through what was read, and what to think of it.
 
-    `repairs`: what nodes would change by themselves, where they were asked. `network`: observed(cluster), which whoever has many
-    questions makes once.
+    `repairs`: what nodes would change by themselves, where they were asked. `network`: observed(cluster), made once
+    by a caller with many questions.
     """
     mending = mending_of(cluster, repairs or {}, network)
     branches = _walked(asked, mending.network)
@@ -168,7 +168,7 @@ def _notes(places: Places, asked: Asked, ways: tuple[Way, ...], causes: tuple[Ca
     if asked.host_mode and asked.service is not None:
         port = f"{asked.target.port}/{asked.target.protocol}"
         notes.append(
-            f"{port} is published by {asked.service.name} in host mode: past the mesh, to the task of the asked node alone"
+            f"{port} is published by {asked.service.name} in host mode: past the mesh, to the task of the entry node alone"
         )
     steps = ((step.node, step.namespace) for each in ways for step in (*each.there, *each.back))
     passed = dict.fromkeys((*steps, *((found.node, found.namespace) for found in causes)))
@@ -178,7 +178,7 @@ def _notes(places: Places, asked: Asked, ways: tuple[Way, ...], causes: tuple[Ca
         notes += [f"{name}: {unread}" for unread in (() if space is None else space.unread)]
     reached = {each.task for each in ways if each.arrives and each.task}
     silent = (each for each in deaf(cluster) if each.task.name in reached)
-    notes += (f"{each.task.name} accepts, but that it answers can't be promised: {each}" for each in silent)
+    notes += (f"{each.task.name} accepts, but may not answer: {each}" for each in silent)
     here = (asked.target.node, asked.target.protocol, asked.target.port)
     gone = (each for each in stale(cluster) if (each.node, each.protocol, each.port) == here)
     notes += (f"{each}; {each.command} lets go of them" for each in gone)
@@ -186,5 +186,7 @@ def _notes(places: Places, asked: Asked, ways: tuple[Way, ...], causes: tuple[Ca
         for each in ways:
             if each.arrives and each.peer != str(asked.source):
                 who = each.task or each.node
-                notes.append(f"{who} sees {each.peer} instead of the client, whose address {asked.service.name} is to keep")
+                notes.append(
+                    f"{who} sees {each.peer} instead of the client, though {asked.service.name} keeps the client's address"
+                )
     return list(dict.fromkeys(notes))[:_MOST_NOTES]

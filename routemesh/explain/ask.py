@@ -23,7 +23,7 @@ _SMALLEST = 31
 _DOCUMENTATION = IPv4Address("198.51.100.1")
 """Somebody far away (RFC 5737)."""
 _INGRESS = "ingress"
-"""Tasks are fenced from one another there: it is for published ports alone."""
+"""Tasks can't reach one another there: it carries published ports alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class Asked:
 
     @property
     def host_mode(self) -> bool:
-        """Whether the port leads past the mesh to a task of the asked node (docker's mode=host)."""
+        """Whether the port leads past the mesh to a task of the entry node (docker's mode=host)."""
         ports = () if self.service is None else self.service.ports
         same = ((port.protocol, port.published) == (self.target.protocol, self.target.port) for port in ports if port.host)
         return any(same)
@@ -209,7 +209,7 @@ def _start(
     except ValueError:
         tasks = ", ".join(sorted(task.name for task in cluster.names.tasks)[:_SHOWN])
         nodes = ", ".join(sorted(cluster.nodes))
-        raise NotFound(f"client {name} is no address, node or task; nodes are {nodes}, tasks {tasks or 'none'}") from None
+        raise NotFound(f"client {name} is not an address, a node or a task; nodes are {nodes}, tasks {tasks or 'none'}") from None
     if own.is_loopback:
         return Place(asked.name, HOST), own, f"node {asked.name} itself"
     for node in cluster.nodes.values():

@@ -54,7 +54,7 @@ class Blame:
 
 @dataclass(slots=True)
 class Mending:
-    """A cluster with its differences, for whoever has hundreds of questions to it. `network`: as it is."""
+    """A cluster with its differences, for a caller that has hundreds of questions to it. `network`: as it is."""
 
     cluster: ClusterSnapshot
     network: Network

@@ -100,7 +100,7 @@ def of_service(places: Places, asked: Asked, branches: Walk, repairs: Repairs) -
 
 
 def host_task(places: Places, asked: Asked) -> NamedTask | None:
-    """The task of the asked node to which a port in host mode leads."""
+    """The task of the entry node to which a port in host mode leads."""
     tasks = places.cluster.names.tasks
     mine = (task for task in tasks if asked.service is not None and task.service == asked.service.name and task.serving)
     return next((task for task in mine if task.node == asked.target.node), None)
@@ -126,7 +126,7 @@ def _by_others(failure: causes.Failure, last: Hop | None, by: str) -> causes.Fai
 
 def takes_it(places: Places, asked: Asked, place: Place) -> bool:
     """Whether a process there is meant: a task of the service that publishes the port, or anybody where that is not known."""
-    if asked.host_mode:  # docker-proxy, or the container itself: its namespace is none of the mesh's
+    if asked.host_mode:  # docker-proxy, or the container itself: its namespace is not the mesh's
         return place.node == asked.target.node and host_task(places, asked) is not None
     task = places.task(place)
     known = asked.service is not None and bool(places.cluster.names.tasks)
@@ -134,7 +134,7 @@ def takes_it(places: Places, asked: Asked, place: Place) -> bool:
 
 
 def _wrong_place(places: Places, asked: Asked, branch: Branch, number: int, repairs: Repairs) -> Iterator[Fault]:
-    """Somebody takes the connection who is none of the service's: as dockerd does, which only keeps the port."""
+    """Somebody takes the connection who is not the service's: as dockerd does, which only keeps the port."""
     place, outcome = branch.outcome.place, branch.outcome
     if takes_it(places, asked, place) or asked.service is None or asked.host_mode:
         return

@@ -200,7 +200,7 @@ def _connected(space: NamespaceSnapshot, netns: str, mended: Set[tuple[str, str]
 
 
 def _without_caches(space: NamespaceSnapshot, addresses: Set[IPv4Address]) -> NamespaceSnapshot:
-    """Without what ARP told of these addresses: whoever answers now answers otherwise."""
+    """Without what ARP told of these addresses: the answers are others now."""
     items = (item for item in space.items if not (isinstance(item, Neighbour) and item.ip in addresses and _is_learned(item)))
     return replace(space, items=tuple(items))
 

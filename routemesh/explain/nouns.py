@@ -74,7 +74,7 @@ class Cause:
     """Why something is not as it should be: where, what is wrong, and the commands that mend it, to be run on `node`.
 
     `step`: which of the way's steps shows it (counted through `there` and `back`), -1 where none does; `way`: which way, or -1.
-    `by`: whose rule decided, where it is none of the mesh's: a firewall's name (ufw, firewalld, Docker …), else its table.
+    `by`: whose rule decided, where it is not the mesh's: a firewall's name (ufw, firewalld, Docker …), else its table.
     `reason`: what `why` says, as a value (reasons.causes).
     """
 

@@ -1,4 +1,4 @@
-"""Connections that a sandbox still leads to tasks which are no more, or that a node leads past its sandbox. PURE."""
+"""Connections that a sandbox still leads to tasks which are gone, or that a node leads past its sandbox. PURE."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set

@@ -76,7 +76,7 @@ class Directory:
 
 
 def remove_others(root: Path, kept: Mapping[str, object]) -> None:
-    """Remove the directories of proxies that are no more."""
+    """Remove the directories of proxies that are gone."""
     for path in root.iterdir() if root.exists() else ():
         if path.name not in kept and path.is_dir():
             for file in path.iterdir():

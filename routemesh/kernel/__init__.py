@@ -44,7 +44,7 @@ class Kernel(Protocol):
         """Carry out what `diff` found, in the order given; nftables ops of one namespace are one atomic transaction, and so are
         those on one table of iptables.
 
-        A failed op does not stop the others (rule 9). Idempotent: what is already so is no failure.
+        A failed op does not stop the others (rule 9). Idempotent: what is already so is not a failure.
         """
         ...
 

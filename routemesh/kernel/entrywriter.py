@@ -89,7 +89,7 @@ class EntryWriter:
         if isinstance(ours, Route):
             yield from self.carry_out([Change(op.netns, ours, op.item)])
         else:
-            yield op, OSError(EEXIST, "there is one already that is not routemesh's; whoever made it must choose another")
+            yield op, OSError(EEXIST, "there is one already that is not routemesh's; its owner must choose another")
 
 
 def _entry(item: Item) -> Entry:

@@ -48,7 +48,7 @@ def _link_in_the_way(link: Link, where: str, *, host: bool) -> str:
             "or use another machine"
         )
     return (
-        f"link {link.name} {where} is not routemesh's, which needs that name; whoever made it must give it another one "
+        f"link {link.name} {where} is not routemesh's, which needs that name; its owner must give it another one "
         f"(ip -details link show {link.name} tells more), or use another machine"
     )
 
@@ -56,5 +56,5 @@ def _link_in_the_way(link: Link, where: str, *, host: bool) -> str:
 def _tunnel_in_the_way(name: str, what: str) -> str:
     return (
         f"VXLAN device {name} on this node has {what}, which the overlay needs; if it is Docker's, let Docker leave its swarm, "
-        f"else whoever made it must choose another (ip -details link show {name} tells more)"
+        f"else its owner must choose another (ip -details link show {name} tells more)"
     )

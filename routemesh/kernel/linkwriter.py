@@ -82,4 +82,4 @@ class LinkWriter:
 
 
 def _not_ours(name: str) -> OSError:
-    return OSError(EEXIST, f"there is a link {name} that is not routemesh's; whoever made it must give it another name")
+    return OSError(EEXIST, f"there is a link {name} that is not routemesh's; its owner must give it another name")

@@ -298,7 +298,7 @@ class LinuxKernel:
         return news
 
     def _look_again(self) -> None:
-        """Read what was just made, so that what the kernel adds to it later (a carrier) is no news."""
+        """Read what was just made, so that what the kernel adds to it later (a carrier) is not news."""
         for space in self._spaces:
             try:
                 space.memory.renew()
@@ -350,7 +350,7 @@ def _ways_in(rows: Mapping[int, Row], alias: str) -> Iterator[str]:
 
 
 def _balancing(space: Space, want: Namespace) -> Iterator[Item]:
-    """What IPVS has in the sandbox; in other namespaces it is none of ours. What is not loaded has nothing."""
+    """What IPVS has in the sandbox; in other namespaces it is not ours. What is not loaded has nothing."""
     if space.name != names.SANDBOX or not ipvs.is_loaded():
         return
     with space.told_as("ipvsadm -Ln"):

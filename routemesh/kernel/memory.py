@@ -167,7 +167,7 @@ class Memory:
         return changed
 
     def _keep_for_later(self, event: Reply) -> None:
-        """It is about a link that we have not read yet. Whoever never reads is not to collect for ever."""
+        """It is about a link that we have not read yet. A caller that never reads must not collect for ever."""
         self._early.append(event)
         if len(self._early) > _EARLY_AT_MOST:
             self._known = False

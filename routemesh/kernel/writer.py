@@ -139,7 +139,7 @@ class Writer:
         return space.xtables.apply(run)
 
     def _pass_over(self, _: Space, run: Run) -> Iterator[Failure]:
-        return (Failure(op, "", f"this version can't make anything of kind {type(item_of(op)).__name__}") for op in run)
+        return (Failure(op, "", f"this version can't make objects of kind {type(item_of(op)).__name__}") for op in run)
 
     def _failures(self, run: Iterable[Op], refusal: Exception) -> Iterator[Failure]:
         return (self._failure(op, refusal) for op in run)

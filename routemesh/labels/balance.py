@@ -58,7 +58,7 @@ def _scheduler(text: str | None, default: Scheduler) -> Scheduler:
     if text in ALIASES:
         return ALIASES[text]
     if text not in tuple(Scheduler):
-        raise UserError(f"label {LB}={text!r} is no scheduler; use one of {', '.join((*Scheduler, *ALIASES))}")
+        raise UserError(f"label {LB}={text!r} is not a scheduler; use one of {', '.join((*Scheduler, *ALIASES))}")
     return Scheduler(text)
 
 
@@ -89,7 +89,7 @@ def _weights(text: str | None) -> Weights:
     for number, entry in enumerate(text.split(",")):
         whose, equals, weight = entry.strip().rpartition("=")
         if not _NUMBER.fullmatch(weight) or int(weight) > _MAX_WEIGHT:
-            raise UserError(f"label {WEIGHT}={text!r}: {weight!r} is no weight; use 0-{_MAX_WEIGHT}")
+            raise UserError(f"label {WEIGHT}={text!r}: {weight!r} is not a weight; use 0-{_MAX_WEIGHT}")
         if not (_SLOT.fullmatch(whose) or NODE_NAME.fullmatch(whose) or (number == 0 and not equals)):
             raise UserError(f"label {WEIGHT}={text!r}: {entry!r} is not of the form W (first), NODE=W or .SLOT=W")
         if whose in given:

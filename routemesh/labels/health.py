@@ -69,5 +69,5 @@ def _port(label: str, text: str, publish: tuple[Publish, ...]) -> int:
             raise UserError(f"label {label} names no port, and nothing is published that it could mean; add a port")
         return publish[0].target
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= _LAST_PORT):
-        raise UserError(f"label {label}: {text!r} is no port; use 1-{_LAST_PORT}")
+        raise UserError(f"label {label}: {text!r} is not a port; use 1-{_LAST_PORT}")
     return int(text)

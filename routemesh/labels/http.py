@@ -117,8 +117,8 @@ def _hosts(label: str, text: str) -> dict[str, Any]:
     for host in hosts:
         if host != EVERY_HOST and (not _HOST.fullmatch(host) or len(host) > _MAX_HOST_LENGTH):
             raise UserError(
-                f"label {label}: {host!r} is no host name; use names such as app.example.com or *.example.com (letters, digits, "
-                "- and dots; others in their xn-- form), separated by commas, or * for every name"
+                f"label {label}: {host!r} is not a host name; use names such as app.example.com or *.example.com (letters, "
+                "digits, - and dots; others in their xn-- form), separated by commas, or * for every name"
             )
     if len(hosts) > MAX_HOSTS:
         raise UserError(f"label {label} has {len(hosts)} names; use at most {MAX_HOSTS}")
@@ -129,7 +129,7 @@ def _path(label: str, text: str) -> dict[str, Any]:
     path = text.rstrip("/") or "/" if text.startswith("/") and not text.endswith("//") else text
     if not _PATH.fullmatch(path) or len(path) > _MAX_PATH_LENGTH or _DOTS.search(path):
         raise UserError(
-            f"label {label}={text!r} is no path; use one such as /api (letters, digits and . _ ~ ! & ( ) * + , = : @ -, "
+            f"label {label}={text!r} is not a path; use one such as /api (letters, digits and . _ ~ ! & ( ) * + , = : @ -, "
             f"no empty, . or .. parts, at most {_MAX_PATH_LENGTH} characters)"
         )
     return {"path": path}
@@ -138,7 +138,7 @@ def _path(label: str, text: str) -> dict[str, Any]:
 def _number(field: str, first: int, last: int) -> Reader:
     def read(label: str, text: str) -> dict[str, Any]:
         if not _NUMBER.fullmatch(text) or not first <= int(text) <= last:
-            raise UserError(f"label {label}={text!r} is no number that fits; use {first}-{last}")
+            raise UserError(f"label {label}={text!r} is not a number that fits; use {first}-{last}")
         return {field: int(text)}
 
     return read
@@ -184,7 +184,7 @@ def _health(label: str, text: str) -> dict[str, Any]:
 
 def _size(label: str, text: str) -> dict[str, Any]:
     if not text.endswith("k") or not _NUMBER.fullmatch(text[:-1]) or not 1 <= int(text[:-1]) <= _MAX_HEADER_KIB:
-        raise UserError(f"label {label}={text!r} is no size that fits; use 1k-{_MAX_HEADER_KIB}k (KiB)")
+        raise UserError(f"label {label}={text!r} is not a size that fits; use 1k-{_MAX_HEADER_KIB}k (KiB)")
     return {"max_header_bytes": int(text[:-1]) * 1024}
 
 
@@ -192,7 +192,7 @@ def _timeout(label: str, text: str) -> dict[str, Any]:
     found = _DURATION.fullmatch(text)
     seconds = int(found[1]) * _UNITS_S[found[2]] if found else 0.0
     if not 0.001 <= seconds <= MAX_TIMEOUT_S:
-        raise UserError(f"label {label}={text!r} is no duration; use one such as 500ms, 60s, 5m or 1h, at most 24h")
+        raise UserError(f"label {label}={text!r} is not a duration; use one such as 500ms, 60s, 5m or 1h, at most 24h")
     return {"timeout_s": seconds}
 
 
@@ -207,7 +207,7 @@ def _allow(label: str, text: str) -> dict[str, Any]:
                 raise ValueError
         except ValueError:
             raise UserError(
-                f"label {label}: {part!r} is no IPv4 network; use CIDRs such as 192.0.2.0/24, separated by commas"
+                f"label {label}: {part!r} is not an IPv4 network; use CIDRs such as 192.0.2.0/24, separated by commas"
             ) from None
     if len(networks) > MAX_NETWORKS:
         raise UserError(f"label {label} has {len(networks)} networks; use at most {MAX_NETWORKS}")

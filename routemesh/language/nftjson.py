@@ -128,9 +128,9 @@ def parse(document: Json, devices: Devices) -> tuple[Item, ...]:
 
 
 def parse_everything(document: Json, devices: Devices, left_out: Set[tuple[str, str]] = frozenset()) -> tuple[Item, ...]:
-    """The items in an answer to `list ruleset`, whoever made them; but for tables, by family and name, that are told elsewhere.
+    """The items in an answer to `list ruleset`, whatever made them; but for tables, by family and name, that are told elsewhere.
 
-    Maps and sets whose type is none of ours have no elements here; a chain of several devices names them all.
+    Maps and sets whose type is not ours have no elements here; a chain of several devices names them all.
     """
     kept = ((kind, content) for kind, content in _entries(document) if (content["family"], _table(kind, content)) not in left_out)
     return tuple(_items(kept, devices))
@@ -169,7 +169,7 @@ def _items(entries: Iterable[tuple[str, Json]], devices: Devices) -> Iterator[It
                 place = entry["family"], entry["table"], entry["chain"]
                 rules.setdefault(place, []).append((rule(entry.get("expr", ())), entry.get("handle", 0)))
             case _:
-                raise AssertionError(f"{kind} is none of {_KINDS}")
+                raise AssertionError(f"{kind} is not one of {_KINDS}")
     for chain in chains:
         yield _chain(chain, rules.get((chain["family"], chain["table"], chain["name"]), []), devices)
 
@@ -195,7 +195,7 @@ def _chain(entry: Json, rules: list[tuple[Rule, int]], devices: Devices) -> Chai
 
 
 def _map_with_elements(entry: Json) -> Iterator[Item]:
-    """The map and its elements. Those of a map whose type is none of ours are left out: they can only go with it."""
+    """The map and its elements. Those of a map whose type is not ours are left out: they can only go with it."""
     family, name, table = entry["family"], entry["name"], entry["table"]
     key = _types(entry["type"])
     value = _value_type(entry["map"]) if "map" in entry else None

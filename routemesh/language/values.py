@@ -105,7 +105,7 @@ def _network(text: str) -> str:
 
 def _one_of(words: tuple[str, ...], text: str) -> str:
     if text not in words:
-        raise ValueError(f"{text!r} is none of {', '.join(words)}")
+        raise ValueError(f"{text!r} is not one of {', '.join(words)}")
     return text
 
 

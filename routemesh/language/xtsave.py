@@ -144,7 +144,7 @@ def _table(place: int, name: str) -> XtTable:
 
 
 def _not_understood(place: int, line: str) -> ValueError:
-    return ValueError(f"line {place} is none of iptables-save's: {line[:80]}")
+    return ValueError(f"line {place} is not iptables-save's: {line[:80]}")
 
 
 def _with_what_is_beyond(found: Sequence[SavedChain], beyond: Mapping[XtTable, str]) -> Iterator[SavedChain]:

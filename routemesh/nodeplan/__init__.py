@@ -7,7 +7,7 @@ object should be like. Two items with one key are two states of one object, so `
 The same nouns tell what others have made (`snapshot`). What only they do has a field here too, whose default is what we do.
 
 nftables' and iptables' rules are data, not text, in one vocabulary: nft re-spells what it is given (nft 1.0.6), so text can't be
-compared. Expressions are named as nft spells them. A statement that is none of ours is read as `Unknown`, never skipped.
+compared. Expressions are named as nft spells them. A statement that is not ours is read as `Unknown`, never skipped.
 """
 
 from routemesh.nodeplan.balancer import IpvsDestination, IpvsService, IpvsTimeouts

@@ -104,7 +104,7 @@ class Learn:
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """Counts packets and bytes; the numbers are no part of the plan."""
+    """Counts packets and bytes; the numbers are not part of the plan."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ class Address:
 RouteKind = Literal[
     "unicast", "local", "broadcast", "multicast", "blackhole", "unreachable", "prohibit", "throw", "unknown"
 ]  # fmt: skip
-"""As ip-route(8) has it; `unknown`: with several next hops, or one that is no IPv4 address."""
+"""As ip-route(8) has it; `unknown`: with several next hops, or one that is not an IPv4 address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

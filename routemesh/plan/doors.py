@@ -52,7 +52,7 @@ def loopback() -> tuple[Rule, ...]:
 def ports(caps: Capabilities, tasks: Iterable[tuple[str, IPv4Address]]) -> Iterator[Item]:
     """What the ports of tasks let into a bridge: IPv4 and ARP from the task's own MAC and address; tasks are (port, address).
 
-    So nothing of IPv6, no router advertisement either. Other ports, and the ports of others' bridges, are not concerned.
+    So nothing of IPv6, no router advertisement either. Other ports, and the ports of others' bridges, are not affected.
     """
     if not caps.bridge_tables:
         return

@@ -143,7 +143,7 @@ def answers_from(view: NodeView, task: Task) -> IPv4Address | None:
     """The source address that a task's unbound sockets must take, None where any will do.
 
     A UDP server that is bound to no address answers from the one that the route to the client prefers. The client asked the
-    overlay address; an answer from another is no reply for conntrack and is lost. (A TCP socket keeps what was asked.)
+    overlay address; an answer from another is not a reply for conntrack and is lost. (A TCP socket keeps what was asked.)
     """
     udp = any(port.protocol is Protocol.UDP for port in task.spec.publish)
     return task.address_on(view.ingress.id) if udp and task.spec.client_ip is ClientIp.KEEP else None

@@ -81,7 +81,7 @@ def _port_bits(protocol: Protocol, port: int) -> int:
 def _reachable(view: NodeView, service: Service, tasks: list[Task]) -> tuple[Task, ...]:
     """Those of a port's serving tasks that this node may lead connections to.
 
-    A task without weight is no reason to prefer this node: its connections go elsewhere.
+    A task without weight is not a reason to prefer this node: its connections go elsewhere.
     """
     local = tuple(task for task in tasks if task.node_id == view.node.id)
     match service.spec.balancing.locality:

@@ -14,7 +14,7 @@ class NodeView:
 
     `ingress`: the network that every node has, and `networks`: all that the node takes part in, that one first. `peers`: the
     other nodes that have a sandbox on the ingress network, silent ones too: the data plane of a node works on without its daemon,
-    and replies to what came through it must find back. `tasks`: this node's own, until they have ended. `remote`: tasks
+    and replies must return through it. `tasks`: this node's own, until they have ended. `remote`: tasks
     attached to a network on live peers, until they have ended. `backends`: per service, the tasks that new connections may go
     to, in slot order; each is on the ingress network. `draining`: those that run and may get no new ones. `names`: of all
     nodes. `gateways`: the ingress addresses of the gateway's tasks. All are sorted, so that equal states give equal views.

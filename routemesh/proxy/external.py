@@ -1,4 +1,4 @@
-"""A configuration for a proxy that is no part of the cluster: every published port, over the nodes. PURE.
+"""A configuration for a proxy that is not part of the cluster: every published port, over the nodes. PURE.
 
 Addresses, names and numbers only, no text of a label: there is nothing that could be injected.
 Sources: HAProxy's configuration.txt; nginx.org/en/docs/stream; envoyproxy.io (bootstrap, tcp_proxy; JSON is accepted).

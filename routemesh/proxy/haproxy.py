@@ -28,7 +28,7 @@ ADMIN_SOCKET = "admin.sock"
 GENERATION = "routemesh-"
 """`show info` answers with it as the description: which generation a process runs."""
 INTERNAL = "routemesh:"
-"""How names begin that are no service's; a service's name has no colon."""
+"""How names begin that are not a service's; a service's name has no colon."""
 COOKIE = "ROUTEMESH"
 
 _NOBODY = f"{INTERNAL}nobody"

@@ -58,7 +58,7 @@ OfDoubt = Untold | AnswerUntold | LargeUntold
 
 @dataclass(frozen=True, slots=True)
 class ByOthers:
-    """A way ended by a rule that is none of the mesh's: of which tool ("" for none known), in which table; "" for a policy."""
+    """A way ended by a rule that is not the mesh's: of which tool ("" for none known), in which table; "" for a policy."""
 
     failure: Failure
     tool: str
@@ -68,7 +68,7 @@ class ByOthers:
 
 @dataclass(frozen=True, slots=True)
 class WrongTaker:
-    """A process that is no task of the service takes the connection ("": its name is not known)."""
+    """A process that is not a task of the service takes the connection ("": its name is not known)."""
 
     process: str
     service: str
@@ -135,14 +135,14 @@ class Doubled:
 
 @dataclass(frozen=True, slots=True)
 class NotServed:
-    """The task serves, and no connection is led to it."""
+    """The task serves, but gets no connections."""
 
     task: str
 
 
 @dataclass(frozen=True, slots=True)
 class KeptAway:
-    """The service has no task that this node may lead to."""
+    """The service has no task that this node may use."""
 
     service: str
 

@@ -333,5 +333,5 @@ End = OfDevices | OfTunnels | OfRoutes | OfRules | OfAnswers
 
 
 def root(end: End) -> End:
-    """Why it went no further, whoever heard of that."""
+    """Why it went no further, whether or not anybody heard of that."""
     return root(end.end) if isinstance(end, Unheard) else end

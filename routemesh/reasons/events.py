@@ -80,7 +80,7 @@ class Translated:
 
 @dataclass(frozen=True, slots=True)
 class OtherPort:
-    """NAT takes another source port, as this one, for answers would look like another connection's."""
+    """NAT takes another source port, such as this one, because answers would look like another connection's."""
 
     port: int
 
@@ -169,7 +169,7 @@ class Led:
 
 OfRules = Assigned | Learned | Clamped | Rewritten | Led
 
-# --- the end, and what is no packet's --------------------------------------------------------------------------------
+# --- the end, and what is not a packet's --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def _of_connections(event: events.OfConnections) -> str:
         case events.Translated(end, to):
             return f"conntrack {end} {to}"
         case events.OtherPort(port):
-            return f"conntrack takes another source port, say {port}, for answers would look like another connection's"
+            return f"conntrack takes another source port, say {port}, because answers would look like another connection's"
         case events.Scheduled(mark, scheduler, server, direct):
             return f"ipvs FWM {mark} {scheduler} to {server}{' by direct routing' if direct else ''}"
         case events.SentToServer(server):
@@ -130,9 +130,9 @@ def _at_device(end: ends.OfDevices) -> str:
         case ends.WrongMac(mac, link):
             return f"it is for {mac}, not for {link}"
         case ends.TooLarge(size, link, mtu):
-            return f"its {size} bytes are too many for {link}, which takes {mtu}"
+            return f"its {size} bytes exceed the MTU of {link}, {mtu}"
         case ends.NoPort(mac):
-            return f"no port has {mac}, and none is flooded"
+            return f"no port has {mac}, and no port floods"
         case ends.BehindSamePort(mac, link):
             return f"{mac} is behind the port {link}, through which it came"
         case ends.Isolated(mac, link):
@@ -193,13 +193,13 @@ def _by_rule(end: ends.OfRules) -> str:
         case ends.NothingToMasquerade():
             return "masqueraded, but this namespace has no address"
         case ends.TableFull(connections, limit):
-            return f"the table of connections is full ({connections} of {limit}), and this is a new one"
+            return f"the connection tracking table is full ({connections} of {limit}), and this connection is new"
         case ends.AnswersClash():
-            return "answers to it would look like those of another connection, and there is no NAT to make them differ"
+            return "answers to it would look like those of another connection, and no NAT makes them differ"
         case ends.NoServer(mark):
             return f"ipvs service FWM {mark} has no server for it"
         case ends.ServerGone(server):
-            return f"ipvs leads its connection to {server}, which is no server any more"
+            return f"ipvs leads its connection to {server}, which is no longer a server"
         case ends.LoopbackToServer(source):
             return f"ipvs sends nothing from {source} to another namespace"
     assert_never(end)
@@ -236,11 +236,11 @@ def _unread(doubt: unclear.OfReading) -> str:
         case unclear.ListenersNotRead(protocol, port):
             return f"{protocol}/{port}: what listens there was not read"
         case unclear.NodeNotRead(address, node, absent):
-            return f"{address}: that is {node}, {absent or 'of which nothing was read'}"
+            return f"{address}: that is {node}, {absent or 'which was not read'}"
         case unclear.FarEndUnseen(link):
-            return f"{link}, whose other end is in a namespace that was not seen"
+            return f"the other end of {link}, in a namespace that was not seen"
         case unclear.ArpUnseen(address):
-            return f"ARP for {address}, which only namespaces may answer that were not seen"
+            return f"ARP for {address}, which only a namespace that was not seen may answer"
     assert_never(doubt)
 
 
@@ -251,11 +251,11 @@ def _ambiguous(doubt: unclear.OfLinks) -> str:
         case unclear.ArpThroughTunnel(address, link):
             return f"ARP for {address} through {link}, which does not answer it itself"
         case unclear.ArpSetting(link, setting, value):
-            return f"ARP on {link}, whose {setting} is {value}"
+            return f"ARP on {link} with {setting} {value}"
         case unclear.ArpFilter(link):
-            return f"ARP on {link}, whose arp_filter is on"
+            return f"ARP on {link} with arp_filter on"
         case unclear.FramesFiltered(family, chain):
-            return f"chain {chain}, whose rules are for {'ARP' if family == 'arp' else 'frames'}"
+            return f"chain {chain}, which filters {'ARP' if family == 'arp' else 'frames'}"
         case unclear.SeveralCopies(mac):
             return f"a frame to {mac}, of which several ports get a copy"
         case unclear.SeveralTunnels(vni):
@@ -272,10 +272,10 @@ def _undecided(doubt: unclear.OfDecisions) -> str:
         case unclear.RouteUnknown(network, kind):
             return f"the route to {network}, which is {kind}"
         case unclear.SchedulerUnknown(mark, scheduler):
-            return f"ipvs service FWM {mark}, whose scheduler is {scheduler}"
+            return f"ipvs service FWM {mark} with scheduler {scheduler}"
         case unclear.MethodUnknown(mark, server, method):
-            how = "by IPIP" if method == "tunnel" else "in a way that has no name here"
-            return f"ipvs service FWM {mark}, whose server {server} is reached {how}"
+            how = "by IPIP" if method == "tunnel" else "in an unknown way"
+            return f"ipvs service FWM {mark}, which reaches server {server} {how}"
         case unclear.BalancedToItself(server):
             return f"ipvs, which leads a packet of this namespace's own to its own address {server},"
     assert_never(doubt)
@@ -292,7 +292,7 @@ def _in_rule(doubt: unclear.OfRules) -> str:
         case unclear.MapUnknown(key=key, map=name):
             return f"a look-up of {key} in @{name}, which is of another type or not there,"
         case unclear.LearningUnknown(statement=statement):
-            return f"{statement}, whose map is of another type,"
+            return f"{statement}, which adds to a map of another type,"
         case unclear.ChainUnknown(verdict=verdict, target=target):
             return f"{verdict} {target}, a chain that is not there,"
         case unclear.NoVerdict(element=element):
@@ -322,7 +322,7 @@ def _of_way(reason: causes.OfWays) -> str:
         case causes.ByOthers(failure, tool, table, rule):
             return f"{_of_way(failure)} ({f'{tool}, ' if tool else ''}{table}{f': {rule}' if rule else ''})"
         case causes.WrongTaker(process, service):
-            return f"{process or 'a process'}, no task of {service}, takes the connection"
+            return f"{process or 'a process'}, which is not a task of {service}, takes the connection"
     assert_never(reason)
 
 
@@ -330,9 +330,9 @@ def _missing(reason: causes.OfMissing) -> str:
     then = _of_way(reason.then)
     match reason:
         case causes.NotLed(port, protocol, causes.WrongTaker()):
-            return f"port {port}/{protocol} is not led to the sandbox: {then}"
+            return f"port {port}/{protocol} is not forwarded to the sandbox: {then}"
         case causes.NotLed(port, protocol):
-            return f"port {port}/{protocol} is not led to the sandbox: nothing translates it, and {then}"
+            return f"port {port}/{protocol} is not forwarded to the sandbox: nothing translates it, and {then}"
         case causes.NoMark(port, protocol):
             return f"port {port}/{protocol} gets no firewall mark, so nothing balances it, and {then}"
         case causes.NotBalanced(mark):
@@ -347,13 +347,13 @@ def _of_service(reason: causes.OfService) -> str:
         case ends.LinkDown():
             return _at_device(reason)
         case causes.UnlikePlanned():
-            return "it is not as it is planned"
+            return "it differs from the plan"
         case causes.Doubled(address, task):
-            return f"{address} is {task}'s address, and it is here too"
+            return f"{address} is {task}'s address, but it is here too"
         case causes.NotServed(task):
-            return f"{task} serves, but no connection is led to it"
+            return f"{task} serves, but gets no connections"
         case causes.KeptAway(service):
-            return f"{service} has no task that this node may lead to (labels routemesh.locality, routemesh.weight)"
+            return f"{service} has no task that this node may use (labels routemesh.locality, routemesh.weight)"
         case causes.NoTaskHere(service, nodes):
             return f"{service} publishes the port in host mode, and has no task on this node: ask {', '.join(nodes) or 'no node'}"
         case causes.NoTasks(service):

@@ -19,7 +19,7 @@ _TCP_STATE = re.compile(r"[A-Z_0-9]+")
 def read_conntrack(source: Source) -> Iterator[ConntrackEntry]:
     """TCP's and UDP's connections over IPv4; those of other protocols are passed over.
 
-    What is translated shows in the answer's addresses: they are no mirror of the question's.
+    What is translated shows in the answer's addresses: they do not mirror the question's.
     """
     for number, line in source.lines():
         words = line.split()

@@ -73,7 +73,7 @@ def entries(source: Source) -> tuple[Json, ...]:
     listed = found if isinstance(found, list) else [found]
     good = tuple(entry for entry in listed if isinstance(entry, dict))
     if len(good) != len(listed):
-        source.broken("an entry is no object")
+        source.broken("an entry is not an object")
     return good
 
 
@@ -91,7 +91,7 @@ def understood(source: Source, listed: Iterable[Json], kind: str, read: Callable
 
 
 def overlay(entry: Json) -> Overlay:
-    """A network of `docker network inspect --verbose`. Raises KeyError, ValueError … for what is no overlay of IPv4."""
+    """A network of `docker network inspect --verbose`. Raises KeyError, ValueError … for what is not an overlay of IPv4."""
     services = entry.get("Services") or {}
     named = {name: service for name, service in services.items() if name}
     vips = {name: service["VIP"] for name, service in named.items()}

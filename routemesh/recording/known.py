@@ -20,7 +20,7 @@ def write(names: Names) -> str:
 
 
 def read(source: Source) -> Names | None:
-    """What it says; None, which is taken down, for what is no such file."""
+    """What it says; None, which is taken down, for what is not such a file."""
     try:
         return _DECODER.decode(source.text)
     except msgspec.MsgspecError as error:

@@ -187,7 +187,7 @@ def _about(told: Mapping[str, Any]) -> About:
 def underlay(own: NamespaceSnapshot, wanted: IPv4Address | None) -> tuple[str, tuple[IPv4Address, ...]]:
     """The device that a node is known by and its addresses, the advertised one first.
 
-    Where nobody says which address that is: the first device with an address that is no bridge and not lo.
+    Where nobody says which address that is: the first device with an address that is not a bridge and not lo.
     """
     for link in own.of(Link):
         found = [address.address.ip for address in own.of(Address) if address.link == link.name]

@@ -32,7 +32,7 @@ def _nodes(directory: Path) -> list[Path]:
     except OSError as error:
         raise UserError(f"recording {directory} can't be read: {error.strerror}") from error
     if not inside:
-        raise UserError(f"{directory} is no recording: neither it nor what is in it has a directory {HOST_DIRECTORY}")
+        raise UserError(f"{directory} is not a recording: neither it nor a directory in it has a directory {HOST_DIRECTORY}")
     return inside
 
 

@@ -1,1 +1,1 @@
-"""Looks at everything that is in a kernel, whoever put it there, and watches packets; changes nothing that stays."""
+"""Looks at everything that is in a kernel, ours or not, and watches packets; changes nothing that stays."""

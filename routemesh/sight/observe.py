@@ -1,4 +1,4 @@
-"""Reading everything that can decide about a packet, whoever made it: namespaces as snapshots. Nothing is written.
+"""Reading everything that can decide about a packet, whatever made it: namespaces as snapshots. Nothing is written.
 
 Unlike LinuxKernel.read, which knows ours alone and remembers, this asks for all and keeps nothing. Call in a thread of its own:
 it goes from namespace to namespace. A namespace, or a part of one, that can't be read is told in its `unread`.

@@ -85,7 +85,7 @@ class PacketSocket:
                 data, ancillary, _, source = self._socket.recvmsg(_SNAP_BYTES, socket.CMSG_SPACE(_TIME.size))
             except BlockingIOError:
                 return
-            except UnicodeDecodeError:  # on a link whose name is not UTF-8, which is none of ours
+            except UnicodeDecodeError:  # on a link whose name is not UTF-8, which is not ours
                 continue
             found = parse(data, self._wanted)
             if found is None:

@@ -1,4 +1,4 @@
-"""All rules of the namespace that the calling thread is in, whoever made them: nftables' tables, and iptables' and IPVS's.
+"""All rules of the namespace that the calling thread is in, whatever made them: nftables' tables, and iptables' and IPVS's.
 
 What iptables-nft keeps are nftables tables as well, but of a form that nft can't tell; they are read as iptables prints them.
 Source: libnftables(3); iptables-save(8), xtables-nft(8); proc(5) on net/ip_tables_names.

@@ -1,6 +1,6 @@
 """Watching one connection in the namespaces of a node: on their links, by the rules that it meets, in connection tracking.
 
-Whoever closes a watch, or dies, leaves nothing behind: all that is added are sockets, and what belongs to them.
+A watcher that closes a watch, or dies, leaves nothing behind: all that is added are sockets, and what belongs to them.
 """
 
 import os
@@ -25,7 +25,7 @@ from routemesh.snapshot import Connections, ConntrackEntry
 
 _TAG_BYTES = 4
 MOST_KEPT = 20_000
-"""So many packets of a namespace are kept, the newest: who waits for somebody's connection may see many of others."""
+"""So many packets of a namespace are kept, the newest: a trace that waits for somebody's connection may see many of others."""
 
 
 @dataclass(slots=True)

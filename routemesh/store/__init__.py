@@ -42,7 +42,7 @@ class Store(Protocol):
     async def renew(self, name: str, holder: str, ttl_s: float, value: int = 0) -> bool:
         """Take or prolong a lease; False while somebody else holds it. Wakes watchers only when holder or value changed.
 
-        Whoever has looked at it and not seen it renewed for `ttl_s` since, by a clock of its own that does not leap, may take it.
+        A daemon that has watched it for `ttl_s`, by a monotonic clock of its own, and not seen it renewed, may take it.
         """
         ...
 

@@ -1,6 +1,6 @@
 """How a store wakes those who watch it: within this process, and through a file across processes.
 
-A wake-up says only that something was written; who is woken looks for himself. So any number of them is as good as one.
+A wake-up says only that something was written; a woken watcher looks for itself. So any number of them is as good as one.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ class FileBell:
 
     @contextmanager
     def ringing(self) -> Iterator[None]:
-        """Ring when the block is left, unless it raises: nothing was written then, and who is woken would only try again."""
+        """Ring when the block is left, unless it raises: nothing was written then, and a woken watcher would only try again."""
         file = self._open()
         try:
             yield

@@ -1,7 +1,7 @@
 """What tells two states apart, object by object: what a store writes and what it applies. PURE.
 
 Law: `apply(before, edits, revision) == state` for `state, edits = committed(before, after)`. Objects that did not change keep
-their identity, and so do mappings in which nothing changed: whoever compares two states may compare with `is` first.
+their identity, and so do mappings in which nothing changed: a caller that compares two states may compare with `is` first.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

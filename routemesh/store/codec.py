@@ -11,7 +11,7 @@ from routemesh.store.changes import KINDS, Object
 
 
 class CodecError(ValueError):
-    """An object can't be written as JSON, or a text is none of the kind that it should be; the message says where."""
+    """An object can't be written as JSON, or a text is not of the kind that it should be; the message says where."""
 
 
 def encode(kind: str, value: Object) -> bytes:

@@ -18,7 +18,7 @@ Step = Callable[[Objects], Objects]
 def _to_2(objects: Objects) -> Objects:
     """A network is an object, to which tasks, nodes and services are attached; it was fields of the cluster, and their address.
 
-    Leases, which are no objects, are judged by when they were last seen renewed, and no longer hold a time.
+    Leases, which are not objects, are judged by when they were last seen renewed, and no longer hold a time.
     """
     clusters = objects.get("cluster", {})
     networks = {cluster["ingress_id"]: _ingress(cluster) for cluster in clusters.values()}

@@ -1,7 +1,7 @@
-"""When leases were last seen renewed, by the clock of whoever looks.
+"""When leases were last seen renewed, by the observer's clock.
 
 Clocks of several machines differ, and each can leap. So a lease holds no time: its holder changes its beat whenever it renews it,
-and it has lapsed for whoever has seen the same beat for as long as it lasts. Who has just begun to look takes all for fresh.
+and it has lapsed for an observer that has seen the same beat for as long as it lasts. A new observer takes all leases for fresh.
 """
 
 from collections.abc import Callable, Mapping

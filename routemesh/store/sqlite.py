@@ -1,7 +1,7 @@
 """The store of one machine: an SQLite file in WAL mode that several daemons share.
 
 Each daemon keeps the state in memory and reads only the rows that are newer. A removed object leaves a row without a body for the
-next KEPT_REVISIONS revisions; whoever is further behind reads everything again. A heartbeat (a lease that is merely prolonged) is
+next KEPT_REVISIONS revisions; a watcher further behind reads everything again. A heartbeat (a lease that is just prolonged) is
 a commit like any other but rings no bell. A commit survives the death of any process; a power cut may take the last ones back
 (synchronous=NORMAL), never a part of one. Source: sqlite.org/wal.html, sqlite.org/howtocorrupt.html.
 """

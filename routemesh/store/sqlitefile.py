@@ -104,7 +104,7 @@ def _create(path: Path) -> None:
 
 
 def _format(sql: sqlite3.Connection, path: Path) -> int:
-    """The number of the form in which the file holds its objects. Raises Unavailable where it is none of ours."""
+    """The number of the form in which the file holds its objects. Raises Unavailable where it is not ours."""
     (application,) = sql.execute("PRAGMA application_id").fetchone()
     (stored,) = sql.execute("PRAGMA user_version").fetchone()
     if application != _APPLICATION_ID:

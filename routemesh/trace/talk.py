@@ -1,4 +1,4 @@
-"""What is said while a trace runs: between whoever traces and a daemon, and between daemons. PURE."""
+"""What is said while a trace runs: between the tracer and a daemon, and between daemons. PURE."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -66,7 +66,7 @@ __all__ = [
 def walk(network: Network, packet: Packet, start: Place = OUTSIDE, *, router: str = "") -> Walk:
     """Where the first packet of a new connection gets to, and the answer to it: one branch for every choice on the way.
 
-    `start`: OUTSIDE for a client on the underlay that is no node, or the namespace whose process sends it. `router`: the node
+    `start`: OUTSIDE for a client on the underlay that is not a node, or the namespace whose process sends it. `router`: the node
     through which a client outside has a route to the packet's destination; "" where that is on the underlay.
     Raises UnknownRule at anything that can't be evaluated, NotFound when `start` does not exist.
     """

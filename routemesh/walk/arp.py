@@ -1,6 +1,6 @@
 """Who is asked for a MAC, and who answers: neighbours and ARP. PURE.
 
-The ARP exchange itself is not followed: whoever is within reach of a broadcast and has the address answers, and the answer comes
+The ARP exchange itself is not followed: a host within reach of a broadcast that has the address answers, and the answer comes
 back, if bridges let both in. Source: the kernel's arp.c, br_input.c, vxlan_core.c (arp_reduce).
 """
 

@@ -31,7 +31,7 @@ Space = str
 class RuleChain:
     """A chain, each rule with the item that a hop names as having decided.
 
-    `item` is what the chain itself is; None for a chain that is none of ours as such. `drops`: its policy. `family` None: it is
+    `item` is what the chain itself is; None for a chain that is not ours as such. `drops`: its policy. `family` None: it is
     iptables'.
     """
 

@@ -74,7 +74,7 @@ def _new_connection(flight: Flight) -> Balanced | None:
         return None
     chosen = _chosen(flight, service, stack.servers[service.mark])
     if chosen is None:
-        # The socket's own answer, a reset, is not to be had: IPVS knows no TCP (ip_vs_leave).
+        # The socket's own answer, a reset, never comes: IPVS knows no TCP (ip_vs_leave).
         flight.refuse(NoServer(service.mark), service)
     if chosen.method not in ("masq", "route"):
         raise UnknownRule(stack.place, MethodUnknown(service.mark, chosen.address, chosen.method))
@@ -118,7 +118,7 @@ def _weighted(_: IpvsService, server: IpvsDestination) -> int:
 
 
 def _hashed(service: IpvsService, server: IpvsDestination) -> int:
-    """One of weight 0 keeps a place in the table; without fallback, whoever is hashed there is refused (ip_vs_sh_get)."""
+    """One of weight 0 keeps a place in the table; without fallback, a client that is hashed there is refused (ip_vs_sh_get)."""
     return server.weight if service.fallback else max(server.weight, 1)
 
 

@@ -189,7 +189,7 @@ def test_does_not_read_again_what_nobody_changed(kernel: LinuxKernel, plan: Node
 
 
 def test_has_looked_at_what_it_made(kernel: LinuxKernel, plan: NodePlan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a carrier, which comes some time after a link, is no news."""
+    """So that a carrier, which comes some time after a link, is not news."""
     do(kernel, Create(HOST, Link(name="another", kind="bridge")))
     dumps = counted_dumps(monkeypatch)
     assert [op.item.name for op in diff(kernel.read(plan), plan) if isinstance(op, Delete) and isinstance(op.item, Link)] == [
@@ -218,7 +218,7 @@ def test_leaves_routes_of_others_alone(kernel: LinuxKernel, plan: NodePlan) -> N
     assert diff(kernel.read(plan), plan) == ()
     route = replace(DEFAULT_ROUTE, destination=IPv4Network("192.0.2.0/24"))
     (failure,) = kernel.apply([Create("task", route)])
-    assert failure.reason == "there is one already that is not routemesh's; whoever made it must choose another"
+    assert failure.reason == "there is one already that is not routemesh's; its owner must choose another"
     do(kernel, Delete("task", route))
     assert shell(kernel, "task", "ip route") == before
 
@@ -255,7 +255,7 @@ def test_leaves_a_link_of_others_alone_that_has_the_name_of_a_peer(kernel: Linux
     shell(kernel, "task", "ip link add eth0 type bridge")
     before = shell(kernel, "task", "ip link")
     (failure,) = kernel.apply([Create("overlay", PORT)])
-    assert failure.reason == "there is a link eth0 that is not routemesh's; whoever made it must give it another name"
+    assert failure.reason == "there is a link eth0 that is not routemesh's; its owner must give it another name"
     assert shell(kernel, "task", "ip link") == before
 
 
@@ -281,7 +281,7 @@ def test_names_tunnels_and_swarms_in_the_way(
     monkeypatch.setattr(foreign, "SWARM_SANDBOX", tmp_path / "ingress_sbox")
     tunnels = (
         f"VXLAN device {name} on this node has {what}, which the overlay needs; if it is Docker's, let Docker leave its swarm, "
-        f"else whoever made it must choose another (ip -details link show {name} tells more)"
+        f"else its owner must choose another (ip -details link show {name} tells more)"
         for name, what in (("flannel", "UDP port 4789"), ("calico", "VNI 4096"))
     )
     assert kernel.foreign(wanted) == (
@@ -405,7 +405,7 @@ def test_a_failures_command_fails_for_a_person_for_the_same_reason(kernel: Linux
         (Netns("../escape"), "a namespace's name is made of letters, digits, '_', '-' and '.'"),
         (Sysctl("net/../kernel/panic", "1"), "only settings below net/ belong to a namespace"),
         (Sysctl("kernel/panic", "1"), "only settings below net/ belong to a namespace"),
-        (replace(BRIDGE, mac="nonsense"), "nonsense is no MAC address"),
+        (replace(BRIDGE, mac="nonsense"), "nonsense is not a MAC address"),
         (replace(BRIDGE, name="a-name-that-is-too-long"), "Attribute failed policy validation"),
         (Link(name="veth0", kind="veth"), "a veth needs its parameters"),
     ],

@@ -148,7 +148,7 @@ def test_an_address_that_the_machine_does_not_have(tmp_path: Path) -> None:
 def test_a_corrupt_database(tmp_path: Path) -> None:
     require("root", "netns", "nf_tables")
     store = tmp_path / "cluster.db"
-    store.write_bytes(b"this is no database" * 100)
+    store.write_bytes(b"this is not a database" * 100)
     assert str(store) in _one_line(_node(tmp_path / "run", "--store", f"sqlite:{store}"))
 
 

@@ -245,7 +245,7 @@ def test_a_node_without_a_local_task_refuses_at_once_if_told_so(mesh: Cluster) -
     options = ("--name", "own", "--constraint", "node.hostname==node2", *ports, *locality)
     said = mesh.cli("service", "create", *options, "host", "routemesh", "whoami")
     try:
-        assert "converged: of all nodes, only node2 answers on 8113/tcp, 8113/udp, for want of tasks" in said
+        assert "converged: of all nodes, only node2 answers on 8113/tcp, 8113/udp, because only it has eligible tasks" in said
         assert mesh.ask(NODE2, 8113)[0].peer == "192.168.200.100"
         for address in (NODE1, NODE3):
             assert mesh.is_refused(address, 8113)

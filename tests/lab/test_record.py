@@ -56,7 +56,7 @@ def assert_differences_are_told(mesh: Cluster, directory: Path) -> None:
     assert "wrong    node2: ingress_sbox: plan: element tcp . 8080 of " in told
     assert "element tcp . 8081 of marks is not planned" in told
     (directory / "node2" / "plan.json").write_text("{}")
-    assert "plan.json is no plan of a node" in mesh.refused("doctor", "--from", str(directory))
+    assert "plan.json is not a plan of a node" in mesh.refused("doctor", "--from", str(directory))
 
 
 def test_a_node_that_was_not_recorded_is_named(mesh: Cluster, tmp_path: Path) -> None:

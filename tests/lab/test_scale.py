@@ -32,6 +32,6 @@ def test_a_service_of_1100_ports_and_24_tasks_stays_up_on_three_nodes(mesh: Clus
                 assert _open_files(pid) <= idle[node] + tasks + 64 + 8, "a task costs its pidfd, namespaces a pool of 64"
         for node in mesh.json("node", "inspect", *ADDRESSES):
             assert not node["failures"]
-            assert not [held for held in node["listeners"] if held["process"]], "held ports are no listeners"
+            assert not [held for held in node["listeners"] if held["process"]], "held ports are not listeners"
     assert _daemons(mesh) == before
     wait_until(lambda: mesh.is_refused(ADDRESSES["node1"], FIRST), 10, "the end of the port")

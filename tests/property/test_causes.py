@@ -192,7 +192,7 @@ def test_a_harmless_difference_hides_nothing_and_takes_no_blame(data: st.DataObj
 @settings(max_examples=12, deadline=None)
 @given(st.data())
 def test_of_two_real_faults_each_is_named(data: st.DataObject) -> None:
-    """One of the plan and one that no plan knows of: when the first is mended the second is no news."""
+    """One of the plan and one that no plan knows of: when the first is mended the second is not news."""
     _, real = sorted_out()
     # That IPVS is not there can't be mended in a snapshot.
     plans = [fault for fault in real if any(each.op for each in lacking(broken(fault))[fault.node])]

@@ -246,7 +246,7 @@ ROWS: tuple[Row, ...] = (
         object="ports of docker_gwbridge and br0",
         swarm="learn and flood",
         routemesh="do neither; a static FDB entry for the MAC of each port",
-        why="every MAC is known; an unknown one shall not wander",
+        why="every MAC is known; unknown MACs are not flooded",
         shows=lambda found: _port("flood", "learning")(found) or (found.swarm is None and isinstance(found.ours, FdbEntry)),
     ),
     Row(
@@ -317,7 +317,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         object="what else goes into docker_gwbridge, or out of it",
         swarm="everything that has a route",
-        routemesh=f"mangle `{names.FORWARD_CHAIN}` drops what is no published port's and no answer; mangle PREROUTING what is "
+        routemesh=f"mangle `{names.FORWARD_CHAIN}` drops what is not a published port's and no answer; mangle PREROUTING what is "
         "for 127.0.0.0/8",
         why="a neighbour with a route to 172.18.0.0/16 must not reach what is not published, nor a task the node's 127.0.0.1",
         shows=_doors,

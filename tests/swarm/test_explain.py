@@ -170,7 +170,7 @@ def test_bad_questions_are_answered_with_what_there_is() -> None:
     assert "swarm1, swarm2" in refused("explain", "--from", healthy, "swarm3:8080")
     assert "8080/tcp (web)" in refused("explain", "--from", healthy, "swarm1:8081")
     assert "there is no recording of it" in refused("explain", "--from", str(HEALTHY / "node1"), "swarm2:8080")
-    assert "is no recording" in refused("explain", "--from", str(DATA), "swarm1:8080")
+    assert "is not a recording" in refused("explain", "--from", str(DATA), "swarm1:8080")
     overlay = str(DATA / "5-overlay")
     assert "those that do: api.1, api.2" in refused("explain", "--from", overlay, "api:80")
     assert "web.1 shares no network with api" in refused("explain", "--from", overlay, "web.1", "api:80")

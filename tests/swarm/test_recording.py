@@ -375,7 +375,7 @@ def test_a_chain_that_both_variants_have_is_not_told_as_one() -> None:
 
 
 def test_a_directory_that_is_no_recording_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no recording"):
+    with pytest.raises(UserError, match="is not a recording"):
         read([tmp_path])
     with pytest.raises(UserError, match="can't be read: No such file"):
         read([tmp_path / "nowhere"])

@@ -457,9 +457,9 @@ def test_weights_of_slots_travel_both_ways(daemon: Daemon) -> None:
         ("POST", "/routemesh/v1/services", b'{"name": "a", "replica": 2}', 400, "has an unknown field: $.replica"),
         ("POST", "/routemesh/v1/services", b"{" + b" " * 2_000_000, 413, "body is longer than 1048576 bytes"),
         ("POST", "/routemesh/v1/nodes/node1", b'{"availabilty": "drain"}', 400, "unknown field `availabilty`|$.availabilty"),
-        ("GET", "/routemesh/v1/services/web/progress?wait=soon", b"", 400, "wait=soon in the query is no number of 0 or more"),
-        ("GET", "/routemesh/v1/services/web/progress?wait=nan", b"", 400, "wait=nan in the query is no number of 0 or more"),
-        ("GET", "/routemesh/v1/services/web/logs?tail=-1", b"", 400, "tail=-1 in the query is no number of 0 or more"),
+        ("GET", "/routemesh/v1/services/web/progress?wait=soon", b"", 400, "wait=soon in the query is not a number of 0 or more"),
+        ("GET", "/routemesh/v1/services/web/progress?wait=nan", b"", 400, "wait=nan in the query is not a number of 0 or more"),
+        ("GET", "/routemesh/v1/services/web/logs?tail=-1", b"", 400, "tail=-1 in the query is not a number of 0 or more"),
         ("GET", "/routemesh/v1/tasks/nix/logs", b"", 404, "no task with id 'nix' runs on a node"),
     ],
 )
@@ -560,7 +560,7 @@ def test_a_second_daemon_does_not_take_the_socket(daemon: Daemon) -> None:
 def test_a_socket_that_can_not_be_made_is_one_line(daemon: Daemon, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("precious")
-    with pytest.raises(Unavailable, match="it is no socket: move it away"):
+    with pytest.raises(Unavailable, match="it is not a socket: move it away"):
         _listen(daemon, file)
     assert file.read_text() == "precious"
     with pytest.raises(Unavailable, match="No such file or directory: choose another directory with --run-dir"):

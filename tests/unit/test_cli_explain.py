@@ -63,7 +63,7 @@ def test_json_has_a_version(type_: Type) -> None:
         (("--from", str(HEALTHY), "swarm9:8080"), 1, "there is no node swarm9; there are swarm1, swarm2"),
         (("node1:8081",), 1, "port 8081/tcp is not published; published are: 8080/tcp (web)"),
         (("node9:8080",), 1, "there is no node node9; there are node1, node2"),
-        (("carrots", "node1:8080"), 1, "client carrots is no address, node or task"),
+        (("carrots", "node1:8080"), 1, "client carrots is not an address, a node or a task"),
         (("node1",), 1, "node1 is not NODE:PORT or NODE:PORT/udp"),
         (("node1:8080", "--http", "a.example"), 1, "there is no gateway that could be asked for http://a.example"),
         (("node1:8080", "--http", "ftp://a.example"), 2, "is not of the form [http://]HOST[/PATH]"),

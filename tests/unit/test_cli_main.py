@@ -69,7 +69,7 @@ def test_without_a_word_it_is_this_machine_then_the_lab(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_host")
 def test_a_lab_node_is_named_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RoutemeshError, match="host node2 is no path and no node of a running lab"):
+    with pytest.raises(RoutemeshError, match="host node2 is neither a path nor a node of a running lab"):
         Host("node2").socket()
     mine, other = make_lab("mine"), make_lab("other", nodes=3)
     assert Host("node3").socket() == other.node("node3").socket
@@ -101,11 +101,11 @@ def test_a_lab_of_another_version_is_known_all_the_same() -> None:
         ("service create --name a --replicas two host", 2, "'two' is not a valid integer"),
         ("service create --name a --replicas -1 host", 2, "-1 is not in the range x>=0"),
         ("service create --name a --mode global --replicas 2 host", 1, "--replicas: a global service has one task on every node"),
-        ("service create --name a --mode local host", 2, "'local' is none of replicated, global"),
+        ("service create --name a --mode local host", 2, "'local' is not one of replicated, global"),
         ("service create --name a -p 80 host", 2, "'80' has a target port and no published one; write PUBLISHED:80"),
         ("service create --name a -p published=80 host", 2, "'published=80' has no target port; add target=PORT"),
-        ("service create --name a -p 70000:80 host", 2, "'70000' is no port; use 1-65535"),
-        ("service create --name a -p 80:80/sctp host", 2, "'sctp' is no protocol; use tcp or udp"),
+        ("service create --name a -p 70000:80 host", 2, "'70000' is not a port; use 1-65535"),
+        ("service create --name a -p 80:80/sctp host", 2, "'sctp' is not a protocol; use tcp or udp"),
         ("service create --name a -p published=80,target=80,mode=host host", 2, "mode=host is not supported yet"),
         ("service create --name a -p 80:80 -p 80:81 host x", 1, "port 80/tcp is published twice"),
         ("service create --name a nginx", 1, "image 'nginx' needs the docker runtime"),
@@ -122,9 +122,9 @@ def test_a_lab_of_another_version_is_known_all_the_same() -> None:
             "log option 'mode' is not supported; there are",
         ),
         ("service create --name a --log-opt max-size=-1 host x", 2, "'max-size=-1' is none; write it as max-size=10m"),
-        ("service create --name a --log-driver syslog host x", 2, "'syslog' is none of local, json-file, none"),
+        ("service create --name a --log-driver syslog host x", 2, "'syslog' is not one of local, json-file, none"),
         ("service create --name a --log-opt max-size=1k host x", 1, "log option max-size is 1000 bytes; use 4096 to"),
-        ("service create --name a --health-cmd x --health-interval 1 host x", 2, "'1' is no duration; write it as 1m30s"),
+        ("service create --name a --health-cmd x --health-interval 1 host x", 2, "'1' is not a duration; write it as 1m30s"),
         ("service create --name a --health-cmd x --health-interval 0s host x", 1, "health check's interval is 0.0 s"),
         ("service create --name a --label routemesh.health.http=x host x", 1, "is not of the form /path or /path:port"),
         ("service create --name a --stop-signal BOO host x", 1, "stop signal 'BOO' is unknown"),
@@ -132,10 +132,10 @@ def test_a_lab_of_another_version_is_known_all_the_same() -> None:
         ("service update --publish-rm 81 there", 1, "--publish-rm: service there publishes no port with target 81/tcp"),
         ("service update --args it's there", 2, "can't be split into words"),
         ("service scale there", 2, "'there' is not of the form SERVICE=REPLICAS"),
-        ("service scale there=x", 2, "'x' is no number of replicas; use 0 or more"),
+        ("service scale there=x", 2, "'x' is not a number of replicas; use 0 or more"),
         ("service ps", 2, "missing argument 'SERVICE...'"),
         ("service ps nix", 1, "no service named 'nix'; services are: there"),
-        ("service logs --tail x there", 2, "'x' is no number of lines; use 0 or more, or all"),
+        ("service logs --tail x there", 2, "'x' is not a number of lines; use 0 or more, or all"),
         ("service logs nix", 1, "no service named 'nix'"),
         ("service ls --format {{.ID}}", 2, "'{{.ID}}' is neither table nor json; Go templates are not supported"),
         ("service inspect --format x there", 2, "'x' is neither table nor json"),

@@ -70,17 +70,17 @@ def test_node_update_and_inspect(type_: Type) -> None:
     [
         ("update node9 --role worker", 1, "routemesh: no node named 'node9'; nodes are: node1, node2"),
         ("update node1 --label-rm x", 1, "routemesh: node node1 has no label 'x'; its labels are: none"),
-        ("update node1 --availability off", 2, "invalid value for '--availability': 'off' is none of active, pause, drain"),
+        ("update node1 --availability off", 2, "invalid value for '--availability': 'off' is not one of active, pause, drain"),
         ("inspect node9", 1, "routemesh: no node named 'node9'; nodes are: node1, node2"),
         ("--name x", 2, "routemesh node: the daemon needs --advertise ADDRESS"),
-        ("--advertise here", 2, "invalid value for '--advertise': 'here' is no IPv4 address"),
+        ("--advertise here", 2, "invalid value for '--advertise': 'here' is not an IPv4 address"),
         ("--advertise 10.0.0.1 --engine magic", 2, "invalid value for '--engine': 'magic' is not one of"),
         (
             "--advertise 10.0.0.1 --ingress-subnet 10.0.0.1/24",
             2,
-            "'10.0.0.1/24' is no IPv4 network: 10.0.0.1/24 has host bits set",
+            "'10.0.0.1/24' is not an IPv4 network: 10.0.0.1/24 has host bits set",
         ),
-        ("--advertise 10.0.0.1 --role boss", 2, "'boss' is none of manager, worker"),
+        ("--advertise 10.0.0.1 --role boss", 2, "'boss' is not one of manager, worker"),
     ],
 )
 def test_wrong_words_about_nodes(type_: Type, words: str, status: int, message: str) -> None:

@@ -35,20 +35,20 @@ def test_published_ports(text: str, expected: Publish) -> None:
         (":", "':' is not of the form PUBLISHED:TARGET"),
         ("127.0.0.1:8080:80", "is not of the form PUBLISHED:TARGET[/PROTOCOL]; every node answers on all its addresses"),
         ("8080-8081:80-81", "ranges are not supported; publish the ports one by one"),
-        ("0:80", "'0' is no port; use 1-65535"),
-        ("8080:65536", "'65536' is no port; use 1-65535"),
+        ("0:80", "'0' is not a port; use 1-65535"),
+        ("8080:65536", "'65536' is not a port; use 1-65535"),
         ("8080:-1", "ranges are not supported"),
-        ("x:80", "'x' is no port"),
-        ("٨٠:80", "is no port"),
-        ("9" * 5000 + ":80", "is no port"),
-        ("8080:80/", "'' is no protocol; use tcp or udp"),
-        ("8080:80/sctp", "'sctp' is no protocol; use tcp or udp"),
+        ("x:80", "'x' is not a port"),
+        ("٨٠:80", "is not a port"),
+        ("9" * 5000 + ":80", "is not a port"),
+        ("8080:80/", "'' is not a protocol; use tcp or udp"),
+        ("8080:80/sctp", "'sctp' is not a protocol; use tcp or udp"),
         ("published=8080", "'published=8080' has no target port; add target=PORT"),
         ("target=80", "'target=80' has no published port; add published=PORT"),
         ("published=8080,target=80,mode=host", "mode=host is not supported yet; use mode=ingress"),
-        ("published=8080,target=80,colour=red", "'colour=red' is none of published=…, target=…, protocol=…, mode=…"),
-        ("published=8080,80", "'80' is none of"),
-        ("published=8080,target=80,protocol=", "'' is no protocol"),
+        ("published=8080,target=80,colour=red", "'colour=red' is not one of published=…, target=…, protocol=…, mode=…"),
+        ("published=8080,80", "'80' is not one of"),
+        ("published=8080,target=80,protocol=", "'' is not a protocol"),
     ],
 )
 def test_wrong_ports(text: str, message: str) -> None:
@@ -75,7 +75,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "10", "s", "-1s", "10 s", "10S", "1d", "ten", "1m30", "1e3s", "٣s", "9" * 400 + "s"])
 def test_wrong_durations(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is no duration; write it as 1m30s|is longer than 10 years"):
+    with pytest.raises(ValueError, match=r"is not a duration; write it as 1m30s|is longer than 10 years"):
         values.duration_s(text)
 
 
@@ -86,7 +86,7 @@ def test_scales(text: str, expected: tuple[str, int]) -> None:
 
 @pytest.mark.parametrize("text", ["web", "=3", "web=", "web=-1", "web=x", "web=1.5"])
 def test_wrong_scales(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is not of the form SERVICE=REPLICAS|is no number of replicas"):
+    with pytest.raises(ValueError, match=r"is not of the form SERVICE=REPLICAS|is not a number of replicas"):
         values.scale(text)
 
 

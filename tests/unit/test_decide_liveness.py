@@ -24,7 +24,7 @@ def test_a_silent_node_is_down_and_its_tasks_are_replaced_in_the_same_step() -> 
     assert simulation.state.nodes[id_of(simulation, "node1")].state is NodeState.DOWN
     orphan = simulation.state.tasks[lost.id]
     assert (orphan.desired, orphan.status.state) == (TaskState.SHUTDOWN, TaskState.ORPHANED)
-    assert orphan.status.error == "node node1 is down"
+    assert orphan.status.error == "node1 is down"
     new = simulation.wanted()[0]
     assert (new.slot, new.desired, new.status.state) == (1, TaskState.RUNNING, TaskState.ASSIGNED)
     assert simulation.node_names([new]) == ["node3"]

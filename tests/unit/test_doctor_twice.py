@@ -9,7 +9,7 @@ from routemesh.nodeplan import HOST, Verdict, XtChain
 from routemesh.snapshot import ClusterSnapshot
 from tests.unit.test_doctor_mesh import changed, healthy
 
-BROKEN = Difference(HOST, "the rules of chain ip DOCKER-INGRESS are not those that are planned", "nft -f …")
+BROKEN = Difference(HOST, "the rules of chain ip DOCKER-INGRESS differ from the plan", "nft -f …")
 PASSING = Difference(HOST, "namespace 0123456789ab is missing", "ip netns add …")
 
 

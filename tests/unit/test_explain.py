@@ -31,11 +31,12 @@ DATA = Path(__file__).parent.parent / "data" / "swarm"
 WEB = "swarm1:8080"
 BROKEN = {
     "01-dnat-deleted": (
-        "broken", "swarm1", "port 8080/tcp is not led to the sandbox: dockerd, no task of web, takes the connection",
+        "broken", "swarm1",
+        "port 8080/tcp is not forwarded to the sandbox: dockerd, which is not a task of web, takes the connection",
         "iptables -t nat -I DOCKER-INGRESS -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.18.0.2:8080",
     ),
     "08-ipvs-dest-deleted": (
-        "partly", "swarm1: ingress_sbox", "web.1 serves, but no connection is led to it",
+        "partly", "swarm1: ingress_sbox", "web.1 serves, but gets no connections",
         "nsenter --net=/var/run/docker/netns/ingress_sbox ipvsadm -a -f 256 -r 10.0.0.5:0 -m -w 1",
     ),
     "12-fdb-deleted": (
@@ -120,7 +121,7 @@ def test_what_the_nodes_own_plan_would_do_comes_before_what_a_person_would() -> 
     elsewhere = Repair("ingress_sbox", "another thing")
     first, second = explained(cluster, swarm1=[own, elsewhere]).causes
     assert first.mend == ("what the plan says",)
-    assert (second.place, second.why, second.mend) == ("swarm1: ingress_sbox", "it is not as it is planned", ("another thing",))
+    assert (second.place, second.why, second.mend) == ("swarm1: ingress_sbox", "it differs from the plan", ("another thing",))
 
 
 def test_large_packets_may_be_lost_where_small_ones_get_through(healthy: ClusterSnapshot) -> None:
@@ -128,7 +129,7 @@ def test_large_packets_may_be_lost_where_small_ones_get_through(healthy: Cluster
     items = healthy.nodes["swarm1"].namespaces[netns].items
     narrow = tuple(replace(item, mtu=1300) if isinstance(item, Link) and item.name == "vxlan0" else item for item in items)
     found = explained(changed(healthy, "swarm1", netns, items=narrow))
-    why = "large packets are lost: its 1450 bytes are too many for vxlan0, which takes 1300"
+    why = "large packets are lost: its 1450 bytes exceed the MTU of vxlan0, 1300"
     assert (found.outcome, found.status, found.reached) == ("partly", 3, ("web.1", "web.2"))
     assert [(cause.place, cause.why) for cause in found.causes] == [("swarm1: overlay ingress", why)]
     assert found.causes[0].mend[0].endswith("ip link set vxlan0 mtu 1450")
@@ -234,7 +235,7 @@ def test_nobody_listens(healthy: ClusterSnapshot) -> None:
             "swarm1:8080",
             "carrots",
             NotFound,
-            "client carrots is no address, node or task; nodes are swarm1, swarm2, tasks web.1, web.2",
+            "client carrots is not an address, a node or a task; nodes are swarm1, swarm2, tasks web.1, web.2",
         ),
         ("swarm1:8080", "192.0.2.1:99999", UserError, "port 99999 of client 192.0.2.1:99999 is not between"),
     ],
@@ -373,4 +374,4 @@ def test_a_node_that_may_lead_to_no_task_is_told_as_such() -> None:
     services = tuple(replace(service, answering=("swarm2",)) for service in cluster.names.services)
     found = explained(replace(cluster, names=replace(cluster.names, services=services)))
     assert found.outcome == "broken"
-    assert found.verdict.startswith("swarm1:8080/tcp is broken at swarm1: web has no task that this node may lead to (labels ")
+    assert found.verdict.startswith("swarm1:8080/tcp is broken at swarm1: web has no task that this node may use (labels ")

@@ -27,8 +27,8 @@ def test_a_plain_spec_is_accepted() -> None:
         ),
         ("command", (), "service web: image 'host' has no default command; say what to run"),
         ("command", ("",), "service web: image 'host' has no default command; say what to run"),
-        ("command", ("echo", "a\0b"), "service web: 'a\\x00b' holds a character that no program can be given"),
-        ("environment", ("A=\ud800",), "service web: 'A=\\ud800' holds a character that no program can be given"),
+        ("command", ("echo", "a\0b"), "service web: 'a\\x00b' holds a character that can't be passed to a program"),
+        ("environment", ("A=\ud800",), "service web: 'A=\\ud800' holds a character that can't be passed to a program"),
         ("workdir", "srv", "service web: working directory 'srv' is not an absolute path"),
         (
             "environment",

@@ -35,5 +35,5 @@ def test_writes_a_mac() -> None:
     "nonsense", ["", "02:42", "02:42:0a:00:00:07:08", "02:42:0a:00:00:zz", "2:42:0a:00:00:07", "02420a000007"]
 )
 def test_refuses_what_is_no_mac(nonsense: str) -> None:
-    with pytest.raises(OSError, match="is no MAC address"):
+    with pytest.raises(OSError, match="is not a MAC address"):
         netlink.mac(1, nonsense)

@@ -89,4 +89,4 @@ class OneSpace:
 def test_a_kind_that_can_not_be_made_is_one_failure() -> None:
     writer = Writer(cast(Spaces, OneSpace()), Owner())
     (failure,) = writer.carry_out([Create(HOST, cast(Item, OfTomorrow()))])
-    assert failure.reason == "this version can't make anything of kind OfTomorrow"
+    assert failure.reason == "this version can't make objects of kind OfTomorrow"

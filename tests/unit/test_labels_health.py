@@ -43,9 +43,9 @@ def test_timings_of_a_health_check_stay() -> None:
     ("spec", "message"),
     [
         (labelled(health_http="health"), "routemesh.health.http=health is not of the form /path or /path:port"),
-        (labelled(health_http="/:0"), "routemesh.health.http: '0' is no port"),
-        (labelled(health_tcp="65536"), "routemesh.health.tcp: '65536' is no port"),
-        (labelled(health_tcp="x"), "routemesh.health.tcp: 'x' is no port"),
+        (labelled(health_http="/:0"), "routemesh.health.http: '0' is not a port"),
+        (labelled(health_tcp="65536"), "routemesh.health.tcp: '65536' is not a port"),
+        (labelled(health_tcp="x"), "routemesh.health.tcp: 'x' is not a port"),
         (labelled(ServiceSpec(name="a"), health_tcp=""), "routemesh.health.tcp names no port, and nothing is published"),
         (labelled(health_tcp="", health_http="/"), "one health check: give routemesh.health.http or routemesh.health.tcp"),
         (labelled(replace(WEB, health=CMD), health_tcp=""), "one health check: give routemesh.health.tcp or a health command"),

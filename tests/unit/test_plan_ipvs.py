@@ -254,7 +254,7 @@ def test_the_gateways_proxies_reach_a_task_that_joined_and_nobody_else_does() ->
 
 
 def test_a_udp_task_may_still_call_others() -> None:
-    """Its packets bear the overlay address, which the fence would stop, and leave by docker_gwbridge under its address there."""
+    """Its packets bear the overlay address, which the filter would stop, and leave by docker_gwbridge under its address there."""
     items = task_items(cluster(DNS), "dns")
     out = chain(items, "filter", "OUTPUT")
     passing = next(number for number, rule in enumerate(out) if Match("oifname", names.GATEWAY_LINK) in rule)

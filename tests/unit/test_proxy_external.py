@@ -1,4 +1,4 @@
-"""Configurations for proxies outside of the cluster. HAProxy and nginx run theirs in the lab; Envoy was not to be had."""
+"""Configurations for proxies outside of the cluster. HAProxy and nginx run theirs in the lab; Envoy was not available."""
 
 import json
 from dataclasses import replace

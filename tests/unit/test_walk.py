@@ -201,12 +201,12 @@ def test_so_does_the_nodes_own_loopback_address() -> None:
     ("outer", "inner", "why"),
     [
         (without(OUTER, FORWARD), INNER, "Dropped node1: it is not for this namespace, which forwards nothing"),
-        (without(OUTER, STATIC), INNER, f"Dropped node1: no port has {MAC_2}, and none is flooded"),
+        (without(OUTER, STATIC), INNER, f"Dropped node1: no port has {MAC_2}, and no port floods"),
         (without(OUTER, BRIDGE), INNER, "Dropped outside: 172.18.0.2 belongs to no node"),
         (instead(OUTER, BRIDGE, replace(BRIDGE, up=False)), INNER, "Dropped outside: 172.18.0.2 belongs to no node"),
         (without(OUTER, PORT), INNER, "Dropped node1: nobody on br0 answers ARP for 172.18.0.2"),
-        ((*OUTER, Neighbour("br0", INSIDE, MAC_1)), INNER, f"Dropped node1: no port has {MAC_1}, and none is flooded"),
-        ((*OUTER, Neighbour("br0", INSIDE, "ff")), INNER, "Dropped node1: no port has ff, and none is flooded"),
+        ((*OUTER, Neighbour("br0", INSIDE, MAC_1)), INNER, f"Dropped node1: no port has {MAC_1}, and no port floods"),
+        ((*OUTER, Neighbour("br0", INSIDE, "ff")), INNER, "Dropped node1: no port has ff, and no port floods"),
         (
             (*instead(OUTER, PORT, replace(PORT, flood=True)), Neighbour("br0", INSIDE, "ff")),
             INNER,

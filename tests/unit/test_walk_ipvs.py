@@ -328,10 +328,10 @@ def test_direct_routing_sends_the_packet_as_it_is_to_the_servers_mac() -> None:
     assert (into.before.destination, into.before.destination_mac) == (Endpoint(NODE, 80), mac(A))
 
 
-@pytest.mark.parametrize(("method", "named"), [("tunnel", "by IPIP"), ("other", "in a way that has no name here")])
+@pytest.mark.parametrize(("method", "named"), [("tunnel", "by IPIP"), ("other", "in an unknown way")])
 def test_another_way_to_a_server_is_an_error(method: Literal["tunnel", "other"], named: str) -> None:
     tunnel = instead(SERVERS[0], replace(SERVERS[0], method=method))
-    with pytest.raises(UnknownRule, match=f"ipvs service FWM 256, whose server {A} is reached {named}"):
+    with pytest.raises(UnknownRule, match=f"ipvs service FWM 256, which reaches server {A} {named}"):
         asked(network(tunnel))
 
 
@@ -390,7 +390,7 @@ def test_the_first_packet_of_a_client_that_is_to_keep_its_server_is_scheduled() 
 
 
 def test_a_scheduler_of_another_kind_is_an_error() -> None:
-    with pytest.raises(UnknownRule, match=r"^node1: can't tell what happens at ipvs service FWM 256, whose scheduler is lblcr$"):
+    with pytest.raises(UnknownRule, match=r"^node1: can't tell what happens at ipvs service FWM 256 with scheduler lblcr$"):
         asked(network(weighted(1, 1, "lblcr")))
 
 

@@ -326,7 +326,7 @@ def test_a_full_map_learns_nothing() -> None:
 
 
 def test_only_a_map_that_may_learn_does() -> None:
-    with pytest.raises(UnknownRule, match="whose map is of another type"):
+    with pytest.raises(UnknownRule, match="which adds to a map of another type"):
         marks_at_last(Map("ip", "clients", ("ip",), "mark"))
 
 

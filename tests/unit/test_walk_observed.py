@@ -289,10 +289,10 @@ def test_a_namespace_that_was_not_seen_may_answer_or_not() -> None:
     other = IPv4Address("172.18.0.9")
     assert end(sent(cluster(), other)) == "Dropped node1: nobody on br0 answers ARP for 172.18.0.9"
     assert end(sent(cluster((*HOST_ITEMS, HIDDEN)), other)) == (
-        "unclear at node1: ARP for 172.18.0.9, which only namespaces may answer that were not seen"
+        "unclear at node1: ARP for 172.18.0.9, which only a namespace that was not seen may answer"
     )
     known = (*HOST_ITEMS, HIDDEN, Neighbour("br0", other, "02:00:00:00:00:09"), FdbEntry("veth9", "02:00:00:00:00:09"))
-    assert end(sent(cluster(known), other)) == "unclear at node1: veth9, whose other end is in a namespace that was not seen"
+    assert end(sent(cluster(known), other)) == "unclear at node1: the other end of veth9, in a namespace that was not seen"
 
 
 # --- neighbours and bridges --------------------------------------------------------------------------------------------
@@ -321,9 +321,9 @@ def test_a_strict_interface_answers_arp_for_its_own_addresses_only(ignore: str, 
 
 def test_other_ways_of_answering_arp_are_not_known() -> None:
     odd = (*BOX_ITEMS, Sysctl("net/ipv4/conf/eth1/arp_ignore", "2"))
-    assert end(sent(cluster(box=odd))) == "unclear at node1/box: ARP on eth1, whose arp_ignore is 2"
+    assert end(sent(cluster(box=odd))) == "unclear at node1/box: ARP on eth1 with arp_ignore 2"
     filtering = (*BOX_ITEMS, Sysctl("net/ipv4/conf/all/arp_filter", "1"))
-    assert end(sent(cluster(box=filtering))) == "unclear at node1/box: ARP on eth1, whose arp_filter is on"
+    assert end(sent(cluster(box=filtering))) == "unclear at node1/box: ARP on eth1 with arp_filter on"
     elsewhere = IPv4Address("172.18.0.9")  # of an address that is not there, neither setting is asked
     for unasked in (odd, filtering):
         assert end(sent(cluster(box=unasked), elsewhere)) == f"Dropped node1: nobody on br0 answers ARP for {elsewhere}"
@@ -411,9 +411,9 @@ def test_what_comes_in_by_a_device_may_meet_rules_there() -> None:
 
 def test_rules_for_frames_and_for_arp_are_not_known() -> None:
     frames = replace(FENCE, family="bridge", hook=Hook("filter", "forward", 0))
-    assert end(sent(cluster((*HOST_ITEMS, frames)))) == "unclear at node1: chain bridge theirs output, whose rules are for frames"
+    assert end(sent(cluster((*HOST_ITEMS, frames)))) == "unclear at node1: chain bridge theirs output, which filters frames"
     asks = replace(FENCE, family="arp", hook=Hook("filter", "input", 0))
-    assert end(sent(cluster(box=(*BOX_ITEMS, asks)))) == "unclear at node1/box: chain arp theirs output, whose rules are for ARP"
+    assert end(sent(cluster(box=(*BOX_ITEMS, asks)))) == "unclear at node1/box: chain arp theirs output, which filters ARP"
 
 
 # --- sockets ----------------------------------------------------------------------------------------------------------
@@ -497,13 +497,11 @@ def test_where_nothing_translates_such_a_packet_is_lost() -> None:
     reversed_entry = ConntrackEntry(original=Flow(UDP, Endpoint(NODE, 5353), ASKED.source), reply=ASKED, zone=7)
     host = replace(HOST_SPACE, sockets=anywhere(5353, protocol=UDP), conntrack=(replace(reversed_entry, reply=ASKED.reversed()),))
     lost = sent(cluster((*HOST_ITEMS, ZONED), host_space=host), NODE, 5353, start=OUTSIDE, protocol=UDP)
-    assert end(lost) == (
-        "Dropped node1: answers to it would look like those of another connection, and there is no NAT to make them differ"
-    )
+    assert end(lost) == ("Dropped node1: answers to it would look like those of another connection, and no NAT makes them differ")
 
 
 def test_in_a_full_table_there_is_no_room_for_a_new_connection() -> None:
-    assert again(count=4) == "Dropped node1: the table of connections is full (4 of 4), and this is a new one"
+    assert again(count=4) == "Dropped node1: the connection tracking table is full (4 of 4), and this connection is new"
     assert again(entry(INSIDE, "dnat"), count=4) == "server at node1/box"
     assert again(count=3) == "Refused node1: nothing listens on udp/5353"
 
@@ -514,4 +512,4 @@ BALANCER = (Sysctl("net/ipv4/vs/conntrack", "1"), IpvsService(mark=256, schedule
 def test_ipvs_leads_a_connection_on_to_its_server() -> None:
     kept = (*HOST_ITEMS, *BALANCER, IpvsDestination(mark=256, address=INSIDE, weight=0))
     assert again(entry(INSIDE), host=kept) == "server at node1/box"
-    assert again(entry(GONE), host=kept) == f"Dropped node1: ipvs leads its connection to {GONE}:53, which is no server any more"
+    assert again(entry(GONE), host=kept) == f"Dropped node1: ipvs leads its connection to {GONE}:53, which is no longer a server"

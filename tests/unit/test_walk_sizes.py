@@ -66,7 +66,7 @@ def small(link: Link, mtu: int = 1400) -> Link:
 
 
 def test_a_bridge_port_drops_them_without_a_word() -> None:
-    lost = "lost at node1: its 1500 bytes are too many for veth0, which takes 1400"
+    lost = "lost at node1: its 1500 bytes exceed the MTU of veth0, 1400"
     assert into_box(instead(OUTER, PORT, small(PORT))) == lost
     assert into_box(instead(OUTER, PORT, small(PORT)), protocol=Protocol.UDP) == lost
 
@@ -79,10 +79,7 @@ def test_four_bytes_too_many_get_through_for_they_may_be_a_vlan_tag(mtu: int, ar
 def test_tcp_asks_for_what_its_own_device_takes_and_udp_does_not() -> None:
     inner = instead(INNER, END, small(END))
     assert into_box(inner=inner) == "ReplyArrives"
-    assert (
-        into_box(inner=inner, protocol=Protocol.UDP)
-        == "lost at node1/box: its 1500 bytes are too many for eth1, which takes 1400"
-    )
+    assert into_box(inner=inner, protocol=Protocol.UDP) == "lost at node1/box: its 1500 bytes exceed the MTU of eth1, 1400"
 
 
 def test_who_forwards_tells_the_sender_who_sends_smaller_ones() -> None:
@@ -98,8 +95,8 @@ def test_a_rule_that_lowers_what_tcp_asks_for_helps_and_one_that_does_not_does_n
         return Chain("ip", "clamp", Hook("filter", "forward", 0), ((Match("tcp flags", "syn"), ClampMss(size_bytes)),))
 
     assert into_box((*narrow, clamped(1360))) == "ReplyArrives"
-    assert "too many" in into_box((*narrow, clamped(1370)))
-    assert "too many" in into_box((*narrow, clamped(1360)), protocol=Protocol.UDP)
+    assert "exceed the MTU" in into_box((*narrow, clamped(1370)))
+    assert "exceed the MTU" in into_box((*narrow, clamped(1360)), protocol=Protocol.UDP)
 
 
 # --- tunnels ------------------------------------------------------------------------------------------------------------
@@ -113,7 +110,7 @@ def across(first: dict[str, Items] = FIRST, *host: Item, protocol: Protocol = Pr
 @pytest.mark.parametrize("protocol", Protocol)
 def test_a_tunnel_tells_the_sender_what_it_has_no_room_for(protocol: Protocol) -> None:
     deaf = {**FIRST, "box": (*FIRST["box"], NO_ERRORS)}
-    lost = "lost at node1/overlay: its 1500 bytes are too many for vxlan0, which takes 1450, and node1/box does not hear of it"
+    lost = "lost at node1/overlay: its 1500 bytes exceed the MTU of vxlan0, 1450, and node1/box does not hear of it"
     assert across(FIRST, CARD, protocol=protocol) == "ReplyArrives"
     assert across(deaf, CARD, protocol=protocol) == lost
     assert across(deaf, replace(CARD, mtu=1550), protocol=protocol) == "ReplyArrives"

@@ -250,12 +250,12 @@ def test_a_table_that_iptables_cannot_show_hides_what_its_hooks_do(why: str) -> 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("nsenter: reassociate to namespace 'ns/net' failed\n", "line 1 is none of iptables-save's: nsenter"),
+        ("nsenter: reassociate to namespace 'ns/net' failed\n", "line 1 is not iptables-save's: nsenter"),
         ("*nat\n:X - [0:0]\n", "ends within the table nat"),
-        ("*nat\n-A X -j ACCEPT\nCOMMIT\n", "line 2 is none"),
-        ("*nat\n:X - [0:0]\nX\nCOMMIT\n", "line 3 is none"),
+        ("*nat\n-A X -j ACCEPT\nCOMMIT\n", "line 2 is not iptables-save"),
+        ("*nat\n:X - [0:0]\nX\nCOMMIT\n", "line 3 is not iptables-save"),
         ("*broute\nCOMMIT\n", "line 2: iptables has no table broute"),
-        ("COMMIT\n", "line 1 is none"),
+        ("COMMIT\n", "line 1 is not iptables-save"),
     ],
 )
 def test_refuses_what_iptables_save_does_not_print(text: str, complaint: str) -> None:

@@ -132,7 +132,7 @@ class Contents:
         """The link as it will be: what is changed at an existing one has consequences, and MACs are given by the kernel."""
         items = self.items(netns)
         if (netns, link.name) in self.strangers:
-            raise KernelRefusal(f"there is a link {link.name} that is not routemesh's; whoever made it must give it another name")
+            raise KernelRefusal(f"there is a link {link.name} that is not routemesh's; its owner must give it another name")
         if link.master is not None and ("Link", link.master) not in items:
             raise KernelRefusal(f"there is no link {link.master} to be its master")
         if link.peer is not None:

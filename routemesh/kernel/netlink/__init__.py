@@ -93,7 +93,7 @@ def mac(kind: int, value: str) -> bytes:
     """A MAC address as an attribute. Raises OSError when it is none."""
     octets = value.split(":")
     if len(octets) != 6 or not all(_OCTET.fullmatch(octet) for octet in octets):
-        raise OSError(EINVAL, f"{value} is no MAC address")
+        raise OSError(EINVAL, f"{value} is not a MAC address")
     return attribute(kind, bytes.fromhex("".join(octets)))
 
 

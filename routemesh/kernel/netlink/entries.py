@@ -173,7 +173,7 @@ def command(kind: int, body: bytes) -> str:
 
 @reader
 def read(reply: Reply, names: Mapping[int, str], protocol: int) -> EntryMessage | None:
-    """What a dump's or an event's message says; None for what is none of our kinds, or on a link that is not in `names`."""
+    """What a dump's or an event's message says; None for what is not of our kinds, or on a link that is not in `names`."""
     read_body = _READERS.get(reply.kind)
     return read_body(reply.body, reply.kind, names, protocol) if read_body is not None else None
 

@@ -1,4 +1,4 @@
-"""What rtnetlink says of addresses, routes, rules, neighbours and FDB entries, whoever made them, as our nouns.
+"""What rtnetlink says of addresses, routes, rules, neighbours and FDB entries, whatever made them, as our nouns.
 
 `names` are the links' names by index; what hangs on a link that is not among them is passed over, as is everything that is not of
 IPv4. Source: rtnetlink(7), include/uapi/linux/{if_addr,rtnetlink,neighbour,fib_rules}.h; what dumps hold: fib_semantics.c

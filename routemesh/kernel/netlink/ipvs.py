@@ -210,7 +210,7 @@ class Ipvs:
 
 @reader
 def _service(found: Attributes) -> IpvsService:
-    """With a scheduler that nobody plans where something is set that is none of ours, so that it differs from every plan."""
+    """With a scheduler that nobody plans where something is set that is not ours, so that it differs from every plan."""
     flags = _FLAGS_AND_MASK.unpack(found[_FLAGS])[0]
     scheduler = as_text(found[_SCHEDULER]) if _SCHEDULER in found else "none"
     if flags & ~_OURS:

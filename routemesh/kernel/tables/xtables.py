@@ -54,7 +54,7 @@ Items = dict[ItemKey, Item]
 
 
 def save(tools: Tools, variant: Variant) -> tuple[SavedChain, ...]:
-    """Every chain of a variant in the namespace that the calling thread is in, whoever made it. Raises KernelError."""
+    """Every chain of a variant in the namespace that the calling thread is in, whatever made it. Raises KernelError."""
     try:
         return parse(tools.save(variant))
     except ValueError as exc:

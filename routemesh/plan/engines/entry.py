@@ -104,7 +104,7 @@ class Engine:
     machine. `stale`: the connections to be forgotten between two views (None: nobody knows what there was). `clients`: how
     clients are forgotten, None where none are remembered. `mend`: None where only a node's own plan mends.
 
-    How it is carried out and how it is walked is no part of it: kernel/ and walk/ know kinds of items, whoever plans them.
+    How it is carried out and walked is not part of it: kernel/ and walk/ know kinds of items, whichever engine plans them.
     """
 
     name: str

@@ -14,7 +14,7 @@ from routemesh.plan.view import NodeView
 def stale(before: NodeView | None, now: NodeView) -> Iterator[Stale]:
     """Connections to tasks that are gone: UDP at once, TCP (whose client then hears a reset) when they have ended.
 
-    A UDP client that never stops sending would be glued to a dead task for ever (moby#36878), or, if it sent while the port
+    A UDP client that never stops sending would stay with a dead task for ever (moby#36878), or, if it sent while the port
     had no task, to nothing. Without `before` nobody knows what has changed, and all are looked at.
     """
     if before is None or _serving(before) - _serving(now):

@@ -91,7 +91,7 @@ def host(view: NodeView, caps: Capabilities) -> Iterator[Item]:
     yield XtRule("filter", "FORWARD", (Match("oifname", gateway), established, Verdict("accept")))
     yield XtRule("filter", "FORWARD", (Match("oifname", gateway), Verdict("jump", names.INGRESS_CHAIN)))
     yield XtRule("filter", "FORWARD", (out, Match("oifname", gateway), Verdict("drop")), head=False)
-    # Before the chains of filter, in which whoever accepts first has the last word.
+    # Before the chains of filter, in which the first rule that accepts has the last word.
     yield XtChain("mangle", names.FORWARD_CHAIN, doors.forwarding(view, caps))
     yield XtRule("mangle", "FORWARD", (Verdict("jump", names.FORWARD_CHAIN),))
     yield from (XtRule("mangle", "PREROUTING", rule) for rule in doors.loopback())
@@ -128,7 +128,7 @@ def sandbox(view: NodeView, network: Network, caps: Capabilities) -> Iterator[It
 def task(view: NodeView, task: Task) -> Iterator[Item]:
     """Published port → target port, and what the gateway asks; nothing else gets in or out through the overlay.
 
-    Replies go the way the request came. The gateway's own tasks may call others; whose fences decide.
+    Replies go the way the request came. The gateway's own tasks may call others; the callee's filter (INPUT) decides.
     """
     address = task.address_on(view.ingress.id)
     if address is None:
@@ -244,7 +244,7 @@ def _fence(view: NodeView, task: Task, address: IPv4Address) -> Iterator[Item]:
 
 
 def _gateway(view: NodeView, task: Task, address: IPv4Address) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
-    """What passes a task's fence inwards and outwards for the gateway: its proxies' calls, and the proxies' own way out."""
+    """What passes a task's filter inwards and outwards for the gateway: its proxies' calls, and the proxies' own way out."""
     into, out, tcp = Match("ip daddr", str(address)), Match("ip saddr", str(address)), Match("meta l4proto", "tcp")
     accept = Verdict("accept")
     if task.spec.gateway is not None:

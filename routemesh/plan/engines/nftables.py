@@ -133,7 +133,7 @@ def sandbox(view: NodeView, network: Network, caps: Capabilities) -> Iterator[It
 def task(view: NodeView, task: Task) -> Iterator[Item]:
     """Published port → target port, and what the gateway asks; nothing else gets in or out through the overlay.
 
-    Replies go the way the request came. The gateway's own tasks may call others; whose fences decide.
+    Replies go the way the request came. The gateway's own tasks may call others; the other task's filter-prerouting decides.
     """
     address = task.address_on(view.ingress.id)
     if address is None:

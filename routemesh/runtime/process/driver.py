@@ -45,7 +45,7 @@ START_TIMEOUT_S = 10.0
 KILL_TIMEOUT_S = 10.0
 """How long processes may take to die of SIGKILL; only one in an uninterruptible sleep needs any time."""
 _READERS = 4
-"""Threads that read logs: whoever asks for many shares them with all others."""
+"""Threads that read logs: a caller that asks for many shares them with all others."""
 
 _KILLED = Exit(128 + signal.SIGKILL)
 _EXECUTING, _REFUSED = "exec\n", "refused"

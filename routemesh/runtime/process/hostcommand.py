@@ -34,7 +34,7 @@ def check(spec: ServiceSpec) -> None:
     probe = spec.health.command if spec.health is not None else ()
     for text in (*spec.command, *spec.environment, spec.workdir, *probe):
         if not _is_passable(text):
-            raise UserError(f"service {spec.name}: {text!r} holds a character that no program can be given")
+            raise UserError(f"service {spec.name}: {text!r} holds a character that can't be passed to a program")
     for entry in spec.environment:
         if not _VARIABLE.fullmatch(entry):
             raise UserError(

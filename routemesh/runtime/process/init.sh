@@ -4,7 +4,7 @@
 #   unshare --mount --uts --ipc --pid setsid --fork sh init.sh DIRECTORY HOSTNAME COMMAND [ARGUMENT...]
 #
 # stdout is the pipe on which launch.sh answers the daemon, stderr the pipe of the task's output (or /dev/null), open in both
-# directions: as long as we hold it no task gets a SIGPIPE for want of a reader. The daemon may die at any moment:
+# directions: as long as we hold it no task gets a SIGPIPE because nobody reads. The daemon may die at any moment:
 # everything that its successor needs is in DIRECTORY (init: who we are; exit: the command's exit status).
 # Sleeps in wait(2) as long as the command runs.
 

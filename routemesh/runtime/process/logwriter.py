@@ -137,7 +137,7 @@ class Writer:
     def run(self) -> None:
         """Write until neither tasks nor a daemon are there."""
         os.set_blocking(self._control, False)
-        # By its edges: the end of a daemon is no reason to wake up again and again until the next one comes.
+        # By its edges: the end of a daemon is not a reason to wake up again and again until the next one comes.
         self._poll.register(self._control, select.EPOLLIN | select.EPOLLET)
         for task in os.listdir(self._tasks):
             self._take(task)

@@ -1,6 +1,6 @@
 """PID 1 of a task as the daemon sees it: which process it is, whether it lives, waiting for its end.
 
-A pid alone is no name: the kernel gives it to another process later, and starts anew at a reboot. With its start time
+A pid alone is not a name: the kernel gives it to another process later, and starts anew at a reboot. With its start time
 (proc(5), stat field 22) and the boot's id it is one. A pidfd then stays with the process (pidfd_open(2)); it becomes
 readable when the process has ended, and that of a pid namespace's init not before everything in the namespace has.
 """

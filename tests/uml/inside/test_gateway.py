@@ -1,4 +1,4 @@
-"""The gateway with the engine ipvs: a proxy gets requests through IPVS and calls tasks over the overlay, past their fences."""
+"""The gateway with the engine ipvs: a proxy gets requests through IPVS and calls tasks over the overlay, past their filters."""
 
 from tests.lab.cluster import ADDRESSES, CLIENT, Cluster
 from tests.lab.gate import get, labels

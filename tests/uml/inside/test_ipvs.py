@@ -1,4 +1,4 @@
-"""What is the ipvs engine's own: whom tasks see, the fence, schedulers, persistence, draining, repair."""
+"""What is the ipvs engine's own: whom tasks see, the filter, schedulers, persistence, draining, repair."""
 
 import os
 import re
