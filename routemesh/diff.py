@@ -21,6 +21,7 @@ from routemesh.nodeplan import (
     Chain,
     Change,
     Create,
+    CtTimeouts,
     Delete,
     Dnat,
     Element,
@@ -44,6 +45,7 @@ from routemesh.nodeplan import (
     Route,
     RoutingRule,
     Rule,
+    SetTimeouts,
     Statement,
     Sysctl,
     Table,
@@ -62,6 +64,7 @@ _Made = TypeVar("_Made", Create, Delete)
 _EMPTY: Namespace = {}
 _FIXED: Mapping[type, tuple[str, ...]] = {
     Link: ("kind", "peer", "vxlan"),
+    CtTimeouts: ("protocol", "seconds"),
     Map: ("key", "value", "learns"),
     Chain: ("hook",),
 }
@@ -200,7 +203,7 @@ def _owners(item: Item) -> tuple[ItemKey, ...]:
             return (("Link", path.split("/")[3]),)
         case Chain(family, hook=hook) if hook is not None and hook.device is not None:
             return ("Table", family), ("Link", hook.device)
-        case Map(family) | Chain(family):
+        case CtTimeouts(family) | Map(family) | Chain(family):
             return (("Table", family),)
         case Element(family, name):
             return ("Table", family), ("Map", family, name)
@@ -243,7 +246,7 @@ def _referents(item: Item) -> Iterator[ItemKey]:
             yield from _jumps(table, rule)
         case Netns() | Link() | Sysctl() | Address() | Route() | RoutingRule() | Neighbour() | FdbEntry():
             pass
-        case IpvsTimeouts() | IpvsService() | IpvsDestination() | Table() | Map() | Element():
+        case IpvsTimeouts() | IpvsService() | IpvsDestination() | Table() | CtTimeouts() | Map() | Element():
             pass
         case _:
             assert_never(item)
@@ -257,6 +260,10 @@ def _named_by(family: str, statement: Statement) -> Iterator[ItemKey]:
             yield ("Map", family, name)
         case Verdict(_, name) if name:
             yield ("Chain", family, name)
+        case SetTimeouts(name):
+            yield ("CtTimeouts", family, name)
+        case _:
+            pass  # it names nothing
 
 
 def _jumps(table: str, rule: Rule) -> Iterator[ItemKey]:

@@ -8,6 +8,7 @@ from routemesh.nodeplan import (
     Chain,
     Change,
     Create,
+    CtTimeouts,
     Delete,
     Element,
     FdbEntry,
@@ -89,6 +90,8 @@ def called(item: Item) -> str:  # noqa: C901, PLR0912  # a line for each kind
             return f"IPVS destination {address} of FWM {mark}"
         case Table(family, name):
             return f"table {family} {name}"
+        case CtTimeouts(family, name):
+            return f"ct timeout {family} {name}"
         case Map(family, name, value=value):
             return f"{'set' if value is None else 'map'} {family} {name}"
         case Chain(family, name):

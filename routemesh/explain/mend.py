@@ -21,6 +21,7 @@ from routemesh.nodeplan import (
     Address,
     Chain,
     Create,
+    CtTimeouts,
     Element,
     FdbEntry,
     IpvsDestination,
@@ -145,7 +146,7 @@ def _against_item(places: Places, end: End, item: Item, last: Hop) -> Iterator[s
             yield from _missing_entry(places, item.name, end.mac)
         case Link() | Chain() | Route() | Netns() | Sysctl() | Address() | FdbEntry():
             pass  # they ended nothing, or nobody knows what they should be instead
-        case IpvsTimeouts() | IpvsService() | IpvsDestination() | Table() | Map() | Element() | XtRule():
+        case IpvsTimeouts() | IpvsService() | IpvsDestination() | Table() | CtTimeouts() | Map() | Element() | XtRule():
             pass
         case _:
             assert_never(item)

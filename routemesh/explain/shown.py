@@ -11,6 +11,7 @@ from routemesh.language import nft, xtrule
 from routemesh.nodeplan import (
     Address,
     Chain,
+    CtTimeouts,
     Element,
     FdbEntry,
     IpvsDestination,
@@ -102,7 +103,7 @@ def command(node: NodeSnapshot | None, item: Item | None) -> str:
             return f"ipvsadm -Ln -f {mark}"
         case Link() | Address() | Route() | RoutingRule() | Neighbour() | FdbEntry():
             return _of_links(item)
-        case Netns() | Sysctl() | IpvsTimeouts() | Table() | Map() | None:
+        case Netns() | Sysctl() | IpvsTimeouts() | Table() | CtTimeouts() | Map() | None:
             return ""
         case _:
             assert_never(item)

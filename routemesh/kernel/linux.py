@@ -111,6 +111,7 @@ class LinuxKernel:
                 ]
             return replace(caps, links=tuple(links), forwards=forwards)
 
+                ct_timeouts=takes_timeouts(),
     def underlay_mtu(self) -> int:
         """See Kernel.underlay_mtu."""
         with self._turn, self._spaces.home.told_as("ip address show"):

@@ -21,6 +21,7 @@ from routemesh.language import command
 from routemesh.nodeplan import (
     Address,
     Chain,
+    CtTimeouts,
     Delete,
     Element,
     Failure,
@@ -170,7 +171,7 @@ def _run_of(op: Op) -> tuple[int, str]:
             return _SETTINGS, op.netns
         case IpvsTimeouts() | IpvsService() | IpvsDestination():
             return _IPVS, op.netns
-        case Table() | Map() | Chain() | Element():
+        case Table() | CtTimeouts() | Map() | Chain() | Element():
             return _NFTABLES, ""
         case XtChain() | XtRule():
             return _IPTABLES, ""

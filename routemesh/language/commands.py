@@ -19,6 +19,7 @@ from routemesh.nodeplan import (
     Chain,
     Change,
     Create,
+    CtTimeouts,
     Delete,
     Element,
     FdbEntry,
@@ -79,7 +80,7 @@ def inside(netns: str, text: str, path_of: PathOf = default_path) -> str:
 def _commands(op: Op, item: Item) -> Iterator[str]:
     verb = _VERBS[type(op)]
     match item:
-        case Table() | Map() | Chain() | Element():
+        case Table() | CtTimeouts() | Map() | Chain() | Element():
             yield "nft " + quote("; ".join(transaction([op]).splitlines()))
         case Link(name=link):
             yield from (f"ip link del {quote(link)}",) if isinstance(op, Delete) else _link_settings(item)

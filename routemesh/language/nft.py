@@ -25,6 +25,7 @@ from routemesh.nodeplan import (
     ClampMss,
     Counter,
     Create,
+    CtTimeouts,
     Delete,
     Dnat,
     Element,
@@ -48,6 +49,7 @@ from routemesh.nodeplan import (
     Reject,
     Rule,
     Scalar,
+    SetTimeouts,
     Snat,
     Statement,
     Table,
@@ -56,8 +58,8 @@ from routemesh.nodeplan import (
     item_of,
 )
 
-NftItem = Table | Map | Chain | Element
-NFT_ITEMS = (Table, Map, Chain, Element)
+NftItem = Table | CtTimeouts | Map | Chain | Element
+NFT_ITEMS = (Table, CtTimeouts, Map, Chain, Element)
 
 ANY_PORT_PROTOCOL = "meta l4proto { tcp, udp }"
 
@@ -102,6 +104,11 @@ def _table(table: Table, items: Sequence[Item]) -> Iterator[str]:
     for item in items:
         if isinstance(item, Element) and item.family == table.family:
             elements.setdefault(item.map, []).append(item)
+    for item in items:
+        if isinstance(item, CtTimeouts) and item.family == table.family:
+            yield f"\tct timeout {values.name(item.name)} {{"
+            yield from (f"\t\t{line}" for line in _timeouts(item))
+            yield "\t}"
     for item in items:
         if isinstance(item, Map) and item.family == table.family:
             yield from _map(item, elements.get(item.name, ()))
@@ -173,6 +180,8 @@ def _declaration(item: NftItem) -> Script:
     match item:
         case Table(family):
             yield f"add table {_place(family)}"
+        case CtTimeouts(family, name):
+            yield f"add ct timeout {_place(family)} {values.name(name)} {{ {'; '.join(_timeouts(item))}; }}"
         case Map(family, name):
             yield f"add {_kind(item)} {_place(family)} {values.name(name)} {{ {'; '.join(_map_type(item))}; }}"
         case Chain(family, name, hook):
@@ -194,6 +203,8 @@ def _deletion(items: Sequence[NftItem]) -> Script:
         match item:
             case Chain(family, name):
                 yield f"delete chain {_place(family)} {values.name(name)}"
+            case CtTimeouts(family, name):
+                yield f"delete ct timeout {_place(family)} {values.name(name)}"
             case Map(family, name):
                 yield f"delete {_kind(item)} {_place(family)} {values.name(name)}"
             case Table(family):
@@ -223,6 +234,13 @@ def _place(family: Family) -> str:
 
 def _kind(item: Map) -> str:
     return "set" if item.value is None else "map"
+
+
+def _timeouts(item: CtTimeouts) -> Script:
+    yield f"protocol {values.protocol(item.protocol)}"
+    yield "l3proto ip"
+    seconds = ", ".join(f"{values.word(state)} : {values.number(time)}" for state, time in item.seconds)
+    yield f"policy = {{ {seconds} }}"
 
 
 def _map_type(item: Map) -> Script:
@@ -315,6 +333,8 @@ def _action(statement: Statement) -> str:
             return f"reject with {with_}"
         case Assign(field, value):
             return f"{_field(field)} set {_assigned(value)}"
+        case SetTimeouts(name):
+            return f'ct timeout set "{values.name(name)}"'
         case ClampMss(size):
             return f"tcp option maxseg size set {values.port(size)}"
         case VerdictLookup(key, name):

@@ -26,6 +26,7 @@ from routemesh.nodeplan import (
     Chain,
     ClampMss,
     Counter,
+    CtTimeouts,
     Dnat,
     Element,
     Family,
@@ -48,6 +49,7 @@ from routemesh.nodeplan import (
     Reject,
     Rule,
     Scalar,
+    SetTimeouts,
     Snat,
     Statement,
     Table,
@@ -89,7 +91,7 @@ _TYPES: Mapping[str, str] = {
     "iifname": "link",
 }
 """Parts of keys and values by nft's type, and by the expression that a typeof was declared with."""
-_KINDS = ("table", "map", "set", "chain", "rule")
+_KINDS = ("table", "ct timeout", "map", "set", "chain", "rule")
 _OTHER_FLAGS = frozenset({"owner", "persist"})
 """Besides dormant, for which nft 1.0.6 prints rubbish."""
 _OF_DEVICES = ("netdev", "inet")
@@ -161,6 +163,8 @@ def _items(entries: Iterable[tuple[str, Json]], devices: Devices) -> Iterator[It
         match kind:
             case "table":
                 yield Table(entry["family"], entry["name"], not _OTHER_FLAGS.issuperset(_texts(entry.get("flags", ()))))
+            case "ct timeout":
+                yield _timeouts(entry)
             case "map" | "set":
                 yield from _map_with_elements(entry)
             case "chain":
@@ -172,6 +176,11 @@ def _items(entries: Iterable[tuple[str, Json]], devices: Devices) -> Iterator[It
                 raise AssertionError(f"{kind} is not one of {_KINDS}")
     for chain in chains:
         yield _chain(chain, rules.get((chain["family"], chain["table"], chain["name"]), []), devices)
+
+
+def _timeouts(entry: Json) -> CtTimeouts:
+    seconds = tuple(sorted((state, int(time)) for state, time in entry.get("policy", {}).items()))
+    return CtTimeouts(entry["family"], entry["name"], entry["protocol"], seconds, entry["table"])
 
 
 def _texts(raw: Json) -> list[str]:
@@ -366,6 +375,8 @@ def _counter_or_reject(kind: str, content: Json) -> Statement:
     match kind, content:
         case "counter", None | {"packets": _, "bytes": _}:
             return Counter()
+        case "ct timeout", str(name):
+            return SetTimeouts(name)
         case "reject", {"type": "tcp reset"}:
             return Reject("tcp reset")
         case "reject", None | {"type": "icmp" | "icmpx", "expr": "port-unreachable"}:

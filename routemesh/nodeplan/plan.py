@@ -7,18 +7,29 @@ from typing import Any, Literal, TypeVar, cast
 
 from routemesh.names import TABLE
 from routemesh.nodeplan.balancer import IpvsDestination, IpvsService, IpvsTimeouts
-from routemesh.nodeplan.rules import Chain, Element, Map, Table
-from routemesh.nodeplan.stack import Address, FdbEntry, Link, Neighbour, Netns, Route, RoutingRule, Sysctl
+from routemesh.nodeplan.rules import Chain, CtTimeouts, Element, Map, Table
+from routemesh.nodeplan.stack import (
+    KERNEL_PROTOCOL,
+    LOOPBACK,
+    Address,
+    FdbEntry,
+    Link,
+    Neighbour,
+    Netns,
+    Route,
+    RoutingRule,
+    Sysctl,
+)
 from routemesh.nodeplan.xtables import XtChain, XtRule
 
 Item = (
     Netns | Link | Sysctl | Address | Route | RoutingRule | Neighbour | FdbEntry
-    | IpvsTimeouts | IpvsService | IpvsDestination | Table | Map | Chain | Element | XtChain | XtRule
+    | IpvsTimeouts | IpvsService | IpvsDestination | Table | CtTimeouts | Map | Chain | Element | XtChain | XtRule
 )  # fmt: skip
 
 KIND_ORDER: tuple[type, ...] = (
     Netns, Link, Sysctl, Address, Route, RoutingRule, Neighbour, FdbEntry,
-    IpvsTimeouts, IpvsService, IpvsDestination, Table, Map, Chain, Element, XtChain, XtRule,
+    IpvsTimeouts, IpvsService, IpvsDestination, Table, CtTimeouts, Map, Chain, Element, XtChain, XtRule,
 )  # fmt: skip
 """Referents first (rule 6): created in this order, deleted in reverse. (A verdict element refers to a chain, a chain's rules to
 maps; chains that jump to one another are declared, then filled, within one transaction.) What balances comes before the rules
@@ -43,13 +54,14 @@ _NAMED_BY: Mapping[type, tuple[str, ...]] = {
     IpvsService: ("mark",),
     IpvsDestination: ("mark", "address", "port"),
     Table: ("family",),
+    CtTimeouts: ("family", "name"),
     Map: ("family", "name"),
     Chain: ("family", "name"),
     Element: ("family", "map", "key"),
     XtChain: ("table", "name"),
     XtRule: ("table", "chain", "rule"),
 }
-_IN_TABLE: Mapping[type, str] = {Table: "name", Map: "table", Chain: "table", Element: "table"}
+_IN_TABLE: Mapping[type, str] = {Table: "name", CtTimeouts: "table", Map: "table", Chain: "table", Element: "table"}
 """The field with the table's name, which ends the keys of what is in others' tables."""
 
 
@@ -157,3 +169,5 @@ class Capabilities:
     links: tuple[str, ...] = ()
     forwards: bool = False
     bridge_tables: bool = True
+    `ct_timeouts`: whether nftables can say how long connections are remembered.
+    ct_timeouts: bool = True

@@ -158,6 +158,13 @@ class VerdictLookup:
 
 
 @dataclass(frozen=True, slots=True)
+class SetTimeouts:
+    """`ct timeout set NAME`: a connection that begins with this packet is remembered for as long as CtTimeouts says."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class IpvsMatch:
     """`-m ipvs --ipvs`: the packet belongs to an IPVS connection. iptables only."""
 
@@ -171,7 +178,7 @@ class Unknown:
 
 Statement = (
     Match | MarkMatch | InSet | IpvsMatch | Assign | ClampMss | Learn | Counter | Dnat | Snat | Masquerade | Redirect | Reject
-    | Verdict | VerdictLookup | Unknown
+    | Verdict | VerdictLookup | SetTimeouts | Unknown
 )  # fmt: skip
 Rule = tuple[Statement, ...]
 
@@ -183,6 +190,21 @@ class Table:
     family: Family
     name: str = theirs(TABLE)
     dormant: bool = theirs(False)
+
+
+@dataclass(frozen=True, slots=True)
+class CtTimeouts:
+    """nft's `ct timeout` object: for how many seconds connection tracking remembers a connection in which no packet comes.
+
+    `seconds`: by the connection's state (close_wait; of UDP unreplied, replied), in the states' order by name; of a state that is
+    not there it is nft's default (its src/rule.c). Only a connection that begins takes it up.
+    """
+
+    family: Family
+    name: str
+    protocol: Literal["tcp", "udp"]
+    seconds: tuple[tuple[str, int], ...]
+    table: str = theirs(TABLE)
 
 
 KeyType = tuple[Literal["proto", "port", "mark", "index", "mac", "ip", "link"], ...]

@@ -25,5 +25,6 @@ def plan(view: NodeView, caps: Capabilities) -> NodePlan:
         namespaces[names.sandbox(network)] = namespace((*layout.sandbox(view, network), *engine.sandbox(view, network, caps)))
         namespaces[names.overlay_netns(network.id)] = namespace(layout.overlay(view, network, caps))
     for task in layout.placed(view):
-        namespaces[names.container_id(task.id)] = namespace((*layout.task(view, task), *engine.task(view, task)))
+        netns = names.container_id(task.id)
+        namespaces[netns] = _whole(netns, (*layout.task(view, task), *engine.task(view, task, caps)))
     return NodePlan(namespaces)

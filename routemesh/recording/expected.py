@@ -24,6 +24,7 @@ from routemesh.nodeplan import (
     Chain,
     Change,
     Create,
+    CtTimeouts,
     Delete,
     Element,
     FdbEntry,
@@ -129,7 +130,7 @@ def _part(item: Item) -> Part:
             return "settings"
         case IpvsTimeouts() | IpvsService() | IpvsDestination():
             return "balancing"
-        case Table() | Map() | Chain() | Element() | XtChain() | XtRule():
+        case Table() | CtTimeouts() | Map() | Chain() | Element() | XtChain() | XtRule():
             return "filters"
         case _:
             assert_never(item)
@@ -152,7 +153,7 @@ def lacks(space: NamespaceSnapshot, netns: str, item: Item) -> Iterator[Differen
                 yield Difference(netns, what, inside(netns, text, path) if text else "", plain_op(op) if text else None)
         case Netns() | Sysctl() | Address() | Route() | RoutingRule() | Neighbour() | FdbEntry() | XtRule():
             yield from _other_or_missing(space, netns, item)
-        case IpvsTimeouts() | IpvsService() | IpvsDestination() | Table() | Map() | Chain() | Element():
+        case IpvsTimeouts() | IpvsService() | IpvsDestination() | Table() | CtTimeouts() | Map() | Chain() | Element():
             yield from _other_or_missing(space, netns, item)
         case _:
             assert_never(item)

@@ -19,7 +19,7 @@ from pathlib import Path
 from routemesh.doctor.machine import NAMESPACES, PROGRAMS, SCHEDULERS, Machine, Presence, Variant, features
 from routemesh.errors import Unavailable
 from routemesh.kernel import netns
-from routemesh.kernel.capabilities import BUILT_IN, LOADABLE, has_file, is_loaded, takes_tables
+from routemesh.kernel.capabilities import BUILT_IN, LOADABLE, has_file, is_loaded, takes_tables, takes_timeouts
 from routemesh.kernel.netlink import CREATE, EXCLUSIVE, Message, Requests, attribute, entries, ipvs, nest, text, u8
 from routemesh.kernel.netlink.netfilter import BRIDGE, IPV4, NETDEV, NETFILTER
 from routemesh.kernel.netlink.numbers import Cta, CtaTuple, Ifla, IflaInfo
@@ -153,6 +153,7 @@ _QUESTIONS: Mapping[str, Callable[[], bool]] = {
     "nf_tables ip": lambda: takes_tables(IPV4),
     "nf_tables netdev": lambda: takes_tables(NETDEV),
     "nf_tables bridge": lambda: takes_tables(BRIDGE),
+    "nf_tables ct timeout": takes_timeouts,
     "nf_tables egress": _has_egress_hook,
     "ip_vs": ipvs.is_loaded,
 }

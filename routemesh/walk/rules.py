@@ -28,6 +28,7 @@ from routemesh.nodeplan import (
     Redirect,
     Reject,
     Rule,
+    SetTimeouts,
     Snat,
     Statement,
     Unknown,
@@ -193,6 +194,9 @@ class Evaluation:
     def count(self, _: Counter) -> Then:
         return Then.STATEMENT
 
+    def set_timeouts(self, _: SetTimeouts) -> Then:
+        return Then.STATEMENT
+
     def dnat(self, statement: Dnat) -> Then:
         address, item = self.reads.value(statement.to)
         if address is None:
@@ -296,6 +300,7 @@ _STATEMENTS: Mapping[type, Callable[[Evaluation, Any], Then]] = {
     ClampMss: Evaluation.clamp,
     Learn: Evaluation.learn,
     Counter: Evaluation.count,
+    SetTimeouts: Evaluation.set_timeouts,
     Dnat: Evaluation.dnat,
     Redirect: Evaluation.redirect,
     Snat: Evaluation.snat,

@@ -12,6 +12,7 @@ from typing import Never, assert_never
 from routemesh.nodeplan import (
     Address,
     Chain,
+    CtTimeouts,
     Element,
     Family,
     FdbEntry,
@@ -304,7 +305,7 @@ class Stack:
                 self.servers[item.mark].append(item)
             case Table() | Map() | Chain() | Element():
                 self._place_nftables(item)
-            case Netns() | Route() | RoutingRule() | IpvsTimeouts() | XtChain() | XtRule():
+            case Netns() | Route() | RoutingRule() | IpvsTimeouts() | CtTimeouts() | XtChain() | XtRule():
                 pass  # routes and iptables are arranged as a whole
             case unknown:
                 self._unheard_of = _kind(unknown)

@@ -32,6 +32,7 @@ from routemesh.nodeplan import (
     ClampMss,
     Counter,
     Create,
+    CtTimeouts,
     Delete,
     Dnat,
     Element,
@@ -53,6 +54,7 @@ from routemesh.nodeplan import (
     Numgen,
     Redirect,
     Reject,
+    SetTimeouts,
     Snat,
     Statement,
     Table,
@@ -91,6 +93,10 @@ MAPS: tuple[Map, ...] = (
     Map("bridge", "senders", ("link", "mac", "ip")),
     Map("bridge", "guarded", ("link",)),
 )
+TIMEOUTS: tuple[CtTimeouts, ...] = (
+    CtTimeouts("ip", "mesh-tcp", "tcp", (("close_wait", 432_000), ("fin_wait", 300), ("last_ack", 300))),
+    CtTimeouts("ip", "mesh-udp", "udp", (("replied", 300), ("unreplied", 120))),
+)
 ELEMENTS: tuple[Element, ...] = (
     Element("ip", "published", ("tcp", 8080)),
     Element("ip", "published", ("udp", 53)),
@@ -114,6 +120,7 @@ ELEMENTS: tuple[Element, ...] = (
     Element("bridge", "senders", ("veth1234567", MAC, IPv4Address("10.0.0.2"))),
     Element("bridge", "guarded", ("veth1234567",)),
 )
+REMEMBERED = (SetTimeouts("mesh-tcp"), SetTimeouts("mesh-udp"))
 CHAINS: tuple[Chain, ...] = (
     Chain("ip", "FWM-256", rules=((Counter(), Dnat(Lookup(("meta mark", Numgen(2)), "backends"))),)),
     Chain("ip", "by-lot", rules=((Dnat(Lookup(("meta mark", Numgen(3, "random")), "backends")),),)),
@@ -129,7 +136,14 @@ CHAINS: tuple[Chain, ...] = (
             (Dnat(Lookup(("meta mark", "ct mark"), "tasks")),),
         ),
     ),
-    Chain("ip", "INGRESS", rules=((InSet(PORT, "published"), Counter(), Dnat(IPv4Address("172.18.0.2"))), (Verdict("return"),))),
+    Chain(
+        "ip",
+        "INGRESS",
+        rules=(
+            (InSet(PORT, "published"), *REMEMBERED, Counter(), Dnat(IPv4Address("172.18.0.2"))),
+            (Verdict("return"),),
+        ),
+    ),
     Chain("ip", "nobody"),
     Chain(
         "ip",
@@ -202,7 +216,7 @@ CHAINS: tuple[Chain, ...] = (
         ),
     ),
 )
-PLAN: tuple[Item, ...] = (Table("ip"), Table("netdev"), Table("bridge"), *MAPS, *CHAINS, *ELEMENTS)
+PLAN: tuple[Item, ...] = (Table("ip"), Table("netdev"), Table("bridge"), *TIMEOUTS, *MAPS, *CHAINS, *ELEMENTS)
 
 HAND_MADE = "add rule ip routemesh filter-input limit rate 5/second accept"
 
@@ -299,6 +313,7 @@ def test_all_kinds_of_changes_in_one_transaction(space: Private, nft: Nft) -> No
         Chain("ip", "FWM-256", rules=((Counter(), Dnat(Lookup(("meta mark", Numgen(1)), "backends"))),)),
         Chain("ip", "FWM-257", rules=((Verdict("drop"),),)),
         Chain("ip", "nat-output", Hook("nat", "output", -101), ((Counter(),),)),
+        CtTimeouts("ip", "mesh-tcp", "tcp", (("close_wait", 600),)),
         Map("ip", "by-port", ("port",), "ip"),
         Element("ip", "by-port", (443,), IPv4Address("10.0.0.1")),
     }

@@ -18,6 +18,7 @@ from routemesh.nodeplan import (
     Change,
     Counter,
     Create,
+    CtTimeouts,
     Delete,
     Element,
     FdbEntry,
@@ -35,6 +36,7 @@ from routemesh.nodeplan import (
     Peer,
     Route,
     RoutingRule,
+    SetTimeouts,
     Statement,
     Sysctl,
     Table,
@@ -93,9 +95,12 @@ def on_links(names: Sequence[str]) -> st.SearchStrategy[list[Item]]:
     )
 
 
-def chain_of(family: str, name: str, chains: Sequence[str], maps: Sequence[str], links: Sequence[str]) -> st.SearchStrategy[Item]:
+def chain_of(
+    family: str, name: str, chains: Sequence[str], maps: Sequence[str], links: Sequence[str], limits: Sequence[str]
+) -> st.SearchStrategy[Item]:
     """Jumps lead from a lower chain to a higher one, so there are no loops; the lowest may be a base chain."""
     statements: list[st.SearchStrategy[Statement]] = [st.just(Counter())]
+    statements += [st.just(SetTimeouts(other)) for other in limits]
     statements += [st.just(Verdict("goto", other)) for other in chains if other > name]
     for known in maps:
         statements += [st.just(InSet(("th dport",), known)), st.just(VerdictLookup(("meta mark",), known))]
@@ -117,8 +122,10 @@ def tables(draw: st.DrawFn, family: str, links: Sequence[str]) -> list[Item]:
     maps, chains = draw(some(MAPS)), draw(some(CHAINS))
     kinds = st.tuples(st.sampled_from([("port",), ("mark",)]), st.sampled_from(["mark", "verdict"]))
     found: list[Item] = [Table(family)]  # type: ignore[arg-type]
+    limits = draw(some(MAPS))
+    found += [CtTimeouts(family, name, "tcp", (("close_wait", draw(numbers)),)) for name in limits]  # type: ignore[arg-type]
     found += [Map(family, name, *draw(kinds)) for name in maps]  # type: ignore[arg-type]
-    found += [draw(chain_of(family, name, chains, maps, links)) for name in chains]
+    found += [draw(chain_of(family, name, chains, maps, links, limits)) for name in chains]
     if maps:
         value = st.one_of(numbers, *(st.just(Verdict("goto", name)) for name in chains if name != CHAINS[0]))
         found += draw(up_to(4, st.builds(Element, st.just(family), st.sampled_from(maps), st.tuples(numbers), value)))
@@ -164,7 +171,7 @@ def wanted_by(item: Item) -> Iterator[ItemKey]:
             yield ("Link", link)
         case Sysctl(path):
             yield ("Link", path.split("/")[3])
-        case Map():
+        case Map() | CtTimeouts():
             yield ("Table", item.family)
         case Element():
             yield ("Map", item.family, item.map)
@@ -186,6 +193,8 @@ def wanted_by_chain(chain: Chain) -> Iterator[ItemKey]:
                 yield ("Chain", chain.family, other)
             case Assign(_, Lookup(_, name)) | VerdictLookup(_, name) | InSet(_, name):
                 yield ("Map", chain.family, name)
+            case SetTimeouts(name):
+                yield ("CtTimeouts", chain.family, name)
             case _:
                 pass
 

@@ -93,8 +93,8 @@ def _sandbox(view: NodeView, network: Network, caps: Capabilities) -> Iterator[I
     yield MARKER
 
 
-def _task(view: NodeView, task: Task) -> Iterator[Item]:
-    yield from nftables.task(view, task)
+def _task(view: NodeView, task: Task, caps: Capabilities) -> Iterator[Item]:
+    yield from nftables.task(view, task, caps)
 
 
 def _stale(before: NodeView | None, now: NodeView) -> Iterator[Stale]:

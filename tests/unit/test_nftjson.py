@@ -16,6 +16,7 @@ from routemesh.nodeplan import (
     Chain,
     ClampMss,
     Counter,
+    CtTimeouts,
     Dnat,
     Element,
     Field,
@@ -32,6 +33,7 @@ from routemesh.nodeplan import (
     Numgen,
     Redirect,
     Reject,
+    SetTimeouts,
     Snat,
     Statement,
     Table,
@@ -84,6 +86,12 @@ def table_set(**fields: Any) -> Any:
     return {"set": {"family": "ip", "name": "s", "table": "routemesh", "handle": 8, **fields}}
 
 
+def test_timeouts_are_read_in_one_order() -> None:
+    raw = {"family": "ip", "name": "t", "table": "routemesh", "handle": 1, "protocol": "udp", "l3proto": "ip"}
+    found = items({"ct timeout": {**raw, "policy": {"unreplied": 120, "replied": 300}}}, {"ct timeout": {**raw, "name": "u"}})
+    assert found == (CtTimeouts("ip", "t", "udp", (("replied", 300), ("unreplied", 120))), CtTimeouts("ip", "u", "udp", ()))
+
+
 # --- statements --------------------------------------------------------------------------------------------------
 
 STATEMENTS: tuple[tuple[Any, Statement], ...] = (
@@ -113,6 +121,7 @@ STATEMENTS: tuple[tuple[Any, Statement], ...] = (
     (match({"&": [META_MARK, 255]}, 5), MarkMatch("meta mark", 5, 255)),
     (match(CT_MARK, {"prefix": {"addr": 0x0A000000, "len": 8}}), MarkMatch("ct mark", 0x0A000000, 0xFF000000)),
     (match({"&": [CT_MARK, 0xFF000000]}, 0x0A000000), MarkMatch("ct mark", 0x0A000000, 0xFF000000)),
+    ({"ct timeout": "mesh-tcp"}, SetTimeouts("mesh-tcp")),
     (match({"concat": [L4, TH_DPORT]}, "@published"), InSet(PORT, "published")),
     (match(TH_DPORT, "@published"), InSet(("th dport",), "published")),
     (mangle(META_MARK, lookup("marks", L4, TH_DPORT)), Assign("meta mark", Lookup(PORT, "marks"))),

@@ -16,6 +16,7 @@ from routemesh.nodeplan import (
     HOST,
     Capabilities,
     Chain,
+    CtTimeouts,
     Delete,
     Element,
     Failure,
@@ -173,7 +174,7 @@ class FakeKernel:
 
 
 def _is_rule(op: Op) -> bool:
-    return isinstance(item_of(op), Table | Map | Chain | Element | XtChain | XtRule)
+    return isinstance(item_of(op), Table | CtTimeouts | Map | Chain | Element | XtChain | XtRule)
 
 
 def _claimed(items: Items, want: Namespace) -> Items:

@@ -16,6 +16,7 @@ from routemesh.nodeplan import (
     Address,
     Assign,
     Chain,
+    CtTimeouts,
     Delete,
     Dnat,
     Element,
@@ -36,6 +37,7 @@ from routemesh.nodeplan import (
     Redirect,
     Route,
     RoutingRule,
+    SetTimeouts,
     Sysctl,
     Table,
     Verdict,
@@ -96,7 +98,7 @@ class Contents:
                     raise KernelRefusal(f"there is no service by mark {item.mark}")
             case Address() | Route() | Neighbour() | FdbEntry():
                 self._check_link(netns, item)
-            case Table() | Map() | Chain() | Element() | XtChain() | XtRule():
+            case Table() | CtTimeouts() | Map() | Chain() | Element() | XtChain() | XtRule():
                 raise AssertionError(f"{item} belongs in a transaction")
             case _:
                 assert_never(item)
@@ -120,7 +122,7 @@ class Contents:
                 self._delete_destinations(netns, mark)
             case Address() | Route() | RoutingRule() | Neighbour() | FdbEntry() | IpvsDestination():
                 pass
-            case Table() | Map() | Chain() | Element() | XtChain() | XtRule():
+            case Table() | CtTimeouts() | Map() | Chain() | Element() | XtChain() | XtRule():
                 raise AssertionError(f"{present} belongs in a transaction")
             case _:
                 assert_never(present)
@@ -257,7 +259,7 @@ def _culprit(items: Items, ops: Sequence[Op]) -> tuple[Op, str] | None:
 
 def _needs(item: Item) -> Iterator[ItemKey]:
     match item:
-        case Map(family):
+        case CtTimeouts(family) | Map(family):
             yield ("Table", family)
         case Chain(family, rules=rules):
             yield ("Table", family)
@@ -291,6 +293,8 @@ def _named(family: str, part: object) -> Iterator[ItemKey]:
         case Assign(_, value) | Dnat(value) | Redirect(value):
             yield from _named(family, value)
         case _:
+        case SetTimeouts(name):
+            yield ("CtTimeouts", family, name)
             pass
 
 

@@ -111,7 +111,7 @@ class Engine:
     schedulers: frozenset[Scheduler]
     host: Callable[[NodeView, Capabilities], Iterator[Item]]
     sandbox: Callable[[NodeView, Network, Capabilities], Iterator[Item]]
-    task: Callable[[NodeView, Task], Iterator[Item]]
+    task: Callable[[NodeView, Task, Capabilities], Iterator[Item]]
     lacks: Callable[[Capabilities], str]
     features: tuple[Feature, ...]
     libraries: frozenset[str] = frozenset()

@@ -125,7 +125,7 @@ def sandbox(view: NodeView, network: Network, caps: Capabilities) -> Iterator[It
         yield from _balance(pool)
 
 
-def task(view: NodeView, task: Task) -> Iterator[Item]:
+def task(view: NodeView, task: Task, caps: Capabilities) -> Iterator[Item]:
     """Published port → target port, and what the gateway asks; nothing else gets in or out through the overlay.
 
     Replies go the way the request came. The gateway's own tasks may call others; the callee's filter (INPUT) decides.

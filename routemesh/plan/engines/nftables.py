@@ -6,7 +6,8 @@ how a task is chosen is up to the service: each has a chain, reached by a verdic
 Source: nft(8); docs/path.md; the kernel's net/netfilter/nft_numgen.c, nft_hash.c, nft_dynset.c.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
 from routemesh import names
 from routemesh.model import ClientIp, Network, Task
@@ -16,6 +17,7 @@ from routemesh.nodeplan import (
     Chain,
     ClampMss,
     Counter,
+    CtTimeouts,
     Dnat,
     Element,
     Field,
@@ -33,6 +35,7 @@ from routemesh.nodeplan import (
     Route,
     RoutingRule,
     Rule,
+    SetTimeouts,
     Snat,
     Table,
     Verdict,
@@ -43,6 +46,18 @@ from routemesh.plan.engines import flows, nftbalance
 from routemesh.plan.engines.entry import Engine, Feature
 from routemesh.plan.pools import Pool, pools
 from routemesh.plan.view import NodeView
+
+TIMEOUTS_S: Mapping[Literal["tcp", "udp"], Mapping[str, int]] = {
+    # The other states have the kernel's own 120 s (syn_sent, time_wait), 60 (syn_recv), 432,000 (established), 10 (close),
+    # 300 (retrans, unack), which nft sets besides.
+    "tcp": {
+        "close_wait": 432_000,  # one side has said all and may wait for the answer as long as any connection may rest
+        "fin_wait": 300,  # a FIN without an answer is sent again, the last times every 120 s (TCP_RTO_MAX)
+        "last_ack": 300,  # the same of the other side's
+    },
+    "udp": {"unreplied": 120, "replied": 300},  # what RFC 4787 demands and recommends (REQ-5)
+}
+"""What conntrack remembers of a connection in which nothing is said, where that is not the kernel's own; docs/path.md."""
 
 RETURN_TABLE = 82
 """Routing table, in a task's namespace, of replies to clients that came through a node's sandbox."""
@@ -68,13 +83,15 @@ def host(view: NodeView, caps: Capabilities) -> Iterator[Item]:
     gateway, subnet = names.GWBRIDGE, str(cluster.gwbridge_subnet)
     to_ingress: Rule = (Match("fib daddr type", "local"), Verdict("goto", names.INGRESS_CHAIN))
     as_node = Snat(view.node.address)
-    publish: Rule = (InSet(_PORT, "published"), Counter(), Dnat(layout.sandbox_gateway_address(cluster)))
+    published, to_sandbox = InSet(_PORT, "published"), Dnat(layout.sandbox_gateway_address(cluster))
+    publish: Rule = (published, *_remembered(caps), Counter(), to_sandbox)
     yield Table("ip")
+    yield from _timeouts(caps)
     yield Map("ip", "published", _PORT_KEY)
     # A local stack would answer what is not translated by a reset, which ends the connection that the packet only resembles.
     strays: tuple[Rule, ...] = (
         (Match("iifname", gateway), _INVALID, Verdict("drop")),
-        (_INVALID, Match("fib daddr type", "local"), InSet(_PORT, "published"), Verdict("drop")),
+        (_INVALID, Match("fib daddr type", "local"), published, Verdict("drop")),
     )
     yield Chain("ip", "filter-prerouting", Hook("filter", "prerouting", _MANGLE), strays)
     yield Chain("ip", names.INGRESS_CHAIN, rules=(publish, (Verdict("return"),)))
@@ -113,6 +130,7 @@ def sandbox(view: NodeView, network: Network, caps: Capabilities) -> Iterator[It
     to_overlay = Match("oifname", names.OVERLAY_LINK)
     open_pools = [pool for pool in pools(view, network) if pool.open]
     yield Table("ip")
+    yield from _timeouts(caps)
     yield Map("ip", "marks", _PORT_KEY, "mark")
     yield Map("ip", "services", ("mark",), "verdict")
     yield from nftbalance.maps(open_pools)
@@ -120,7 +138,7 @@ def sandbox(view: NodeView, network: Network, caps: Capabilities) -> Iterator[It
     mark: Rule = (from_node, Assign("meta mark", Lookup(_PORT, "marks")))
     yield Chain("ip", "mangle-prerouting", Hook("filter", "prerouting", _MANGLE), ((_INVALID, Verdict("drop")), mark))
     balance: Rule = (from_node, VerdictLookup(("meta mark",), "services"))
-    yield Chain("ip", "nat-prerouting", Hook("nat", "prerouting", _DSTNAT), (balance,))
+    yield Chain("ip", "nat-prerouting", Hook("nat", "prerouting", _DSTNAT), (*_remembering(caps, from_node), balance))
     # Without it a client's first full segment is 50 bytes too long for the overlay, and the connection hangs on ICMP.
     clamp: Rule = (Match("tcp flags", "syn"), ClampMss(layout.overlay_mtu(view, network) - _TCP_AND_IP_HEADER_BYTES))
     yield Chain("ip", "filter-forward", Hook("filter", "forward", _FILTER), (clamp,))
@@ -130,7 +148,7 @@ def sandbox(view: NodeView, network: Network, caps: Capabilities) -> Iterator[It
         yield from _balance(pool)
 
 
-def task(view: NodeView, task: Task) -> Iterator[Item]:
+def task(view: NodeView, task: Task, caps: Capabilities) -> Iterator[Item]:
     """Published port → target port, and what the gateway asks; nothing else gets in or out through the overlay.
 
     Replies go the way the request came. The gateway's own tasks may call others; the other task's filter-prerouting decides.
@@ -141,6 +159,7 @@ def task(view: NodeView, task: Task) -> Iterator[Item]:
     keep = task.spec.client_ip is ClientIp.KEEP
     from_overlay = Match("iifname", names.OVERLAY_LINK)
     yield Table("ip")
+    yield from _timeouts(caps)
     yield Map("ip", "published", _PORT_KEY)
     yield Map("ip", "ports", _PORT_KEY, "port")
     remember: Rule = (Assign("ct mark", Lookup(("ether saddr",), "nodes")),)
@@ -155,7 +174,7 @@ def task(view: NodeView, task: Task) -> Iterator[Item]:
     )
     yield Chain("ip", "filter-prerouting", Hook("filter", "prerouting", _MANGLE), fence)
     redirect: Rule = (from_overlay, Redirect(Lookup(_PORT, "ports")))
-    yield Chain("ip", "nat-prerouting", Hook("nat", "prerouting", _DSTNAT), (redirect,))
+    yield Chain("ip", "nat-prerouting", Hook("nat", "prerouting", _DSTNAT), (*_remembering(caps, from_overlay), redirect))
     outward = (Match("oifname", names.OVERLAY_LINK), Match("ct direction", "original"))
     calls: tuple[Rule, ...] = ((*outward, Match("meta l4proto", "tcp"), Verdict("accept")),) if task.spec.gateway else ()
     no_calls = tuple((*outward, *refuse) for refuse in _REFUSE)
@@ -173,6 +192,23 @@ def task(view: NodeView, task: Task) -> Iterator[Item]:
         assert task.gateway_address is not None
         own: Rule = (Match("oifname", names.GATEWAY_LINK), Match("ip saddr", str(address)), Snat(task.gateway_address))
         yield Chain("ip", "nat-postrouting", Hook("nat", "postrouting", _SRCNAT), (own,))
+
+
+def _timeouts(caps: Capabilities) -> Iterator[Item]:
+    """For how long each hop remembers a connection, the same at all hops and whatever the machine's own settings are."""
+    if caps.ct_timeouts:
+        for protocol, seconds in TIMEOUTS_S.items():
+            yield CtTimeouts("ip", f"mesh-{protocol}", protocol, tuple(sorted(seconds.items())))
+
+
+def _remembered(caps: Capabilities) -> tuple[SetTimeouts, ...]:
+    """Each passes over what is of the other protocol."""
+    return tuple(SetTimeouts(f"mesh-{protocol}") for protocol in TIMEOUTS_S) if caps.ct_timeouts else ()
+
+
+def _remembering(caps: Capabilities, which: Match) -> tuple[Rule, ...]:
+    """In a NAT chain, which sees no more than the first packet of a connection, and before whatever ends the chain."""
+    return ((which, *_remembered(caps)),) if caps.ct_timeouts else ()
 
 
 def _gateway_calls(task: Task) -> tuple[Rule, ...]:
@@ -257,6 +293,13 @@ ENGINE = Engine(
             without="replies do not find the client's node",
         ),
         Feature(name="nf_tables egress", module="", option="NETFILTER_EGRESS", without="replies do not find the client's node"),
+        Feature(
+            name="nf_tables ct timeout",
+            module="",
+            option="NF_CONNTRACK_TIMEOUT",
+            without="a half-closed connection is forgotten after 60 s of silence",
+            needed=False,
+        ),
         Feature(name="nft_fib", module="nft_fib_ipv4", option="NFT_FIB_IPV4", without="no port is published"),
         Feature(name="nft_numgen", module="nft_numgen", option="NFT_NUMGEN", without="nothing is balanced"),
         Feature(
