@@ -68,7 +68,7 @@ _FIXED: Mapping[type, tuple[str, ...]] = {
     Map: ("key", "value", "learns"),
     Chain: ("hook",),
 }
-"""Source: ip-link(8); the kernel's vxlan_nl2conf, nf_tables_newset and nf_tables_newchain."""
+"""Source: ip-link(8); the kernel's vxlan_nl2conf, nf_tables_newobj, nf_tables_newset and nf_tables_newchain."""
 
 _PER_LINK = ("net/ipv4/conf/", "net/ipv4/neigh/")
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from errno import EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, EPERM, ESRCH
 from typing import assert_never
 
-from routemesh.kernel.netlink import CREATE, EXCLUSIVE, REPLACE, Message, entries
+from routemesh.kernel.netlink import APPEND, CREATE, EXCLUSIVE, REPLACE, Message, entries
 from routemesh.kernel.netlink.entries import NO_LINK, Entry
 from routemesh.kernel.netlink.links import Row
 from routemesh.kernel.owner import Owner
 from routemesh.kernel.spaces import Space
-from routemesh.nodeplan import Change, Create, Delete, Item, Op, Route, RoutingRule, key
+from routemesh.nodeplan import HOST, LOOPBACK, Change, Create, Delete, Item, Op, Route, RoutingRule, comes_along, item_of, key
 
 _GONE = (ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL)
 
@@ -34,14 +34,21 @@ class EntryWriter:
         for (op, _), refusal in zip(sent, outcome, strict=True):
             if refusal is None or (isinstance(op, Delete) and refusal.errno in _GONE):
                 continue
+            if refusal.errno == EEXIST and comes_along(item_of(op)):
+                continue  # the kernel itself was first
             if isinstance(op, Create) and refusal.errno == EEXIST:
                 yield from self._settle(op)
             else:
                 yield op, refusal
 
     def _messages(self, op: Op) -> list[Message]:
-        """A rule can't be changed: the new one comes, then the old one goes. A new route must not replace one of others."""
+        """A rule can't be changed: the new one comes, then the old one goes. A new route must not replace one of others.
+
+        What comes along with an address is put behind what others have, as the kernel does it (fib_magic).
+        """
         match op:
+            case Create(_, Route() as new) if comes_along(new):
+                return [self._put(new, CREATE | APPEND)]
             case Create(_, Route() | RoutingRule() as new):
                 return [self._put(new, CREATE | EXCLUSIVE)]
             case Change(_, RoutingRule() as before, RoutingRule() as after):
@@ -74,7 +81,8 @@ class EntryWriter:
         row = self._rows[entry.link]
         if row is None:
             raise OSError(ENODEV, f"there is no link {entry.link}")
-        if row.alias != self._owner.alias and not isinstance(entry, Route):
+        own_loopback = entry.link == LOOPBACK and self._space.name != HOST
+        if row.alias != self._owner.alias and not own_loopback and not isinstance(entry, Route):
             raise OSError(EPERM, f"link {entry.link} is not routemesh's")
         return row.index
 

@@ -7,7 +7,7 @@ from routemesh.kernel import netns
 from routemesh.kernel.netlink import links
 from routemesh.kernel.netlink.links import Row
 from routemesh.kernel.spaces import Space, Spaces
-from routemesh.nodeplan import Link, Peer
+from routemesh.nodeplan import HOST, Link, Peer
 
 
 class LinkWriter:
@@ -19,6 +19,9 @@ class LinkWriter:
 
     def put(self, space: Space, link: Link) -> None:
         """Create a link, or make the one there what `link` says. Of a veth both ends come into being, down, with the first."""
+        if link.kind == "loopback":
+            self._put_loopback(space, link)
+            return
         master = self._index_of_master(space, link)
         row = space.find(link.name)
         if row is not None and not self._is_as_made(space, row, link):
@@ -30,6 +33,13 @@ class LinkWriter:
         if row is None:
             raise OSError(ENODEV, f"link {link.name} has vanished again")
         space.execute(*links.adjust(row, link, master, self._alias))
+
+    def _put_loopback(self, space: Space, link: Link) -> None:
+        """It is there as long as its namespace, and bears no alias."""
+        row = space.find(link.name)
+        if row is None or space.name == HOST:
+            raise OSError(ENODEV, f"there is no link {link.name} of a namespace of ours")
+        space.execute(*links.adjust(row, link, 0, row.alias))
 
     def remove(self, space: Space, names: Sequence[str]) -> None:
         """Delete links, with their peers and all that hangs on them; one that is gone or not ours is left alone."""

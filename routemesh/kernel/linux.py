@@ -39,6 +39,7 @@ from routemesh.nodeplan import (
     Item,
     ItemKey,
     Namespace,
+    LOOPBACK,
     Netns,
     NodePlan,
     Op,
@@ -51,6 +52,8 @@ from routemesh.nodeplan.ranges import Occupied, occupied_by
 _FIRST_PORT, _PORTS = 1 << 24, 1 << 30
 """Netlink port ids that the kernel gives to nobody by itself: it takes process ids, then numbers above 2^31."""
 
+    comes_along,
+    item_of,
 _FORWARDING = "net/ipv4/conf/{}/forwarding"
 _IP_FORWARD = "net/ipv4/ip_forward"
 _NOTHING: Namespace = {}
@@ -221,7 +224,7 @@ class LinuxKernel:
 
     def _read(self, space: Space, want: Namespace) -> Namespace:
         memory = space.memory
-        ours = [row for row in memory.rows.values() if row.alias == self._owner.alias]
+        ours = [row for row in memory.rows.values() if self._is_ours(space, row)]
         found: dict[ItemKey, Item] = {}
         for row in ours:
             link = links.as_link(row, memory.names, self._spaces.peer(space, row))
@@ -251,12 +254,17 @@ class LinuxKernel:
     def _underlay_mtu(self) -> int:
         if self._underlay is None:
             return _USUAL_MTU_BYTES
+        for name in [name for name in found if name not in want and comes_along(found[name])]:
+            del found[name]
         memory = self._spaces.home.memory
         memory.renew()
         for row in memory.rows.values():
             (_, _, hanging) = memory.hanging([row.index])
             if row.on and any(address.address.ip == self._underlay for address in of_kind(hanging, Address)):
                 return row.mtu
+    def _is_ours(self, space: Space, row: Row) -> bool:
+        return row.alias == self._owner.alias or (row.name == LOOPBACK and space.name != HOST)
+
         return 0
 
     def _in_the_way(self, want: NodePlan) -> Iterator[str]:

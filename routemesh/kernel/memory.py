@@ -12,7 +12,7 @@ from routemesh.kernel.netlink import Reply, entries, links
 from routemesh.kernel.netlink.entries import NO_LINK, EntryMessage
 from routemesh.kernel.netlink.entryreader import BRIDGE_FAMILY
 from routemesh.kernel.netlink.links import Row
-from routemesh.nodeplan import Address, Item, ItemKey, Route, RoutingRule, key
+from routemesh.nodeplan import KERNEL_PROTOCOL, Address, Item, ItemKey, Route, RoutingRule, comes_along, key
 
 MEMORY_S = 30.0
 _EARLY_AT_MOST = 10_000
@@ -40,6 +40,7 @@ class Memory:
         self._names: dict[int, str] = {}
         self._hanging: dict[int, dict[ItemKey, Item]] = {}
         self._routes: dict[ItemKey, Item] = {}
+        self._along: dict[int, dict[ItemKey, Item]] = {}
         self._changed_links: set[int] = set()
         self._routes_known = False
         self._early: list[Reply] = []
@@ -60,6 +61,7 @@ class Memory:
         yield self._routes
         for index in indices:
             yield self._hanging.get(index, {})
+            yield self._along.get(index, {})
 
     def forget(self) -> None:
         """Ask for everything next time."""
@@ -123,7 +125,9 @@ class Memory:
 
     def _read_routes(self) -> None:
         self._routes.clear()
-        self._fold_dump(entries.dump_routes(self._protocol))
+        self._along.clear()
+        for maker in (self._protocol, KERNEL_PROTOCOL):
+            self._fold_dump(entries.dump_routes(maker))
         self._routes_known = True
 
     def _fold_dump(self, question: tuple[int, bytes]) -> None:
@@ -136,7 +140,7 @@ class Memory:
 
     def _fold_entry(self, seen: EntryMessage) -> bool:
         """What hangs on links of others is kept, too: a link can become ours."""
-        table = self._routes if isinstance(seen.entry, Route) else self._hanging[seen.link]
+        table = self._table(seen)
         name = key(seen.entry)
         if seen.present:
             changed = table.get(name) != seen.entry
@@ -148,6 +152,11 @@ class Memory:
         if gone and isinstance(seen.entry, Address | Route):
             self._routes_known = False  # routes go with addresses, and there may be another to the same destination
         return gone
+
+    def _table(self, seen: EntryMessage) -> dict[ItemKey, Item]:
+        if not isinstance(seen.entry, Route):
+            return self._hanging[seen.link]
+        return self._along.setdefault(seen.link, {}) if comes_along(seen.entry) else self._routes
 
     def _fold_link(self, event: Reply) -> bool:
         """Note that a link is not what we know. Its new state is asked for later, once for many events."""

@@ -38,6 +38,7 @@ from routemesh.nodeplan import (
     Table,
     XtChain,
     XtRule,
+    comes_along,
     item_of,
 )
 
@@ -67,7 +68,7 @@ def command(op: Op, path_of: PathOf = default_path) -> str:
     if script := xtables.restore(op):
         return f"{script} | {inside(op.netns, 'iptables-restore --noflush', path_of)}"
     texts = [inside(op.netns, text, path_of) for text in _commands(op, item)]
-    if isinstance(item, Link) and isinstance(op, Create):
+    if isinstance(item, Link) and isinstance(op, Create) and not comes_along(item):
         texts.insert(0, _new_link(op.netns, item, path_of))
     return " && ".join(texts)
 
@@ -89,7 +90,7 @@ def _commands(op: Op, item: Item) -> Iterator[str]:
         case Address(link, address):
             yield f"ip address {verb} {address} dev {quote(link)}"
         case Route():
-            yield f"ip route {verb} {_route(item)}"
+            yield f"ip route {'append' if isinstance(op, Create) and comes_along(item) else verb} {_route(item)}"
         case RoutingRule():
             yield from _routing_rule(op, item)
         case Neighbour(link, ip, mac):
@@ -149,6 +150,9 @@ def _link_settings(link: Link) -> Iterator[str]:
     name = quote(link.name)
     mac = "" if link.mac is None else f" address {quote(link.mac)}"
     master = "nomaster" if link.master is None else f"master {quote(link.master)}"
+    if comes_along(link):
+        yield f"ip link set {name} mtu {link.mtu} {'up' if link.up else 'down'}"
+        return
     yield f"ip link set {name} alias {names.ALIAS} mtu {link.mtu}{mac} {master} {'up' if link.up else 'down'}"
     if link.master is not None:
         learning, flood, isolated = ("on" if flag else "off" for flag in (link.learning, link.flood, link.isolated))
@@ -163,16 +167,17 @@ def _route(route: Route) -> str:
     source = "" if route.source is None else f" src {route.source}"
     via = "" if route.via is None else f" via {route.via}"
     metric = f" metric {route.metric}" if route.metric else ""
-    return f"{destination}{via} dev {quote(route.link)} table {route.table} protocol {ROUTE_PROTOCOL}{source}{metric}"
+    kind = "" if route.kind == "unicast" else f"{route.kind} "
+    return f"{kind}{destination}{via} dev {quote(route.link)} table {route.table} protocol {route.protocol}{source}{metric}"
 
 
 def _routing_rule(op: Op, rule: RoutingRule) -> Iterator[str]:
     """There is no `ip rule replace`."""
     if not isinstance(op, Create):
-        yield f"ip rule del pref {rule.priority} protocol {ROUTE_PROTOCOL}"
+        yield f"ip rule del pref {rule.priority} protocol {rule.protocol}"
     if not isinstance(op, Delete):
-        mark = f"fwmark {rule.fwmark:#x}/{rule.mask:#x}"
-        yield f"ip rule add pref {rule.priority} {mark} lookup {rule.table} protocol {ROUTE_PROTOCOL}"
+        mark = f" fwmark {rule.fwmark:#x}/{rule.mask:#x}" if rule.mask else ""
+        yield f"ip rule add pref {rule.priority}{mark} lookup {rule.table} protocol {rule.protocol}"
 
 
 def _fdb_entry(entry: FdbEntry) -> str:

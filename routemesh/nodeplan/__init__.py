@@ -24,6 +24,7 @@ from routemesh.nodeplan.plan import (
     Namespace,
     NodePlan,
     Op,
+    comes_along,
     item_of,
     key,
     namespace,
@@ -68,6 +69,8 @@ from routemesh.nodeplan.rules import (
 )
 from routemesh.nodeplan.stack import (
     HOST,
+    KERNEL_PROTOCOL,
+    LOOPBACK,
     ROUTE_PROTOCOL,
     Address,
     FdbEntry,
@@ -88,7 +91,9 @@ from routemesh.nodeplan.xtables import BUILT_IN, XtChain, XtRule, XtTable
 __all__ = [
     "BUILT_IN",
     "HOST",
+    "KERNEL_PROTOCOL",
     "KIND_ORDER",
+    "LOOPBACK",
     "OUR_FAMILIES",
     "ROUTE_PROTOCOL",
     "Address",
@@ -154,6 +159,7 @@ __all__ = [
     "XtChain",
     "XtRule",
     "XtTable",
+    "comes_along",
     "item_of",
     "key",
     "namespace",

@@ -95,6 +95,18 @@ def namespace(items: Iterable[Item]) -> Namespace:
     return {_NAMERS[type(item)](item): item for item in items}
 
 
+def comes_along(item: Item) -> bool:
+    """Whether the kernel makes it by itself along with something else: with an address, with a namespace.
+
+    Where no plan wants such a thing, it is nobody's business.
+    """
+    if isinstance(item, Route | RoutingRule):
+        return item.protocol == KERNEL_PROTOCOL
+    if isinstance(item, Link):
+        return item.name == LOOPBACK
+    return isinstance(item, Address) and item.link == LOOPBACK
+
+
 def of_kind(items: Namespace, kind: type[_T]) -> list[_T]:
     """The items of one kind. Told by their keys: a namespace may have ten thousand items, and every pass asks."""
     wanted = kind.__name__

@@ -11,6 +11,11 @@ ROUTE_PROTOCOL = 82
 """Our number in rtm_protocol, the rule's and the neighbour's protocol: how we recognise them (rule 5). 82 is 'R'."""
 
 
+KERNEL_PROTOCOL = 2
+"""RTPROT_KERNEL: what the kernel makes by itself, along with an address or a namespace."""
+LOOPBACK = "lo"
+
+
 @dataclass(frozen=True, slots=True)
 class Netns:
     """A network namespace of ours; an item of HOST's."""
@@ -94,10 +99,10 @@ RouteKind = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A route. Ours (protocol ROUTE_PROTOCOL) go via a next hop; those that come with an address are the kernel's own.
+    """A route. Ours (protocol ROUTE_PROTOCOL) go via a next hop; those that come with an address are KERNEL_PROTOCOL's.
 
     `via` None: the destination is on the link. `source`: the address that a socket bound to none takes when it sends this way;
-    None leaves it to the kernel. `link` is "" for kinds without one. `protocol` is rtm_protocol, the kernel's own is 2.
+    None leaves it to the kernel. `link` is "" for kinds without one. `protocol` is rtm_protocol.
     """
 
     destination: IPv4Network
@@ -106,22 +111,24 @@ class Route:
     table: int = 254
     source: IPv4Address | None = None
     metric: int = theirs(0)
-    kind: RouteKind = theirs("unicast")
-    protocol: int = theirs(ROUTE_PROTOCOL)
+    kind: RouteKind = "unicast"
+    protocol: int = ROUTE_PROTOCOL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingRule:
     """`ip rule add fwmark MARK/MASK lookup TABLE pref PRIORITY`; mask 0: whatever the mark.
 
-    Ours have no more than that. `source`, `destination`, `iif`, `oif`: which packets it is for (None, "": all); `negate`: for all
-    but those. `action` other than lookup needs no table. `unknown`: conditions that have no place here, as attribute numbers.
+    Ours have no more than that. `protocol` is KERNEL_PROTOCOL for the three that every namespace begins with. `source`,
+    `destination`, `iif`, `oif`: which packets it is for (None, "": all); `negate`: for all but those. `action` other than lookup
+    needs no table. `unknown`: conditions that have no place here, as attribute numbers.
     """
 
     priority: int
     fwmark: int
     mask: int
     table: int
+    protocol: int = ROUTE_PROTOCOL
     source: IPv4Network | None = theirs(None)
     destination: IPv4Network | None = theirs(None)
     iif: str = theirs("")

@@ -5,8 +5,9 @@ balancing and translating items for those namespaces.
 """
 
 from routemesh import names
-from routemesh.nodeplan import HOST, Capabilities, Namespace, NodePlan, namespace
+from routemesh.nodeplan import HOST, Capabilities, Item, Namespace, NodePlan, namespace
 from routemesh.plan import layout
+from routemesh.plan.along import along
 from routemesh.plan.engines import check_engine
 from routemesh.plan.view import NodeView
 
@@ -20,11 +21,16 @@ def plan(view: NodeView, caps: Capabilities) -> NodePlan:
     engine = check_engine(view.node.engine, caps)
     if view.node.sandbox_on(view.ingress.id) is None:
         return NodePlan()
-    namespaces: dict[str, Namespace] = {HOST: namespace((*layout.host(view, caps), *engine.host(view, caps)))}
+    namespaces: dict[str, Namespace] = {HOST: _whole(HOST, (*layout.host(view, caps), *engine.host(view, caps)))}
     for network in view.networks:
-        namespaces[names.sandbox(network)] = namespace((*layout.sandbox(view, network), *engine.sandbox(view, network, caps)))
-        namespaces[names.overlay_netns(network.id)] = namespace(layout.overlay(view, network, caps))
+        sandbox, overlay = names.sandbox(network), names.overlay_netns(network.id)
+        namespaces[sandbox] = _whole(sandbox, (*layout.sandbox(view, network), *engine.sandbox(view, network, caps)))
+        namespaces[overlay] = _whole(overlay, tuple(layout.overlay(view, network, caps)))
     for task in layout.placed(view):
         netns = names.container_id(task.id)
         namespaces[netns] = _whole(netns, (*layout.task(view, task), *engine.task(view, task, caps)))
     return NodePlan(namespaces)
+
+
+def _whole(netns: str, items: tuple[Item, ...]) -> Namespace:
+    return namespace((*items, *along(netns, items)))

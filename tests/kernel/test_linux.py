@@ -206,7 +206,7 @@ def test_reads_everything_again_when_the_memory_is_old(
     assert dumps == []
     monkeypatch.setattr(memory, "MEMORY_S", 0.0)
     assert diff(kernel.read(plan), plan) == ()
-    assert len(dumps) == 3 * 6, "links, addresses, rules, neighbours, FDB and routes of three namespaces"
+    assert len(dumps) == 3 * 7, "links, addresses, rules, neighbours, FDB, our routes and the kernel's of three namespaces"
 
 
 # --- what is not ours ----------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from routemesh.nodeplan import (
     XtChain,
     XtRule,
     XtTable,
+    comes_along,
     key,
 )
 from routemesh.plan import plan
@@ -74,15 +75,14 @@ Facts = Mapping[str, tuple[Fact, ...]]
 
 
 def planned(cluster: ClusterSnapshot, node: str, client_ip: ClientIp = ClientIp.KEEP) -> Facts:
-    """routemesh's plan of a node, in the recorded namespaces."""
+    """routemesh's plan of a node, in the recorded namespaces, without what the kernel makes along with it."""
     at = state(cluster, node, client_ip)
     node_id = next(each.id for each in at.nodes.values() if each.name == node)
     caps = Capabilities(nf_tables=True, ip_vs=True, kernel=cluster.nodes[node].kernel, iptables="nft")
     made = plan(view(at, node_id), caps)
     renamed = {names.container_id(TaskId(task.id)): task.netns for task in cluster.names.tasks}
-    found = {
-        renamed.get(netns, netns): [_in(item, renamed) for item in items.values()] for netns, items in made.namespaces.items()
-    }
+    of_mesh = {netns: [item for item in items.values() if not comes_along(item)] for netns, items in made.namespaces.items()}
+    found = {renamed.get(netns, netns): [_in(item, renamed) for item in items] for netns, items in of_mesh.items()}
     ports = {
         (netns, item.name): item.peer for netns, items in found.items() for item in items if isinstance(item, Link) and item.peer
     }

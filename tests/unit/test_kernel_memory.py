@@ -42,6 +42,10 @@ def link(row: Row) -> Reply:
     return Reply(links.NEW_LINK, 0, 0, 0, header + text(3, row.name) + u32(4, row.mtu))
 
 
+ROUTES = ("routes", "routes")
+"""Of ours, and of the kernel's own."""
+
+
 class Namespace:
     """What a kernel has, and which questions it was asked."""
 
@@ -79,7 +83,7 @@ class Namespace:
 def namespace() -> Namespace:
     """One that was read."""
     namespace = Namespace()
-    assert namespace.questions() == ["links", "others", "others", "others", "others", "routes"]
+    assert namespace.questions() == ["links", "others", "others", "others", "others", *ROUTES]
     assert namespace.items(7) == {ADDRESS, ROUTE, GATEWAY, RULE}
     return namespace
 
@@ -114,7 +118,7 @@ def test_takes_in_what_is_new(namespace: Namespace, entry: Entry) -> None:
 def test_asks_for_routes_again_when_an_address_is_gone(namespace: Namespace) -> None:
     namespace.told.remove(put(ROUTE))
     assert namespace.memory.fold(drop(ADDRESS))
-    assert namespace.questions() == ["routes"]
+    assert namespace.questions() == [*ROUTES]
     assert namespace.items(7) == {GATEWAY, RULE}
 
 
@@ -129,7 +133,7 @@ def test_asks_for_a_changed_link_once(namespace: Namespace) -> None:
     namespace.rows[7] = replace(ETH0, mtu=1400)
     assert namespace.memory.fold(link(replace(ETH0, mtu=1450)))
     assert namespace.memory.fold(link(namespace.rows[7]))
-    assert namespace.questions() == [7, "routes"]
+    assert namespace.questions() == [7, *ROUTES]
     assert namespace.memory.rows == namespace.rows
     assert namespace.items(7) == {ADDRESS, ROUTE, GATEWAY, RULE}
 
@@ -138,7 +142,7 @@ def test_a_link_that_is_gone_takes_along_what_hung_on_it(namespace: Namespace) -
     del namespace.rows[7]
     namespace.told = [put(RULE, entries.NO_LINK)]
     assert namespace.memory.fold(told(links.delete(7)))
-    assert namespace.questions() == [7, "routes"]
+    assert namespace.questions() == [7, *ROUTES]
     assert namespace.items(7) == {RULE}
 
 
@@ -147,7 +151,7 @@ def test_keeps_what_it_hears_of_a_link_before_it_knows_it(namespace: Namespace) 
     neighbour = replace(GATEWAY, link="eth1")
     assert namespace.memory.fold(link(namespace.rows[8]))
     assert not namespace.memory.fold(put(neighbour, 8))
-    assert namespace.questions() == [8, "routes"]
+    assert namespace.questions() == [8, *ROUTES]
     assert neighbour in namespace.items(8)
 
 

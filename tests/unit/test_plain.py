@@ -61,7 +61,8 @@ def test_a_cluster_is_read_again() -> None:
 def test_a_plan_shows_nothing_that_only_others_have() -> None:
     route = Route(destination=IPv4Network("0.0.0.0/0"), via=IPv4Address("10.0.0.1"), link="eth0")
     assert plain(route) == {
-        "item": "Route", "destination": "0.0.0.0/0", "via": "10.0.0.1", "link": "eth0", "table": 254, "source": None
+        "item": "Route", "destination": "0.0.0.0/0", "via": "10.0.0.1", "link": "eth0", "table": 254, "source": None,
+        "kind": "unicast", "protocol": 82,
     }  # fmt: skip
     assert plain(Chain("ip", "c", None, ((Redirect(Lookup(("meta mark", Numgen(2)), "m")),),), "drop"))["policy"] == "drop"
 

@@ -31,6 +31,7 @@ from routemesh.nodeplan import (
     Verdict,
     XtChain,
     XtRule,
+    comes_along,
     key,
 )
 from routemesh.plan import plan
@@ -66,7 +67,7 @@ def planned(simulation: Simulation, netns: str, node: str = "node1", caps: Capab
 
 
 def of_kind(kind: type[K], items: Namespace) -> list[K]:
-    return [item for item in items.values() if isinstance(item, kind)]
+    return [item for item in items.values() if isinstance(item, kind) and not comes_along(item)]
 
 
 def chain(items: Namespace, table: str, name: str) -> tuple[Rule, ...]:

@@ -29,6 +29,7 @@ from routemesh.nodeplan import (
     Table,
     XtChain,
     XtRule,
+    comes_along,
     item_of,
     key,
 )
@@ -73,7 +74,12 @@ class FakeKernel:
         """See Kernel.read; a setting that nobody has set is 0."""
         found: dict[str, Items] = {}
         for netns, items in self._state.namespaces.items():
-            shown: Items = {name: item for name, item in items.items() if not isinstance(item, Sysctl | IpvsTimeouts)}
+            wanted = want.namespaces.get(netns, {})
+            shown: Items = {
+                name: item
+                for name, item in items.items()
+                if not isinstance(item, Sysctl | IpvsTimeouts) and (name in wanted or not comes_along(item))
+            }
             for item in want.namespaces.get(netns, {}).values():
                 if isinstance(item, Sysctl) and self._state.has_setting(netns, item.path):
                     shown[key(item)] = items.get(key(item), Sysctl(item.path, _INITIAL_SETTING))

@@ -128,6 +128,9 @@ class Contents:
                 assert_never(present)
         del items[key(item)]
         if isinstance(present, Address):
+            own = present.address.ip
+            for gone in [other for other, it in items.items() if isinstance(it, Route) and it.source == own]:
+                del items[gone]
             self._forget_unaddressed(netns, present.link)
 
     def _link(self, netns: str, link: Link) -> Link:
@@ -198,7 +201,7 @@ class Contents:
         link = items.get(("Link", item.link))
         if not isinstance(link, Link):
             raise KernelRefusal(f"there is no link {item.link}")
-        if isinstance(item, Route):
+        if isinstance(item, Route) and item.via is not None:
             networks = [
                 other.address.network for other in items.values() if isinstance(other, Address) and other.link == link.name
             ]

@@ -14,7 +14,7 @@ from routemesh.kernel import netlink
 from routemesh.kernel.netlink import Message, Reply, attribute, entryreader, reader, u8, u32
 from routemesh.kernel.netlink.entryreader import BRIDGE_FAMILY
 from routemesh.kernel.netlink.numbers import Fra, Ifa, Nda, Rta
-from routemesh.nodeplan import ROUTE_PROTOCOL, Address, FdbEntry, Neighbour, Route, RoutingRule
+from routemesh.nodeplan import KERNEL_PROTOCOL, ROUTE_PROTOCOL, Address, FdbEntry, Neighbour, Route, RoutingRule
 
 Entry = Address | Route | RoutingRule | Neighbour | FdbEntry
 
@@ -37,8 +37,13 @@ _RTA_DESTINATION, _RTA_OUT, _RTA_GATEWAY, _RTA_METRIC, _RTA_PREFSRC, _RTA_TABLE 
 _NDA_DESTINATION, _NDA_MAC, _NDA_PROTOCOL = Nda.DESTINATION, Nda.MAC, Nda.PROTOCOL
 _FRA_PRIORITY, _FRA_MARK, _FRA_TABLE, _FRA_MASK, _FRA_PROTOCOL = Fra.PRIORITY, Fra.MARK, Fra.TABLE, Fra.MASK, Fra.PROTOCOL
 
-_UNICAST = 1
+_SCOPE_LINK, _SCOPE_HOST = 253, 254
+_KINDS = {"unicast": 1, "local": 2}
 _TO_TABLE = 1
+_FIRST_RULES = tuple(
+    RoutingRule(priority=priority, fwmark=0, mask=0, table=table, protocol=KERNEL_PROTOCOL)
+    for priority, table in ((0, 255), (32766, 254), (32767, 253))
+)
 _STATIC, _PERMANENT = 0x40, 0x80
 _SELF, _MASTER = 0x02, 0x04
 _SHORTEST_WITHOUT_BROADCAST = 31
@@ -100,7 +105,12 @@ def _address(entry: Address, index: int) -> bytes:
 
 
 def _route(entry: Route, index: int, protocol: int) -> bytes:
-    header = entryreader.ROUTE.pack(socket.AF_INET, entry.destination.prefixlen, 0, 0, 0, protocol, 0, _UNICAST, 0)
+    """Raises KeyError for a kind that no plan has."""
+    scope = _SCOPE_HOST if entry.kind == "local" else _SCOPE_LINK if entry.via is None else 0
+    made_by = _maker(entry, protocol)
+    header = entryreader.ROUTE.pack(
+        socket.AF_INET, entry.destination.prefixlen, 0, 0, 0, made_by, scope, _KINDS[entry.kind], 0
+    )  # fmt: skip
     body = header + attribute(_RTA_DESTINATION, entry.destination.network_address.packed)
     if entry.source is not None:
         body += attribute(_RTA_PREFSRC, entry.source.packed)
@@ -113,8 +123,15 @@ def _route(entry: Route, index: int, protocol: int) -> bytes:
 
 def _rule(entry: RoutingRule, protocol: int) -> bytes:
     header = entryreader.RULE.pack(socket.AF_INET, 0, 0, 0, 0, _TO_TABLE, 0)
-    which = u32(_FRA_PRIORITY, entry.priority) + u32(_FRA_MARK, entry.fwmark) + u32(_FRA_MASK, entry.mask)
-    return header + which + u32(_FRA_TABLE, entry.table) + u8(_FRA_PROTOCOL, protocol)
+    which = u32(_FRA_PRIORITY, entry.priority)
+    if entry.mask:
+        which += u32(_FRA_MARK, entry.fwmark) + u32(_FRA_MASK, entry.mask)
+    return header + which + u32(_FRA_TABLE, entry.table) + u8(_FRA_PROTOCOL, _maker(entry, protocol))
+
+
+def _maker(entry: Route | RoutingRule, protocol: int) -> int:
+    """Ours have our number in this kernel; what comes along has the kernel's, also when we put it back."""
+    return KERNEL_PROTOCOL if entry.protocol == KERNEL_PROTOCOL else protocol
 
 
 def _neighbour(entry: Neighbour, index: int) -> bytes:
@@ -194,19 +211,28 @@ def _read_address(body: bytes, kind: int, names: Mapping[int, str], protocol: in
 
 
 def _read_route(body: bytes, kind: int, names: Mapping[int, str], protocol: int) -> EntryMessage | None:
-    """A plan has routes of ROUTE_PROTOCOL, whatever number they have in this kernel."""
+    """Ours, which in a plan are of ROUTE_PROTOCOL whatever number they have in this kernel, and what came with an address."""
     found = entryreader.route(body, names)
     if found is None or not isinstance(found.entry, Route):
         return None
     route = found.entry
+    if route.protocol == KERNEL_PROTOCOL and route.via is None and route.kind in _KINDS and route.link:
+        return EntryMessage(found.link, route, kind == NEW_ROUTE)
     if route.protocol != protocol or route.kind != "unicast" or route.via is None or not route.link:
         return None
     return EntryMessage(found.link, replace(route, protocol=ROUTE_PROTOCOL), kind == NEW_ROUTE)
 
 
 def _read_rule(body: bytes, kind: int, names: Mapping[int, str], protocol: int) -> EntryMessage | None:
+    """Ours, and those that a namespace begins with, whoever has put them back."""
     found = entryreader.rule(body)
-    return None if found is None or found[1] != protocol else EntryMessage(NO_LINK, found[0], kind == NEW_RULE)
+    if found is None:
+        return None
+    rule, made_by = found
+    first = replace(rule, protocol=KERNEL_PROTOCOL)
+    if first in _FIRST_RULES:
+        return EntryMessage(NO_LINK, first, kind == NEW_RULE)
+    return None if made_by != protocol else EntryMessage(NO_LINK, rule, kind == NEW_RULE)
 
 
 def _read_neighbour(body: bytes, kind: int, names: Mapping[int, str], protocol: int) -> EntryMessage | None:

@@ -16,7 +16,7 @@ from routemesh.kernel import netlink
 from routemesh.kernel.netlink import Attributes, Message, as_text, as_u32, attribute, nest, parse, reader, text, u8, u32
 from routemesh.kernel.netlink.numbers import BridgePort, Ifla, IflaInfo, VxlanData
 from routemesh.legible import decoded
-from routemesh.nodeplan import Link, Peer, Vxlan
+from routemesh.nodeplan import LOOPBACK, Link, Peer, Vxlan
 
 NEW_LINK, DELETE_LINK, GET_LINK = 16, 17, 18
 
@@ -175,10 +175,11 @@ def read_port(body: bytes) -> tuple[bool, bool, bool] | None:
 
 
 def as_link(row: Row, names: Mapping[int, str], peer: Peer | None) -> Link | None:
-    """The Link that a row is; None for a kind that we never make. Its carrier is not looked at: no operation mends it."""
-    if row.kind not in KINDS:
+    """The Link that a row is; None for a kind that no plan has. Its carrier is not looked at: no operation mends it."""
+    if row.kind not in KINDS and row.name != LOOPBACK:
         return None
-    kind: Literal["bridge", "veth", "vxlan"] = row.kind  # type: ignore[assignment]  # checked above
+    kind: Literal["bridge", "veth", "vxlan", "loopback"]
+    kind = "loopback" if row.name == LOOPBACK else row.kind  # type: ignore[assignment]  # checked above
     return Link(
         name=row.name, kind=kind, mtu=row.mtu, mac=row.mac, master=names.get(row.master), peer=peer, vxlan=row.vxlan,
         flood=row.flood, isolated=row.isolated, up=row.up, learning=row.port_learns,

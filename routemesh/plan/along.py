@@ -1,0 +1,49 @@
+"""What the kernel makes by itself along with what is planned: planned too, so that it is put back when it was taken away. PURE.
+
+Every address brings its route of kind local, and one to its subnet; a namespace of ours begins with three routing rules and lo.
+Left out are broadcast routes, which carry nothing of the mesh, and IPv6's addresses: our namespaces have none.
+Source: fib_frontend.c (fib_add_ifaddr, fib_magic), fib_rules.c (fib_default_rules_init), devinet.c (inetdev_event).
+"""
+
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Interface, IPv4Network
+
+from routemesh.nodeplan import HOST, KERNEL_PROTOCOL, LOOPBACK, Address, Item, Link, Route, RoutingRule
+
+LOCAL_TABLE, MAIN_TABLE, DEFAULT_TABLE = 255, 254, 253
+_FIRST_RULES = ((0, LOCAL_TABLE), (32766, MAIN_TABLE), (32767, DEFAULT_TABLE))
+_LOOPBACK_MTU_BYTES = 65536
+_HOST_PREFIX = 32
+
+
+def along(netns: str, items: Iterable[Item]) -> Iterator[Item]:
+    """What comes along with these items of a namespace. Of the node's own namespace, its rules and its lo are not ours."""
+    if netns != HOST:
+        loopback = Address(LOOPBACK, IPv4Interface("127.0.0.1/8"))
+        yield Link(name=LOOPBACK, kind="loopback", mtu=_LOOPBACK_MTU_BYTES)
+        yield loopback
+        yield from _routes(loopback)
+        for priority, table in _FIRST_RULES:
+            yield RoutingRule(priority=priority, fwmark=0, mask=0, table=table, protocol=KERNEL_PROTOCOL)
+    for item in items:
+        if isinstance(item, Address):
+            yield from _routes(item)
+
+
+def _routes(of: Address) -> Iterator[Route]:
+    address, subnet = of.address.ip, of.address.network
+    yield _route(of, IPv4Network(address), LOCAL_TABLE)
+    if subnet.prefixlen < _HOST_PREFIX:
+        yield _route(of, subnet, LOCAL_TABLE if of.link == LOOPBACK else MAIN_TABLE)
+
+
+def _route(of: Address, destination: IPv4Network, table: int) -> Route:
+    return Route(
+        destination=destination,
+        via=None,
+        link=of.link,
+        table=table,
+        source=of.address.ip,
+        kind="local" if table == LOCAL_TABLE else "unicast",
+        protocol=KERNEL_PROTOCOL,
+    )
