@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Set
 from functools import partial
 from pathlib import Path
 
-from routemesh import loops
+from routemesh import loops, names
 from routemesh.agent.dataplane import Dataplane, published
 from routemesh.agent.ports import NotHeld, Port
 from routemesh.agent.report import Reporter
@@ -78,6 +78,7 @@ class Agent:
         self._runners: dict[TaskId, TaskRunner] = {}
         self._known: set[TaskId] = set()
         self._has_looked = False
+        self._over: set[TaskId] = set()
         self._is_watching = False
         self._failures: tuple[str, ...] = ()
         self._clashes: tuple[str, ...] = ()
@@ -121,6 +122,10 @@ class Agent:
                     await self._moved.wait()
         except TimeoutError:
             log.warning("revision=%d not acknowledged by %s within %.0f s", revision, behind, ACKNOWLEDGE_TIMEOUT_S)
+
+    async def hang_up(self, name: str) -> None:
+        """Let the connections of a namespace whose process has ended come to their end."""
+        await self._dataplane.hang_up(name)
 
     async def report(self, task: Task, status: TaskStatus) -> State:
         """Commit what was observed of a task."""
@@ -212,10 +217,13 @@ class Agent:
         # Without its address a node would plan nothing and so sweep everything (rule 8).
         if seen.node.sandbox_on(seen.ingress.id) is None:
             return ()
+        mine = {task.id: task for task in state.tasks.values() if task.node_id == self._node_id}
+        found = await self._look(mine)
+        await self._forget(mine, found)
         want, failures = await self._dataplane.apply(seen, state.revision)
         self._ready = frozenset(want.namespaces.keys() - {failure.op.netns for failure in failures})
         await self._acknowledge(state.revision, failures)
-        await self._run_tasks(group, state)
+        self._run_tasks(group, mine, found)
         return _abridged((*map(str, failures), *await self._hold_ports(seen)))
 
     async def _acknowledge(self, revision: int, failures: tuple[Failure, ...]) -> None:
@@ -250,18 +258,23 @@ class Agent:
 
     # Tasks.
 
-    async def _run_tasks(self, group: asyncio.TaskGroup, state: State) -> None:
-        mine = {task.id: task for task in state.tasks.values() if task.node_id == self._node_id}
+    async def _look(self, mine: Mapping[TaskId, Task]) -> Mapping[TaskId, Running | Exit]:
+        """What the runtime has, where that may be other than the state says; else nothing."""
+        over = {task.id for task in mine.values() if task.status.state.ended}
+        if self._has_looked and mine.keys() == self._known and over <= self._over:
+            return {}
+        found = await self.runtime.tasks()
+        self._has_looked, self._over = True, over
+        return found
+
+    def _run_tasks(self, group: asyncio.TaskGroup, mine: Mapping[TaskId, Task], found: Mapping[TaskId, Running | Exit]) -> None:
         fresh = mine.keys() - self._known
-        found = await self.runtime.tasks() if mine.keys() != self._known or not self._has_looked else {}
-        self._has_looked = True
         for task in mine.values():
             if (runner := self._runners.get(task.id)) is not None:
                 runner.see(task)
             elif task.id in fresh and not task.status.state.ended:
                 self._runners[task.id] = TaskRunner(task, self, _adoptable(found.get(task.id)))
                 group.create_task(self._run_one(task.id))
-        await self._forget(mine, found)
         self._known = set(mine)
 
     async def _run_one(self, task_id: TaskId) -> None:
@@ -274,13 +287,20 @@ class Agent:
             self._wake.set()
 
     async def _forget(self, mine: Mapping[TaskId, Task], found: Mapping[TaskId, Running | Exit]) -> None:
-        """Stop what the manager has given up (its node was thought dead) and remove what the cluster has forgotten."""
+        """Stop what the manager has given up (its node was thought dead) and remove what the cluster has forgotten.
+
+        That is done before their networks go, so that their clients hear of it.
+        """
         for task_id, what in found.items():
             task = mine.get(task_id)
             if task is None and task_id not in self._runners:
+                if isinstance(what, Running):
+                    await self.runtime.stop(task_id, "SIGKILL", 0)
+                    await self._dataplane.hang_up(names.container_id(task_id))
                 await self.runtime.remove(task_id)
             elif task is not None and task.status.state.ended and isinstance(what, Running):
                 await self.runtime.stop(task_id, task.spec.stop_signal, 0)
+                await self._dataplane.hang_up(names.container_id(task_id))
 
 
 def _abridged(failures: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import TypeVar, TypeVarTuple, assert_never
 
 from routemesh import names
 from routemesh.diff import diff
+from routemesh.errors import RoutemeshError
 from routemesh.kernel import Kernel
 from routemesh.model import Listener, Protocol
 from routemesh.nodeplan import Capabilities, Failure, Item, ItemKey, NodePlan, Op
@@ -21,6 +22,9 @@ from routemesh.plan.view import NodeView
 from routemesh.threads import in_thread
 
 log = logging.getLogger(__name__)
+
+LINGER_S = 1.0
+_LINGER_POLL_S = 0.02
 
 Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
@@ -70,6 +74,19 @@ class Dataplane:
     async def ask(self, question: Callable[[], T]) -> T:
         """Put a question to the kernel where everything else is done with it."""
         return await self._run(question)
+
+    async def hang_up(self, netns: str) -> None:
+        """Let the connections of a namespace whose processes have ended say what is left, LINGER_S at most, and reset the rest.
+
+        Where the kernel can't, that is logged: the namespace goes in any case.
+        """
+        try:
+            end = time.monotonic() + LINGER_S
+            while await self._run(self._kernel.unfinished, netns) and time.monotonic() < end:
+                await asyncio.sleep(_LINGER_POLL_S)
+            await self._run(self._kernel.reset, netns)
+        except RoutemeshError as refusal:
+            log.warning("connections of %s end without a word: %s", netns, refusal)
 
     async def watch(self, on_change: Callable[[], None]) -> None:
         """Call `on_change` in this event loop when somebody else changes the kernel."""

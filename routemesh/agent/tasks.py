@@ -47,6 +47,10 @@ class Surroundings(Protocol):
         """Return when every live node has applied `revision`, or after a bounded time."""
         ...
 
+    async def hang_up(self, name: str) -> None:
+        """Let the connections of a namespace whose process has ended come to their end, within a bounded time."""
+        ...
+
     async def report(self, task: Task, status: TaskStatus) -> State:
         """Commit what was observed of a task."""
         ...
@@ -203,7 +207,9 @@ class TaskRunner:
         pid: int | None = None,
         healthy: bool = True,
     ) -> int:
-        """Commit; returns the revision that holds it."""
+        """Commit; returns the revision that holds it. A task's end is its network's end too: first its clients hear of it."""
+        if state.ended and self._found is not None:
+            await self._around.hang_up(names.container_id(self._task.id))
         status = TaskStatus(
             state=state,
             at=self._around.now(),

@@ -59,6 +59,14 @@ class Kernel(Protocol):
         """Delete conntrack entries of `protocol` to one of `ports` that were made before the port was published (no DNAT)."""
         ...
 
+    def unfinished(self, netns: str) -> int:
+        """How many TCP connections `netns` has whose other end has not been told all; 0 where there is no such namespace."""
+        ...
+
+    def reset(self, netns: str) -> int:
+        """Reset them, so that their other ends hear of it; how many."""
+        ...
+
     def learned(self, netns: str) -> tuple[Element, ...]:
         """What packets have added to nftables maps (Learn) in `netns`, which `read` leaves out; () where there is none."""
         ...

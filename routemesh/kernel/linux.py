@@ -16,9 +16,17 @@ from secrets import randbelow
 
 from routemesh import names
 from routemesh.errors import KernelError
-from routemesh.kernel import foreign, sysctl
-from routemesh.kernel.capabilities import has_bridge_tables, has_ip_vs, has_nf_tables
-from routemesh.kernel.events import NEW_SETTING, EventSocket, Watcher, nftables_events, route_events, transaction_is_ours
+from routemesh.kernel import foreign, hangup, sysctl
+from routemesh.kernel.capabilities import has_bridge_tables, has_ip_vs, has_nf_tables, takes_timeouts
+from routemesh.kernel.events import (
+    ANNOUNCED_SETTINGS,
+    NEW_SETTING,
+    EventSocket,
+    Watcher,
+    nftables_events,
+    route_events,
+    transaction_is_ours,
+)
 from routemesh.kernel.listeners import listeners
 from routemesh.kernel.netlink import conntrack, entries, entryreader, ipvs, links
 from routemesh.kernel.netlink.links import LOOPBACK_INDEX, Row
@@ -155,6 +163,14 @@ class LinuxKernel:
         with self._turn, suppress(OSError):
             return self._spaces.get(netns).nft.learned() if self._has_tables else ()
         return ()
+
+    def unfinished(self, netns: str) -> int:
+        """See Kernel.unfinished. Raises KernelError."""
+        return self._inside(netns, hangup.unfinished)
+
+    def reset(self, netns: str) -> int:
+        """See Kernel.reset. Raises KernelError."""
+        return self._inside(netns, hangup.reset)
 
     def unlearn(self, netns: str, elements: Sequence[Element]) -> None:
         """See Kernel.unlearn. Raises KernelError."""

@@ -54,6 +54,7 @@ class FakeKernel:
         self.refuse: Callable[[Op], str | None] = lambda op: None
         self.applied: list[Op] = []
         self.flushed: list[tuple[str, L4]] = []
+        self.open_connections: dict[str, int] = {}
         self._capabilities = capabilities or Capabilities(nf_tables=True, ip_vs=False, kernel="fake")
         self._state = Contents()
         self._on_change: Callable[[], None] | None = None
@@ -102,6 +103,14 @@ class FakeKernel:
         """Noted in `flushed`."""
         self.flushed.append((netns, protocol))
         return 0
+
+    def unfinished(self, netns: str) -> int:
+        """What the test put into `open_connections`."""
+        return self.open_connections.get(netns, 0)
+
+    def reset(self, netns: str) -> int:
+        """Taken out of `open_connections`."""
+        return self.open_connections.pop(netns, 0)
 
     def learned(self, netns: str) -> tuple[Element, ...]:
         """What the test put into `clients`."""

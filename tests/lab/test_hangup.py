@@ -1,0 +1,68 @@
+"""Clients that only read hear at once when the task that they read from is no more: a FIN or a reset, not silence."""
+
+import os
+import signal
+import socket
+import time
+
+from routemesh.api.client import Client
+from tests.lab.cluster import ADDRESSES, Cluster
+from tests.support import wait_until
+
+HEARD_S = 5.0
+STREAM = """
+import socketserver, time
+class Stream(socketserver.BaseRequestHandler):
+    def handle(self):
+        while True:
+            self.request.sendall(b"x" * 1000)
+            time.sleep(0.02)
+socketserver.ThreadingTCPServer.allow_reuse_address = True
+socketserver.ThreadingTCPServer(("", 80), Stream).serve_forever()
+"""
+FLOOD = STREAM.replace('b"x" * 1000', 'b"x" * 1_000_000').replace("time.sleep(0.02)", "pass")
+ON_NODE1 = ("--replicas", "1", "--constraint", "node.hostname==node1", "--label", "routemesh.health.tcp")
+
+
+def end_of(connection: socket.socket) -> str:
+    """How a download ends, and "silence" if nobody says that it has."""
+    connection.settimeout(HEARD_S)
+    end = time.monotonic() + 4 * HEARD_S
+    try:
+        while time.monotonic() < end:
+            if not connection.recv(65536):
+                return "fin"
+    except ConnectionResetError:
+        return "reset"
+    except TimeoutError:
+        return "silence"
+    return "it goes on"
+
+
+def test_a_removed_services_downloads_end(mesh: Cluster) -> None:
+    """One that keeps up, and one that does not read, to which more is to be sent than it takes."""
+    with mesh.service("flood", *ON_NODE1, "-p", "8113:80", command=("python3", "-c", FLOOD)):
+        stalled = [mesh.connect(address, 8113) for address in ADDRESSES.values()]
+        with mesh.service("stream", *ON_NODE1, "-p", "8114:80", command=("python3", "-c", STREAM)):
+            reading = [mesh.connect(address, 8114) for address in ADDRESSES.values()]
+            assert all(each.recv(1000) for each in reading)
+        assert {end_of(each) for each in reading} <= {"fin", "reset"}
+    assert {end_of(each) for each in stalled} <= {"fin", "reset"}
+    for each in (*stalled, *reading):
+        each.close()
+
+
+def test_downloads_from_a_task_that_its_node_was_made_to_give_up_end(own_mesh: Cluster) -> None:
+    mesh = own_mesh
+    mesh.cli("service", "create", "--name", "given", *ON_NODE1, "-p", "8115:80", "host", "python3", "-c", STREAM)
+    downloads = [mesh.connect(ADDRESSES["node1"], 8115) for _ in range(2)]
+    assert all(each.recv(1000) for each in downloads)
+    other = Client(mesh.directory / "node2" / "routemesh.sock")
+    pid = next(node["pid"] for node in mesh.json("lab", "status", "--name", mesh.name) if node["name"] == "node1")
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: all(task.state != "running" for task in other.tasks("given")), 40, "the end that was decided elsewhere")
+    assert all(each.recv(1000) for each in downloads), "the data plane goes on without the daemon"
+    mesh.lab("start", "node1")
+    assert {end_of(each) for each in downloads} <= {"fin", "reset"}
+    for each in downloads:
+        each.close()
