@@ -118,11 +118,17 @@ def _by_hand(places: Places, end: End, last: Hop | None, by: str) -> Iterator[st
         case TableFull(limit=limit):
             yield f"sysctl -w net.netfilter.nf_conntrack_max={2 * limit}"
         case NotForwarding():
-            yield "sysctl -w net.ipv4.ip_forward=1"
+            # The incoming device's setting decides. ip_forward may be on already, and to write that again changes nothing.
+            yield f"sysctl -w net.ipv4.conf.{_dotted(device)}.forwarding=1" if device else "sysctl -w net.ipv4.ip_forward=1"
         case ReversePath():
-            yield from (f"sysctl -w net.ipv4.conf.{name}.rp_filter=0" for name in ("all", device) if name)
+            yield from (f"sysctl -w net.ipv4.conf.{_dotted(name)}.rp_filter=0" for name in ("all", device) if name)
         case _:
             pass  # what else ends packets is mended at the item
+
+
+def _dotted(device: str) -> str:
+    """A device's name within a setting's, as sysctl(8) wants it: eth0.100 is eth0/100."""
+    return device.replace(".", "/")
 
 
 def _against_item(places: Places, end: End, item: Item, last: Hop) -> Iterator[str]:

@@ -26,12 +26,14 @@ _SO_RCVBUFFORCE, _SO_ATTACH_FILTER = 33, 26
 _ROUTE_GROUPS = (1, 3, 5, 7, 8, 24)  # LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV4_NETCONF
 NEW_SETTING = 80
 """RTM_NEWNETCONF: forwarding or rp_filter of a namespace or a link has changed; other sysctls are changed in silence."""
+ANNOUNCED_SETTINGS = ("ip_forward", "forwarding", "rp_filter")
+"""By the last part of their paths, those of ours that it tells of."""
 _NFTABLES_GROUP = 7
 _ROUTE_BUFFER_BYTES = 8 << 20
 """Holds what a bulk of some thousand operations causes."""
 _NSID = struct.Struct("=i")
 
-GLANCE_S = 2.0
+GLANCE_S = 1.0
 PAUSE_S = 1.0
 """After a look that failed: what it could not read is still there to be read, so the next look comes at once."""
 

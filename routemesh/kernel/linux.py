@@ -39,6 +39,7 @@ from routemesh.model import Listener
 from routemesh.model import Protocol as L4
 from routemesh.nodeplan import (
     HOST,
+    LOOPBACK,
     Address,
     Capabilities,
     Element,
@@ -47,11 +48,12 @@ from routemesh.nodeplan import (
     Item,
     ItemKey,
     Namespace,
-    LOOPBACK,
     Netns,
     NodePlan,
     Op,
     Sysctl,
+    comes_along,
+    item_of,
     key,
     of_kind,
 )
@@ -60,12 +62,12 @@ from routemesh.nodeplan.ranges import Occupied, occupied_by
 _FIRST_PORT, _PORTS = 1 << 24, 1 << 30
 """Netlink port ids that the kernel gives to nobody by itself: it takes process ids, then numbers above 2^31."""
 
-    comes_along,
-    item_of,
 _FORWARDING = "net/ipv4/conf/{}/forwarding"
 _IP_FORWARD = "net/ipv4/ip_forward"
 _NOTHING: Namespace = {}
 _USUAL_MTU_BYTES = 1500
+_GLANCES = 25
+"""So many tasks' settings are looked at in a second: to enter a namespace and read one takes some 0.04 ms."""
 
 
 class LinuxKernel:
@@ -81,6 +83,8 @@ class LinuxKernel:
         self._turn = threading.Lock()
         self._writing_thread = threading.get_native_id()
         self._on_change: Callable[[], None] | None = None
+        self._silent: dict[str, tuple[Sysctl, ...]] = {}
+        self._glanced = 0
         with ExitStack() as opened:
             self._events = route_events()
             opened.callback(self._events.close)
@@ -107,6 +111,7 @@ class LinuxKernel:
                 kernel=os.uname().release,
                 mtu_bytes=mtu_bytes,
                 iptables=self._spaces.tools.probe() or "",
+                ct_timeouts=takes_timeouts(),
             )
 
     def renewed(self, caps: Capabilities) -> Capabilities:
@@ -122,7 +127,6 @@ class LinuxKernel:
                 ]
             return replace(caps, links=tuple(links), forwards=forwards)
 
-                ct_timeouts=takes_timeouts(),
     def underlay_mtu(self) -> int:
         """See Kernel.underlay_mtu."""
         with self._turn, self._spaces.home.told_as("ip address show"):
@@ -144,6 +148,8 @@ class LinuxKernel:
             failures = tuple(self._writer.carry_out(ops))
             for failure in failures:
                 self._forget(failure.op.netns)
+            for name in self._silent.keys() & {op.netns for op in ops if isinstance(item_of(op), Sysctl)}:
+                self._look_at_settings(name)
             others_changed |= self._take_in_events(own=True)
             self._look_again()
         if others_changed and self._on_change is not None:
@@ -158,12 +164,6 @@ class LinuxKernel:
         """See Kernel.flush_untranslated; 0 where there is no such namespace. Raises KernelError."""
         return self._inside(netns, lambda: conntrack.flush_untranslated(protocol, ports))
 
-    def learned(self, netns: str) -> tuple[Element, ...]:
-        """See Kernel.learned. Raises KernelError."""
-        with self._turn, suppress(OSError):
-            return self._spaces.get(netns).nft.learned() if self._has_tables else ()
-        return ()
-
     def unfinished(self, netns: str) -> int:
         """See Kernel.unfinished. Raises KernelError."""
         return self._inside(netns, hangup.unfinished)
@@ -171,6 +171,12 @@ class LinuxKernel:
     def reset(self, netns: str) -> int:
         """See Kernel.reset. Raises KernelError."""
         return self._inside(netns, hangup.reset)
+
+    def learned(self, netns: str) -> tuple[Element, ...]:
+        """See Kernel.learned. Raises KernelError."""
+        with self._turn, suppress(OSError):
+            return self._spaces.get(netns).nft.learned() if self._has_tables else ()
+        return ()
 
     def unlearn(self, netns: str, elements: Sequence[Element]) -> None:
         """See Kernel.unlearn. Raises KernelError."""
@@ -220,7 +226,7 @@ class LinuxKernel:
                 tables = nftables_events()
             self._opened.callback(tables.close)
             sources.append((tables.fileno(), select.EPOLLIN, lambda: self._see_transactions(tables)))
-        self._opened.callback(Watcher(sources, on_change, self._see_balancing).close)
+        self._opened.callback(Watcher(sources, on_change, self._glance).close)
 
     def close(self) -> None:
         """See Kernel.close."""
@@ -248,18 +254,25 @@ class LinuxKernel:
                 found[key(link)] = link
         for table in memory.hanging([row.index for row in ours]):
             found.update(table)
+        for name in [name for name in found if name not in want and comes_along(found[name])]:
+            del found[name]
         items = [*_balancing(space, want), *self._settings(space, want), *self._rules(space, want)]
         if space.name == HOST:
             items += (Netns(other.name) for other in self._spaces if other.name != HOST)
         found.update((key(item), item) for item in items)
         return found
 
+    def _is_ours(self, space: Space, row: Row) -> bool:
+        return row.alias == self._owner.alias or (row.name == LOOPBACK and space.name != HOST)
+
     def _settings(self, space: Space, want: Namespace) -> list[Sysctl]:
         paths = [setting.path for setting in of_kind(want, Sysctl)]
         if not paths:
             return []
         with space.told_as(f"sysctl {' '.join(paths)}"), space.enter():
-            return [Sysctl(path, value) for path in paths if (value := sysctl.read(path)) is not None]
+            found = [Sysctl(path, value) for path in paths if (value := sysctl.read(path)) is not None]
+        self._silent[space.name] = tuple(each for each in found if not each.path.endswith(ANNOUNCED_SETTINGS))
+        return found
 
     def _rules(self, space: Space, want: Namespace) -> Iterator[Item]:
         if self._has_tables:
@@ -270,17 +283,12 @@ class LinuxKernel:
     def _underlay_mtu(self) -> int:
         if self._underlay is None:
             return _USUAL_MTU_BYTES
-        for name in [name for name in found if name not in want and comes_along(found[name])]:
-            del found[name]
         memory = self._spaces.home.memory
         memory.renew()
         for row in memory.rows.values():
             (_, _, hanging) = memory.hanging([row.index])
             if row.on and any(address.address.ip == self._underlay for address in of_kind(hanging, Address)):
                 return row.mtu
-    def _is_ours(self, space: Space, row: Row) -> bool:
-        return row.alias == self._owner.alias or (row.name == LOOPBACK and space.name != HOST)
-
         return 0
 
     def _in_the_way(self, want: NodePlan) -> Iterator[str]:
@@ -349,6 +357,33 @@ class LinuxKernel:
     def _see_balancing(self) -> bool:
         with self._turn:
             return any(space.has_ipvs and space.ipvs.has_changed() for space in self._spaces)
+
+    def _glance(self) -> bool:
+        """At what changes without an event. Of namespaces without IPVS or the node's own settings, a few have their turn."""
+        balancing = self._see_balancing()
+        with self._turn:
+            names = [name for name, settings in self._silent.items() if settings]
+            first = [name for name in names if len(self._silent[name]) > 1 or name == HOST]
+            others = [name for name in names if name not in first]
+            due, self._glanced = others[self._glanced :][:_GLANCES], self._glanced + _GLANCES
+            if self._glanced >= len(others):
+                self._glanced = 0
+            return any([self._has_other_settings(name) for name in (*first, *due)]) or balancing
+
+    def _has_other_settings(self, name: str) -> bool:
+        """Whether a setting of which the kernel tells nobody is other than it was last seen. It is looked at once."""
+        known = self._silent[name]
+        self._look_at_settings(name)
+        return self._silent.get(name, known) != known
+
+    def _look_at_settings(self, name: str) -> None:
+        try:
+            with self._spaces.get(name).enter():
+                seen = tuple(Sysctl(each.path, sysctl.read(each.path) or "") for each in self._silent[name])
+        except OSError:
+            self._silent.pop(name, None)  # the namespace is gone
+        else:
+            self._silent[name] = seen
 
     def _see_mounts(self) -> bool:
         with self._turn:

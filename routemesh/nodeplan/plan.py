@@ -171,6 +171,7 @@ class Capabilities:
 
     `links`: the devices, not ours, by which packets come to the node. `forwards`: whether its owner has switched forwarding on
     for all of them (net.ipv4.ip_forward). Both may change at any time. `bridge_tables`: nftables can filter what bridges forward.
+    `ct_timeouts`: whether nftables can say how long connections are remembered.
     """
 
     nf_tables: bool
@@ -181,5 +182,4 @@ class Capabilities:
     links: tuple[str, ...] = ()
     forwards: bool = False
     bridge_tables: bool = True
-    `ct_timeouts`: whether nftables can say how long connections are remembered.
     ct_timeouts: bool = True

@@ -293,11 +293,11 @@ def _named(family: str, part: object) -> Iterator[ItemKey]:
             yield ("Map", family, name)
         case Verdict(_, name) if name:
             yield ("Chain", family, name)
+        case SetTimeouts(name):
+            yield ("CtTimeouts", family, name)
         case Assign(_, value) | Dnat(value) | Redirect(value):
             yield from _named(family, value)
         case _:
-        case SetTimeouts(name):
-            yield ("CtTimeouts", family, name)
             pass
 
 
