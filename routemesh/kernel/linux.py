@@ -286,8 +286,8 @@ class LinuxKernel:
         memory = self._spaces.home.memory
         memory.renew()
         for row in memory.rows.values():
-            (_, _, hanging) = memory.hanging([row.index])
-            if row.on and any(address.address.ip == self._underlay for address in of_kind(hanging, Address)):
+            addresses = (address for table in memory.hanging([row.index]) for address in of_kind(table, Address))
+            if row.on and any(address.address.ip == self._underlay for address in addresses):
                 return row.mtu
         return 0
 
