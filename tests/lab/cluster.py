@@ -18,13 +18,14 @@ from routemesh.api.client import Client
 from routemesh.errors import NotFound
 from routemesh.kernel import netns
 from routemesh.lab.find import LABS, NAME_VARIABLE
-from tests.support import unique, wait_until
+from tests.support import patience, unique, wait_until
 
 T = TypeVar("T")
 
 CLIENT = "192.168.200.100"
 ADDRESSES = {"node1": "192.168.200.10", "node2": "192.168.200.11", "node3": "192.168.200.12"}
 ANSWER_S = 3.0
+"""So long a client waits for an answer on an idle machine; a busy one is given more (`answer_s`)."""
 STARTS_DAEMONS = ("lab", "demo")
 MEASURING = "COVERAGE_PROCESS_CONFIG"
 """By which coverage reaches a test's processes. A command takes three times as long to start with it, and there are thousands."""
@@ -70,7 +71,7 @@ class Cluster:
         if host:
             env["ROUTEMESH_HOST"] = host
         command = [sys.executable, "-m", "routemesh", *args]
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s, check=False)
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s * patience(), check=False)
 
     def json(self, *args: str, host: str = "") -> Any:
         """What a command prints with --format json."""
@@ -127,7 +128,7 @@ class Cluster:
 
         def ask() -> Answer:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-                sender.settimeout(ANSWER_S)
+                sender.settimeout(answer_s())
                 sender.connect((address, port))
                 sender.send(b"hello")
                 return parse(sender.recv(65536).decode())
@@ -145,7 +146,7 @@ class Cluster:
 
         def echo() -> str:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-                sender.settimeout(ANSWER_S)
+                sender.settimeout(answer_s())
                 sender.sendto(b"x" * size, (address, port))
                 return sender.recv(65536).decode().rstrip()
 
@@ -157,7 +158,7 @@ class Cluster:
         def connect() -> socket.socket:
             connection = socket.socket()
             try:
-                connection.settimeout(ANSWER_S)
+                connection.settimeout(answer_s())
                 if source_port:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -225,8 +226,13 @@ def running(prefix: str, *options: str) -> Iterator[Cluster]:
         cluster.lab("down")
 
 
+def answer_s() -> float:
+    """So long a client waits for an answer, as busy as the machine is now."""
+    return ANSWER_S * patience()
+
+
 def _ask(address: str, port: int) -> Answer:
-    with socket.create_connection((address, port), timeout=ANSWER_S) as connection:
+    with socket.create_connection((address, port), timeout=answer_s()) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")
         return parse(b"".join(iter(lambda: connection.recv(65536), b"")).decode())
 
@@ -238,7 +244,7 @@ def _ask_udp(address: str, port: int) -> Answer:
 
 def ask_by(sender: socket.socket, address: str, port: int) -> Answer:
     """Ask by a datagram from a given socket."""
-    sender.settimeout(ANSWER_S)
+    sender.settimeout(answer_s())
     sender.sendto(b"hello", (address, port))
     data, source = sender.recvfrom(65536)
     assert source == (address, port)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from ipaddress import IPv4Address, IPv4Network
 
-from tests.lab.cluster import ADDRESSES, ANSWER_S, CLIENT, Cluster, parse
+from tests.lab.cluster import ADDRESSES, CLIENT, Cluster, answer_s, parse
 
 NETWORK = IPv4Network("198.18.0.0/20")
 """Set aside for measurements by RFC 2544."""
@@ -39,7 +39,7 @@ def ask_as(cluster: Cluster, who: Sequence[IPv4Address], address: str, port: int
 
 def connect_as(cluster: Cluster, client: IPv4Address, address: str, port: int) -> socket.socket:
     """A connection that a test keeps."""
-    return cluster.at("client", lambda: socket.create_connection((address, port), ANSWER_S, (str(client), 0)))
+    return cluster.at("client", lambda: socket.create_connection((address, port), answer_s(), (str(client), 0)))
 
 
 def name_over(connection: socket.socket) -> str:
@@ -49,7 +49,7 @@ def name_over(connection: socket.socket) -> str:
 
 
 def _ask(client: IPv4Address, address: str, port: int) -> str:
-    with socket.create_connection((address, port), ANSWER_S, (str(client), 0)) as connection:
+    with socket.create_connection((address, port), answer_s(), (str(client), 0)) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")
         answer = parse(b"".join(iter(lambda: connection.recv(65536), b"")).decode())
     assert answer.peer == str(client)

@@ -34,7 +34,7 @@ from routemesh.nodeplan import Item, NodePlan, Op, namespace
 from routemesh.sight.checkup import check_up
 from routemesh.snapshot import ClusterSnapshot
 from tests.lab.cluster import Cluster
-from tests.support import wait_until
+from tests.support import patience, wait_until
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ class Still:
         others = [other for other in self.known.names.nodes if other.name != node and other.ingress_address is not None]
         peers = {other.name: (cast(IPv4Address, other.ingress_address), OVERLAY_MTU) for other in others}
         spaces, address = self.cluster.directory / node / "netns", topology.address(node)
-        probes, offloads = self.cluster.at(node, lambda: check_up(spaces, address, peers, _ANSWER_S / 5))
+        probes, offloads = self.cluster.at(node, lambda: check_up(spaces, address, peers, _ANSWER_S / 5 * patience()))
         wrong = differences(self.missing(node), partial(self._path, node))
         return NodeFacts(node=node, differences=wrong, probes=probes, offloads=offloads)
 
@@ -172,12 +172,12 @@ def _asked(address: str, port: int, protocol: Protocol) -> str:
     """The hostname in whoami's answer."""
     if protocol is Protocol.UDP:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            sender.settimeout(_ANSWER_S)
+            sender.settimeout(_ANSWER_S * patience())
             sender.sendto(b"hello", (address, port))
             data, source = sender.recvfrom(65536)
             assert source == (address, port)
             return _hostname(data.decode())
-    with socket.create_connection((address, port), timeout=_ANSWER_S) as connection:
+    with socket.create_connection((address, port), timeout=_ANSWER_S * patience()) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")
         return _hostname(b"".join(iter(lambda: connection.recv(65536), b"")).decode())
 

@@ -1,5 +1,6 @@
 """Explanations agree with what real packets do: as it should be, with faults of every kind, and with anything at all missing."""
 
+import os
 import random
 import shutil
 from collections.abc import Iterator
@@ -41,7 +42,8 @@ SERVICES = (
     ("old", ("-p", f"{OLD}:80", "--label", "routemesh.client-ip=snat")),
 )
 MOST_ROUNDS = 3
-SEED = 20_261_126
+SEEDS = tuple(map(int, os.environ.get("ROUTEMESH_SEEDS", "20261126 20261130 7 11").split()))
+"""What is taken away, and who asks whom then, follows from each; set the variable to try others."""
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +78,14 @@ def places(still: Still) -> list[str]:
 def compare(
     still: Still, node: str, port: int, protocol: Protocol = Protocol.TCP, place: str = "client", client: str = ""
 ) -> str:
-    """Hold the explanation against real connections; the verdict."""
+    """Hold the explanation against real connections; the verdict.
+
+    Nothing may be untold: all that is in this lab is ours, and all of it was read.
+    """
     found = still.explain(f"{node}:{port}/{protocol}", client)
+    assert found.outcome != "untold", found.causes
     times = max(len(found.ways), 1) * TASKS
     real = happens(still, place, ADDRESSES[node], port, protocol, times)
-    if found.outcome == "untold":
-        return found.verdict
     assert real == predicted(found, still, times), f"{found.verdict}: {found.causes}"
     return found.verdict
 
@@ -319,8 +323,8 @@ def follow_the_advice(still: Still, wrong: Fault, found: Explanation) -> None:
 # --- anything missing ---------------------------------------------------------------------------------------------
 
 
-def drawn(still: Still, kind: type[Item], number: int) -> list[tuple[str, Op]]:
-    """Deletions of what plans have of a kind, always the same."""
+def drawn(still: Still, kind: type[Item], chance: random.Random) -> list[tuple[str, Op]]:
+    """Deletions of all that plans have of a kind, in an order that `chance` gives."""
     every = [
         (node, Delete(netns, item))
         for node, plan in sorted(still.plans.items())
@@ -328,31 +332,25 @@ def drawn(still: Still, kind: type[Item], number: int) -> list[tuple[str, Op]]:
         for item in items.values()
         if isinstance(item, kind)
     ]
-    return list(random.Random(SEED).sample(every, min(number, len(every))))
-
-
-ENOUGH = 3
-"""So many things are taken away of each kind."""
+    return chance.sample(every, len(every))
 
 
 KINDS = (Link, Address, Route, RoutingRule, Neighbour, FdbEntry, Table, Chain, Element)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_whatever_is_missing_explanations_agree_with_packets(mended: Still, kind: type[Item]) -> None:
-    chance = random.Random(SEED)
-    gone = 0
-    for node, op in drawn(mended, kind, 10 * ENOUGH):
-        if gone == ENOUGH or not mended.change(node, op):
-            continue  # the kernel keeps what others refer to
-        gone += 1
+def test_whatever_is_missing_explanations_agree_with_packets(mended: Still, kind: type[Item], seed: int) -> None:
+    chance = random.Random(seed)
+    # The kernel keeps what others refer to: it is the first that it lets go.
+    gone = next(op for node, op in drawn(mended, kind, chance) if mended.change(node, op))
+    for _ in range(2):
+        port = chance.choice([WEB, DNS, OLD])
+        place = chance.choice(["client", "node1", "node2"])
+        entry = chance.choice(["node1", "node2"])
+        protocol = Protocol.UDP if port == DNS else Protocol.TCP
         try:
-            for _ in range(2):
-                port = chance.choice([WEB, DNS, OLD])
-                place = chance.choice(["client", "node1", "node2"])
-                entry = chance.choice(["node1", "node2"])
-                protocol = Protocol.UDP if port == DNS else Protocol.TCP
-                compare(mended, entry, port, protocol, place, "" if place == "client" else place)
-        finally:
-            mended.mend()
-    assert gone
+            compare(mended, entry, port, protocol, place, "" if place == "client" else place)
+        except AssertionError as exc:
+            exc.add_note(f"{gone} was taken away; {place} asks {entry}:{port}")
+            raise

@@ -5,25 +5,37 @@ import signal
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from routemesh.agent.agent import HEARTBEAT_S, LEASE_TTL_S
 from tests.lab.cluster import ADDRESSES, Cluster, parse
 from tests.support import wait_until
 
-PAUSE_S = 7.0
-"""Longer than a node's lease."""
+PAUSE_S = LEASE_TTL_S + 2 * HEARTBEAT_S
+"""Longer than a node's lease: nobody who looks for so long has seen it renewed."""
+WAKES_AFTER_S = 0.3
 SEND_EVERY_S = 0.05
 _REQUEST = b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n"
 
 
+@dataclass
+class Talk:
+    """What a UDP client has sent, and who has answered it so far."""
+
+    sent: int = 0
+    answers: list[str] = field(default_factory=list)
+
+
 @contextmanager
-def _sender(mesh: Cluster, address: str, port: int) -> Iterator[list[str]]:
-    """A UDP client that never stops sending from one port; who has answered it so far."""
-    answers: list[str] = []
+def _sender(mesh: Cluster, address: str, port: int) -> Iterator[Talk]:
+    """A UDP client that never stops sending from one port."""
+    talk = Talk()
     stop = threading.Event()
 
     def send() -> None:
@@ -31,14 +43,15 @@ def _sender(mesh: Cluster, address: str, port: int) -> Iterator[list[str]]:
             client.settimeout(SEND_EVERY_S)
             while not stop.is_set():
                 client.sendto(b"hello", (address, port))
+                talk.sent += 1
                 with suppress(TimeoutError):
-                    answers.append(parse(client.recv(65536).decode()).hostname)
+                    talk.answers.append(parse(client.recv(65536).decode()).hostname)
                 stop.wait(SEND_EVERY_S)
 
     thread = threading.Thread(target=mesh.at, args=("client", send))
     thread.start()
     try:
-        yield answers
+        yield talk
     finally:
         stop.set()
         thread.join()
@@ -52,22 +65,50 @@ def _daemons(mesh: Cluster) -> list[int]:
     return [int(node["pid"]) for node in mesh.json("lab", "status", "--name", mesh.name)]
 
 
-def _pause(pids: list[int]) -> None:
+def _beats(mesh: Cluster) -> dict[str, int]:
+    """Every node's heartbeat as it is stored: another number after each renewal of its lease."""
+    with closing(sqlite3.connect(f"file:{mesh.directory}/state.db?mode=ro", uri=True)) as database:
+        return dict(database.execute("SELECT name, beat FROM leases WHERE name LIKE 'node/%'"))
+
+
+def _outlast_the_leases(mesh: Cluster) -> None:
+    """Return when every lease has gone without renewal for longer than it lasts."""
+    before, begun = _beats(mesh), time.monotonic()
+    wait_until(lambda: time.monotonic() > begun + PAUSE_S, 2 * PAUSE_S, "the end of the pause")
+    assert len(before) == len(ADDRESSES) and _beats(mesh) == before, "a node renewed its lease: nothing was paused"
+
+
+def _await_new_beats(mesh: Cluster, old: dict[str, int]) -> None:
+    wait_until(lambda: all(beat != old[name] for name, beat in _beats(mesh).items()), what="a heartbeat of every node")
+
+
+def _pause(mesh: Cluster, pids: list[int]) -> None:
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
-        threading.Event().wait(PAUSE_S)
+        for pid in pids:
+            wait_until(lambda pid=pid: _process_state(pid) == "T", what="a stopped daemon")  # type: ignore[misc]
+        _outlast_the_leases(mesh)
+        old = _beats(mesh)
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
-            threading.Event().wait(0.3)  # they do not wake in one moment
+            time.sleep(WAKES_AFTER_S)  # they do not wake in one moment
+    _await_new_beats(mesh, old)
+
+
+def _process_state(pid: int) -> str:
+    """One letter (proc(5), stat, field 3)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _lock_the_store(mesh: Cluster) -> None:
     with closing(sqlite3.connect(mesh.directory / "state.db", isolation_level=None)) as database:
-        database.execute("BEGIN EXCLUSIVE")
-        threading.Event().wait(PAUSE_S)
+        database.execute("BEGIN IMMEDIATE")  # nobody else writes; whoever asks after heartbeats may read
+        _outlast_the_leases(mesh)
+        old = _beats(mesh)
         database.execute("ROLLBACK")
+    _await_new_beats(mesh, old)
 
 
 def _crash(mesh: Cluster) -> None:
@@ -85,17 +126,18 @@ def _to_zero_and_back(mesh: Cluster) -> None:
 def test_a_udp_client_that_never_stops_reaches_the_only_tasks_successor(mesh: Cluster, fault: Callable[[Cluster], None]) -> None:
     with mesh.service("steady", "-p", "8300:80/udp", "--restart-delay", "1s"):
         before = mesh.serving("steady")[0]["container"]
-        with _sender(mesh, ADDRESSES["node1"], 8300) as answers:
-            wait_until(lambda: before in answers)
+        with _sender(mesh, ADDRESSES["node1"], 8300) as talk:
+            wait_until(lambda: before in talk.answers)
             fault(mesh)
-            wait_until(lambda: set(answers) - {before}, 8, "an answer of the successor")
+            wait_until(lambda: set(talk.answers) - {before}, 8, "an answer of the successor")
 
 
 def test_a_udp_client_that_was_there_before_the_first_task_is_answered(mesh: Cluster) -> None:
-    with mesh.service("early", "--replicas", "0", "-p", "8301:80/udp"), _sender(mesh, ADDRESSES["node1"], 8301) as answers:
-        threading.Event().wait(4 * SEND_EVERY_S)
+    with mesh.service("early", "--replicas", "0", "-p", "8301:80/udp"), _sender(mesh, ADDRESSES["node1"], 8301) as talk:
+        wait_until(lambda: talk.sent > 3, what="a client that has tried")
+        assert talk.answers == []
         mesh.cli("service", "scale", "early=1")
-        wait_until(lambda: answers, 5, "an answer")
+        wait_until(lambda: talk.answers, 5, "an answer")
 
 
 def test_a_node_whose_daemon_pauses_goes_on_forwarding(own_mesh: Cluster) -> None:
@@ -111,6 +153,8 @@ def test_a_node_whose_daemon_pauses_goes_on_forwarding(own_mesh: Cluster) -> Non
                 assert b"200 OK" in kept.recv(65536)
             finally:
                 os.kill(pid, signal.SIGCONT)
+            wait_until(lambda: all(node["state"] == "ready" for node in mesh.json("node", "ls")), 10, "its return")
+            assert len({answer.hostname for answer in mesh.ask(ADDRESSES["node2"], 8304, times=4)}) == 2
 
 
 def test_a_machine_that_was_suspended_keeps_its_tasks(own_mesh: Cluster) -> None:
@@ -118,7 +162,7 @@ def test_a_machine_that_was_suspended_keeps_its_tasks(own_mesh: Cluster) -> None
     with mesh.service("asleep", "--replicas", "3", "-p", "8305:80"):
         before = _ids(mesh, "asleep")
         for _ in range(2):
-            _pause(list(reversed(_daemons(mesh))))
+            _pause(mesh, list(reversed(_daemons(mesh))))
         wait_until(lambda: len(_ids(mesh, "asleep")) == 3, 10, "three tasks")
         assert _ids(mesh, "asleep") == before
 
@@ -132,25 +176,48 @@ def test_a_store_that_is_locked_for_longer_than_a_lease_costs_no_task(own_mesh: 
         assert _ids(mesh, "locked") == before
 
 
-def _forbid_forwarding(mesh: Cluster) -> None:
-    mesh.inside("node1", "sysctl", "-qw", "net.ipv4.ip_forward=0")
+FORWARDING = "net/ipv4/ip_forward"
+BRIDGE_FORWARDING = "net/ipv4/conf/docker_gwbridge/forwarding"
 
 
-def _forbid_forwarding_on_the_bridge(mesh: Cluster) -> None:
-    mesh.inside("node1", "sysctl", "-qw", "net.ipv4.conf.docker_gwbridge.forwarding=0")
+@dataclass(frozen=True)
+class Breakage:
+    """What a person does to node1, how it looks afterwards, and what shows whether it is so still."""
+
+    where: str
+    command: tuple[str, ...]
+    look: tuple[str, ...]
+    broken: str
 
 
-def _switch_arp_off(mesh: Cluster) -> None:
-    mesh.inside("node1/ingress_sbox", "ip", "link", "set", "eth0", "arp", "off")
-
-
-BREAKAGES = [_forbid_forwarding, _forbid_forwarding_on_the_bridge, _switch_arp_off]
+BREAKAGES = {
+    "no forwarding": Breakage("node1", ("sysctl", "-qw", f"{FORWARDING}=0"), ("sysctl", "-n", FORWARDING), "0"),
+    "no forwarding on the bridge": Breakage(
+        "node1", ("sysctl", "-qw", f"{BRIDGE_FORWARDING}=0"), ("sysctl", "-n", BRIDGE_FORWARDING), "0"
+    ),
+    "no ARP": Breakage(
+        "node1/ingress_sbox", ("ip", "link", "set", "eth0", "arp", "off"), ("ip", "-o", "link", "show", "eth0"), "NOARP"
+    ),
+}
 
 
 @pytest.mark.parametrize("breakage", BREAKAGES)
-def test_what_a_person_breaks_in_less_usual_ways_is_mended(mesh: Cluster, breakage: Callable[[Cluster], None]) -> None:
+def test_what_a_person_breaks_in_less_usual_ways_is_mended(mesh: Cluster, breakage: str) -> None:
+    hurt = BREAKAGES[breakage]
+
+    def is_broken() -> bool:
+        return hurt.broken in mesh.inside(hurt.where, *hurt.look)
+
+    pid = next(int(node["pid"]) for node in mesh.json("lab", "status", "--name", mesh.name) if node["name"] == "node1")
     with mesh.service("hurt", "--replicas", "3", "-p", "8307:80"):
-        breakage(mesh)
+        assert not is_broken()
+        os.kill(pid, signal.SIGSTOP)  # or it would be mended before anybody has looked
+        try:
+            mesh.inside(hurt.where, *hurt.command)
+            assert is_broken()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: not is_broken(), 5, "the repair")
         wait_until(lambda: _all_answer(mesh, 8307), 5, "answers of every task through every node")
 
 

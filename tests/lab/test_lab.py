@@ -257,8 +257,10 @@ def test_a_killed_node_is_gone_and_comes_back(make: Make) -> None:
 
 
 def test_a_crashed_daemon_comes_back_without_touching_tasks(lab: Cluster, web: str) -> None:
-    def init() -> str:
-        return lab.cli("lab", "exec", "node2", "--task", web, "--", "stat", "-c", "%i %Y", "/proc/1/ns/pid", "/proc/1/stat")
+    def init() -> tuple[int, int]:
+        """The task's init: its pid on the machine, and when it began, in clock ticks since the boot (proc(5), stat, field 22)."""
+        (task,) = lab.serving("web")
+        return task["pid"], int(Path(f"/proc/{task['pid']}/stat").read_text().rpartition(")")[2].split()[19])
 
     before, pid = init(), status(lab)["node2"]["pid"]
     os.kill(pid, signal.SIGKILL)

@@ -4,16 +4,21 @@ import os
 import re
 import signal
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from routemesh import wire
+from routemesh.agent.agent import HEARTBEAT_S, LEASE_TTL_S
 from tests.lab.cluster import ADDRESSES, Cluster
 from tests.lab.load import load
 from tests.support import wait_until
 
+ASK_EVERY_S = 0.05
 IGNORES_SIGTERM = ("sh", "-c", "trap '' TERM; while :; do sleep 1; done")
 
 
@@ -168,12 +173,17 @@ def test_a_task_runs_on_until_every_live_node_has_let_go_of_it(own_mesh: Cluster
     stopped = next(node["name"] for node in mesh.json("node", "ls") if not node["leader"] and node["name"] != "node1")
     with mesh.service("held", "--replicas", "2", "-p", "8108:80", "--constraint", f"node.hostname!={stopped}"):
         pid = next(int(node["pid"]) for node in mesh.json("lab", "status", "--name", mesh.name) if node["name"] == stopped)
+        both, held = {task["container"] for task in mesh.serving("held")}, mesh.api.service("held")
+        begun = time.monotonic()
         os.kill(pid, signal.SIGSTOP)
         try:
-            mesh.cli("service", "scale", "--detach", "held=1")
+            mesh.api.update_service(held.id, wire.ServiceUpdate(version=held.version, spec=replace(held.spec, replicas=1)))
             wait_until(lambda: len(mesh.serving("held")) == 1, 3, "the manager's decision")
-            for _ in range(10):
-                mesh.ask(ADDRESSES[stopped], 8108)
+            asked = Counter[str]()
+            while time.monotonic() < begun + LEASE_TTL_S - HEARTBEAT_S - ASK_EVERY_S:  # its last heartbeat may be that old
+                asked.update(answer.hostname for answer in mesh.ask(ADDRESSES[stopped], 8108, times=2))
+                time.sleep(ASK_EVERY_S)
+            assert set(asked) == both, asked
         finally:
             os.kill(pid, signal.SIGCONT)
         wait_until(lambda: len(mesh.tasks("held")) == 1, 20, "the end of the task")

@@ -19,7 +19,7 @@ from routemesh.errors import UserError
 from routemesh.kernel.fake.kernel import FakeKernel
 from routemesh.model import HealthCheck, HealthKind, Publish, RestartPolicy, ServiceSpec, State, TaskState, UpdateConfig
 from tests.runtime.node import ProcessNode, process_node
-from tests.support import require
+from tests.support import patience, require
 from tests.unit.daemons import Cluster, cluster
 
 SPECS, BATCH = 500, 25
@@ -124,7 +124,7 @@ def test_no_spec_ends_the_daemon(node: ProcessNode, monkeypatch: pytest.MonkeyPa
     @given(st.lists(specs, min_size=BATCH, max_size=BATCH))
     def batch(drawn: list[ServiceSpec]) -> None:
         if seen["valid"] < SPECS:
-            asyncio.run(asyncio.wait_for(carried_out(node, drawn, seen), DEADLINE_S))
+            asyncio.run(asyncio.wait_for(carried_out(node, drawn, seen), DEADLINE_S * patience()))
 
     batch()
     assert seen["valid"] >= SPECS, seen

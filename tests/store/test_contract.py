@@ -16,6 +16,7 @@ from routemesh.store import Change, Store
 from routemesh.store.codec import CodecError
 from routemesh.store.memory import MemoryStore
 from routemesh.store.sqlite import SqliteStore
+from tests.support import patience
 
 DEADLINE_S = 10.0
 QUIET_S = 0.1
@@ -59,7 +60,7 @@ def in_loop(test: Callable[[T, Handles], Awaitable[None]]) -> Callable[[T, Handl
     def run(self: T, handles: Handles) -> None:
         async def body() -> None:
             try:
-                async with asyncio.timeout(DEADLINE_S):
+                async with asyncio.timeout(DEADLINE_S * patience()):
                     await test(self, handles)
             finally:
                 for store in handles.opened:

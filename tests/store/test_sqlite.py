@@ -26,7 +26,7 @@ from routemesh.store.codec import encode
 from routemesh.store.format import FORMAT
 from routemesh.store.sqlite import SqliteStore
 from tests.store.daemon import COUNTER, INCREMENTS, count, increment
-from tests.support import require
+from tests.support import patience, require
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 30.0
@@ -56,7 +56,7 @@ def daemon(role: str, path: Path) -> Iterator[subprocess.Popen[str]]:
 
 def said_by(argv: list[str]) -> list[str]:
     """What a process prints that must end well."""
-    done = subprocess.run(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=DEADLINE_S, check=True)
+    done = subprocess.run(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=DEADLINE_S * patience(), check=True)
     return done.stdout.splitlines()
 
 
@@ -106,7 +106,7 @@ def refusal(path: Path) -> str:
 def test_processes_that_start_together_lose_no_increment(path: Path) -> None:
     with ExitStack() as stack:
         for process in [stack.enter_context(daemon("counts", path)) for _ in range(PROCESSES)]:
-            assert process.wait(DEADLINE_S) == 0
+            assert process.wait(DEADLINE_S * patience()) == 0
     assert count(state_of(path)) == PROCESSES * INCREMENTS
 
 
@@ -131,13 +131,13 @@ def test_a_writer_killed_within_a_transaction_leaves_no_trace(path: Path) -> Non
 
 def test_watchers_wake_when_the_writer_dies_right_after_its_commit(path: Path) -> None:
     async def follow() -> None:
-        async with opened(path) as store, asyncio.timeout(DEADLINE_S):
+        async with opened(path) as store, asyncio.timeout(DEADLINE_S * patience()):
             wakeups = store.watch()
             await anext(wakeups)
             with daemon("dies_after_commit", path) as process:
                 while count(await store.snapshot()) == 0:
                     await anext(wakeups)
-                assert process.wait(DEADLINE_S) == -signal.SIGKILL
+                assert process.wait(DEADLINE_S * patience()) == -signal.SIGKILL
 
     asyncio.run(follow())
 
@@ -442,5 +442,5 @@ def test_daemons_that_start_together_upgrade_once(path: Path) -> None:
     make_format_1(path)
     with ExitStack() as stack:
         for process in [stack.enter_context(daemon("counts", path)) for _ in range(PROCESSES)]:
-            assert process.wait(DEADLINE_S) == 0
+            assert process.wait(DEADLINE_S * patience()) == 0
     assert count(state_of(path)) == PROCESSES * INCREMENTS

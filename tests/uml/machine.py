@@ -36,7 +36,7 @@ KERNEL = "linux.uml"
 ORDER, WORDS, COVERAGE = "order", "words", "coverage"
 """Files in the machine's directory: what is to be run, what became of it, what was measured."""
 
-TIMEOUT_S = 240
+TIMEOUT_S = 600
 """How long pytest inside allows a test."""
 INSIDE = "ROUTEMESH_UML"
 """The variable that every process in the machine has: the directory that it shares with the outside."""
