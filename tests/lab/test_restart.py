@@ -175,7 +175,8 @@ def test_a_steady_cluster_changes_nothing(mesh: Cluster) -> None:
 
 def test_power_cut_and_return(own_mesh: Cluster) -> None:
     mesh = own_mesh
-    with mesh.service("spread", "--replicas", "3", "-p", "8203:80"):
+    # Without a health check a replacement is led to before it listens.
+    with mesh.service("spread", "--replicas", "3", "-p", "8203:80", "--label", "routemesh.health.tcp=80"):
         mesh.lab("kill", "node1")
         wait_until(lambda: _nodes_of(mesh, "spread", host="node2") == ["node2", "node3"], 30, "the replacement of node1's task")
         for node in ("node2", "node3"):

@@ -79,7 +79,8 @@ def test_a_client_keeps_its_task_and_moves_once_when_that_is_gone(mesh: Cluster)
     def answering() -> set[str]:
         return {answer.hostname for answer in mesh.ask(ADDRESSES["node1"], 8111, 4)}
 
-    with mesh.service("sticky", "--replicas", "2", "-p", "8111:80", "--label", "routemesh.affinity=client-ip;timeout=1h"):
+    labels = ("--label", "routemesh.affinity=client-ip;timeout=1h", "--label", "routemesh.health.tcp=80")
+    with mesh.service("sticky", "--replicas", "2", "-p", "8111:80", *labels):
         (kept,) = answering()
         assert "persistent 3600" in sandbox(mesh, "node1", "ipvsadm", "-Ln")
         mesh.cli("service", "scale", "sticky=3")
