@@ -176,7 +176,7 @@ def test_a_store_that_is_locked_for_longer_than_a_lease_costs_no_task(own_mesh: 
         assert _ids(mesh, "locked") == before
 
 
-FORWARDING = "net/ipv4/ip_forward"
+FORWARDING = "net/ipv4/conf/eth0/forwarding"
 BRIDGE_FORWARDING = "net/ipv4/conf/docker_gwbridge/forwarding"
 
 
@@ -191,7 +191,7 @@ class Breakage:
 
 
 BREAKAGES = {
-    "no forwarding": Breakage("node1", ("sysctl", "-qw", f"{FORWARDING}=0"), ("sysctl", "-n", FORWARDING), "0"),
+    "no forwarding on the underlay": Breakage("node1", ("sysctl", "-qw", f"{FORWARDING}=0"), ("sysctl", "-n", FORWARDING), "0"),
     "no forwarding on the bridge": Breakage(
         "node1", ("sysctl", "-qw", f"{BRIDGE_FORWARDING}=0"), ("sysctl", "-n", BRIDGE_FORWARDING), "0"
     ),
