@@ -225,7 +225,7 @@ ROWS: tuple[Row, ...] = (
         swarm="is not translated; the node's, the sandbox's or the task's own stack answers",
         routemesh="is dropped in mangle PREROUTING of the node (to published ports by `ROUTEMESH-STRAYS`, from docker_gwbridge), "
         "the sandbox and the task",
-        why="a stray segment would be answered by a reset that ends the connection which it resembles",
+        why="a stray segment would be answered by a reset that ends the connection it resembles",
         shows=_strays,
     ),
     Row(
@@ -252,15 +252,15 @@ ROWS: tuple[Row, ...] = (
     Row(
         object="tasks' ports of docker_gwbridge and br0",
         swarm="filter FORWARD drops from port to port of docker_gwbridge",
-        routemesh="isolated besides",
-        why="so it is without br_netfilter too",
+        routemesh="isolated as well",
+        why="works without br_netfilter too",
         shows=_port("flood", "learning", "isolated"),
     ),
     Row(
         object="vxlan0",
-        swarm="learns; sends from whatever address the route says",
+        swarm="learns; sends from the address that the route selects",
         routemesh="does not learn; `local` is the node's address",
-        why="what it should know is in its tables; the answer must come from the address that the peers know",
+        why="its tables have all that it needs; the answer must come from the address that the peers know",
         shows=lambda found: (
             isinstance(found.ours, Link) and found.ours.kind == "vxlan" and {"vxlan", "learning"} <= found.changed
         ),
@@ -283,14 +283,14 @@ ROWS: tuple[Row, ...] = (
         object="DNS of tasks and sandbox",
         swarm=f"nat rules for {DNS}, chains DOCKER_OUTPUT, DOCKER_POSTROUTING",
         routemesh="none in this plan",
-        why="they are the container engine's, no part of the mesh",
+        why="they belong to the container engine, not to the mesh",
         shows=_of_dns,
     ),
     Row(
         object="chains DOCKER, DOCKER-USER, DOCKER-ISOLATION-STAGE-1, -2",
         swarm="there, with jumps to them",
         routemesh="not there",
-        why="they are for containers with ports of their own, which routemesh has not",
+        why="they are for containers with ports of their own, which routemesh does not have",
         shows=_of_engine_chains,
     ),
     Row(
@@ -317,8 +317,8 @@ ROWS: tuple[Row, ...] = (
     Row(
         object="what else goes into docker_gwbridge, or out of it",
         swarm="everything that has a route",
-        routemesh=f"mangle `{names.FORWARD_CHAIN}` drops what is not a published port's and no answer; mangle PREROUTING what is "
-        "for 127.0.0.0/8",
+        routemesh=f"mangle `{names.FORWARD_CHAIN}` drops what is neither for a published port nor an answer; mangle "
+        "PREROUTING what is for 127.0.0.0/8",
         why="a neighbour with a route to 172.18.0.0/16 must not reach what is not published, nor a task the node's 127.0.0.1",
         shows=_doors,
     ),
@@ -332,9 +332,9 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         object="VXLAN packets to a node",
-        swarm="are taken from anybody",
+        swarm="are accepted from anybody",
         routemesh=f"from the other nodes' addresses alone: mangle INPUT, `{names.PEER_CHAIN}`",
-        why="whoever can send a packet to a node would be on the overlay",
+        why="anyone who can send a packet to a node would be on the overlay",
         shows=_peers,
     ),
     Row(
