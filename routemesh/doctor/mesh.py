@@ -69,7 +69,8 @@ def _silent(cluster: ClusterSnapshot, *, live: bool) -> Iterator[Finding]:
                 state=State.WRONG if live else State.UNKNOWN,
                 found=f"not read: {node.absent}",
                 effect="what it does with packets is unknown, and nothing is repaired there" if live else "its part is unknown",
-                fix=f"on {node.name}: start its daemon (routemesh node; in a lab routemesh lab start {node.name})"
+                fix=f"on {node.name}: start its daemon, of the others' version "
+                f"(routemesh node; in a lab routemesh lab start {node.name})"
                 if live
                 else "",
             )

@@ -44,7 +44,7 @@ from routemesh.nodeplan import (
 )
 from routemesh.plan.engines import ENGINES
 from routemesh.plan.engines.entry import Mend, Port
-from routemesh.reasons.ends import End, NoFdbEntry, NotForwarding, ReversePath, TableFull, TooLarge
+from routemesh.reasons.ends import End, NoFdbEntry, NoRoute, NotForwarding, ReversePath, TableFull, TooLarge
 from routemesh.snapshot import NodeSnapshot
 from routemesh.walk import OUTSIDE, Hop, Place
 
@@ -81,7 +81,9 @@ def of_end(places: Places, place: Place, end: End, last: Hop | None, repairs: Re
     if (found and not by) or place == OUTSIDE:
         return found
     node = places.cluster.nodes.get(place.node)
-    return tuple(in_namespace(node, place.netns, each) for each in _by_hand(places, end, last, by))
+    space = None if node is None else node.namespaces.get(place.netns)
+    commands = _by_hand(places, end, last, by, () if space is None else space.items)
+    return tuple(in_namespace(node, place.netns, each) for each in commands)
 
 
 def foreign(places: Places, last: Hop | None) -> str:
@@ -105,7 +107,7 @@ def table_of(item: Chain | XtChain) -> str:
     return f"{item.family} {item.table}" if isinstance(item, Chain) else f"iptables {item.table}"
 
 
-def _by_hand(places: Places, end: End, last: Hop | None, by: str) -> Iterator[str]:
+def _by_hand(places: Places, end: End, last: Hop | None, by: str, items: Sequence[Item]) -> Iterator[str]:
     item, device = (None, "") if last is None else (last.item, last.device)
     if last is not None and (allowing := letting_pass(by, last.before)):
         yield allowing
@@ -120,8 +122,11 @@ def _by_hand(places: Places, end: End, last: Hop | None, by: str) -> Iterator[st
         case NotForwarding():
             # The incoming device's setting decides. ip_forward may be on already, and to write that again changes nothing.
             yield f"sysctl -w net.ipv4.conf.{_dotted(device)}.forwarding=1" if device else "sysctl -w net.ipv4.ip_forward=1"
-        case ReversePath():
-            yield from (f"sysctl -w net.ipv4.conf.{_dotted(name)}.rp_filter=0" for name in ("all", device) if name)
+        case NoRoute(destination=toward):
+            yield from _lost_with_address(items, toward)
+        case ReversePath(source=source):
+            lost = tuple(_lost_with_address(items, source))
+            yield from lost or (f"sysctl -w net.ipv4.conf.{_dotted(name)}.rp_filter=0" for name in ("all", device) if name)
         case _:
             pass  # what else ends packets is mended at the item
 
@@ -129,6 +134,18 @@ def _by_hand(places: Places, end: End, last: Hop | None, by: str) -> Iterator[st
 def _dotted(device: str) -> str:
     """A device's name within a setting's, as sysctl(8) wants it: eth0.100 is eth0/100."""
     return device.replace(".", "/")
+
+
+def _lost_with_address(items: Sequence[Item], destination: IPv4Address) -> Iterator[str]:
+    """Put back the route that came with an address, where the address is there and the route is not."""
+    up = {item.name for item in items if isinstance(item, Link) and item.up}
+    there = {(item.link, item.destination) for item in items if isinstance(item, Route)}
+    for item in items:
+        if not isinstance(item, Address) or item.link not in up or item.address.ip == destination:
+            continue
+        network = item.address.network
+        if destination in network and (item.link, network) not in there:
+            yield f"ip route add {network} dev {quote(item.link)} proto kernel scope link src {item.address.ip}"
 
 
 def _against_item(places: Places, end: End, item: Item, last: Hop) -> Iterator[str]:

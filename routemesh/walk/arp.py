@@ -40,7 +40,7 @@ def resolve(flight: Flight, link: Link) -> str:
     if len(answers) > 1:
         raise UnknownRule(stack.place, ArpBySeveral(address, tuple(sorted(answers))))
     ((mac, item),) = answers.items()
-    flight.note(Resolved(address, mac, learned=isinstance(item, Link)), item)
+    flight.note(Resolved(address, mac, learned=True), item)
     return mac
 
 

@@ -23,7 +23,7 @@ from routemesh.explain.picture.layout import layout
 from routemesh.explain.picture.scene import scene
 from routemesh.explain.text import Screen, text
 from routemesh.model import Protocol
-from routemesh.nodeplan import HOST, Link, Route, Unknown, XtChain
+from routemesh.nodeplan import HOST, Link, Neighbour, Route, Unknown, XtChain
 from routemesh.recording.read import read
 from routemesh.snapshot import ClusterSnapshot, ConntrackEntry, Endpoint, Flow, Unread
 
@@ -101,6 +101,26 @@ def test_a_fault_is_named_with_its_place_and_what_mends_it(fault: str) -> None:
     assert (found.outcome, found.status, first.place, first.why) == (outcome, 3, place, why)
     assert first.mend[0].endswith(command)
     assert found.verdict.endswith(f"{place}: {why}")
+
+
+def test_a_route_that_came_with_an_address_is_put_back(healthy: ClusterSnapshot) -> None:
+    """A Swarm has no plan that names it: it comes with the address, and may go without it."""
+    host = healthy.nodes["swarm1"].namespaces[HOST]
+    ways_out = [each for each in host.items if isinstance(each, Route) and each.destination.prefixlen in (0, 16)]
+    without = changed(healthy, "swarm1", HOST, items=tuple(each for each in host.items if each not in ways_out))
+    first = explained(without).causes[0]
+    assert first.why == "there is no route to 172.18.0.2"
+    assert first.mend == ("ip route add 172.18.0.0/16 dev docker_gwbridge proto kernel scope link src 172.18.0.1",)
+
+
+def test_who_was_asked_by_arp_is_shown_where_that_was_learned(healthy: ClusterSnapshot) -> None:
+    """Though an entry of the tunnel answers: the device by which it is shown is the asker's."""
+    for name, space in healthy.nodes["swarm1"].namespaces.items():
+        kept = tuple(each for each in space.items if not isinstance(each, Neighbour) or each.link == "vxlan0")
+        healthy = changed(healthy, "swarm1", name, items=kept)
+    steps = [step for way in explained(healthy).ways for step in way.there if step.kind == "neighbour"]
+    shown = {step.show.rpartition(" ")[2] for step in steps if step.place == "swarm1: ingress_sbox"}
+    assert shown == {"eth0"}
 
 
 @pytest.mark.parametrize("fault", BROKEN)
