@@ -68,7 +68,7 @@ def decided(gateway: Gateway, routes: RouteTable, request: Request) -> Explanati
 
 def _frontend(gateway: Gateway, request: Request) -> Step:
     port = gateway.https_port if request.tls else gateway.http_port
-    return Step("frontend", f"{'https' if request.tls else 'http'} on port {port}", f"{gateway.driver} of the node that is asked")
+    return Step("frontend", f"{'https' if request.tls else 'http'} on port {port}", f"{gateway.driver} of the entry node")
 
 
 def _why_route(routes: RouteTable, route: Route, request: Request) -> str:

@@ -58,7 +58,7 @@ class TooLarge:
 
 @dataclass(frozen=True, slots=True)
 class NoPort:
-    """No port of the bridge has the MAC, and there is none to flood the frame to."""
+    """No port of the bridge has the MAC, and no port takes flooded frames."""
 
     mac: str
 
@@ -104,7 +104,7 @@ class NoFdbEntry:
 
 @dataclass(frozen=True, slots=True)
 class TunnelFromElsewhere:
-    """A VXLAN device is to send from an address that its node does not have."""
+    """A VXLAN device would send from an address that its node does not have."""
 
     address: IPv4Address
     link: str

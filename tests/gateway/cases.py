@@ -160,7 +160,7 @@ def _hosts() -> Iterator[Case]:
     hosts = {
         "host with a port": "a.example:80",
         "host with another port": "a.example:8443",
-        "host with a port that is none": "a.example:x",
+        "host with a port that is not a number": "a.example:x",
         "host with a trailing dot": "a.example.",
         "host with a trailing dot and a port": "a.example.:80",
         "host with two trailing dots": "a.example..",
@@ -257,7 +257,7 @@ def _bodies() -> Iterator[Case]:
     chunk = "Transfer-Encoding: chunked\r\n"
     yield _plain("chunks with extensions", request("POST / HTTP/1.1", chunk, chunked(b"body", extension=b";a=b")))
     yield _plain("request with trailers", request("POST / HTTP/1.1", chunk, chunked(b"body", trailers=b"X-Trailer: 1\r\n")))
-    yield _plain("chunk size that is none", request("POST / HTTP/1.1", chunk, b"x\r\nbody\r\n0\r\n\r\n"))
+    yield _plain("chunk size that is not a number", request("POST / HTTP/1.1", chunk, b"x\r\nbody\r\n0\r\n\r\n"))
     yield _plain("chunk size of 17 digits", request("POST / HTTP/1.1", chunk, b"10000000000000000\r\nbody\r\n0\r\n\r\n"))
     yield _plain("chunk longer than its size", request("POST / HTTP/1.1", chunk, b"2\r\nbody\r\n0\r\n\r\n"))
     yield _plain("length and chunks", request("POST / HTTP/1.1", f"Content-Length: 4\r\n{chunk}", chunked(b"body")))
@@ -395,7 +395,7 @@ def _framing() -> Iterator[Case]:
         "answer with length and chunks": head + b"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(b"hello\n"),
         "answer with its length twice": head + b"Content-Length: 6\r\nContent-Length: 6\r\n\r\nhello\n",
         "answer with two lengths": head + b"Content-Length: 6\r\nContent-Length: 7\r\n\r\nhello\n",
-        "answer with a length that is none": head + b"Content-Length: x\r\n\r\nhello\n",
+        "answer with a length that is not a number": head + b"Content-Length: x\r\n\r\nhello\n",
         "answer longer than its length": head + b"Content-Length: 3\r\n\r\nhello\n",
         "answer shorter than its length": head + b"Content-Length: 60\r\n\r\nhello\n",
         "answer that breaks off in its head": b"HTTP/1.1 200 OK\r\nDate",

@@ -184,7 +184,7 @@ ROWS: tuple[Row, ...] = (
         object="a task's way back",
         swarm="its default route or the sandbox's address, by the SNAT",
         routemesh=f"mangle `{RETURN_CHAIN}` marks the connection by the sandbox it came from; a rule and a table for each node",
-        why="without SNAT the reply must go through the node that was asked",
+        why="without SNAT the reply must return through the entry node",
         shows=_return_path,
         kept=True,
     ),

@@ -33,7 +33,7 @@ def test_a_cookie_names_its_task() -> None:
     steps, servers, status = told(simulation, host="a.example", cookie=second.id[:12])
     assert (servers, status) == (1, 0)
     assert steps == [
-        "frontend: http on port 80 (haproxy of the node that is asked)",
+        "frontend: http on port 80 (haproxy of the entry node)",
         "rule: a.example (the most specific host with a fitting path: just this name)",
         "backend: web (the service that has label routemesh.http.host=a.example)",
         f"server: web.2 ({second.id[:12]}) at {on_ingress(second)}:80 (cookie ROUTEMESH-web={second.id[:12]} names it)",
