@@ -26,10 +26,15 @@ class RootCommand(click.Command):
     """A command that needs root; its --help does not."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Carry it out. Raises UserError for anybody else."""
+        """Carry it out. Raises UserError for anybody else, and for a file of the lab that a disk does not take or give."""
         if os.geteuid() != 0:
             raise UserError("routemesh lab needs root, for network namespaces; run it with sudo")
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except OSError as exc:
+            if exc.filename is None:
+                raise
+            raise UserError(f"{ctx.command_path}: {exc.filename}: {exc.strerror}; mend that and try again") from exc
 
 
 class LabGroup(Group):
