@@ -74,7 +74,7 @@ def wait_flags(command: Callable[..., None]) -> Callable[..., None]:
         command(*args, waiting=Waiting(detach, quiet, timeout_s, stable_s), **flags)
 
     for option in (
-        click.option("--stable", "stable_s", type=DURATION, default="500ms", help="Tasks must stay up so long (default 500ms)."),
+        click.option("--stable", "stable_s", type=DURATION, default="500ms", help="How long tasks must stay up (default 500ms)."),
         click.option("--timeout", "timeout_s", type=DURATION, default="1m", help="How long to wait (default 1m)."),
         click.option("--quiet", "-q", is_flag=True, help="Wait, but show no progress."),
         click.option("--detach", "-d", is_flag=True, help="Do not wait until the service has converged."),

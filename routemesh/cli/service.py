@@ -183,7 +183,7 @@ def inspect(host: Host, refs: tuple[str, ...], format_: str) -> None:
 
 @service.command("logs")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes.")
-@click.option("--tail", "-n", type=LINES, default="all", help="Only so many of each task's last lines (default all).")
+@click.option("--tail", "-n", type=LINES, default="all", help="How many of each task's last lines to show (default all).")
 @click.argument("ref", metavar="SERVICE", shell_complete=service_names)
 @click.pass_obj
 def logs(host: Host, ref: str, follow: bool, tail: int | None) -> None:

@@ -152,7 +152,7 @@ _BOTH = (
         unset="any",
     ),
     _part("restart", "delay_s", "--restart-delay", type=DURATION, help="Time before a restart.", unset="5s"),
-    _part("restart", "max_attempts", "--restart-max-attempts", type=click.IntRange(min=0), help="Give up after so many."),
+    _part("restart", "max_attempts", "--restart-max-attempts", type=click.IntRange(min=0), help="How many restarts at most."),
     _part("restart", "window_s", "--restart-window", type=DURATION, help="The time in which the attempts count."),
     _part("update", "order", "--update-order", type=OneOf(UpdateOrder), help="Which task goes first.", unset="stop-first"),
     _part("update", "delay_s", "--update-delay", type=DURATION, help="Time between two tasks of an update."),

@@ -552,7 +552,7 @@ def _listen(daemon: Daemon, path: Path) -> None:
 
 
 def test_a_second_daemon_does_not_take_the_socket(daemon: Daemon) -> None:
-    with pytest.raises(Unavailable, match=f"^can't listen on {daemon.socket}: another daemon answers there: stop it or"):
+    with pytest.raises(Unavailable, match=f"^can't listen on {daemon.socket}: another daemon answers there: stop it first"):
         _listen(daemon, daemon.socket)
     daemon.client.ping()
 
