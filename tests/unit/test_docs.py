@@ -76,7 +76,7 @@ def parse(words: list[str]) -> None:
         if below is None:
             raise click.UsageError(f"no such command {words[0]!r}")
         command, words = below, words[1:]
-    command.make_context("routemesh", words)
+    command.make_context("routemesh", words, **cli.context_settings)  # click keeps the help option that it makes first
 
 
 def test_every_command_is_in_the_reference() -> None:
