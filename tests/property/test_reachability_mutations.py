@@ -14,13 +14,21 @@ from routemesh import names
 from routemesh.model import Protocol, State, Task
 from routemesh.nodeplan import (
     HOST,
+    KERNEL_PROTOCOL,
+    LOOPBACK,
     Address,
     Chain,
+    CtTimeouts,
     Element,
     InSet,
     IpvsTimeouts,
+    Link,
     Match,
     Neighbour,
+    Route,
+    RoutingRule,
+    Rule,
+    SetTimeouts,
     Sysctl,
     Table,
     Verdict,
@@ -111,6 +119,11 @@ def lets_answers_back(gone: Removal) -> bool:
     return gone.rule is not None and Match("ct state", "established,related") in gone.rule and gone.netns == HOST
 
 
+def is_of_timeouts(rule: Rule | None) -> bool:
+    """A rule that only says for how long a connection is remembered."""
+    return rule is not None and any(isinstance(part, SetTimeouts) for part in rule)
+
+
 LETS_IN = InSet(("iifname", "ether saddr", "ip saddr"), "senders")
 AGEING = ("tcp_max_tw_buckets", "vs/conn_reuse_mode", "vs/expire_nodest_conn", "vs/expire_quiescent_template")
 
@@ -143,11 +156,21 @@ EITHER: Reasons = {
         or (isinstance(gone.item, Element) and gone.item.map == "guarded")
         or (isinstance(gone.item, Chain) and gone.item.family == "bridge" and LETS_IN not in (gone.rule or ()))
     ),
+    "a plan takes for granted what comes along with an address or a namespace; what was read does not": lambda gone: (
+        (isinstance(gone.item, Route | RoutingRule) and gone.item.protocol == KERNEL_PROTOCOL)
+        or (isinstance(gone.item, Link) and gone.item.name == LOOPBACK)
+        or (isinstance(gone.item, Address) and gone.item.link == LOOPBACK)
+    ),
     "a chain ends by itself": lambda gone: gone.rule == (Verdict("return"),),
 }
 
 NFTABLES: Reasons = {
     **EITHER,
+    "a walk takes no time": lambda gone: (
+        isinstance(gone.item, CtTimeouts)
+        or is_of_timeouts(gone.rule)
+        or (isinstance(gone.item, Chain) and gone.rule is None and all(map(is_of_timeouts, gone.item.rules)))
+    ),
     "a VIP is there for people to see": lambda gone: (
         isinstance(gone.item, Address) and gone.item.address.network.prefixlen == IPV4LENGTH and gone.netns == names.SANDBOX
     ),
