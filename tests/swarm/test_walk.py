@@ -210,10 +210,10 @@ OVERLAY = "1-mwyjqw5o1s"
         ("", "eth0", 1400, "", ""),
         ("", "docker_gwbridge", 1400, "", ""),
         ("ingress_sbox", "eth0", 1500, "", ""),
-        ("ingress_sbox", "eth0", 1400, "ingress_sbox: eth0, which takes 1400", "ingress_sbox: eth0, which takes 1400"),
+        ("ingress_sbox", "eth0", 1400, "ingress_sbox: eth0, 1400", "ingress_sbox: eth0, 1400"),
         (OVERLAY, "br0", 1300, "", ""),
-        (OVERLAY, "veth0", 1300, f"{OVERLAY}: veth0, which takes 1300", f"{OVERLAY}: veth0, which takes 1300"),
-        (OVERLAY, "vxlan0", 1300, "", f"{OVERLAY}: vxlan0, which takes 1300"),
+        (OVERLAY, "veth0", 1300, f"{OVERLAY}: veth0, 1300", f"{OVERLAY}: veth0, 1300"),
+        (OVERLAY, "vxlan0", 1300, "", f"{OVERLAY}: vxlan0, 1300"),
     ],
 )
 def test_a_device_that_takes_less_is_told_where_large_packets_are_lost(
@@ -227,7 +227,9 @@ def test_a_device_that_takes_less_is_told_where_large_packets_are_lost(
         assert isinstance(branch.outcome, Delivered)
         assert branch.outcome.reply == ReplyArrives()
         lost = branch.outcome.full_size
-        told = f"{lost.place.netns}: {of_end(lost.reason).partition('too many for ')[2]}" if isinstance(lost, ReplyLost) else ""
+        told = (
+            f"{lost.place.netns}: {of_end(lost.reason).partition('exceed the MTU of ')[2]}" if isinstance(lost, ReplyLost) else ""
+        )
         found[branch.outcome.place.node] = told
     assert found == {"swarm1": near, "swarm2": far}
 

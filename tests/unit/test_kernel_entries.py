@@ -30,7 +30,9 @@ on_a_link = st.one_of(
     st.builds(Neighbour, st.just("eth0"), addresses, macs),
     st.builds(FdbEntry, st.just("eth0"), macs, addresses),
 )
-rules = st.builds(RoutingRule, priority=numbers, fwmark=numbers, mask=numbers, table=numbers)
+rules = st.builds(RoutingRule, priority=numbers, fwmark=numbers, mask=numbers, table=numbers).filter(
+    lambda rule: bool(rule.mask) or not rule.fwmark  # without a mask the kernel looks at no mark
+)
 
 
 def told(message: Message, extra: bytes = b"") -> EntryMessage | None:
