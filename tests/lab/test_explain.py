@@ -138,7 +138,9 @@ POLICY = "table inet enemy { chain c { type filter hook forward priority -5; pol
 ENEMY, PEACE = "filter c drops it (inet enemy: ", "nft delete table inet enemy"
 OFF, ON = "sysctl -w net.ipv4.conf.{}.forwarding=0", "sysctl -w net.ipv4.conf.{}.forwarding=1"
 FAULTS = {
-    "a port that is not published": Fault("node1", "nft flush set ip routemesh published", "node1", "not led to the sandbox"),
+    "a port that is not published": Fault(
+        "node1", "nft flush set ip routemesh published", "node1", "not forwarded to the sandbox"
+    ),
     "a port without a mark": Fault("SANDBOX", "nft flush map ip routemesh marks", SANDBOX, "gets no firewall mark"),
     "a mark without a chain": Fault("SANDBOX", "nft flush map ip routemesh services", SANDBOX, "nothing balances what has mark"),
     "a backend missing": Fault(

@@ -3,48 +3,23 @@
 import os
 import re
 import signal
-import sqlite3
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.lab.cluster import ADDRESSES, Cluster
+from tests.lab.lease import lease_kept
 from tests.lab.load import load
 from tests.support import wait_until
 
 REPAIRED_S = 2.0
-BEAT_EVERY_S = 0.5
 WEB = ("--replicas", "3", "-p", "8200:80", "-p", "8200:80/udp")
 
 
 def _daemon(mesh: Cluster, name: str) -> dict[str, Any]:
     return next(node for node in mesh.json("lab", "status", "--name", mesh.name) if node["name"] == name)
-
-
-@contextmanager
-def _lease_kept(mesh: Cluster, node: str) -> Iterator[None]:
-    """Renew a node's lease in its daemon's stead: on a busy machine a daemon takes longer to start than its lease lasts."""
-    name = f"node/{mesh.api.node(node).id}"
-    done = threading.Event()
-
-    def renew() -> None:
-        with closing(sqlite3.connect(mesh.directory / "state.db", timeout=60, isolation_level=None)) as database:
-            while not done.is_set():
-                assert database.execute("UPDATE leases SET beat = beat + 1 WHERE name = ?", (name,)).rowcount == 1
-                done.wait(BEAT_EVERY_S)
-
-    with ThreadPoolExecutor(1) as keeper:
-        kept = keeper.submit(renew)
-        try:
-            yield
-        finally:
-            done.set()
-        kept.result()
 
 
 def _rules(mesh: Cluster, node: str) -> str:
@@ -62,7 +37,7 @@ def test_a_killed_daemon_breaks_no_connection_and_touches_no_rule(own_mesh: Clus
         tasks = {task["id"]: task["pid"] for task in mesh.serving("lasting")}
         with load(mesh, 8200) as witness:
             for node, known in {node: _daemon(mesh, node) for node in ADDRESSES}.items():
-                with _lease_kept(mesh, node):
+                with lease_kept(mesh, node):
                     os.kill(known["pid"], signal.SIGKILL)
                     mesh.lab("start", node)
                     wait_until(lambda node=node: _daemon(mesh, node)["ready"], 10, "the daemon")  # type: ignore[misc]
@@ -81,7 +56,7 @@ def test_a_task_that_ended_while_the_daemon_was_away_is_noticed(own_mesh: Cluste
     mesh = own_mesh
     with mesh.service("orphan", "--replicas", "1", "--constraint", "node.hostname==node2", "--restart-delay", "200ms"):
         task = mesh.serving("orphan")[0]
-        with _lease_kept(mesh, "node2"):
+        with lease_kept(mesh, "node2"):
             os.kill(_daemon(mesh, "node2")["pid"], signal.SIGKILL)
             os.kill(task["pid"], signal.SIGKILL)
             mesh.lab("start", "node2")

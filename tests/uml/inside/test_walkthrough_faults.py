@@ -32,7 +32,7 @@ def still(swarm: Cluster) -> Still:
 DROPS = "filter {} drops it"
 NO_SNAT = "iptables -t nat -F POSTROUTING"
 FAULTS = {
-    "DNAT missing": Fault("node1", "iptables -t nat -F DOCKER-INGRESS", "node1", "not led to the sandbox"),
+    "DNAT missing": Fault("node1", "iptables -t nat -F DOCKER-INGRESS", "node1", "not forwarded to the sandbox"),
     "DROP in the node's FORWARD": Fault(
         "node1", "iptables -I FORWARD -p tcp --dport 8080 -j DROP", "node1", DROPS.format("FORWARD"),
         "iptables -D FORWARD -p tcp --dport 8080 -j DROP",
