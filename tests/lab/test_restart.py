@@ -1,5 +1,6 @@
 """Restart and repair: a daemon may die at any time; what a person breaks is mended; what is not ours is left alone."""
 
+import json
 import os
 import re
 import signal
@@ -93,7 +94,10 @@ def _delete_fdb_entry(mesh: Cluster) -> None:
 
 
 def _delete_neighbour(mesh: Cluster) -> None:
-    mesh.inside(mesh.overlay(), "ip", "neigh", "flush", "dev", "vxlan0", "nud", "permanent")
+    # Not `ip neigh flush`, which looks again until nothing is left: entries come back meanwhile, and it gives up with an error.
+    listed = mesh.inside(mesh.overlay(), "ip", "-json", "neigh", "show", "dev", "vxlan0", "nud", "permanent")
+    for entry in json.loads(listed):
+        mesh.inside(mesh.overlay(), "ip", "neigh", "del", entry["dst"], "dev", "vxlan0")
 
 
 def _delete_gateway_veth(mesh: Cluster) -> None:

@@ -61,7 +61,7 @@ def test_whoever_waits_for_a_job_is_told_its_end(mesh: Cluster) -> None:
     try:
         assert "verify: service good converged: 2 tasks have finished" in mesh.cli(*create, "--name", "good", "host", "true")
         refusal = mesh.refused(*create, "--name", "bad", "host", "no-such-program")
-        assert re.match(r"routemesh: bad\.[12]: no program 'no-such-program' in PATH .*; it is not started again, see ", refusal)
+        assert re.match(r"routemesh: bad\.[12]: no program 'no-such-program' in PATH .*; it is not started again; see ", refusal)
     finally:
         mesh.cli("service", "rm", *(each["name"] for each in mesh.json("service", "ls") if each["name"] in ("good", "bad")))
 
