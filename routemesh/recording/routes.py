@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import get_args
 
-from routemesh.nodeplan import Route, RouteKind, RoutingRule
+from routemesh.nodeplan import KERNEL_PROTOCOL, Route, RouteKind, RoutingRule
 from routemesh.recording.source import Source, is_ipv6
 
 _TABLES = {"local": 255, "main": 254, "default": 253, "unspec": 0}
@@ -82,7 +82,7 @@ def _number(name: str, known: dict[str, int]) -> int:
 _RULE = re.compile(
     r"(?P<priority>\d+):\s+(?P<not>not )?from (?P<from>\S+)(?: to (?P<to>\S+))?"
     r"(?: fwmark (?P<mark>0x[0-9a-f]+|\d+)(?:/(?P<mask>0x[0-9a-f]+))?)?(?: iif (?P<iif>\S+))?(?: oif (?P<oif>\S+))?"
-    r" (?:lookup (?P<table>\S+)|(?P<action>blackhole|unreachable|prohibit))(?: proto \S+)?"
+    r" (?:lookup (?P<table>\S+)|(?P<action>blackhole|unreachable|prohibit))(?: proto (?P<protocol>\S+))?"
 )
 _ALL_BITS = 0xFFFFFFFF
 
@@ -106,6 +106,8 @@ def read_rules(source: Source) -> Iterator[RoutingRule]:
                 oif=found["oif"] or "",
                 negate=found["not"] is not None,
                 action=found["action"] or "lookup",  # type: ignore[arg-type]
+                # ip-rule(8) leaves the kernel's own out (iproute2, iprule.c).
+                protocol=_number(found["protocol"], _PROTOCOLS) if found["protocol"] else KERNEL_PROTOCOL,
             )
         except ValueError:
             source.odd(number, line)

@@ -183,16 +183,27 @@ default via fe80::1 dev eth0 metric 1024 pref medium
 
 def test_routing_rules() -> None:
     text = """0:\tfrom all lookup local
-82:\tfrom all fwmark 0xa000003 lookup 167772163
+82:\tfrom all fwmark 0xa000003 lookup 167772163 proto 82
 100:\tnot from 10.0.0.0/8 fwmark 0x1/0xff iif eth0 lookup main
 200:\tfrom all to 10.1.0.0/16 blackhole
 """
     found = source(text)
     assert list(routes.read_rules(found)) == [
-        RoutingRule(priority=0, fwmark=0, mask=0, table=255),
+        RoutingRule(priority=0, fwmark=0, mask=0, table=255, protocol=2),
         RoutingRule(priority=82, fwmark=0xA000003, mask=0xFFFFFFFF, table=167772163),
-        RoutingRule(priority=100, fwmark=1, mask=0xFF, table=254, source=IPv4Network("10.0.0.0/8"), iif="eth0", negate=True),
-        RoutingRule(priority=200, fwmark=0, mask=0, table=0, destination=IPv4Network("10.1.0.0/16"), action="blackhole"),
+        RoutingRule(
+            priority=100,
+            fwmark=1,
+            mask=0xFF,
+            table=254,
+            protocol=2,
+            source=IPv4Network("10.0.0.0/8"),
+            iif="eth0",
+            negate=True,
+        ),
+        RoutingRule(
+            priority=200, fwmark=0, mask=0, table=0, protocol=2, destination=IPv4Network("10.1.0.0/16"), action="blackhole"
+        ),
     ]
     assert found.unread == []
 
