@@ -174,7 +174,6 @@ FAULTS = {
     "the node without the route to its bridge": Fault(
         "node1", "ip route del 172.18.0.0/16 dev docker_gwbridge", "node1", "no route to"
     ),
-    "the task without the route to the overlay": Fault("TASK", "ip route del 10.0.0.0/24 dev eth0", "", ""),
     "no redirection": Fault("TASK", "nft flush map ip routemesh ports", TASK, "is not redirected to 80"),
     "no rule for the way back": Fault("TASK", "ip rule del pref 82", "", "the answer is lost"),
     "no route for the way back": Fault("TASK", "ip route flush table 82", "", "the answer is lost"),
