@@ -37,7 +37,8 @@ from routemesh.nodeplan import HOST, Capabilities, Link, NodePlan, Vxlan, namesp
 from routemesh.nodeplan.ranges import Occupied
 from routemesh.options import NodeOptions
 from routemesh.plan.engines import check_engine
-from routemesh.runtime.process.driver import ProcessRuntime
+from routemesh.runtime import Runtime
+from routemesh.runtime.node import NodeRuntime
 from routemesh.sight.checkup import check_up
 from routemesh.sight.disks import disks
 from routemesh.sight.observe import observe_node
@@ -127,7 +128,7 @@ def _claims(options: NodeOptions) -> NodePlan:
 
 
 async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, node: Node) -> None:
-    runtime = ProcessRuntime(options.run_dir, options.data_dir / "logs")
+    runtime = NodeRuntime(options.run_dir, options.data_dir / "logs")
     past = identity.Past(identity.past_cluster(options.run_dir, options.data_dir), len(await runtime.tasks()))
     store = await _open_store(options, past)
     dataplane = Dataplane(kernel, caps)
@@ -253,7 +254,7 @@ async def _disks(options: NodeOptions) -> Sequence[Disk]:
     return await asyncio.to_thread(lambda: tuple(disks(paths)))
 
 
-def _check_spec(runtime: ProcessRuntime, spec: ServiceSpec) -> None:
+def _check_spec(runtime: Runtime, spec: ServiceSpec) -> None:
     runtime.check(spec)
     check_gateway(runtime, spec)
 

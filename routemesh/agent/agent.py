@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Set
 from functools import partial
 from pathlib import Path
 
-from routemesh import loops, names
+from routemesh import loops
+from routemesh.agent import leftovers
 from routemesh.agent.dataplane import Dataplane, published
 from routemesh.agent.ports import NotHeld, Port
+from routemesh.agent.preparation import accepted
 from routemesh.agent.report import Reporter
 from routemesh.agent.tasks import TaskRunner
 from routemesh.decide import admit
@@ -22,7 +24,7 @@ from routemesh.errors import NotFound
 from routemesh.model import Listener, NodeId, State, Task, TaskId, TaskStatus
 from routemesh.nodeplan import Failure
 from routemesh.plan.view import NodeView, view
-from routemesh.runtime import Exit, Running, Runtime
+from routemesh.runtime import Found, Runtime
 from routemesh.store import Store
 
 log = logging.getLogger(__name__)
@@ -107,6 +109,10 @@ class Agent:
     def netns_path(self, name: str) -> Path:
         """The file of a namespace."""
         return self._dataplane.netns_path(name)
+
+    async def hand_over(self, name: str, namespace: Path) -> None:
+        """Have the kernel take a namespace of a driver's when `name` is made."""
+        await self._dataplane.hand_over(name, namespace)
 
     async def namespace_ready(self, name: str) -> None:
         """Return when a pass that planned the namespace went through without a failure in it."""
@@ -211,7 +217,7 @@ class Agent:
 
     async def _bring_to(self, state: State, group: asyncio.TaskGroup) -> tuple[str, ...]:
         try:
-            seen = view(state, self._node_id)
+            seen = view(accepted(state, self._node_id, self.runtime.prepares), self._node_id)
         except NotFound:
             return ()
         # Without its address a node would plan nothing and so sweep everything (rule 8).
@@ -219,7 +225,7 @@ class Agent:
             return ()
         mine = {task.id: task for task in state.tasks.values() if task.node_id == self._node_id}
         found = await self._look(mine)
-        await self._forget(mine, found)
+        await leftovers.forget(self.runtime, self._dataplane, mine, found, self._runners)
         want, failures = await self._dataplane.apply(seen, state.revision)
         self._ready = frozenset(want.namespaces.keys() - {failure.op.netns for failure in failures})
         await self._acknowledge(state.revision, failures)
@@ -258,22 +264,24 @@ class Agent:
 
     # Tasks.
 
-    async def _look(self, mine: Mapping[TaskId, Task]) -> Mapping[TaskId, Running | Exit]:
+    async def _look(self, mine: Mapping[TaskId, Task]) -> Mapping[TaskId, Found]:
         """What the runtime has, where that may be other than the state says; else nothing."""
         over = {task.id for task in mine.values() if task.status.state.ended}
         if self._has_looked and mine.keys() == self._known and over <= self._over:
             return {}
         found = await self.runtime.tasks()
+        if not self._has_looked:
+            await leftovers.take_over(self._dataplane, mine, found)
         self._has_looked, self._over = True, over
         return found
 
-    def _run_tasks(self, group: asyncio.TaskGroup, mine: Mapping[TaskId, Task], found: Mapping[TaskId, Running | Exit]) -> None:
+    def _run_tasks(self, group: asyncio.TaskGroup, mine: Mapping[TaskId, Task], found: Mapping[TaskId, Found]) -> None:
         fresh = mine.keys() - self._known
         for task in mine.values():
             if (runner := self._runners.get(task.id)) is not None:
                 runner.see(task)
             elif task.id in fresh and not task.status.state.ended:
-                self._runners[task.id] = TaskRunner(task, self, _adoptable(found.get(task.id)))
+                self._runners[task.id] = TaskRunner(task, self, leftovers.adoptable(found.get(task.id)))
                 group.create_task(self._run_one(task.id))
         self._known = set(mine)
 
@@ -286,29 +294,8 @@ class Agent:
             self._known.add(task_id)
             self._wake.set()
 
-    async def _forget(self, mine: Mapping[TaskId, Task], found: Mapping[TaskId, Running | Exit]) -> None:
-        """Stop what the manager has given up (its node was thought dead) and remove what the cluster has forgotten.
-
-        That is done before their networks go, so that their clients hear of it.
-        """
-        for task_id, what in found.items():
-            task = mine.get(task_id)
-            if task is None and task_id not in self._runners:
-                if isinstance(what, Running):
-                    await self.runtime.stop(task_id, "SIGKILL", 0)
-                    await self._dataplane.hang_up(names.container_id(task_id))
-                await self.runtime.remove(task_id)
-            elif task is not None and task.status.state.ended and isinstance(what, Running):
-                await self.runtime.stop(task_id, task.spec.stop_signal, 0)
-                await self._dataplane.hang_up(names.container_id(task_id))
-
 
 def _abridged(failures: tuple[str, ...]) -> tuple[str, ...]:
     """Where everything fails, its status is not to be larger than all that failed."""
     rest = len(failures) - _TOLD_AT_MOST
     return failures if rest <= 0 else (*failures[:_TOLD_AT_MOST], f"and {rest} more; all are in the log of its daemon")
-
-
-def _adoptable(found: Running | Exit | None) -> Running | Exit | None:
-    """None as well where only a log is left: its runner knows from the task's state whether it was lost or is yet to start."""
-    return None if found == Exit(None) else found

@@ -1,8 +1,12 @@
 """One task from its assignment to its end, as its node carries it out (rules 7 and 10).
 
-    ASSIGNED ─ namespace there ─ start ─ [STARTING ─ healthy] ─ RUNNING ─┬─ exits by itself ───────────────── COMPLETE | FAILED
-                                                                         ├─ unhealthy: out of every map ─ stop ─ FAILED
-                                                                         └─ desired SHUTDOWN: out of every map ─ stop ─ SHUTDOWN
+    ASSIGNED ─ [PREPARING ─ READY] ─ namespace there ─ start ─ [STARTING ─ healthy] ─ RUNNING
+    RUNNING ─┬─ exits by itself ───────────────── COMPLETE | FAILED
+             ├─ unhealthy: out of every map ─ stop ─ FAILED
+             └─ desired SHUTDOWN: out of every map ─ stop ─ SHUTDOWN
+
+PREPARING and READY are told where the driver of its image has something to prepare: then the node makes no namespace before
+READY, since the driver may hand one over.
 
 `out of every map` is known, not hoped: every live node has acknowledged the revision in which the task no longer serves.
 """
@@ -16,9 +20,10 @@ from typing import Protocol, assert_never
 
 from routemesh import loops, names
 from routemesh.agent.health import watch_health
+from routemesh.agent.preparation import News
 from routemesh.errors import UserError
 from routemesh.model import State, Task, TaskState, TaskStatus
-from routemesh.runtime import Exit, Running, Runtime
+from routemesh.runtime import Exit, Found, Prepared, Running, Runtime
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +42,10 @@ class Surroundings(Protocol):
 
     def netns_path(self, name: str) -> Path:
         """The file of a namespace."""
+        ...
+
+    async def hand_over(self, name: str, namespace: Path) -> None:
+        """Have the kernel take a namespace of the driver's when `name` is made."""
         ...
 
     async def namespace_ready(self, name: str) -> None:
@@ -59,12 +68,13 @@ class Surroundings(Protocol):
 class TaskRunner:
     """Carries out one task; `see` tells it what the manager wants now."""
 
-    def __init__(self, task: Task, around: Surroundings, found: Running | Exit | None) -> None:
+    def __init__(self, task: Task, around: Surroundings, found: Found | None) -> None:
         """`found`: what the runtime already has of it, after a restart of the daemon."""
         self._task = task
         self._around = around
         self._found = found
         self._seen = asyncio.Event()
+        self._is_begun = isinstance(found, Prepared) or TaskState.PREPARING <= task.status.state <= TaskState.READY
 
     def see(self, task: Task) -> None:
         """Take note of the task's newest version."""
@@ -74,8 +84,7 @@ class TaskRunner:
 
     async def run(self) -> None:
         """Bring the task to its end, whatever that is; returns when it is reported."""
-        name = names.task_name(self._task.spec.name, self._task.slot, self._task.node_id or "")
-        await loops.persist(f"task {name} ({self._task.id})", self._attempt, self._around.troubles)
+        await loops.persist(f"task {self._name()} ({self._task.id})", self._attempt, self._around.troubles)
 
     async def _attempt(self) -> None:
         try:
@@ -83,6 +92,7 @@ class TaskRunner:
         except Exception as exc:
             if isinstance(self._found, Running):
                 raise  # it may run still, so the next attempt takes it over as it is then
+            await self._undo()
             state = TaskState.REJECTED if isinstance(exc, UserError) else TaskState.FAILED
             await self._report(state, error=loops.said(exc))
 
@@ -91,10 +101,10 @@ class TaskRunner:
             case Exit() as ended:
                 await self._exited(ended)
                 return
-            case None if self._task.status.state >= TaskState.STARTING:
-                await self._report(TaskState.FAILED, error=LOST)
-                return
-            case None:
+            case None | Prepared():
+                if self._is_lost():
+                    await self._report(TaskState.FAILED, error=LOST)
+                    return
                 if not await self._start():
                     return
             case Running():
@@ -106,22 +116,70 @@ class TaskRunner:
         elif await self._becomes_healthy():
             await self._serve()
 
+    def _is_lost(self) -> bool:
+        """Whether it was further than it is; a preparation that was not told as done may be begun anew."""
+        reached = self._task.status.state
+        return reached >= TaskState.STARTING or (reached is TaskState.READY and self._found is None)
+
     async def _start(self) -> bool:
-        """Start the process once it is wanted; False if it never is."""
-        await self._until(lambda task: task.desired != TaskState.READY)
-        if self._leaving():
-            await self._report(TaskState.SHUTDOWN, message="shut down before it started")
-            return False
+        """Prepare the task and start its process once it is wanted; False if it never is."""
         task, around = self._task, self._around
         netns = names.container_id(task.id)
-        around.runtime.check(task.spec)
-        await around.namespace_ready(netns)
-        name = names.task_name(task.spec.name, task.slot, task.node_id or "")
-        running = await around.runtime.start(task.id, name, task.spec, netns, around.netns_path(netns))
-        self._found = running
+        slow = around.runtime.prepares(task.spec)
+        if slow and task.desired == TaskState.READY:
+            await self._report(TaskState.ACCEPTED, message="waiting for its restart")
+        await self._until(lambda task: task.desired != TaskState.READY)
+        if self._leaving() or not await self._prepare(netns, slow=slow):
+            await self._end_before_start()
+            return False
+        first, _ = await _first(self._until_leaving(), self._namespace_ready(netns))
+        if first == 0:
+            await self._end_before_start()
+            return False
+        running = await around.runtime.start(task.id, self._name(), task.spec, netns, around.netns_path(netns))
+        self._found, self._is_begun = running, False
         if task.spec.health is not None:
             await self._report(TaskState.STARTING, message="waiting for its health check", pid=running.pid)
         return True
+
+    async def _prepare(self, netns: str, *, slow: bool) -> bool:
+        """Have its driver prepare it, and hand over what it made; False if the task is not wanted any more."""
+        if self._found is None:
+            self._around.runtime.check(self._task.spec)
+            news = News()
+            if slow:
+                self._is_begun = True
+                await self._report(TaskState.PREPARING, message="preparing")
+            first, _ = await _first(self._until_leaving(), self._prepared(netns, news), news.told(self._tell))
+            if first == 0:
+                return False
+        assert isinstance(self._found, Prepared)
+        if self._found.netns is not None:
+            await self._around.hand_over(netns, self._found.netns)
+        if slow and self._task.status.state < TaskState.READY:
+            await self._report(TaskState.READY, message="prepared")
+        return True
+
+    async def _prepared(self, netns: str, news: News) -> str:
+        task = self._task
+        self._found = await self._around.runtime.prepare(task.id, self._name(), task.spec, netns, news.note)
+        return ""
+
+    async def _tell(self, progress: str) -> None:
+        await self._report(TaskState.PREPARING, message=progress, at=self._task.status.at)
+
+    async def _end_before_start(self) -> None:
+        await self._undo()
+        await self._report(TaskState.SHUTDOWN, message="shut down before it started")
+
+    async def _undo(self) -> None:
+        """Take away what was prepared, or was about to be."""
+        if self._is_begun:
+            await self._around.runtime.remove(self._task.id)
+            self._found, self._is_begun = None, False
+
+    def _name(self) -> str:
+        return names.task_name(self._task.spec.name, self._task.slot, self._task.node_id or "")
 
     async def _becomes_healthy(self) -> bool:
         """Gate the entry to the mesh; False if the task ended before."""
@@ -176,6 +234,10 @@ class TaskRunner:
         await self._until(lambda _: self._leaving())
         return ""
 
+    async def _namespace_ready(self, netns: str) -> str:
+        await self._around.namespace_ready(netns)
+        return ""
+
     async def _acknowledged(self, revision: int) -> str:
         await self._around.acknowledged(revision)
         return ""
@@ -206,13 +268,14 @@ class TaskRunner:
         exit_code: int | None = None,
         pid: int | None = None,
         healthy: bool = True,
+        at: float | None = None,
     ) -> int:
         """Commit; returns the revision that holds it. A task's end is its network's end too: first its clients hear of it."""
-        if state.ended and self._found is not None:
+        if state.ended and isinstance(self._found, Running | Exit):
             await self._around.hang_up(names.container_id(self._task.id))
         status = TaskStatus(
             state=state,
-            at=self._around.now(),
+            at=self._around.now() if at is None else at,
             message=message,
             error=error,
             exit_code=exit_code,

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -151,10 +151,11 @@ def ps(host: Host, refs: tuple[str, ...], quiet: bool, no_trunc: bool, format_: 
         print_json(tasks)
     else:
         headings = ("ID", "NAME", "IMAGE", "NODE", "DESIRED STATE", "CURRENT STATE", "ERROR", "EXIT", "PORTS")
-        print_table(headings, _task_rows(tasks, whole=no_trunc))
+        print_table(headings, task_rows(tasks, whole=no_trunc))
 
 
-def _task_rows(tasks: list[wire.TaskInfo], *, whole: bool) -> Iterator[tuple[str, ...]]:
+def task_rows(tasks: Iterable[wire.TaskInfo], *, whole: bool) -> Iterator[tuple[str, ...]]:
+    """What `service ps` shows of tasks; those of one name, newest first, as a tree."""
     now = time.time()
     above = ""
     for task in tasks:
@@ -164,12 +165,18 @@ def _task_rows(tasks: list[wire.TaskInfo], *, whole: bool) -> Iterator[tuple[str
             task.image,
             task.node or "",
             task.desired_state.capitalize(),
-            f"{task.state.capitalize()} {ago(now - task.since)} ago",
+            _current(task, now),
             task.error,
             "" if task.exit_code is None else str(task.exit_code),
             ", ".join(task.ports),
         )
         above = task.name
+
+
+def _current(task: wire.TaskInfo, now: float) -> str:
+    """Its state and since when; while it is prepared, also how far that is."""
+    progress = f": {task.message}" if task.state == "preparing" else ""
+    return f"{task.state.capitalize()} {ago(now - task.since)} ago{progress}"
 
 
 @service.command("inspect")

@@ -42,6 +42,7 @@ def progress(state: State, service: Service, leases: Mapping[str, Lease]) -> Pro
     running = sum(any(_serves(scope, task) for task in own) for own in due.values())
     last = [own[0] for own in due.values() if _is_over(scope, own)]
     finished = sum(map(_ended_well, last))
+    missing = len(due) - running - finished
     to_stop = sum(task.serving for key, own in slots.items() for task in own if not _may_serve(scope, key, task, due))
     revision = max(scope.service.revision, *(task.revision for task in tasks), 0)
     behind = sorted(_behind(state, leases, revision))
@@ -53,8 +54,8 @@ def progress(state: State, service: Service, leases: Mapping[str, Lease]) -> Pro
         wanted=len(due),
         running=running,
         finished=finished,
-        converged=running + finished == len(due) and not to_stop and not behind and not refused,
-        message=refused or _message(_count(running, finished, len(due)), len(due) - running - finished, to_stop, behind),
+        converged=not missing and not to_stop and not behind and not refused,
+        message=refused or _message(_count(running, finished, len(due)), missing, _preparing(due), to_stop, behind),
         errors=tuple(dict.fromkeys((*_errors(scope, due), *(said for node in behind for said in lagging(state, node))))),
         failed=refused or lost,
         answering=answering(state, scope.service),
@@ -97,9 +98,13 @@ def _count(running: int, finished: int, wanted: int) -> str:
     return f"{running} of {wanted} tasks running" + (f", {ended}" if finished else "")
 
 
-def _message(count: str, missing: int, to_stop: int, behind: list[str]) -> str:
+def _preparing(slots: Slots) -> int:
+    return sum(task.status.state is TaskState.PREPARING for own in slots.values() for task in own)
+
+
+def _message(count: str, missing: int, preparing: int, to_stop: int, behind: list[str]) -> str:
     if missing:
-        return count
+        return f"{count}, {preparing} being prepared" if preparing else count
     if to_stop:
         return f"{count}, {to_stop} more to stop"
     if behind:

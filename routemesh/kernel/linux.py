@@ -178,6 +178,12 @@ class LinuxKernel:
             return self._spaces.get(netns).nft.learned() if self._has_tables else ()
         return ()
 
+    def hand_over(self, name: str, namespace: Path) -> None:
+        """See Kernel.hand_over."""
+        with self._turn, told_as(f"nsenter --net={namespace}"):
+            self._refresh()
+            self._spaces.hand_over(name, namespace)
+
     def unlearn(self, netns: str, elements: Sequence[Element]) -> None:
         """See Kernel.unlearn. Raises KernelError."""
         self._writing_thread = threading.get_native_id()

@@ -55,15 +55,19 @@ def entered(path: Path, identity: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def created(path: Path) -> Iterator[None]:
-    """Make a namespace at `path`; the calling thread is in it, afterwards where it was.
+def created(path: Path, given: int | None = None) -> Iterator[None]:
+    """Make a namespace at `path`, or give that name to the one of the descriptor `given`; the calling thread is in it, afterwards
+    where it was.
 
     IPv6 is off there, so that no link-local address or router solicitation appears. Raises OSError.
     """
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     try:
         with _returning():
-            _check(_libc.unshare(_CLONE_NEWNET))
+            if given is None:
+                _check(_libc.unshare(_CLONE_NEWNET))
+            else:
+                _setns(given)
             _switch_ipv6_off()
             _check(_libc.mount(_THIS_THREAD.encode(), bytes(path), None, _MS_BIND, None))
             yield

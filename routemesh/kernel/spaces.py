@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from routemesh.kernel import netns
+from routemesh.kernel.handed import Handed
 from routemesh.kernel.memory import Memory
 from routemesh.kernel.netlink import Message, Reply, Requests, SocketPool, as_u32, attribute, entries, links, parse, u32
 from routemesh.kernel.netlink.ipvs import Ipvs
@@ -168,6 +169,7 @@ class Spaces:
         self.home = Space(self, HOST, None)
         self._home_nsid = self._number(self.home.path)
         self._spaces: dict[str, Space] = {}
+        self._handed = Handed(self._home_file)
         self._by_number: dict[int, Space] = {}
         self._identities: dict[str, int] = {}
         self._lost: list[Space] = []
@@ -245,11 +247,16 @@ class Spaces:
             raise OSError(EINVAL, "a namespace's name is made of letters, digits, '_', '-' and '.'")
         path = self.path(name)
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with netns.created(path):
+        with netns.created(path, self._handed.file(name)):
             identity = os.stat(path).st_ino
             self._add(name, identity)
             self._spaces[name].requests.ask(links.loopback_up())
         self._identities[name] = identity
+        self._handed.let_go(name)
+
+    def hand_over(self, name: str, path: Path) -> None:
+        """Keep the namespace at `path`, of somebody else's making, to be taken when `name` is made. Raises OSError."""
+        self._handed.keep(name, path, self._identities)
 
     def cut_off(self, names: Sequence[str]) -> None:
         """Remove what namespaces that are to go have elsewhere: the peers of their veths, the UDP ports of their tunnels.
@@ -264,6 +271,7 @@ class Spaces:
             self._drop(name).close()
         netns.remove(self.path(name))
         self._identities.pop(name, None)
+        self._handed.let_go(name)
 
     def close(self) -> None:
         """Close all sockets and files."""
@@ -271,6 +279,7 @@ class Spaces:
             self._drop(name).close()
         for space in self._lost:
             space.close()
+        self._handed.close()
         self.home.close()
         os.close(self._home_file)
 

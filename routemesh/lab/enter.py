@@ -81,7 +81,7 @@ def _find_task(lab: Lab, node: NodeOptions, ref: str) -> tuple[str, int | None]:
     import asyncio
 
     from routemesh.runtime import Running
-    from routemesh.runtime.process.driver import ProcessRuntime
+    from routemesh.runtime.node import NodeRuntime
     from routemesh.store.sqlite import SqliteStore
 
     async def find() -> tuple[Task, object]:
@@ -90,7 +90,11 @@ def _find_task(lab: Lab, node: NodeOptions, ref: str) -> tuple[str, int | None]:
             task = task_on(await store.snapshot(), node.name, ref)
         finally:
             await store.close()
-        return task, (await ProcessRuntime(node.run_dir, node.data_dir / "logs").tasks()).get(task.id)
+        runtime = NodeRuntime(node.run_dir, node.data_dir / "logs")
+        try:
+            return task, (await runtime.tasks()).get(task.id)
+        finally:
+            runtime.close()
 
     task, found = asyncio.run(find())
     return names.container_id(task.id), found.pid if isinstance(found, Running) else None

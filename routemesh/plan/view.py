@@ -7,6 +7,9 @@ from ipaddress import IPv4Address
 from routemesh.errors import NotFound
 from routemesh.model import Cluster, Network, Node, NodeId, NodeState, Service, ServiceId, State, Task, TaskState
 
+_UNPREPARED = {TaskState.ACCEPTED, TaskState.PREPARING}
+"""Its driver may bring the task's namespace, and none must be there before."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
@@ -14,10 +17,11 @@ class NodeView:
 
     `ingress`: the network that every node has, and `networks`: all that the node takes part in, that one first. `peers`: the
     other nodes that have a sandbox on the ingress network, silent ones too: the data plane of a node works on without its daemon,
-    and replies must return through it. `tasks`: this node's own, until they have ended. `remote`: tasks
-    attached to a network on live peers, until they have ended. `backends`: per service, the tasks that new connections may go
-    to, in slot order; each is on the ingress network. `draining`: those that run and may get no new ones. `names`: of all
-    nodes. `gateways`: the ingress addresses of the gateway's tasks. All are sorted, so that equal states give equal views.
+    and replies must return through it. `tasks`: this node's own, until they have ended, without those that their driver has yet
+    to prepare. `remote`: tasks attached to a network on live peers, until they have ended. `backends`: per service, the tasks
+    that new connections may go to, in slot order; each is on the ingress network. `draining`: those that run and may get no new
+    ones. `names`: of all nodes. `gateways`: the ingress addresses of the gateway's tasks. All are sorted, so that equal states
+    give equal views.
     """
 
     cluster: Cluster
@@ -56,7 +60,8 @@ def view(state: State, node_id: NodeId) -> NodeView:
         if task.status.state.ended or task.status.state < TaskState.ASSIGNED:
             continue
         if task.node_id == node_id:
-            own.append(task)
+            if task.status.state not in _UNPREPARED:
+                own.append(task)
         elif task.attachments and task.node_id in peers and peers[task.node_id].state is NodeState.READY:
             remote.append(task)
     running = [task for task in sorted((*own, *remote), key=_by_slot) if _runs(task) and task.address_on(ingress.id) is not None]

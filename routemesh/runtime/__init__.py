@@ -1,6 +1,9 @@
-"""The processes of tasks: the contract that every driver fulfils."""
+"""The processes of tasks: the contract that every driver fulfils.
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+prepare ── a network namespace, made by the mesh or handed over by the driver ── start ── stop ── remove
+"""
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,26 +25,62 @@ class Running:
     pid: int
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A task that can be started; `netns`: the file of the network namespace that its driver made for it, None where the mesh is
+    to make it."""
+
+    netns: Path | None = None
+
+
+Found = Prepared | Running | Exit
+"""How far a task is that a runtime has."""
+
+Tell = Callable[[str], None]
+"""Takes one line that says how far something is, as often as there is one; to be called in the event loop."""
+
+
 class Runtime(Protocol):
-    """What the agent needs of a runtime. A task outlives its daemon: a new Runtime finds what the old one started."""
+    """What a node needs of a runtime. A task outlives its daemon: a new Runtime finds what the old one started."""
 
     def check(self, spec: ServiceSpec) -> None:
-        """Raise errors.UserError when this driver can't run such a task, naming the driver that can."""
+        """Raise errors.UserError when no such task can be run here, saying which can."""
+        ...
+
+    def prepares(self, spec: ServiceSpec) -> bool:
+        """Whether `prepare` takes its time, or hands over a namespace; False too for what can't be run here.
+
+        Where it is False, the mesh makes the task's namespace at once, and nobody is told of `prepare`.
+        """
         ...
 
     def offers(self, spec: ServiceSpec, program: str) -> bool:
         """Whether a task of such a spec would find a program by its name."""
         ...
 
-    async def tasks(self) -> Mapping[TaskId, Running | Exit]:
-        """Every task that was started here and not removed."""
+    async def tasks(self) -> Mapping[TaskId, Found]:
+        """Every task that was started here and not removed, and every one that was prepared, where something is left of that."""
+        ...
+
+    async def has(self, task_id: TaskId) -> bool:
+        """Whether it is one of these."""
+        ...
+
+    async def prepare(self, task_id: TaskId, name: str, spec: ServiceSpec, hostname: str, tell: Tell) -> Prepared:
+        """Get everything that the task needs but its network; may take minutes, and tells how far it is.
+
+        Once more for the same task, by this daemon or the next, it goes on or begins anew. When it is cancelled, `remove` takes
+        away what it had got. Raises errors.UserError when such a task can't be run (no such program), in one line, and leaves
+        nothing then.
+        """
         ...
 
     async def start(self, task_id: TaskId, name: str, spec: ServiceSpec, hostname: str, netns: Path) -> Running:
-        """Start the task's process in the network namespace `netns`.
+        """Start the process of a task that has been prepared, in the network namespace `netns`: the one that was handed over,
+        or one of the mesh's making.
 
         `name` is web.1; ROUTEMESH_TASK, ROUTEMESH_SERVICE and HOSTNAME are in its environment.
-        Raises errors.UserError when the command can't be started (no such program), in one line.
+        Raises errors.UserError when the command can't be started, in one line, and leaves nothing then.
         """
         ...
 
@@ -57,7 +96,7 @@ class Runtime(Protocol):
         """Run a command inside the task's namespaces: exit code and the end of its output; 124 after `timeout_s`."""
         ...
 
-    def logs(self, task_id: TaskId, *, follow: bool, tail: int | None) -> AsyncIterator[bytes]:
+    def logs(self, task_id: TaskId, *, follow: bool, tail: int | None) -> AsyncGenerator[bytes]:
         """The task's output in blocks of whole lines, standard output and error as they came; also of an ended task.
 
         The last line may lack its newline, and one that is very long comes in pieces. Raises Conflict where nothing is kept.
@@ -65,5 +104,9 @@ class Runtime(Protocol):
         ...
 
     async def remove(self, task_id: TaskId) -> None:
-        """Kill what still runs and forget the task with its logs."""
+        """Kill what still runs and forget the task with its logs and all that was prepared for it; fine when it is gone."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what this process has; tasks go on."""
         ...

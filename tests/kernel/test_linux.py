@@ -475,3 +475,55 @@ def test_settings_and_namespaces_that_can_not_be_read_are_told_as_such(
     monkeypatch.setattr("routemesh.kernel.netns.identities", refuse)
     with pytest.raises(KernelError, match=rf"^ls -l {tmp_path}/netns: Input/output error$"):
         kernel.read(plan)
+
+
+# --- namespaces of others ------------------------------------------------------------------------------------------
+
+
+def test_a_namespace_that_was_handed_over_is_taken_and_given_back(kernel: LinuxKernel, node: Private, tmp_path: Path) -> None:
+    with private_netns() as theirs:
+        kernel.hand_over("task", theirs.path)
+        assert namespaces(kernel) == []
+        assert len(_held(theirs)) == 1
+        wanted = planned(PLAN)
+        do(kernel, *diff(kernel.read(wanted), wanted))
+        assert diff(kernel.read(wanted), wanted) == ()
+        assert kernel.netns_path("task").stat().st_ino == theirs.path.stat().st_ino
+        assert "eth0" in theirs.run("ip", "link")
+        kernel.hand_over("task", theirs.path)  # once more, as the next daemon does
+        assert _held(theirs) == []
+        do(kernel, *diff(kernel.read(NodePlan()), NodePlan()))
+        wait_until(lambda: "eth0" not in theirs.run("ip", "link"))
+        assert not kernel.netns_path("task").exists()
+
+
+def _held(space: Private) -> list[Path]:
+    """This process's descriptors of a namespace."""
+    return [file for file in Path("/proc/self/fd").iterdir() if file.exists() and file.stat().st_ino == space.path.stat().st_ino]
+
+
+def test_a_namespace_is_held_from_the_hand_over_on(kernel: LinuxKernel, node: Private) -> None:
+    with private_netns() as theirs:
+        number = theirs.path.stat().st_ino
+        kernel.hand_over("task", theirs.path)
+    do(kernel, Create(HOST, Netns("task")))
+    assert kernel.netns_path("task").stat().st_ino == number
+
+
+def test_what_no_task_may_have_is_not_taken(kernel: LinuxKernel, node: Private, tmp_path: Path) -> None:
+    do(kernel, Create(HOST, Netns("task")))
+    mere_file = tmp_path / "mere"
+    mere_file.touch()
+    with private_netns() as theirs, private_netns() as others:
+        kernel.hand_over("other", theirs.path)
+        for name, path, reason in (
+            ("new", node.path, "the node's own"),
+            ("new", mere_file, "no namespace"),
+            ("new", tmp_path / "missing", "No such file"),
+            ("new", kernel.netns_path("task"), "is task already"),
+            ("new", theirs.path, "is other already"),
+            ("task", others.path, "another namespace is task already"),
+        ):
+            with pytest.raises(KernelError, match=reason):
+                kernel.hand_over(name, path)
+        assert namespaces(kernel) == ["task"]

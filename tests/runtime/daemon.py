@@ -5,15 +5,15 @@ import sys
 from pathlib import Path
 
 from routemesh.model import ServiceSpec, TaskId
-from routemesh.runtime.process.driver import ProcessRuntime
+from routemesh.runtime.node import NodeRuntime
 
 TASK = TaskId("t1")
 SCRIPT = "trap 'exit 5' USR1; echo ready; while :; do sleep 0.01; done"
 
 
-async def start(directory: Path) -> ProcessRuntime:
+async def start(directory: Path) -> NodeRuntime:
     """Start a task that ends with 5 when it gets SIGUSR1."""
-    runtime = ProcessRuntime(directory / "run", directory / "logs")
+    runtime = NodeRuntime(directory / "run", directory / "logs")
     spec = ServiceSpec(name="web", command=("sh", "-c", SCRIPT))
     await runtime.start(TASK, "web.1", spec, "c0ffee", directory / "netns")
     return runtime

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from routemesh.runtime.process.driver import ProcessRuntime
+from routemesh.runtime.node import NodeRuntime
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,16 @@ class ProcessNode:
 
     directory: Path
     image: str = "host"
-    daemons: list[ProcessRuntime] = field(default_factory=list)
+    daemons: list[NodeRuntime] = field(default_factory=list)
 
     @property
     def netns(self) -> Path:
         """The file of a network namespace that no other test uses."""
         return self.directory / "netns"
 
-    def daemon(self) -> ProcessRuntime:
+    def daemon(self) -> NodeRuntime:
         """A runtime with no memory."""
-        self.daemons.append(ProcessRuntime(self.directory / "run", self.directory / "logs"))
+        self.daemons.append(NodeRuntime(self.directory / "run", self.directory / "logs"))
         return self.daemons[-1]
 
 

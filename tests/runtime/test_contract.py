@@ -1,10 +1,11 @@
-"""What every runtime must do: one class of tests, one subclass per driver."""
+"""What every runtime must do: one class of tests, one subclass per driver; the fakes pass it, too, and so can be trusted."""
 
 import asyncio
 import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol
@@ -13,7 +14,8 @@ import pytest
 
 from routemesh.errors import Conflict, NotFound, Unavailable, UserError
 from routemesh.model import ServiceSpec, TaskId
-from routemesh.runtime import Exit, Running, Runtime
+from routemesh.runtime import Exit, Prepared, Running, Runtime, Tell
+from tests.runtime.fake import FakeRuntime, Machine, SlowRuntime
 from tests.runtime.node import pid_namespace, process_node, processes_in
 from tests.support import patience, require, wait_until
 
@@ -50,8 +52,14 @@ def in_loop(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]
 
 
 async def start(node: Node, *command: str, task: TaskId = TASK, **fields: Any) -> Running:
+    """Prepare a task and start it, as an agent does."""
     spec = ServiceSpec(name="web", image=node.image, command=command, **fields)
-    return await node.daemon().start(task, "web.1", spec, "c0ffee", node.netns)
+    netns = (await prepare(node.daemon(), spec, task)).netns
+    return await node.daemon().start(task, "web.1", spec, "c0ffee", netns or node.netns)
+
+
+async def prepare(runtime: Runtime, spec: ServiceSpec, task: TaskId = TASK, tell: Tell = lambda _: None) -> Prepared:
+    return await runtime.prepare(task, "web.1", spec, "c0ffee", tell)
 
 
 async def start_script(node: Node, script: str, **fields: Any) -> Running:
@@ -90,11 +98,12 @@ class RuntimeContract:
     async def test_a_started_task_runs_and_is_known(self, node: Node) -> None:
         running = await start(node, *FOREVER)
         assert await node.daemon().tasks() == {TASK: running}
-        os.kill(running.pid, 0)
+        assert await node.daemon().has(TASK)
 
     @in_loop
     async def test_nothing_is_known_at_first(self, node: Node) -> None:
         assert await node.daemon().tasks() == {}
+        assert not await node.daemon().has(TASK)
 
     @pytest.mark.parametrize(
         ("script", "code"), [("exit 0", 0), ("exit 3", 3), ("exit 127", 127), ("kill -KILL $$", 137), ("kill -TERM $$", 143)]
@@ -141,6 +150,118 @@ class RuntimeContract:
             await start(node, "no-such-program")
         assert await node.daemon().tasks() == {}
         await start(node, *FOREVER)
+
+    # Prepare.
+
+    @in_loop
+    async def test_a_preparation_is_gone_on_with_by_the_next_daemon(self, node: Node) -> None:
+        spec = ServiceSpec(name="web", image=node.image, command=FOREVER)
+        made = await prepare(node.daemon(), spec)
+        assert await prepare(node.daemon(), spec) == made
+        assert (await node.daemon().tasks()).get(TASK, made) == made
+        running = await start(node, *FOREVER)
+        assert await node.daemon().tasks() == {TASK: running}
+
+    @in_loop
+    async def test_a_preparation_can_be_taken_back(self, node: Node) -> None:
+        spec = ServiceSpec(name="web", image=node.image, command=FOREVER)
+        await prepare(node.daemon(), spec)
+        await node.daemon().remove(TASK)
+        assert await node.daemon().tasks() == {}
+        await start(node, *FOREVER)
+
+    @in_loop
+    async def test_what_can_not_be_run_is_not_prepared_and_leaves_nothing(self, node: Node) -> None:
+        for image, command in ((node.image, "no-such-program"), ("no such image", "sleep")):
+            with pytest.raises(UserError, match=r"no.such"):
+                await prepare(node.daemon(), ServiceSpec(name="web", image=image, command=(command, "1000")))
+        assert await node.daemon().tasks() == {}
+
+    @in_loop
+    async def test_a_task_that_has_started_is_not_prepared_again(self, node: Node) -> None:
+        running = await start(node, *FOREVER)
+        with pytest.raises(Conflict, match=r"^task t1 was started on this node before"):
+            await prepare(node.daemon(), ServiceSpec(name="web", image=node.image, command=FOREVER))
+        assert await node.daemon().tasks() == {TASK: running}
+
+    # What a task finds.
+
+    def test_what_it_offers_a_task_finds(self, node: Node) -> None:
+        spec = ServiceSpec(name="web", image=node.image, command=FOREVER)
+        assert node.daemon().offers(spec, "sleep")
+        assert not node.daemon().offers(spec, "no-such-program")
+
+    # Stop.
+
+    @pytest.mark.parametrize("name", ["SIGTERM", "TERM", "term", "15"])
+    @in_loop
+    async def test_a_plain_sleep_can_be_stopped(self, node: Node, name: str) -> None:
+        await start(node, *FOREVER)
+        assert await node.daemon().stop(TASK, name, LONG_S) == Exit(143)
+
+    @in_loop
+    async def test_stopping_an_ended_task_tells_how_it_ended(self, node: Node) -> None:
+        await start(node, "sh", "-c", "exit 3")
+        await node.daemon().wait(TASK)
+        assert await node.daemon().stop(TASK, "SIGTERM", LONG_S) == Exit(3)
+
+    @in_loop
+    async def test_an_unknown_signal_is_an_error_and_stops_nothing(self, node: Node) -> None:
+        running = await start(node, *FOREVER)
+        with pytest.raises(UserError, match="SIGNONE"):
+            await node.daemon().stop(TASK, "SIGNONE", 0)
+        assert await node.daemon().tasks() == {TASK: running}
+
+    # Execute.
+
+    @pytest.mark.parametrize(("script", "code"), [("exit 3", 3), ("kill -KILL $$", 137), ("exec no-such-program", 127)])
+    @in_loop
+    async def test_a_probes_exit_code(self, node: Node, script: str, code: int) -> None:
+        await start(node, *FOREVER)
+        assert (await node.daemon().execute(TASK, ["sh", "-c", script], LONG_S))[0] == code
+
+    @in_loop
+    async def test_an_ended_task_can_not_be_probed(self, node: Node) -> None:
+        await start(node, "true")
+        await node.daemon().wait(TASK)
+        with pytest.raises(Conflict, match="t1 has ended"):
+            await node.daemon().execute(TASK, ["true"], LONG_S)
+
+    # Logs.
+
+    @pytest.mark.parametrize(("tail", "wanted"), [(0, []), (1, [b"3\n"]), (2, [b"2\n", b"3\n"]), (9, [b"1\n", b"2\n", b"3\n"])])
+    @in_loop
+    async def test_the_tail_of_logs(self, node: Node, tail: int, wanted: list[bytes]) -> None:
+        await said(node, "seq", "3")
+        assert await output(node, tail) == wanted
+
+    @in_loop
+    async def test_following_the_logs_of_an_ended_task_ends(self, node: Node) -> None:
+        await said(node, "seq", "3")
+        assert len([line async for line in lines(node.daemon(), follow=True)]) == 3
+
+    # Remove.
+
+    @in_loop
+    async def test_removing_what_is_not_there_is_no_error(self, node: Node) -> None:
+        await node.daemon().remove(TASK)
+
+    # Check.
+
+    @in_loop
+    async def test_another_image_is_refused(self, node: Node) -> None:
+        with pytest.raises(UserError):
+            node.daemon().check(ServiceSpec(name="web", image="no such image", command=FOREVER))
+
+
+class ProcessContract(RuntimeContract):
+    """What a driver of real processes must do besides."""
+
+    @in_loop
+    async def test_it_is_a_process_of_the_machine(self, node: Node) -> None:
+        os.kill((await start(node, *FOREVER)).pid, 0)
+
+    # What can't be started.
 
     @in_loop
     async def test_a_missing_namespace_is_an_error_and_leaves_nothing(self, node: Node) -> None:
@@ -209,18 +330,7 @@ class RuntimeContract:
         while len(await processes()) > 3:
             await asyncio.sleep(0.01)
 
-    def test_what_it_offers_a_task_finds(self, node: Node) -> None:
-        spec = ServiceSpec(name="web", image=node.image, command=FOREVER)
-        assert node.daemon().offers(spec, "sleep")
-        assert not node.daemon().offers(spec, "no-such-program")
-
     # Stop.
-
-    @pytest.mark.parametrize("name", ["SIGTERM", "TERM", "term", "15"])
-    @in_loop
-    async def test_a_plain_sleep_can_be_stopped(self, node: Node, name: str) -> None:
-        await start(node, *FOREVER)
-        assert await node.daemon().stop(TASK, name, LONG_S) == Exit(143)
 
     @pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "ABRT", "USR1", "TSTP", "TTIN", "WINCH", "RTMIN+3"])
     @in_loop
@@ -258,19 +368,6 @@ class RuntimeContract:
         assert not processes_in(namespace)
 
     @in_loop
-    async def test_stopping_an_ended_task_tells_how_it_ended(self, node: Node) -> None:
-        await start(node, "sh", "-c", "exit 3")
-        await node.daemon().wait(TASK)
-        assert await node.daemon().stop(TASK, "SIGTERM", LONG_S) == Exit(3)
-
-    @in_loop
-    async def test_an_unknown_signal_is_an_error_and_stops_nothing(self, node: Node) -> None:
-        running = await start(node, *FOREVER)
-        with pytest.raises(UserError, match="SIGNONE"):
-            await node.daemon().stop(TASK, "SIGNONE", 0)
-        assert await node.daemon().tasks() == {TASK: running}
-
-    @in_loop
     async def test_a_killed_pid_1_is_an_end(self, node: Node) -> None:
         running = await start(node, *FOREVER)
         waiting = asyncio.create_task(node.daemon().wait(TASK))
@@ -291,12 +388,6 @@ class RuntimeContract:
             os.stat(f"/proc/{running.pid}/ns/{name}").st_ino for name in ("net", "mnt", "pid", "uts", "ipc")
         ]
         assert rest == "hello /usr c0ffee"
-
-    @pytest.mark.parametrize(("script", "code"), [("exit 3", 3), ("kill -KILL $$", 137), ("exec no-such-program", 127)])
-    @in_loop
-    async def test_a_probes_exit_code(self, node: Node, script: str, code: int) -> None:
-        await start(node, *FOREVER)
-        assert (await node.daemon().execute(TASK, ["sh", "-c", script], LONG_S))[0] == code
 
     @in_loop
     async def test_of_a_probes_output_the_end_is_kept(self, node: Node) -> None:
@@ -338,13 +429,6 @@ class RuntimeContract:
         await asyncio.wait([probe])
         wait_until(lambda: processes_in(namespace) == before)
 
-    @in_loop
-    async def test_an_ended_task_can_not_be_probed(self, node: Node) -> None:
-        await start(node, "true")
-        await node.daemon().wait(TASK)
-        with pytest.raises(Conflict, match="t1 has ended"):
-            await node.daemon().execute(TASK, ["true"], LONG_S)
-
     # Logs.
 
     @in_loop
@@ -352,12 +436,6 @@ class RuntimeContract:
         await start(node, "sh", "-c", "echo 1; echo 2 >&2; echo 3; printf '4 without newline'")
         await node.daemon().wait(TASK)
         assert await output(node) == [b"1\n", b"2\n", b"3\n", b"4 without newline"]
-
-    @pytest.mark.parametrize(("tail", "wanted"), [(0, []), (1, [b"3\n"]), (2, [b"2\n", b"3\n"]), (9, [b"1\n", b"2\n", b"3\n"])])
-    @in_loop
-    async def test_the_tail_of_logs(self, node: Node, tail: int, wanted: list[bytes]) -> None:
-        await said(node, "seq", "3")
-        assert await output(node, tail) == wanted
 
     @in_loop
     async def test_following_logs_gives_lines_as_they_come_and_ends_with_the_task(self, node: Node) -> None:
@@ -369,11 +447,6 @@ class RuntimeContract:
             if line == b"ready\n":
                 await runtime.stop(TASK, "SIGTERM", LONG_S)
         assert seen == [b"ready\n", b"bye\n"]
-
-    @in_loop
-    async def test_following_the_logs_of_an_ended_task_ends(self, node: Node) -> None:
-        await said(node, "seq", "3")
-        assert len([line async for line in lines(node.daemon(), follow=True)]) == 3
 
     @in_loop
     async def test_following_gets_every_line_of_a_fast_writer(self, node: Node) -> None:
@@ -395,25 +468,48 @@ class RuntimeContract:
         with pytest.raises(NotFound):
             await output(node)
 
-    @in_loop
-    async def test_removing_what_is_not_there_is_no_error(self, node: Node) -> None:
-        await node.daemon().remove(TASK)
-
-    # Check.
-
-    @in_loop
-    async def test_another_image_is_refused(self, node: Node) -> None:
-        with pytest.raises(UserError):
-            node.daemon().check(ServiceSpec(name="web", image="no such image", command=FOREVER))
-
 
 async def _collect(node: Node) -> list[bytes]:
     return [line async for line in lines(node.daemon(), follow=True)]
 
 
-class TestProcessRuntime(RuntimeContract):
+class TestProcessRuntime(ProcessContract):
     @pytest.fixture
     def node(self, tmp_path: Path) -> Iterator[Node]:
         require("root", "netns")
         with process_node(tmp_path) as node:
             yield node
+
+
+@dataclass
+class Memory:
+    """A machine in memory: the daemons of a node know nothing but what it holds."""
+
+    make: Callable[[Machine], FakeRuntime]
+    machine: Machine = field(default_factory=Machine)
+    netns: Path = Path("/nonexistent/netns")
+
+    @property
+    def image(self) -> str:
+        return self.daemon().image
+
+    def daemon(self) -> FakeRuntime:
+        return self.make(self.machine)
+
+
+class TestFakeRuntime(RuntimeContract):
+    @pytest.fixture
+    def node(self) -> Node:
+        return Memory(FakeRuntime)
+
+
+class TestSlowRuntime(RuntimeContract):
+    @pytest.fixture
+    def node(self) -> Node:
+        return Memory(_prompt)
+
+
+def _prompt(machine: Machine) -> SlowRuntime:
+    runtime = SlowRuntime(machine)
+    runtime.served.set()
+    return runtime

@@ -1,19 +1,19 @@
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from ipaddress import IPv4Address
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from routemesh.agent.health import FIRST_DELAY_S, LONGEST_STARTING_DELAY_S, Health, HealthLog, probe, watch_health
-from routemesh.errors import Conflict, Unavailable
-from routemesh.model import HealthCheck, HealthKind, ServiceSpec, TaskId
+from routemesh.errors import Unavailable
+from routemesh.model import HealthCheck, HealthKind, TaskId
 from routemesh.runtime import Exit, Running
+from tests.runtime.fake import FakeRuntime
 
 TASK = TaskId("t1")
 HERE = IPv4Address("127.0.0.1")
@@ -21,41 +21,12 @@ CHECK = HealthCheck(kind=HealthKind.CMD, command=("check", "it"), interval_s=10,
 DEADLINE_S = 10.0
 
 
-@dataclass
-class FakeRuntime:
-    """Answers probes from a list, the last one for ever."""
-
-    answers: list[tuple[int, str]] = field(default_factory=lambda: [(0, "")])
-    asked: list[tuple[str, ...]] = field(default_factory=list)
-
-    def check(self, spec: ServiceSpec) -> None: ...
-
-    def offers(self, spec: ServiceSpec, program: str) -> bool:
-        return True
-
-    async def tasks(self) -> Mapping[TaskId, Running | Exit]:
-        return {}
-
-    async def start(self, task_id: TaskId, name: str, spec: ServiceSpec, hostname: str, netns: Path) -> Running:
-        raise NotImplementedError
-
-    async def wait(self, task_id: TaskId) -> Exit:
-        raise NotImplementedError
-
-    async def stop(self, task_id: TaskId, signal: str, grace_s: float) -> Exit:
-        raise NotImplementedError
-
-    async def execute(self, task_id: TaskId, command: Sequence[str], timeout_s: float) -> tuple[int, str]:
-        if not self.answers:
-            raise Conflict(f"task {task_id} has ended")
-        self.asked.append(tuple(command))
-        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-
-    async def logs(self, task_id: TaskId, *, follow: bool, tail: int | None) -> AsyncIterator[bytes]:
-        raise NotImplementedError
-        yield b""
-
-    async def remove(self, task_id: TaskId) -> None: ...
+def _runtime(*answers: tuple[int, str]) -> FakeRuntime:
+    """One in which the task runs, and answers probes so."""
+    runtime = FakeRuntime()
+    runtime.known[TASK] = Running(pid=1)
+    runtime.answers += answers
+    return runtime
 
 
 # What answers amount to.
@@ -152,20 +123,20 @@ def _watch(check: HealthCheck, runtime: FakeRuntime, *, until_healthy: bool) -> 
 
 
 def test_watching_a_start_ends_when_the_task_is_healthy() -> None:
-    runtime = FakeRuntime([(1, ""), (1, ""), (0, "")])
+    runtime = _runtime((1, ""), (1, ""), (0, ""))
     assert _watch(replace(CHECK, interval_s=0.01, retries=1000), runtime, until_healthy=True) == ""
     assert len(runtime.asked) == 3
 
 
 def test_watching_ends_with_the_reason_when_the_task_is_unhealthy() -> None:
     for until_healthy in (True, False):
-        runtime = FakeRuntime([(1, "first"), (2, "last\n")])
+        runtime = _runtime((1, "first"), (2, "last\n"))
         reason = _watch(replace(CHECK, interval_s=0.01, retries=2), runtime, until_healthy=until_healthy)
         assert reason == "health command: exit code 2: last"
 
 
 def test_watching_a_healthy_task_goes_on_after_a_success() -> None:
-    runtime = FakeRuntime([(0, ""), (1, ""), (0, ""), (1, "")])
+    runtime = _runtime((0, ""), (1, ""), (0, ""), (1, ""))
     assert _watch(replace(CHECK, interval_s=0.01, retries=2), runtime, until_healthy=False) == "health command: exit code 1"
     assert len(runtime.asked) == 5
 
@@ -174,7 +145,7 @@ def test_watching_a_healthy_task_goes_on_after_a_success() -> None:
 
 
 def _probe(check: HealthCheck, runtime: FakeRuntime | None = None) -> tuple[bool, str]:
-    return asyncio.run(asyncio.wait_for(probe(check, TASK, runtime or FakeRuntime(), HERE), DEADLINE_S))
+    return asyncio.run(asyncio.wait_for(probe(check, TASK, runtime or _runtime(), HERE), DEADLINE_S))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +156,7 @@ def _probe(check: HealthCheck, runtime: FakeRuntime | None = None) -> tuple[bool
     ],
 )
 def test_commands_run_in_the_task(check: HealthCheck, asked: tuple[str, ...]) -> None:
-    runtime = FakeRuntime()
+    runtime = _runtime()
     assert _probe(check, runtime) == (True, "")
     assert runtime.asked == [asked]
 
@@ -200,11 +171,13 @@ def test_commands_run_in_the_task(check: HealthCheck, asked: tuple[str, ...]) ->
     ],
 )
 def test_a_failed_command_gives_a_line(answer: tuple[int, str], reason: str) -> None:
-    assert _probe(CHECK, FakeRuntime([answer])) == (False, reason)
+    assert _probe(CHECK, _runtime(answer)) == (False, reason)
 
 
 def test_an_ended_task_is_not_healthy() -> None:
-    assert _probe(CHECK, FakeRuntime([])) == (False, "task t1 has ended")
+    runtime = _runtime()
+    runtime.known[TASK] = Exit(0)
+    assert _probe(CHECK, runtime) == (False, "task t1 has ended")
 
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -227,7 +200,7 @@ async def _server(serve: Serve) -> AsyncIterator[int]:
 def _probe_server(serve: Serve, kind: HealthKind, path: str = "/", timeout_s: float = DEADLINE_S) -> tuple[bool, str]:
     async def body() -> tuple[bool, str]:
         async with _server(serve) as port:
-            ok, reason = await probe(HealthCheck(kind=kind, port=port, path=path, timeout_s=timeout_s), TASK, FakeRuntime(), HERE)
+            ok, reason = await probe(HealthCheck(kind=kind, port=port, path=path, timeout_s=timeout_s), TASK, _runtime(), HERE)
             return ok, reason.replace(str(port), "PORT")
 
     return asyncio.run(asyncio.wait_for(body(), DEADLINE_S))
@@ -302,7 +275,7 @@ def test_a_machine_that_can_not_ask_says_nothing_of_the_task(kind: HealthKind, m
     async def ask() -> None:
         monkeypatch.setattr(asyncio, "open_connection", no_descriptors)
         monkeypatch.setattr("aiohttp.TCPConnector.connect", no_descriptors)
-        await probe(replace(CHECK, kind=kind, port=1), TASK, FakeRuntime(), HERE)
+        await probe(replace(CHECK, kind=kind, port=1), TASK, _runtime(), HERE)
 
     with pytest.raises(Unavailable, match="its health can't be asked: Too many open files"):
         asyncio.run(ask())

@@ -43,7 +43,7 @@ class FakeKernel:
     """For tests, which may set `listening`, `obstacles`, `ranges`, `clients` (what packets taught it) and `refuse` (why an
     operation must fail, or None) at any time.
 
-    `applied` and `flushed` are what was asked of it so far.
+    `applied`, `flushed` and `handed_over` are what was asked of it so far.
     """
 
     def __init__(self, capabilities: Capabilities | None = None) -> None:
@@ -55,6 +55,7 @@ class FakeKernel:
         self.applied: list[Op] = []
         self.flushed: list[tuple[str, L4]] = []
         self.open_connections: dict[str, int] = {}
+        self.handed_over: dict[str, Path] = {}
         self._capabilities = capabilities or Capabilities(nf_tables=True, ip_vs=False, kernel="fake")
         self._state = Contents()
         self._on_change: Callable[[], None] | None = None
@@ -119,6 +120,10 @@ class FakeKernel:
     def unlearn(self, netns: str, elements: Sequence[Element]) -> None:
         """Occupied out of `clients`."""
         self.clients[netns] = tuple(element for element in self.learned(netns) if element not in elements)
+
+    def hand_over(self, name: str, namespace: Path) -> None:
+        """Noted in `handed_over`."""
+        self.handed_over[name] = namespace
 
     def occupied(self) -> tuple[Occupied, ...]:
         """What the test put into `ranges`."""

@@ -20,7 +20,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from functools import partial
@@ -31,7 +31,7 @@ from routemesh import signals
 from routemesh.errors import Conflict, NotFound, RoutemeshError, Unavailable, UserError
 from routemesh.model import LogConfig, LogDriver, ServiceSpec, TaskId
 from routemesh.programs import USUAL_PATH
-from routemesh.runtime import Exit, Running
+from routemesh.runtime import Exit, Found, Prepared, Running, Tell
 from routemesh.runtime.process import bounded, hostcommand
 from routemesh.runtime.process.growth import Growth
 from routemesh.runtime.process.logfile import LogReader, last_line
@@ -84,16 +84,20 @@ class ProcessRuntime:
         """Raise UserError for an image that is not `host`, a missing command and whatever else can't be carried out."""
         hostcommand.check(spec)
 
+    def prepares(self, spec: ServiceSpec) -> bool:
+        """Everything is on the node."""
+        return False
+
     def offers(self, spec: ServiceSpec, program: str) -> bool:
         """Whether the machine has a program: a task sees its file system."""
         return hostcommand.finds(program)
 
-    async def tasks(self) -> Mapping[TaskId, Running | Exit]:
+    async def tasks(self) -> Mapping[TaskId, Found]:
         """Every task that was begun here and not removed; Exit(None) for one of which no more than files are left."""
         return await asyncio.to_thread(self._found)  # of thousands it takes a moment
 
-    def _found(self) -> Mapping[TaskId, Running | Exit]:
-        found: dict[TaskId, Running | Exit] = {}
+    def _found(self) -> Mapping[TaskId, Found]:
+        found: dict[TaskId, Found] = {}
         for directory in self._tasks.iterdir():
             task_id = TaskId(directory.name)
             init = self._init(task_id)
@@ -103,23 +107,30 @@ class ProcessRuntime:
             with living(init) as fd:
                 found[task_id] = self._exit(task_id) if fd is None else Running(init.pid)
         # A log stays when the machine's end takes RUN_DIR away.
-        left = {TaskId(log.name): Exit(None) for log in self._logs.iterdir() if log.is_dir()}
+        left: dict[TaskId, Found] = {TaskId(log.name): Exit(None) for log in self._logs.iterdir() if log.is_dir()}
         return left | found
+
+    async def has(self, task_id: TaskId) -> bool:
+        """Whether it was begun here and not removed; its log may be all that is left."""
+        return self._directory(task_id).exists() or self._log(task_id).exists()
+
+    async def prepare(self, task_id: TaskId, name: str, spec: ServiceSpec, hostname: str, tell: Tell) -> Prepared:
+        """Nothing is to be done but to look; leaves nothing. Raises UserError (no such program, working directory …)."""
+        self._variables(name, spec, hostname)
+        self._check_new(task_id)
+        return Prepared()
 
     async def start(self, task_id: TaskId, name: str, spec: ServiceSpec, hostname: str, netns: Path) -> Running:
         """Start the task; returns when its command is being executed.
 
-        Raises UserError (no such program, working directory …), Conflict when the task is here already, and Unavailable
+        Raises UserError (no such program any more …), Conflict when the task is here already, and Unavailable
         when the machine can't do it (no privileges, no such namespace …); then nothing is left of the attempt. When it is
         cancelled the task may run; `tasks` tells.
         """
-        hostcommand.check(spec)
-        variables = hostcommand.environment(spec, name, hostname, self._tasks.parent)
-        hostcommand.check_on_node(spec, variables["PATH"])
-        if self._init(task_id) is not None:
-            raise Conflict(f"task {task_id} was started on this node before; remove it first")
+        variables = self._variables(name, spec, hostname)
+        self._check_new(task_id)
         try:
-            self._prepare(task_id, variables)
+            self._write_environment(task_id, variables)
             answer = await self._launch(task_id, spec, hostname, netns)
             init = self._init(task_id)
             if answer != _EXECUTING or init is None:
@@ -165,7 +176,7 @@ class ProcessRuntime:
             except OSError as exc:
                 raise Unavailable(f"can't execute {command[0]!r} in task {task_id}: {exc.strerror}") from exc
 
-    async def logs(self, task_id: TaskId, *, follow: bool, tail: int | None) -> AsyncIterator[bytes]:
+    async def logs(self, task_id: TaskId, *, follow: bool, tail: int | None) -> AsyncGenerator[bytes]:
         """The task's output in blocks of lines, the last `tail` of them; with `follow` until the task has ended."""
         log = self._log(task_id)
         init = self._init(task_id) if log.exists() else self._known(task_id)
@@ -265,7 +276,18 @@ class ProcessRuntime:
             return Exit(None)
         return Exit(code)
 
-    def _prepare(self, task_id: TaskId, variables: Mapping[str, str]) -> None:
+    def _variables(self, name: str, spec: ServiceSpec, hostname: str) -> Mapping[str, str]:
+        """A task's environment. Raises UserError where the spec can't be carried out."""
+        hostcommand.check(spec)
+        variables = hostcommand.environment(spec, name, hostname, self._tasks.parent)
+        hostcommand.check_on_node(spec, variables["PATH"])
+        return variables
+
+    def _check_new(self, task_id: TaskId) -> None:
+        if self._init(task_id) is not None:
+            raise Conflict(f"task {task_id} was started on this node before; remove it first")
+
+    def _write_environment(self, task_id: TaskId, variables: Mapping[str, str]) -> None:
         self._directory(task_id).mkdir(mode=0o700, exist_ok=True)
         with open(_private(self._environment(task_id), os.O_TRUNC), "wb") as file:
             file.write(hostcommand.export_lines(variables))

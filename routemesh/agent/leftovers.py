@@ -1,0 +1,65 @@
+"""What a node's runtime has beside what the cluster's state says: taken over, stopped or removed."""
+
+import logging
+from collections.abc import Container, Mapping
+from typing import assert_never
+
+from routemesh.agent.dataplane import Dataplane
+from routemesh.errors import KernelError
+from routemesh.model import Task, TaskId
+from routemesh.names import container_id
+from routemesh.runtime import Exit, Found, Prepared, Running, Runtime
+
+log = logging.getLogger(__name__)
+
+
+async def take_over(dataplane: Dataplane, mine: Mapping[TaskId, Task], found: Mapping[TaskId, Found]) -> None:
+    """Hand over again what drivers handed to the daemon before, which may not have come to take it."""
+    for task_id, what in found.items():
+        task = mine.get(task_id)
+        if isinstance(what, Prepared) and what.netns is not None and task is not None and not task.status.state.ended:
+            try:
+                await dataplane.hand_over(container_id(task_id), what.netns)
+            except KernelError as refusal:  # its runner meets it, too, and tells it
+                log.warning("task=%s: its namespace can't be taken: %s", task_id, refusal)
+
+
+async def forget(
+    runtime: Runtime,
+    dataplane: Dataplane,
+    mine: Mapping[TaskId, Task],
+    found: Mapping[TaskId, Found],
+    carried_out: Container[TaskId],
+) -> None:
+    """Stop what the manager has given up (its node was thought dead) and remove what the cluster has forgotten, unless it is
+    still carried out.
+
+    That is done before their networks go, so that their clients hear of it.
+    """
+    for task_id, what in found.items():
+        task = mine.get(task_id)
+        if task is None and task_id not in carried_out:
+            if isinstance(what, Running):
+                await runtime.stop(task_id, "SIGKILL", 0)
+                await dataplane.hang_up(container_id(task_id))
+            await runtime.remove(task_id)
+        elif task is not None and task.status.state.ended:
+            await _end(runtime, dataplane, task, what)
+
+
+async def _end(runtime: Runtime, dataplane: Dataplane, task: Task, what: Found) -> None:
+    match what:
+        case Running():
+            await runtime.stop(task.id, task.spec.stop_signal, 0)
+            await dataplane.hang_up(container_id(task.id))
+        case Prepared():
+            await runtime.remove(task.id)
+        case Exit():
+            pass
+        case _:
+            assert_never(what)
+
+
+def adoptable(found: Found | None) -> Found | None:
+    """None as well where only a log is left: its runner knows from the task's state whether it was lost or is yet to start."""
+    return None if found == Exit(None) else found
