@@ -10,17 +10,13 @@ from pathlib import Path
 
 from routemesh.kernel.netlink import CREATE, Message, Requests, attribute, ipvs, nest, text, u8
 from routemesh.kernel.netlink.netfilter import ANY_FAMILY, BRIDGE, IPV4, NETDEV, NETFILTER
+from routemesh.kernel.netlink.numbers.nf_tables import NftaObject, NftaTable, NftaTimeouts, NftMessage
 
-_SUBSYSTEM = 10
-_NEW_TABLE, _GET_GENERATION, _NEW_OBJECT = _SUBSYSTEM << 8, _SUBSYSTEM << 8 | 16, _SUBSYSTEM << 8 | 18
-_TABLE_NAME = 1
-_OBJECT_TABLE, _OBJECT_NAME, _OBJECT_TYPE, _OBJECT_DATA = 1, 2, 3, 4
-_TIMEOUTS_L3, _TIMEOUTS_L4, _TIMEOUTS_S = 1, 2, 3
 _TIMEOUTS_TYPE = 7
 """NFT_OBJECT_CT_TIMEOUT."""
 _IPV4_NUMBER, _TCP = 2, 6
 _PROBE = "routemesh-probe"
-_BATCH_BEGINS = Message(16, 0, bytes((0, 0, 0, _SUBSYSTEM)))
+_BATCH_BEGINS = Message(16, 0, bytes((0, 0, 0, NftMessage.NEW_TABLE >> 8)))
 
 _MODULES = Path("/lib/modules")
 BUILT_IN, LOADABLE = "modules.builtin", "modules.dep"
@@ -68,25 +64,29 @@ def _text(path: Path) -> str:
 
 def takes_tables(*families: bytes) -> bool:
     """Whether it makes tables of these families."""
-    return _takes(*(Message(_NEW_TABLE, CREATE, family + text(_TABLE_NAME, _PROBE)) for family in families))
+    return _takes(*(Message(NftMessage.NEW_TABLE, CREATE, family + text(NftaTable.NAME, _PROBE)) for family in families))
 
 
 def takes_timeouts() -> bool:
     """Whether nftables can say how long connections are remembered; taken at its word as `has_nf_tables` does."""
     if not is_loaded("nf_tables") and has_file("nf_tables", LOADABLE):
         return True
-    numbers = attribute(_TIMEOUTS_L3, _IPV4_NUMBER.to_bytes(2, "big")) + u8(_TIMEOUTS_L4, _TCP)
-    seconds = nest(_TIMEOUTS_S, attribute(1, (120).to_bytes(4, "big")))
-    which = text(_OBJECT_TABLE, _PROBE) + text(_OBJECT_NAME, _PROBE) + attribute(_OBJECT_TYPE, _TIMEOUTS_TYPE.to_bytes(4, "big"))
-    made = Message(_NEW_OBJECT, CREATE, IPV4 + which + nest(_OBJECT_DATA, numbers, seconds))
-    return _takes(Message(_NEW_TABLE, CREATE, IPV4 + text(_TABLE_NAME, _PROBE)), made)
+    numbers = attribute(NftaTimeouts.LAYER3, _IPV4_NUMBER.to_bytes(2, "big")) + u8(NftaTimeouts.LAYER4, _TCP)
+    seconds = nest(NftaTimeouts.SECONDS, attribute(1, (120).to_bytes(4, "big")))
+    which = (
+        text(NftaObject.TABLE, _PROBE)
+        + text(NftaObject.NAME, _PROBE)
+        + attribute(NftaObject.TYPE, _TIMEOUTS_TYPE.to_bytes(4, "big"))
+    )
+    made = Message(NftMessage.NEW_OBJECT, CREATE, IPV4 + which + nest(NftaObject.DATA, numbers, seconds))
+    return _takes(Message(NftMessage.NEW_TABLE, CREATE, IPV4 + text(NftaTable.NAME, _PROBE)), made)
 
 
 def _takes(*messages: Message) -> bool:
     """Try it in a transaction that is never ended, which the kernel takes back; without nf_tables it would not even answer."""
     with closing(Requests(protocol=NETFILTER)) as requests:
         try:
-            requests.ask(Message(_GET_GENERATION, 0, ANY_FAMILY))
+            requests.ask(Message(NftMessage.GET_GENERATION, 0, ANY_FAMILY))
             return not any(requests.execute([_BATCH_BEGINS, *messages]))
         except OSError:
             return False

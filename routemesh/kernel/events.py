@@ -17,7 +17,8 @@ from errno import ENOBUFS
 from typing import NamedTuple
 
 from routemesh.kernel.netlink import BUFFER_BYTES, SOL_NETLINK, Reply, parse, replies
-from routemesh.kernel.netlink.netfilter import NETFILTER
+from routemesh.kernel.netlink.netfilter import HEADER_BYTES, NETFILTER
+from routemesh.kernel.netlink.numbers.nf_tables import NftaGeneration, NftMessage
 
 _log = logging.getLogger(__name__)
 
@@ -37,12 +38,9 @@ GLANCE_S = 1.0
 PAUSE_S = 1.0
 """After a look that failed: what it could not read is still there to be read, so the next look comes at once."""
 
-_NEW_GENERATION = 10 << 8 | 15
-_GENERATION_THREAD = 2
-_NFNETLINK_HEADER_BYTES = 4
 _ONLY_NEW_GENERATION = (
     (0x28, 0, 0, 4),  # ldh [4]: the message type, read as big-endian
-    (0x15, 0, 1, socket.htons(_NEW_GENERATION)),
+    (0x15, 0, 1, socket.htons(NftMessage.NEW_GENERATION)),
     (0x06, 0, 0, 0xFFFFFFFF),
     (0x06, 0, 0, 0),
 )
@@ -119,7 +117,7 @@ def transaction_is_ours(message: Reply, writes: Callable[[int], bool]) -> bool:
     The kernel names the thread by its id in the outermost pid namespace and the socket by its port, which is the process id as
     long as that is free: one of the two fits.
     """
-    thread = parse(message.body, _NFNETLINK_HEADER_BYTES).get(_GENERATION_THREAD, b"")
+    thread = parse(message.body, HEADER_BYTES).get(NftaGeneration.THREAD, b"")
     return message.port == os.getpid() or writes(message.port) or writes(int.from_bytes(thread, "big"))
 
 

@@ -20,7 +20,7 @@ from routemesh.kernel.memory import Memory
 from routemesh.kernel.netlink import Message, Reply, Requests, SocketPool, as_u32, attribute, entries, links, parse, u32
 from routemesh.kernel.netlink.ipvs import Ipvs
 from routemesh.kernel.netlink.links import Row
-from routemesh.kernel.netlink.numbers import Nsid
+from routemesh.kernel.netlink.numbers.rtnetlink import Nsid
 from routemesh.kernel.refusals import told_as
 from routemesh.kernel.tables.nft import Nft
 from routemesh.kernel.tables.xtables import Xtables

@@ -22,7 +22,8 @@ from routemesh.kernel import netns
 from routemesh.kernel.capabilities import BUILT_IN, LOADABLE, has_file, is_loaded, takes_tables, takes_timeouts
 from routemesh.kernel.netlink import CREATE, EXCLUSIVE, Message, Requests, attribute, entries, ipvs, nest, text, u8
 from routemesh.kernel.netlink.netfilter import BRIDGE, IPV4, NETDEV, NETFILTER
-from routemesh.kernel.netlink.numbers import Cta, CtaTuple, Ifla, IflaInfo
+from routemesh.kernel.netlink.numbers.conntrack import Cta, CtaTuple
+from routemesh.kernel.netlink.numbers.rtnetlink import Ifla, IflaInfo
 from routemesh.plan.engines.entry import Feature
 from routemesh.programs import which
 

@@ -19,7 +19,8 @@ from routemesh import names
 from routemesh.errors import KernelError
 from routemesh.kernel.netlink import BUFFER_BYTES, SOL_NETLINK, Attributes, as_text, parse, replies
 from routemesh.kernel.netlink.links import names_by_index
-from routemesh.kernel.netlink.netfilter import FAMILIES, NETFILTER
+from routemesh.kernel.netlink.netfilter import FAMILIES, HEADER_BYTES, NETFILTER
+from routemesh.kernel.netlink.numbers.nf_tables import NftaTrace, NftaVerdict, NftMessage
 from routemesh.kernel.tables import libnftables
 from routemesh.model import VXLAN_PORT
 from routemesh.sight.packets import Parsed
@@ -28,22 +29,6 @@ from routemesh.sightings import Edge, How, SeenPacket, Wanted
 
 _ADD_MEMBERSHIP, _TRACE_GROUP = 1, 9
 _RECEIVE_BUFFER_FORCE, _BUFFER_BYTES = 33, 4 << 20
-_TRACE_MESSAGE = 10 << 8 | 17
-_GENERIC_HEADER_BYTES = 4
-_TABLE, _CHAIN, _HANDLE, _VERDICT, _ID, _NETWORK, _TRANSPORT, _IN, _OUT, _MARK, _POLICY = (
-    1,
-    2,
-    3,
-    5,
-    6,
-    8,
-    9,
-    10,
-    12,
-    14,
-    16,
-)
-_VERDICT_CODE, _VERDICT_CHAIN = 1, 2
 _VERDICTS: Mapping[int, str] = {
     0: "drop", 1: "accept", 2: "stolen", 3: "queue", -1: "continue", -2: "break", -3: "jump", -4: "goto", -5: "return"
 }  # fmt: skip
@@ -108,8 +93,8 @@ class NfTrace:
             except BlockingIOError:
                 return
             for message in replies(data):
-                if message.kind == _TRACE_MESSAGE and len(message.body) >= _GENERIC_HEADER_BYTES:
-                    event = self._event(message.body[0], parse(message.body, _GENERIC_HEADER_BYTES))
+                if message.kind == NftMessage.TRACE and len(message.body) >= HEADER_BYTES:
+                    event = self._event(message.body[0], parse(message.body, HEADER_BYTES))
                     self._events += [] if event is None else [event]
             if len(self._packets) > _MOST_KEPT:
                 self._packets.clear()
@@ -143,29 +128,29 @@ class NfTrace:
         packet = self._packet(found)
         if packet is None:
             return None
-        verdict = parse(found.get(_VERDICT, b""))
-        number = int.from_bytes(verdict.get(_VERDICT_CODE, found.get(_POLICY, b"")), "big", signed=True)
-        target = as_text(verdict[_VERDICT_CHAIN]) if _VERDICT_CHAIN in verdict else ""
+        verdict = parse(found.get(NftaTrace.VERDICT, b""))
+        number = int.from_bytes(verdict.get(NftaVerdict.CODE, found.get(NftaTrace.POLICY, b"")), "big", signed=True)
+        target = as_text(verdict[NftaVerdict.CHAIN]) if NftaVerdict.CHAIN in verdict else ""
         return _Event(
             device=packet[0],
             family=FAMILIES.get(family, ""),
-            table=as_text(found.get(_TABLE, b"")),
-            chain=as_text(found.get(_CHAIN, b"")),
-            handle=int.from_bytes(found.get(_HANDLE, b""), "big"),
+            table=as_text(found.get(NftaTrace.TABLE, b"")),
+            chain=as_text(found.get(NftaTrace.CHAIN, b"")),
+            handle=int.from_bytes(found.get(NftaTrace.HANDLE, b""), "big"),
             verdict=f"{_VERDICTS.get(number, str(number))} {target}".rstrip(),
             packet=packet[1],
         )
 
     def _packet(self, found: Attributes) -> tuple[str, Parsed] | None:
         """The device and the packet: the kernel tells of them once in a chain, and then only the packet's number."""
-        number = found.get(_ID, b"")
-        if _NETWORK not in found:
+        number = found.get(NftaTrace.ID, b"")
+        if NftaTrace.NETWORK not in found:
             return self._packets.get(number)
-        packet = parse_packet(found[_NETWORK] + found.get(_TRANSPORT, b""), self._wanted)
+        packet = parse_packet(found[NftaTrace.NETWORK] + found.get(NftaTrace.TRANSPORT, b""), self._wanted)
         if packet is None:
             return None
-        mark = int.from_bytes(found.get(_MARK, b""), "big")
-        index = int.from_bytes(found.get(_IN, found.get(_OUT, b"")), "big")
+        mark = int.from_bytes(found.get(NftaTrace.MARK, b""), "big")
+        index = int.from_bytes(found.get(NftaTrace.IN, found.get(NftaTrace.OUT, b"")), "big")
         packet = packet._replace(headers=replace(packet.headers, mark=mark))
         self._packets[number] = self._links.get(index, ""), packet
         return self._packets[number]

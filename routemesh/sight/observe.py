@@ -21,7 +21,7 @@ from routemesh.kernel.listeners import Processes, Waiting, is_stopped, sockets
 from routemesh.kernel.netlink import Message, Requests, as_u32, attribute, conntrack, entries, entryreader, links, parse, u32
 from routemesh.kernel.netlink.conntrack import ALL
 from routemesh.kernel.netlink.links import Row
-from routemesh.kernel.netlink.numbers import Nsid
+from routemesh.kernel.netlink.numbers.rtnetlink import Nsid
 from routemesh.names import SANDBOX
 from routemesh.nodeplan import HOST, Address, Capabilities, Item, Link, LinkKind, Peer, Sysctl
 from routemesh.sight import rulesets

@@ -14,7 +14,8 @@ from routemesh.errors import KernelError, RoutemeshError
 from routemesh.kernel.capabilities import has_nf_tables
 from routemesh.kernel.netlink import Requests, as_text, parse
 from routemesh.kernel.netlink.ipvs import Ipvs, is_loaded
-from routemesh.kernel.netlink.netfilter import ANY_FAMILY, FAMILIES, NETDEV, NETFILTER
+from routemesh.kernel.netlink.netfilter import ANY_FAMILY, FAMILIES, HEADER_BYTES, NETDEV, NETFILTER
+from routemesh.kernel.netlink.numbers.nf_tables import NftaTable, NftMessage
 from routemesh.kernel.tables import libnftables
 from routemesh.kernel.tables.nft import chain_device
 from routemesh.kernel.tables.xtables import save
@@ -24,11 +25,6 @@ from routemesh.language import nftjson
 from routemesh.language.xtsave import beside, every_chain
 from routemesh.nodeplan import Item, ItemKey, XtChain, key
 from routemesh.snapshot import Part, Unread
-
-_SUBSYSTEM = 10 << 8
-_GET_TABLE, _GET_CHAIN = _SUBSYSTEM | 1, _SUBSYSTEM | 4
-_TABLE_NAME = 1
-_GENERIC_HEADER_BYTES = 4
 
 
 class Rules(NamedTuple):
@@ -85,7 +81,7 @@ def _nftables(told_by_iptables: Set[str]) -> Iterator[Item]:
         tables = _tables(requests)
         if not tables:
             return
-        chains = requests.dump(_GET_CHAIN, NETDEV)
+        chains = requests.dump(NftMessage.GET_CHAIN, NETDEV)
         devices = dict(device for chain in chains for device in chain_device(chain.body))
     left_out = {("ip", table) for table in told_by_iptables}
     if not any(name.startswith(names.TRACE_TABLE) for _, name in tables):
@@ -113,8 +109,8 @@ def _ipvs() -> Iterator[Item]:
 
 def _tables(requests: Requests) -> list[tuple[str, str]]:
     """The tables by family and name."""
-    found = requests.dump(_GET_TABLE, ANY_FAMILY)
-    named = ((FAMILIES.get(table.body[0], ""), parse(table.body, _GENERIC_HEADER_BYTES)[_TABLE_NAME]) for table in found)
+    found = requests.dump(NftMessage.GET_TABLE, ANY_FAMILY)
+    named = ((FAMILIES.get(table.body[0], ""), parse(table.body, HEADER_BYTES)[NftaTable.NAME]) for table in found)
     return [(family, as_text(name)) for family, name in named]
 
 

@@ -16,14 +16,13 @@ from ipaddress import IPv4Address, IPv4Network
 
 from routemesh.errors import KernelError
 from routemesh.kernel.netlink import Attributes, Message, Requests, attribute, nest, parse, reader, u8, u32
-from routemesh.kernel.netlink.netfilter import IPV4, NETFILTER
-from routemesh.kernel.netlink.numbers import Cta, CtaIp, CtaProtocol, CtaTuple
+from routemesh.kernel.netlink.netfilter import HEADER_BYTES, IPV4, NETFILTER
+from routemesh.kernel.netlink.numbers.conntrack import Cta, CtaFilter, CtaIp, CtaProtocol, CtaState, CtaTcp, CtaTuple
 from routemesh.model import Protocol
 from routemesh.snapshot import Connections, ConntrackEntry, Endpoint, Flow
 
 _SUBSYSTEM = 1 << 8
 _GET, _DELETE = _SUBSYSTEM | 1, _SUBSYSTEM | 2
-_GENERIC_HEADER_BYTES = 4
 
 _ORIGINAL, _REPLY, _STATUS, _STATE, _TIMEOUT, _MARK, _ID, _ZONE, _FILTER = (
     Cta.ORIGINAL,
@@ -36,12 +35,10 @@ _ORIGINAL, _REPLY, _STATUS, _STATE, _TIMEOUT, _MARK, _ID, _ZONE, _FILTER = (
     Cta.ZONE,
     Cta.FILTER,
 )
-_TUPLE_IP, _TUPLE_PROTOCOL = CtaTuple.IP, CtaTuple.PROTOCOL
-_TUPLE_ZONE = 3
+_TUPLE_IP, _TUPLE_PROTOCOL, _TUPLE_ZONE = CtaTuple.IP, CtaTuple.PROTOCOL, CtaTuple.ZONE
 _IP_SOURCE, _IP_DESTINATION = CtaIp.SOURCE, CtaIp.DESTINATION
 _PROTOCOL_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = CtaProtocol.NUMBER, CtaProtocol.SOURCE_PORT, CtaProtocol.DESTINATION_PORT
-_STATE_OF_TCP, _TCP_STATE = 1, 1
-_FILTER_ORIGINAL, _FILTER_REPLY = 1, 2
+_STATE_OF_TCP, _TCP_STATE = CtaState.TCP, CtaTcp.STATE
 _FILTER_BY_PROTOCOL = 1 << 3
 _FILTER_BY_PORT: dict[int, int] = {_SOURCE_PORT: 1 << 4, _DESTINATION_PORT: 1 << 5}
 _TRANSLATED = 1 << 4 | 1 << 5
@@ -91,7 +88,7 @@ def entries(which: Connections = ALL) -> Iterator[ConntrackEntry]:
     """The TCP and UDP connections over IPv4 that are wanted. Raises OSError."""
     with closing(Requests(protocol=NETFILTER)) as requests:
         replies = [reply for wanted in _asked(which) for reply in requests.dump(_GET, IPV4 + wanted)]
-    found = (_entry(parse(reply.body, _GENERIC_HEADER_BYTES)) for reply in replies)
+    found = (_entry(parse(reply.body, HEADER_BYTES)) for reply in replies)
     return (entry for entry in found if entry is not None and _is_wanted(entry.original, which))
 
 
@@ -112,8 +109,8 @@ def _asked(which: Connections) -> Iterator[bytes]:
 
 def _only(protocol: Protocol, end: int, port: int) -> bytes:
     transport = u8(_PROTOCOL_NUMBER, _NUMBERS[protocol]) + attribute(end, _PORT.pack(port))
-    flags = u32(_FILTER_ORIGINAL, _FILTER_BY_PROTOCOL | _FILTER_BY_PORT[end])
-    return nest(_ORIGINAL, nest(_TUPLE_PROTOCOL, transport)) + nest(_FILTER, flags, u32(_FILTER_REPLY, 0))
+    flags = u32(CtaFilter.ORIGINAL, _FILTER_BY_PROTOCOL | _FILTER_BY_PORT[end])
+    return nest(_ORIGINAL, nest(_TUPLE_PROTOCOL, transport)) + nest(_FILTER, flags, u32(CtaFilter.REPLY, 0))
 
 
 @reader
@@ -170,9 +167,9 @@ def _flush(protocol: Protocol, doomed: Callable[[_Flow], bool]) -> int:
 def _flows(requests: Requests, protocol: Protocol) -> Iterator[_Flow]:
     number = _NUMBERS[protocol]
     only = nest(_ORIGINAL, nest(_TUPLE_PROTOCOL, u8(_PROTOCOL_NUMBER, number)))
-    by_protocol = nest(_FILTER, u32(_FILTER_ORIGINAL, _FILTER_BY_PROTOCOL), u32(_FILTER_REPLY, 0))
+    by_protocol = nest(_FILTER, u32(CtaFilter.ORIGINAL, _FILTER_BY_PROTOCOL), u32(CtaFilter.REPLY, 0))
     for reply in requests.dump(_GET, IPV4 + only + by_protocol):
-        if (flow := _flow(parse(reply.body, _GENERIC_HEADER_BYTES), number)) is not None:
+        if (flow := _flow(parse(reply.body, HEADER_BYTES), number)) is not None:
             yield flow
 
 

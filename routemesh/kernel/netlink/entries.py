@@ -13,7 +13,7 @@ from typing import NamedTuple, assert_never
 from routemesh.kernel import netlink
 from routemesh.kernel.netlink import Message, Reply, attribute, entryreader, reader, u8, u32
 from routemesh.kernel.netlink.entryreader import BRIDGE_FAMILY
-from routemesh.kernel.netlink.numbers import Fra, Ifa, Nda, Rta
+from routemesh.kernel.netlink.numbers.rtnetlink import Fra, Ifa, Nda, Rta
 from routemesh.nodeplan import KERNEL_PROTOCOL, ROUTE_PROTOCOL, Address, FdbEntry, Neighbour, Route, RoutingRule
 
 Entry = Address | Route | RoutingRule | Neighbour | FdbEntry

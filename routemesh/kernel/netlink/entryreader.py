@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Literal, NamedTuple
 
 from routemesh.kernel.netlink import Attributes, as_text, as_u32, parse, reader
-from routemesh.kernel.netlink.numbers import Fra, Ifa, Nda, Rta
+from routemesh.kernel.netlink.numbers.rtnetlink import Fra, Ifa, Nda, Rta
 from routemesh.nodeplan import Address, FdbEntry, Neighbour, NeighbourState, Route, RouteKind, RoutingRule
 
 BRIDGE_FAMILY = 7

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from routemesh.kernel.netlink import Attributes, Message, Requests, as_text, as_u32, attribute, nest, parse, reader, text, u32
 from routemesh.kernel.netlink.netfilter import GENERIC
-from routemesh.kernel.netlink.numbers import IpvsCommand, IpvsDestinationData, IpvsServiceData
+from routemesh.kernel.netlink.numbers.ipvs import GenericFamily, IpvsCommand, IpvsDestinationData, IpvsServiceData
 from routemesh.nodeplan import Change, Create, Delete, IpvsDestination, IpvsService, IpvsTimeouts, Op, item_of
 
 IpvsItem = IpvsTimeouts | IpvsService | IpvsDestination
@@ -26,7 +26,6 @@ SETTINGS = "net/ipv4/vs/"
 """Where its sysctls are, once it is loaded."""
 
 _CONTROLLER, _GET_FAMILY = 16, 3
-_FAMILY_ID, _FAMILY_NAME = 1, 2
 _HEADER = struct.Struct("=BBH")
 _VERSION = 1
 
@@ -115,14 +114,14 @@ class Ipvs:
     def load(self) -> bool:
         """Make the kernel load ip_vs unless it has it; whether it has it now."""
         if not self._family:
-            name = text(_FAMILY_NAME, "IPVS")
+            name = text(GenericFamily.NAME, "IPVS")
             try:
                 (reply,) = self._requests.ask(Message(_CONTROLLER, 0, _HEADER.pack(_GET_FAMILY, _VERSION, 0) + name))
             except OSError as refusal:
                 if refusal.errno == ENOENT:
                     return False
                 raise
-            (self._family,) = struct.unpack("=H", parse(reply.body, _HEADER.size)[_FAMILY_ID])
+            (self._family,) = struct.unpack("=H", parse(reply.body, _HEADER.size)[GenericFamily.ID])
         return True
 
     def read(self) -> Iterator[IpvsItem]:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from routemesh.kernel import netlink
 from routemesh.kernel.netlink import Attributes, Message, as_text, as_u32, attribute, nest, parse, reader, text, u8, u32
-from routemesh.kernel.netlink.numbers import BridgePort, Ifla, IflaInfo, VxlanData
+from routemesh.kernel.netlink.numbers.rtnetlink import BridgeData, BridgePort, Ifla, IflaInfo, InetData, VethData, VxlanData
 from routemesh.legible import decoded
 from routemesh.nodeplan import LOOPBACK, Link, Peer, Vxlan
 
@@ -45,8 +45,6 @@ _GROUP, _NETNS_FILE, _EXTENSIONS, _LINK_NETNS, _TARGET_NETNS = (
 )
 _KIND, _DATA, _PORT_KIND, _PORT_DATA = IflaInfo.KIND, IflaInfo.DATA, IflaInfo.PORT_KIND, IflaInfo.PORT_DATA
 _PORT_LEARNING, _PORT_FLOOD, _PORT_ISOLATED = BridgePort.LEARNING, BridgePort.FLOOD, BridgePort.ISOLATED
-_BRIDGE_DEFAULT_VLAN = 39
-_VETH_PEER = 1
 _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PROXY, _VXLAN_PORT = (
     VxlanData.ID,
     VxlanData.LOCAL,
@@ -55,7 +53,7 @@ _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PROXY, _VXLAN_PORT = (
     VxlanData.PORT,
 )
 
-_AF_SPEC, _INET_CONF = Ifla.AF_SPEC, 1
+_AF_SPEC, _INET_CONF = Ifla.AF_SPEC, InetData.CONF
 _SETTINGS: Mapping[str, int] = {
     "forwarding": 1, "proxy_arp": 3, "rp_filter": 8, "arp_filter": 13, "arp_ignore": 19, "accept_local": 23,
     "src_valid_mark": 24, "route_localnet": 26,
@@ -223,14 +221,14 @@ def create_bridge(link: Link) -> Message:
     Its MTU is set later: only one that is *changed* is kept when ports come (br_change_mtu), hence another one here. Without a
     default VLAN a static FDB entry is one entry, not two.
     """
-    bridge = nest(_DATA, attribute(_BRIDGE_DEFAULT_VLAN, bytes(2)))
+    bridge = nest(_DATA, attribute(BridgeData.DEFAULT_VLAN, bytes(2)))
     return _create(text(_NAME, link.name) + u32(_MTU, link.mtu - 1) + _mac(link), "bridge", bridge)
 
 
 def create_veth(link: Link, peer: Peer, peer_netns: int) -> Message:
     """The request that makes a pair, both ends down; the peer goes into the namespace of the file descriptor `peer_netns`."""
     other = text(_NAME, peer.link) + u32(_MTU, link.mtu) + u32(_NETNS_FILE, peer_netns)
-    data = nest(_DATA, attribute(_VETH_PEER, _HEADER.pack(0, 0, 0, 0, 0) + other))
+    data = nest(_DATA, attribute(VethData.PEER, _HEADER.pack(0, 0, 0, 0, 0) + other))
     return _create(text(_NAME, link.name) + u32(_MTU, link.mtu) + _mac(link), "veth", data)
 
 

@@ -8,19 +8,16 @@ from ipaddress import IPv4Address
 
 from routemesh import names
 from routemesh.kernel.netlink import Attributes, Requests, as_text, as_u32, parse, parse_list, reader, text
-from routemesh.kernel.netlink.netfilter import IPV4
+from routemesh.kernel.netlink.netfilter import HEADER_BYTES, IPV4
+from routemesh.kernel.netlink.numbers.nf_tables import NftaData, NftaElement, NftaElements, NftaSet, NftMessage
 from routemesh.nodeplan import Element, Map, Scalar
 
-_SUBSYSTEM = 10 << 8
-_GET_SET, _GET_ELEMENTS = _SUBSYSTEM | 10, _SUBSYSTEM | 13
-_SET_TABLE, _SET_NAME, _SET_FLAGS = 1, 2, 3
 _ADDED_BY_PACKETS = 0x20
 """NFT_SET_EVAL, which nft calls `dynamic`."""
 
-_ELEMENTS_TABLE, _ELEMENTS_SET, _ELEMENTS = 1, 2, 3
-_KEY, _DATA = 1, 2
-_VALUE = 1
-_GENERIC_HEADER_BYTES = 4
+_KEY = NftaElement.KEY
+_DATA = NftaElement.DATA
+_VALUE = NftaData.VALUE
 _PART_BYTES = 4
 
 _READ: Mapping[str, Callable[[bytes], Scalar]] = {"ip": IPv4Address, "mark": as_u32}
@@ -29,26 +26,26 @@ _READ: Mapping[str, Callable[[bytes], Scalar]] = {"ip": IPv4Address, "mark": as_
 
 def maps(requests: Requests) -> frozenset[str]:
     """The names of the maps, in our table of family ip, to which packets may add. Raises OSError."""
-    found = requests.dump(_GET_SET, IPV4 + text(_SET_TABLE, names.TABLE))
-    learning = (_learning(parse(reply.body, _GENERIC_HEADER_BYTES)) for reply in found)
+    found = requests.dump(NftMessage.GET_SET, IPV4 + text(NftaSet.TABLE, names.TABLE))
+    learning = (_learning(parse(reply.body, HEADER_BYTES)) for reply in found)
     return frozenset(name for name in learning if name is not None)
 
 
 @reader
 def _learning(row: Attributes) -> str | None:
     """The map's name, if packets may add to it."""
-    if not int.from_bytes(row.get(_SET_FLAGS, b""), "big") & _ADDED_BY_PACKETS:
+    if not int.from_bytes(row.get(NftaSet.FLAGS, b""), "big") & _ADDED_BY_PACKETS:
         return None
-    return as_text(row[_SET_NAME])
+    return as_text(row[NftaSet.NAME])
 
 
 def elements(requests: Requests, of: Map) -> Iterator[Element]:
     """What such a map of family ip holds now; nothing of a map of a type that none of ours has. Raises OSError."""
     if of.value is None or not {*of.key, of.value} <= _READ.keys():
         return
-    where = text(_ELEMENTS_TABLE, names.TABLE) + text(_ELEMENTS_SET, of.name)
-    for reply in requests.dump(_GET_ELEMENTS, IPV4 + where):
-        for entry in parse_list(parse(reply.body, _GENERIC_HEADER_BYTES).get(_ELEMENTS, b"")):
+    where = text(NftaElements.TABLE, names.TABLE) + text(NftaElements.SET, of.name)
+    for reply in requests.dump(NftMessage.GET_ELEMENTS, IPV4 + where):
+        for entry in parse_list(parse(reply.body, HEADER_BYTES).get(NftaElements.LIST, b"")):
             yield _element(of, parse(entry))
 
 

@@ -18,20 +18,14 @@ from typing import NamedTuple, TypeVar
 from routemesh import names
 from routemesh.errors import KernelError
 from routemesh.kernel.netlink import Message, Requests, SocketPool, as_text, parse, reader
-from routemesh.kernel.netlink.netfilter import ANY_FAMILY, BRIDGE, IPV4, NETDEV, NETFILTER
+from routemesh.kernel.netlink.netfilter import ANY_FAMILY, BRIDGE, HEADER_BYTES, IPV4, NETDEV, NETFILTER
+from routemesh.kernel.netlink.numbers.nf_tables import NftaChain, NftaGeneration, NftaHook, NftaTable, NftMessage
 from routemesh.kernel.tables import learned, libnftables
 from routemesh.kernel.tables.transactions import Search, fold
 from routemesh.language import command, nftjson, transaction
 from routemesh.language.commands import PathOf, default_path, inside
 from routemesh.nodeplan import Delete, Element, Failure, Family, Item, ItemKey, Map, Op, item_of, key
 
-_SUBSYSTEM = 10 << 8
-_GET_TABLE, _GET_CHAIN, _GET_GENERATION = _SUBSYSTEM | 1, _SUBSYSTEM | 4, _SUBSYSTEM | 16
-_GENERATION_ID = 1
-_TABLE_NAME = 1
-_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK = 1, 3, 4
-_HOOK_DEVICE = 3
-_GENERIC_HEADER_BYTES = 4
 _FAMILIES: Mapping[Family, bytes] = {"ip": IPV4, "netdev": NETDEV, "bridge": BRIDGE}
 
 T = TypeVar("T")
@@ -134,9 +128,9 @@ class Nft:
         self._attestation = None
 
     def _attest(self) -> Attestation:
-        (reply,) = self._asked(partial(self._requests.ask, Message(_GET_GENERATION, 0, ANY_FAMILY)))
-        number = parse(reply.body, _GENERIC_HEADER_BYTES)[_GENERATION_ID]
-        chains = self._asked(partial(self._requests.dump, _GET_CHAIN, NETDEV))
+        (reply,) = self._asked(partial(self._requests.ask, Message(NftMessage.GET_GENERATION, 0, ANY_FAMILY)))
+        number = parse(reply.body, HEADER_BYTES)[NftaGeneration.ID]
+        chains = self._asked(partial(self._requests.dump, NftMessage.GET_CHAIN, NETDEV))
         devices = (device for chain in chains for device in chain_device(chain.body))
         return Attestation(int.from_bytes(number, "big"), tuple(devices))
 
@@ -145,8 +139,8 @@ class Nft:
         devices = dict(attestation.devices)
         found: list[Item] = []
         for family, header in _FAMILIES.items():
-            tables = self._asked(partial(self._requests.dump, _GET_TABLE, header))
-            if any(as_text(parse(table.body, _GENERIC_HEADER_BYTES)[_TABLE_NAME]) == names.TABLE for table in tables):
+            tables = self._asked(partial(self._requests.dump, NftMessage.GET_TABLE, header))
+            if any(as_text(parse(table.body, HEADER_BYTES)[NftaTable.NAME]) == names.TABLE for table in tables):
                 found += self._understood(family, self._list_table(family), devices)
         return tuple(found)
 
@@ -238,11 +232,11 @@ class Nft:
 @reader
 def chain_device(chain: bytes) -> list[tuple[tuple[str, str], str]]:
     """The table, name and device of a netdev chain that the kernel tells of."""
-    attributes = parse(chain, _GENERIC_HEADER_BYTES)
-    device = parse(attributes.get(_CHAIN_HOOK, b"")).get(_HOOK_DEVICE)
+    attributes = parse(chain, HEADER_BYTES)
+    device = parse(attributes.get(NftaChain.HOOK, b"")).get(NftaHook.DEVICE)
     if device is None:
         return []
-    place = as_text(attributes[_CHAIN_TABLE]), as_text(attributes[_CHAIN_NAME])
+    place = as_text(attributes[NftaChain.TABLE]), as_text(attributes[NftaChain.NAME])
     return [(place, as_text(device))]
 
 

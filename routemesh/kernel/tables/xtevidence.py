@@ -20,13 +20,9 @@ from typing import NamedTuple
 
 from routemesh import names
 from routemesh.kernel.netlink import Message, Requests, SocketPool, as_text, parse, text
-from routemesh.kernel.netlink.netfilter import ANY_FAMILY, IPV4, NETFILTER
+from routemesh.kernel.netlink.netfilter import ANY_FAMILY, HEADER_BYTES, IPV4, NETFILTER
+from routemesh.kernel.netlink.numbers.nf_tables import NftaGeneration, NftaRule, NftaTable, NftMessage
 from routemesh.nodeplan import BUILT_IN
-
-_SUBSYSTEM = 10 << 8
-_GET_TABLE, _GET_RULE, _GET_GENERATION = _SUBSYSTEM | 1, _SUBSYSTEM | 7, _SUBSYSTEM | 16
-_TABLE_NAME, _RULE_TABLE, _GENERATION_ID = 1, 1, 1
-_GENERIC_HEADER_BYTES = 4
 
 _LEGACY_TABLES = Path("/proc/thread-self/net/ip_tables_names")
 """There once a kernel has legacy iptables, in every namespace."""
@@ -93,16 +89,16 @@ class Witness:
         return self._tables if self._tables[1] else ()
 
     def _generation(self) -> int:
-        (reply,) = self._requests.ask(Message(_GET_GENERATION, 0, ANY_FAMILY))
-        return int.from_bytes(parse(reply.body, _GENERIC_HEADER_BYTES)[_GENERATION_ID], "big")
+        (reply,) = self._requests.ask(Message(NftMessage.GET_GENERATION, 0, ANY_FAMILY))
+        return int.from_bytes(parse(reply.body, HEADER_BYTES)[NftaGeneration.ID], "big")
 
     def _table_names(self) -> frozenset[str]:
-        tables = self._requests.dump(_GET_TABLE, IPV4)
-        return frozenset(as_text(parse(table.body, _GENERIC_HEADER_BYTES)[_TABLE_NAME]) for table in tables) & BUILT_IN.keys()
+        tables = self._requests.dump(NftMessage.GET_TABLE, IPV4)
+        return frozenset(as_text(parse(table.body, HEADER_BYTES)[NftaTable.NAME]) for table in tables) & BUILT_IN.keys()
 
     def _nft_rules(self, evidence: Evidence) -> Iterator[bytes]:
         for table in evidence.nft[1] if evidence.nft else ():
-            for rule in self._requests.dump(_GET_RULE, IPV4 + text(_RULE_TABLE, table)):
+            for rule in self._requests.dump(NftMessage.GET_RULE, IPV4 + text(NftaRule.TABLE, table)):
                 yield rule.body
 
     # --- legacy ------------------------------------------------------------------------------------------------------

@@ -1,7 +1,4 @@
-"""The numbers of netlink's attributes, by the names that the kernel's headers give them.
-
-A module binds those that it reads ten thousand times to names of its own: in Python 3.11 a member is looked up by a function.
-"""
+"""Of rtnetlink."""
 
 from enum import IntEnum
 
@@ -98,77 +95,26 @@ class VxlanData(IntEnum):
     PORT = 15
 
 
+class VethData(IntEnum):
+    """Inside of a veth's data (linux/veth.h)."""
+
+    PEER = 1
+
+
+class BridgeData(IntEnum):
+    """Inside of a bridge's data."""
+
+    DEFAULT_VLAN = 39
+
+
+class InetData(IntEnum):
+    """Inside of what a link has for IPv4."""
+
+    CONF = 1
+
+
 class Nsid(IntEnum):
     """Namespaces by number (linux/net_namespace.h)."""
 
     NSID = 1
     FILE = 3
-
-
-class Cta(IntEnum):
-    """Connections (linux/netfilter/nfnetlink_conntrack.h)."""
-
-    ORIGINAL = 1
-    REPLY = 2
-    STATUS = 3
-    STATE = 4
-    TIMEOUT = 7
-    MARK = 8
-    ID = 12
-    ZONE = 18
-    FILTER = 25
-
-
-class CtaTuple(IntEnum):
-    """Inside of a connection's ORIGINAL and REPLY."""
-
-    IP = 1
-    PROTOCOL = 2
-
-
-class CtaIp(IntEnum):
-    """Inside of a tuple's IP."""
-
-    SOURCE = 1
-    DESTINATION = 2
-
-
-class CtaProtocol(IntEnum):
-    """Inside of a tuple's PROTOCOL."""
-
-    NUMBER = 1
-    SOURCE_PORT = 2
-    DESTINATION_PORT = 3
-
-
-class IpvsCommand(IntEnum):
-    """IPVS's attributes of a command (linux/ip_vs.h)."""
-
-    SERVICE = 1
-    DESTINATION = 2
-    TCP_S = 4
-    TCP_FIN_S = 5
-    UDP_S = 6
-
-
-class IpvsServiceData(IntEnum):
-    """Of an IPVS service."""
-
-    FAMILY = 1
-    MARK = 5
-    SCHEDULER = 6
-    FLAGS = 7
-    PERSISTENT_S = 8
-    NETMASK = 9
-    ENGINE = 11
-
-
-class IpvsDestinationData(IntEnum):
-    """Of an IPVS destination."""
-
-    ADDRESS = 1
-    PORT = 2
-    METHOD = 3
-    WEIGHT = 4
-    UPPER_THRESHOLD = 5
-    LOWER_THRESHOLD = 6
