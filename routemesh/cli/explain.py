@@ -13,6 +13,7 @@ from routemesh.cli.host import Host, endpoints
 from routemesh.cli.output import OWN_ESCAPE, is_coloured, say_text, terminal_width, to_json
 from routemesh.cli.values import HEADER, URL
 from routemesh.errors import Unavailable, UserError
+from routemesh.model import Protocol
 
 if TYPE_CHECKING:
     from routemesh.explain.mend import Repairs
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("text", "json", "svg", "html", "mermaid")
 _MOST_WORDS = 2
+_NO_PORT = (Protocol.TCP, 0)
+"""Of connections none is needed: this one has none."""
 
 
 @click.command("explain")
@@ -37,8 +40,10 @@ _MOST_WORDS = 2
 )
 @click.option("--cookie", default="", help="The client's cookie of the gateway, for --http: NAME=VALUE, or VALUE.")
 @click.option("--header", "headers", type=HEADER, multiple=True, metavar="NAME:VALUE", help="A header, for --http.")
+@click.option("--brief", is_flag=True, help="Print how each way ends, what is wrong and what mends it; no steps.")
+@click.option("--way", type=click.IntRange(min=1), metavar="N", help="Print the steps of way N; those that fail come first.")
 @click.option("--swarm", is_flag=True, help="Explain this Docker Swarm node, instead of a cluster of routemesh.")
-@click.argument("question", nargs=-1, required=True, metavar="[CLIENT] NODE:PORT[/udp]", shell_complete=endpoints)
+@click.argument("question", nargs=-1, metavar="[CLIENT] NODE:PORT[/udp]", shell_complete=endpoints)
 @click.pass_obj
 def explain(
     host: Host,
@@ -50,15 +55,24 @@ def explain(
     url: tuple[bool, str, str] | None,
     cookie: str,
     headers: tuple[tuple[str, str], ...],
+    brief: bool,
+    way: int | None,
 ) -> None:
     """Walk a new connection through the kernels of all nodes, there and back, and say what decided at every step.
 
     CLIENT asks NODE: an address, a node's or a task's name, with a port of its own if that matters (192.0.2.7:40000); without
     it, somebody outside of the cluster. In a network of a Docker Swarm a task may ask SERVICE:PORT, or another task.
 
+    Without a question --format svg, html, mermaid or json shows the cluster itself: nodes, networks, tasks, published ports.
+
     \b
     Exit status: 0 every way arrives, 3 something on the way is broken, 1 it can't be told.
     """
+    if (brief or way) and (format_ != "text" or (brief and way)):
+        raise click.UsageError("--brief and --way are two ways to print text: give one of them, and no other --format")
+    if not question:
+        say_text(_of_the_cluster(host, recordings, format_, swarm=swarm, asks=url is not None or brief or way is not None))
+        return
     if len(question) > _MOST_WORDS:
         raise click.UsageError(f"got {len(question)} words, but a question is [CLIENT] NODE:PORT[/udp]")
     if recordings and swarm:
@@ -69,9 +83,28 @@ def explain(
         raise UserError("--http asks the gateway's proxies, which no recording and no Swarm has")
     seen = _read(recordings) if recordings or swarm else None
     found = _asked(host, wanted, client, request) if seen is None else _of_recordings(seen, wanted, client)
-    say_text(_printed(found, format_))
+    say_text(_printed(found, format_, way=way or 0, brief=brief))
     if found.status:
         raise click.exceptions.Exit(found.status)
+
+
+def _of_the_cluster(host: Host, recordings: tuple[Path, ...], format_: str, *, swarm: bool, asks: bool) -> str:
+    """What there is, without a question."""
+    if format_ == "text" or asks:
+        raise click.UsageError("what is asked is missing: [CLIENT] NODE:PORT[/udp]; --format svg alone draws the cluster")
+    from routemesh.explain.ground import ground
+    from routemesh.explain.picture import charted, drawn, of_ground, terrain
+
+    found = ground(_read(recordings) if recordings or swarm else host.client().snapshot([_NO_PORT]))
+    match format_:
+        case "svg":
+            return drawn(terrain(found))
+        case "mermaid":
+            return charted(terrain(found))
+        case "html":
+            return of_ground(found)
+        case _:
+            return to_json(found, indent=2)
 
 
 def _request(url: tuple[bool, str, str] | None, cookie: str, headers: tuple[tuple[str, str], ...]) -> "Request | None":
@@ -139,13 +172,13 @@ def _explained(
     return explain(cluster, ask(cluster, target(wanted), client, outside), repairs)
 
 
-def _printed(found: "Explanation", format_: str) -> str:
+def _printed(found: "Explanation", format_: str, *, way: int, brief: bool) -> str:
     if format_ == "json":
         return to_json(found, indent=2)
     if format_ == "text":
         from routemesh.explain.text import Screen, text
 
-        return text(found, Screen(colour=is_coloured(), width=terminal_width(), escape=OWN_ESCAPE))
+        return text(found, Screen(colour=is_coloured(), width=terminal_width(), escape=OWN_ESCAPE), way=way, brief=brief)
     from routemesh.explain.picture import html, mermaid, svg
 
     return {"svg": svg, "html": html, "mermaid": mermaid}[format_](found)

@@ -10,11 +10,12 @@ from routemesh.explain.ask import Asked
 from routemesh.explain.blame import Blame, Mending
 from routemesh.explain.deaf import deaf
 from routemesh.explain.faults import Fault
+from routemesh.explain.ground import ground, natural
 from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import VERSION, Cause, Explanation, Outcome, Question, Way
 from routemesh.explain.stale import stale
 from routemesh.explain.way import Places, arrives, failure_of, way
-from routemesh.snapshot import ClusterSnapshot
+from routemesh.snapshot import ClusterSnapshot, Place
 from routemesh.walk import OUTSIDE, Delivered, Network, Packet, Unclear, Walk, every_way, observed
 
 _MOST_NOTES = 8
@@ -37,7 +38,8 @@ def explain(
     arriving = [each.arrives for each in ways]
     causes = tuple(map(faults.told, _faults(places, asked, branches, arriving, mending, _walked)))
     outcome = _outcome(branches, arriving, causes)
-    reached = tuple(dict.fromkeys(sorted(each.task or each.node for each in ways if each.arrives)))
+    ways, causes = broken_first(ways, causes)
+    reached = tuple(sorted({each.task or each.node for each in ways if each.arrives}, key=natural))
     return Explanation(
         version=VERSION,
         question=_question(asked),
@@ -48,7 +50,21 @@ def explain(
         ways=ways,
         notes=tuple(_notes(places, asked, ways, causes)),
         unread_nodes=tuple(node.name for node in cluster.names.nodes if node.absent),
+        ground=ground(cluster, () if asked.service is None else (asked.service.name,), passed_by(ways)),
     )
+
+
+def broken_first(ways: Sequence[Way], causes: Sequence[Cause]) -> tuple[tuple[Way, ...], tuple[Cause, ...]]:
+    """The ways with those in front that do not arrive, or only in part; the causes with the numbers that these then have."""
+    caused = {cause.way for cause in causes}
+    order = sorted(range(len(ways)), key=lambda number: ways[number].arrives + (ways[number].arrives and number not in caused))
+    places = {number: place for place, number in enumerate(order)}
+    return tuple(ways[number] for number in order), tuple(replace(each, way=places.get(each.way, -1)) for each in causes)
+
+
+def passed_by(ways: Iterable[Way]) -> frozenset[Place]:
+    """The namespaces that ways lead through."""
+    return frozenset(Place(step.node, step.namespace) for way in ways for step in (*way.there, *way.back))
 
 
 def mending_of(cluster: ClusterSnapshot, repairs: Repairs, network: Network | None = None) -> Mending:

@@ -110,11 +110,64 @@ class Way:
     reason: Named | None = None
 
 
+SiteKind = Literal["host", "sandbox", "overlay", "task", "other"]
+"""Whose namespace it is: the node's own, one that balances, an overlay's bridge and tunnel, a task's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A network device: a bridge, a tunnel, or one with an address. `addresses` with their prefixes, the VIPs among them apart.
+
+    `vni`: a tunnel's, else 0. `into`: the namespace of its node into which it leads ("": the node's own), None where it leads
+    to none of those.
+    """
+
+    name: str
+    kind: str
+    addresses: tuple[str, ...] = ()
+    vips: tuple[str, ...] = ()
+    vni: int = 0
+    into: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A namespace of a node with its devices. `note`: why a task gets no connections, or why nothing of the site was read."""
+
+    node: str
+    namespace: str
+    kind: SiteKind
+    title: str
+    devices: tuple[Device, ...] = ()
+    service: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """A node: its address on the underlay, on which device; `absent`: why nothing of it was read, or ""."""
+
+    name: str
+    address: str = ""
+    device: str = ""
+    absent: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What there is for a way to lead through, passed or not. `published`: PORT/PROTOCOL and the service that publishes it."""
+
+    machines: tuple[Machine, ...] = ()
+    sites: tuple[Site, ...] = ()
+    published: tuple[tuple[str, str], ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
     """The answer. `verdict` is one line; `causes` come in the order in which a packet meets them, the first is the verdict's.
 
-    `reached`: the tasks that connections get to. `notes`: what else is worth knowing. `unread_nodes`: of which nothing was read.
+    `reached`: the tasks that connections get to. `ways`: those that fail first. `notes`: what else is worth knowing.
+    `unread_nodes`: of which nothing was read. `ground`: of the nodes, the service's tasks, and what carries its packets.
     """
 
     version: int
@@ -126,6 +179,7 @@ class Explanation:
     ways: tuple[Way, ...]
     notes: tuple[str, ...] = ()
     unread_nodes: tuple[str, ...] = ()
+    ground: Ground = Ground()
 
     @property
     def status(self) -> int:

@@ -6,6 +6,7 @@ What all ways have in common is told once. Of several ways only some are told st
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from routemesh.errors import UserError
 from routemesh.explain.nouns import Cause, Explanation, Step, Way
 from routemesh.legible import unbroken
 
@@ -33,12 +34,21 @@ class Screen:
         return text if not self.width or len(text) <= room else text[: room - 1] + "…"
 
 
-def text(explanation: Explanation, screen: Screen | None = None) -> str:
-    """The explanation, with a line break at the end."""
-    return "".join(f"{unbroken(line)}\n" for line in _lines(explanation, screen or Screen()))
+def text(explanation: Explanation, screen: Screen | None = None, *, way: int = 0, brief: bool = False) -> str:
+    """The explanation, with a line break at the end; of several ways `way` (from 1) step by step, or, `brief`, none at all.
+
+    Raises UserError where there is no such way.
+    """
+    if way > len(explanation.ways):
+        raise UserError(f"there is no way {way}; there {_of_ways(len(explanation.ways))}")
+    return "".join(f"{unbroken(line)}\n" for line in _lines(explanation, screen or Screen(), way, brief=brief))
 
 
-def _lines(explanation: Explanation, screen: Screen) -> Iterator[str]:
+def _of_ways(number: int) -> str:
+    return "is one" if number == 1 else f"are {number}"
+
+
+def _lines(explanation: Explanation, screen: Screen, wanted: int, *, brief: bool) -> Iterator[str]:
     asked = explanation.question
     of = f", published by {asked.service}" if asked.service else ""
     of += f", for {asked.request}" if asked.request else ""
@@ -46,10 +56,14 @@ def _lines(explanation: Explanation, screen: Screen) -> Iterator[str]:
         screen.style(f"{asked.protocol} {asked.source} → {asked.destination}", "bold")
         + f"   {asked.client} asks {asked.node}{of}"
     )
-    common, ways = _common(explanation.ways)
     yield ""
-    yield from _steps(common, screen, None)
-    yield from _branches(explanation.ways, ways, len(common), screen)
+    if brief:
+        yield from (_ending(way, screen) for way in explanation.ways)
+    else:
+        common, ways = _common(explanation.ways)
+        yield from _steps(common, screen, None)
+        told = [explanation.ways[wanted - 1]] if wanted else ways
+        yield from _branches(explanation.ways, told, len(common), screen)
     yield ""
     yield screen.style(explanation.verdict, _VERDICT_STYLE[explanation.outcome])
     for cause in explanation.causes:
@@ -76,10 +90,7 @@ def _branches(ways: Sequence[Way], told: Sequence[Way], common: int, screen: Scr
         return
     before = ways[0].there[common - 1] if common else None
     yield f"  then one of {len(ways)} ways:"
-    for way in ways:
-        mark, style = ("✓", "green") if way.arrives else ("✗", "red")
-        about = "about " * way.estimated
-        yield f"  {screen.style(mark, style)} {about}{way.share[0]}/{way.share[1]}  {screen.fit(way.end, 12)}"
+    yield from (_ending(way, screen) for way in ways)
     for way in told:
         yield ""
         number = ways.index(way) + 1
@@ -88,7 +99,13 @@ def _branches(ways: Sequence[Way], told: Sequence[Way], common: int, screen: Scr
     if len(told) < len(ways):
         yield ""
         left = len(ways) - len(told)
-        yield f"  {f'{left} other ways' if left > 1 else 'one other way'}: --format json, or html"
+        yield f"  {f'{left} other ways' if left > 1 else 'one other way'}: --way N, or --format html"
+
+
+def _ending(way: Way, screen: Screen) -> str:
+    mark, style = ("✓", "green") if way.arrives else ("✗", "red")
+    about = "about " * way.estimated
+    return f"  {screen.style(mark, style)} {about}{way.share[0]}/{way.share[1]}  {screen.fit(way.end, 12)}"
 
 
 def _way(way: Way, common: int, screen: Screen, *, indent: str = "  ", before: Step | None = None) -> Iterator[str]:

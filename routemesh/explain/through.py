@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 
-from routemesh.explain.answer import explain, listed, once, told
+from routemesh.explain.answer import broken_first, explain, listed, once, passed_by, told
 from routemesh.explain.ask import SOURCE_PORT, Asked, Target
 from routemesh.explain.faults import Fault
 from routemesh.explain.faults import told as told_fault
+from routemesh.explain.ground import ground, natural
 from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import Cause, Explanation, Outcome, Step, Way
 from routemesh.explain.way import Places
@@ -72,9 +73,10 @@ def through(
         found = list(walker.onward(way, passages[way.task])) if way.arrives and way.task in passages else [_Joined(way)]
         joined += (replace(each, before=number) for each in found)
     causes = once((*_of_first(first, joined), *walker.of_passages(joined, passages), *_of_legs(joined)))
-    ways = tuple(each.way for each in joined)
+    ways, causes = broken_first(tuple(each.way for each in joined), causes)
     outcome = _outcome(ways, causes, first, joined)
-    reached = tuple(dict.fromkeys(sorted(way.task or way.node for way in ways if way.arrives)))
+    behind = {walker.tasks[name].service for passage in passages.values() for name in passage.servers if name in walker.tasks}
+    reached = tuple(sorted({way.task or way.node for way in ways if way.arrives}, key=natural))
     asked = first.question
     return replace(
         first,
@@ -85,6 +87,7 @@ def through(
         causes=causes,
         ways=ways,
         notes=tuple(dict.fromkeys((*first.notes, *_notes(joined, passages)))),
+        ground=ground(cluster, {first.question.service, *behind}, passed_by(ways)),
     )
 
 

@@ -40,6 +40,37 @@ def test_recordings_may_be_named_one_by_one(type_: Type) -> None:
     assert (code, out.splitlines()[-1]) == (0, "swarm2:8080/tcp reaches web.1 and web.2")
 
 
+def test_one_way_is_told_or_none(type_: Type) -> None:
+    code, brief, _ = type_("explain", "--from", str(BROKEN), "--brief", "swarm1:8080")
+    assert code == 3
+    assert [line.split()[0] for line in brief.splitlines()[2:4]] == ["✗", "✓"]
+    assert "$ " not in brief
+    assert "mend on swarm1" in brief
+    assert brief.splitlines()[5].startswith("swarm1:8080/tcp reaches")
+    for way, task in ((1, "web.1"), (2, "web.2")):
+        _, out, _ = type_("explain", "--from", str(HEALTHY), "--way", str(way), "swarm1:8080")
+        assert f"way {way}, 1/2: {task}" in out
+        assert f"way {3 - way}, " not in out
+
+
+@pytest.mark.parametrize(
+    ("form", "start"), [("svg", "<svg "), ("html", "<!DOCTYPE html>"), ("mermaid", "%% nodes: 2"), ("json", "{")]
+)
+def test_the_cluster_itself_is_shown_without_a_question(type_: Type, form: str, start: str) -> None:
+    code, out, err = type_("explain", "--from", str(HEALTHY), "--format", form)
+    assert (code, err) == (0, "")
+    assert out.startswith(start)
+    assert "10.0.0.5" in out
+
+
+def test_a_daemon_is_asked_for_the_cluster(nodes: list[Daemon], type_: Type) -> None:
+    nodes[0].client.create_service(WEB)
+    nodes[0].settle()
+    code, out, _ = type_("explain", "--format", "svg")
+    assert code == 0
+    assert all(f">{words}</text>" in out for words in ("node1", "node2", "8080/tcp → web"))
+
+
 @pytest.mark.parametrize(("form", "start"), [("svg", "<svg "), ("html", "<!DOCTYPE html>"), ("mermaid", "%% swarm1:8080/tcp")])
 def test_pictures_are_printed(type_: Type, form: str, start: str) -> None:
     code, out, _ = type_("explain", "--from", str(HEALTHY), "--format", form, "swarm1:8080")
@@ -68,6 +99,9 @@ def test_json_has_a_version(type_: Type) -> None:
         (("node1:8080", "--http", "a.example"), 1, "there is no gateway that could be asked for http://a.example"),
         (("node1:8080", "--http", "ftp://a.example"), 2, "is not of the form [http://]HOST[/PATH]"),
         (("node1:8080", "--http", "a.example", "--header", "X-User"), 2, "'X-User' is not NAME:VALUE"),
+        ((), 2, "what is asked is missing: [CLIENT] NODE:PORT[/udp]; --format svg alone draws the cluster"),
+        (("--format", "svg", "--brief"), 2, "--brief and --way are two ways to print text"),
+        (("--way", "3", "--from", str(HEALTHY), "swarm1:8080"), 1, "there is no way 3; there are 2"),
         (("node1:8080", "--cookie", "x"), 2, "--cookie and --header belong to a request: --http HOST[/PATH]"),
         (
             ("--swarm", "node1:8080", "--http", "a.example"),

@@ -1,200 +1,204 @@
 """Where everything of a scene goes, in pixels. PURE.
 
-client                      above all
-┌ node ───────┐ ┌ node …    a column for each node: from the top its own namespace, the sandbox, its tasks, its overlays
-└─────────────┘ └           requests go down the lane on the left, to tasks up the lane on the right
-───────── VXLAN ─────────   below all: from overlay to overlay
+client                         above all
+═══════ the underlay ═══════   a wire to which all nodes are connected, by a port on the upper edge of each
+┌─[port]──────┐ ┌─[port]───    a column for each node, up to four side by side: its own namespace, the sandbox, overlays, tasks;
+└─────────────┘ └──────────    what is on the left of the boxes leads through bridges, on the right through tunnels
 """
 
-import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from routemesh.explain.picture.scene import Box, Column, Row, Scene, Stop, Trail
+from routemesh.explain.nouns import SiteKind
+from routemesh.explain.picture.measure import cut, wrapped
+from routemesh.explain.picture.scene import Box, Column, Plug, Row, Scene, Stop
 
-COLUMN, GAP, MARGIN = 272, 18, 20
-LANE = 24
-"""Room for lines on both sides of a column's boxes."""
-CLIENT_Y, CLIENT_HEIGHT, CLIENT_WIDTH = 70, 40, 240
-TOP = CLIENT_Y + CLIENT_HEIGHT + 34
-NODE_HEAD, BOX_HEAD, LINE, PAD, BETWEEN = 30, 22, 13, 8, 14
-CHIPS, CHIP_CHARACTER = 22, 6.1
-BUS = 34
-CHARACTERS, BOLD_CHARACTERS = 33, 29
-"""So many of a row's characters fit."""
-BACK = 7
-"""How far the way back is drawn beside the way there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chip:
-    """A device; `tunnel`: a bridge or a tunnel, through which the way leads."""
-
-    device: str
-    x: float
-    width: float
-    tunnel: bool
+INNER, GAP, MARGIN = 220, 12, 16
+"""The width of a box; between columns; around all."""
+LANE, TRACK = 10, 7
+"""How far the first line is from the boxes, and the next ones from the first."""
+MOST_BESIDE = 4
+"""Columns side by side."""
+CLIENT_HEIGHT, CLIENT_WIDTH = 42, 268
+PORT = 22
+PORT_LEFT, PORT_RIGHT, PORT_TRACK = 12, 10, 9
+"""Where lines pass a port: those of clients on its left, those of tunnels on its right; between them is its name."""
+BOX_HEAD, PLUG, LINE, PAD, BETWEEN = 24, 15, 13, 7, 16
+NODE_HEAD = 44
+BADGE = 20
+"""Room for a hop's number."""
+TEXT, MONO, BY, HEAD, VERDICT = 12.0, 10.5, 10.0, 12.0, 13.0
+VERDICT_LINE, MOST_VERDICT_LINES, MOST_HOP_LINES = 18, 6, 3
+_MOST_FAILED_LINES, _MOST_BY_LINES = 12, 2
+LEGS = ("there", "back", "onward", "onback")
+SHIFTS = {"there": -4, "back": 3, "onward": -1, "onback": 6}
+"""How far a leg's line is above or below the middle of the device that it leads to."""
+_BANDS: tuple[tuple[SiteKind, ...], ...] = (("host",), ("sandbox", "other"), ("overlay",), ("task",))
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A box in its place; `rows` each with their lines and where these begin."""
+    """A box in its place; plugs and rows with their lines and where these begin."""
 
     box: Box
+    number: int
+    x: float
+    y: float
+    height: float
+    title: str
+    plugs: tuple[tuple[Plug, tuple[str, ...], float], ...]
+    rows: tuple[tuple[Row, tuple[str, ...], tuple[str, ...], float], ...]
+
+    @property
+    def width(self) -> float:
+        """Of the box."""
+        return INNER
+
+    def at(self, plug: Plug | None) -> float:
+        """The height at which lines meet a device, or the box itself."""
+        return next((y + PLUG / 2 for each, _, y in self.plugs if each is plug), self.y + BOX_HEAD / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A node in its place; `port`: what is on its upper edge, "" for nothing; `line`: in which line of nodes it is."""
+
+    column: Column
     x: float
     y: float
     width: float
     height: float
-    rows: tuple[tuple[Row, tuple[str, ...], float], ...]
-    chips: tuple[Chip, ...]
+    title: str
+    port: str
+    line: int
 
     @property
-    def middle(self) -> float:
-        """Where lines meet its side."""
-        return self.y + BOX_HEAD / 2
+    def inner(self) -> float:
+        """Where its boxes begin."""
+        return self.x + (self.width - INNER) / 2
 
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A polyline; `points` from where the packet comes to where it goes."""
-
-    points: tuple[tuple[float, float], ...]
-    back: bool
-    fine: bool
+    @property
+    def named(self) -> float:
+        """Where its name and its port's begin."""
+        return self.inner + PORT_LEFT + 2 * PORT_TRACK + 8
 
 
 @dataclass(slots=True)
 class Drawing:
-    """All of it. `nodes`: name, x, y, width, height."""
+    """All of it. `lanes`: how many lines have room beside the boxes. `wires`: upper edges, one for each line of nodes."""
 
     width: float
-    height: float
-    nodes: list[tuple[str, float, float, float, float]] = field(default_factory=list)
+    height: float = 0
+    lanes: int = 2
+    verdict: tuple[str, ...] = ()
+    client_y: float = 0
+    wires: list[float] = field(default_factory=list)
+    frames: dict[str, Frame] = field(default_factory=dict)
     boxes: dict[Stop, Placed] = field(default_factory=dict)
-    lines: list[Line] = field(default_factory=list)
-    bus: float = 0
+    legend_y: float = 0
+
+    @property
+    def wire(self) -> float:
+        """How high the wire is."""
+        return TRACK * self.lanes + 10
+
+    @property
+    def gutter(self) -> float:
+        """Where the wire leads from one line of nodes down to the next."""
+        return self.width - MARGIN - self.wire
 
 
-def layout(scene: Scene) -> Drawing:
-    """The drawing of a scene."""
-    heights = [_column_height(column) for column in scene.columns] or [0.0]
-    tall = max(heights)
-    width = max(len(scene.columns), 2) * (COLUMN + GAP) - GAP + 2 * MARGIN
-    drawing = Drawing(width=width, height=TOP + tall + BUS + 26 + 16 * len(scene.more))
-    drawing.bus = TOP + tall + BUS / 2
-    for number, column in enumerate(scene.columns):
-        x = MARGIN + number * (COLUMN + GAP)
-        drawing.nodes.append((column.node, x, TOP, COLUMN, tall))
-        _place(drawing, column, x, TOP + tall)
-    drawing.lines = _lines(drawing, scene)
+def layout(scene: Scene, legend_lines: int = 1) -> Drawing:
+    """The drawing of a scene, with room for a legend at its end."""
+    lanes = 4 if any(piece.leg in ("onward", "onback") for piece in scene.pieces) else 2
+    column_width = INNER + 2 * (LANE + TRACK * lanes)
+    lines = [scene.columns[start : start + MOST_BESIDE] for start in range(0, len(scene.columns), MOST_BESIDE)]
+    widest = max((len(line) for line in lines), default=0)
+    drawing = Drawing(width=max(widest * (column_width + GAP) - GAP, 470) + 2 * MARGIN, lanes=lanes)
+    if len(lines) > 1:
+        drawing.width += drawing.wire + GAP
+    drawing.verdict = wrapped(scene.verdict, drawing.width - 2 * MARGIN, VERDICT, MOST_VERDICT_LINES, bold=True)
+    y = 44 + VERDICT_LINE * len(drawing.verdict) + 4.0
+    drawing.client_y = y
+    y += CLIENT_HEIGHT + 22 if scene.client else 22
+    for number, line in enumerate(lines):
+        drawing.wires.append(y)
+        y = _place_line(drawing, line, number, column_width, y + drawing.wire + 30) + 18
+    drawing.legend_y = y
+    drawing.height = y + 22 * legend_lines + 16 * len(scene.more) + 8
     return drawing
 
 
-def _column_height(column: Column) -> float:
-    return NODE_HEAD + sum(_box_height(box) + BETWEEN for box in column.boxes.values())
+def _place_line(drawing: Drawing, line: Sequence[Column], number: int, column_width: float, top: float) -> float:
+    """Places nodes side by side, what is of one kind at one height; how far down they reach."""
+    heads = [NODE_HEAD + (16 if column.note else 0) for column in line]
+    at = top + max(heads)
+    tops = []
+    for kinds in _BANDS[:-1]:
+        tops.append(at)
+        at += max(sum(_box_height(box) + BETWEEN for box in column.of(*kinds)) for column in line)
+    tops.append(at)
+    bottom = at + max(sum(_box_height(box) + BETWEEN for box in column.of("task")) for column in line)
+    for place, column in enumerate(line):
+        x = MARGIN + place * (column_width + GAP)
+        name = cut(column.node, 170, HEAD, bold=True)
+        port = cut(column.port, INNER - 56 - PORT_TRACK * drawing.lanes, MONO, mono=True)
+        drawing.frames[column.node] = Frame(column, x, top, column_width, bottom - top, name, port, number)
+        for kinds, begin in zip(_BANDS, tops, strict=True):
+            y = begin
+            for box in column.of(*kinds):
+                drawing.boxes[box.stop] = _placed(box, len(drawing.boxes), drawing.frames[column.node].inner, y)
+                y += _box_height(box) + BETWEEN
+    return bottom
 
 
 def _box_height(box: Box) -> float:
-    return BOX_HEAD + CHIPS * bool(box.devices) + sum(_row_height(row) for row in box.rows()) + PAD * bool(box.rows())
+    plugs = PLUG * sum(len(_plug_lines(plug)) for plug in box.plugs)
+    rows = box.rows()
+    return BOX_HEAD + plugs + (6 if rows else 0) + sum(_row_height(row) for row in rows) + PAD
 
 
 def _row_height(row: Row) -> float:
-    return LINE * len(wrapped(row)) + (LINE if row.by else 0) + 3
+    return LINE * (len(_row_lines(row)) + len(_by_lines(row))) + 4
 
 
-def wrapped(row: Row) -> tuple[str, ...]:
-    """A row's label in lines that fit; only what failed has more than one."""
-    if row.style != "failed":
-        return (row.label if len(row.label) <= CHARACTERS else row.label[: CHARACTERS - 1] + "…",)
-    return tuple(textwrap.wrap(f"✗ {row.label}", BOLD_CHARACTERS))
+def _plug_lines(plug: Plug) -> tuple[str, ...]:
+    """Beside a device's name, or below it."""
+    room = INNER - 18
+    first = plug.lines[0] if plug.lines else ""
+    lines = [f"{plug.name} {first}".strip(), *plug.lines[1:]]
+    return tuple(cut(line, room - (12 if number else 0), MONO, mono=True) for number, line in enumerate(lines))
 
 
-def _place(drawing: Drawing, column: Column, x: float, bottom: float) -> None:
-    y: float = TOP + NODE_HEAD
-    for box in (*column.of("host"), *column.of("sandbox", "other")):
-        drawing.boxes[box.stop] = _placed(box, x + LANE, y)
-        y += _box_height(box) + BETWEEN
-    for box in (*column.of("overlay"), *column.of("task")[::-1]):
-        bottom -= _box_height(box) + BETWEEN
-        drawing.boxes[box.stop] = _placed(box, x + LANE, bottom)
+def _row_lines(row: Row) -> tuple[str, ...]:
+    """A hop's label in lines that fit."""
+    most = _MOST_FAILED_LINES if row.style == "failed" else MOST_HOP_LINES
+    label = f"✗ {row.label}" if row.style == "failed" else row.label
+    return wrapped(label, INNER - BADGE - 16, MONO, most, mono=True)
 
 
-def _placed(box: Box, x: float, y: float) -> Placed:
-    at = y + BOX_HEAD + CHIPS * bool(box.devices)
+def _by_lines(row: Row) -> tuple[str, ...]:
+    """What decided, in lines that fit."""
+    return wrapped(row.by, INNER - BADGE - 16, BY, _MOST_BY_LINES) if row.by else ()
+
+
+def _placed(box: Box, number: int, x: float, y: float) -> Placed:
+    at = y + BOX_HEAD
+    plugs = []
+    for plug in box.plugs:
+        plugs.append((plug, _plug_lines(plug), at))
+        at += PLUG * len(_plug_lines(plug))
+    at += 6 if box.rows() else 0
     rows = []
     for row in box.rows():
-        rows.append((row, wrapped(row), at))
+        rows.append((row, _row_lines(row), _by_lines(row), at))
         at += _row_height(row)
-    return Placed(box, x, y, COLUMN - 2 * LANE, _box_height(box), tuple(rows), tuple(_chips(box, x)))
+    title = cut(box.title, INNER - 18, HEAD, bold=True)
+    return Placed(box, number, x, y, _box_height(box), title, tuple(plugs), tuple(rows))
 
 
-def _chips(box: Box, x: float) -> Iterator[Chip]:
-    """As many devices as the width has room for."""
-    at, end = x + 10, x + COLUMN - 2 * LANE - 8
-    for device, tunnel in sorted(box.devices.items(), key=lambda item: not item[1]):
-        width = len(device) * CHIP_CHARACTER + 14
-        if at + width > end:
-            return
-        yield Chip(device, at, width, tunnel)
-        at += width + 5
-
-
-# --- lines --------------------------------------------------------------------------------------------------------
-
-
-def _lines(drawing: Drawing, scene: Scene) -> list[Line]:
-    """Each piece of a way once; it is fine if any way that arrives goes along it."""
-    fine: dict[tuple[Stop, Stop, bool], bool] = {}
-    for trail in scene.trails:
-        for piece in _pieces(trail):
-            fine[(*piece, trail.back)] = fine.get((*piece, trail.back), False) or trail.arrives
-    found = []
-    for (start, end, back), good in sorted(fine.items(), key=lambda item: item[1]):
-        points = _points(drawing, start, end, back=back)
-        if points:
-            found.append(Line(points, back, good))
-    return found
-
-
-def _pieces(trail: Trail) -> Iterator[tuple[Stop, Stop]]:
-    yield from zip(trail.stops, trail.stops[1:], strict=False)
-
-
-def _points(drawing: Drawing, start: Stop, end: Stop, *, back: bool) -> tuple[tuple[float, float], ...]:
-    shift = BACK if back else 0
-    if ("", "") in (start, end):
-        points = _from_client(drawing, end if start == ("", "") else start, shift)
-        return points if start == ("", "") else points[::-1]
-    one, other = drawing.boxes[start], drawing.boxes[end]
-    if start[0] != end[0]:
-        return _between_nodes(drawing, one, other, shift)
-    right = "task" in (one.box.kind, other.box.kind) and "overlay" in (one.box.kind, other.box.kind)
-    side = one.x + one.width if right else one.x
-    lane = side + (LANE / 2 - 2 - shift / 2) * (1 if right else -1)
-    return (side, one.middle + shift), (lane, one.middle + shift), (lane, other.middle + shift), (side, other.middle + shift)
-
-
-def _from_client(drawing: Drawing, to: Stop, shift: float) -> tuple[tuple[float, float], ...]:
-    box = drawing.boxes[to]
-    x = box.x + 120 + shift
-    high, low = CLIENT_Y + CLIENT_HEIGHT, box.y
-    start = min(max(x, MARGIN + 20 + shift), MARGIN + CLIENT_WIDTH - 20)
-    if start == x:
-        return (x, high), (x, low)
-    turn = high + 12 + shift
-    return (start, high), (start, turn), (x, turn), (x, low)
-
-
-def _between_nodes(drawing: Drawing, one: Placed, other: Placed, shift: float) -> tuple[tuple[float, float], ...]:
-    """Overlays reach one another below, all else above."""
-    ends = one.x + one.width / 2 + shift, other.x + other.width / 2 + shift
-    if one.box.kind == other.box.kind == "overlay":
-        bus = drawing.bus + shift - 4
-        below = one.y + one.height, other.y + other.height
-        return (ends[0], below[0]), (ends[0], bus), (ends[1], bus), (ends[1], below[1])
-    if one.box.kind == "overlay":  # to where the tunnel's packet is lost
-        bus, lane = drawing.bus + shift - 4, other.x - LANE / 2 + 2
-        begin = (ends[0], one.y + one.height), (ends[0], bus)
-        return *begin, (lane, bus), (lane, other.middle + shift), (other.x, other.middle + shift)
-    above = TOP - 8 - shift
-    return (ends[0], one.y), (ends[0], above), (ends[1], above), (ends[1], other.y)
+def all_plugs(drawing: Drawing) -> Iterator[tuple[Placed, Plug, float]]:
+    """Every device with where lines meet it."""
+    for placed in drawing.boxes.values():
+        for plug, _, _ in placed.plugs:
+            yield placed, plug, placed.at(plug)
