@@ -313,13 +313,17 @@ class NamedTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedNetwork:
-    """A network. `netns`: the namespace of an overlay's bridge and tunnel; "" for docker_gwbridge."""
+    """A network. `netns`: the namespace of an overlay's bridge and tunnel; "" for docker_gwbridge.
+
+    `mtu_bytes`: of the network below it, as it was made for; 0: what its engine takes by itself.
+    """
 
     name: str
     id: str = ""
     subnet: IPv4Network | None = None
     vni: int = 0
     netns: str = ""
+    mtu_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

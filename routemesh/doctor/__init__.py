@@ -5,6 +5,7 @@
     told      operations, as what is wrong now        planned  what is not as a node's plan wants it
     certificates, refused   of the gateway            overlay  what real packets met between the nodes; devices
     twice        two looks at what goes on changing   load     tables, pools, clocks, tasks, ports
+    mtu       underlay devices that carry too little
 
 Who gathers the facts is elsewhere (sight.machine, sight.checkup, ask.checkups).
 """

@@ -7,10 +7,13 @@ from ipaddress import IPv4Address, IPv4Network
 from routemesh import names
 from routemesh.doctor import Finding, State, listed
 from routemesh.doctor.facts import Facts
+from routemesh.doctor.ways import Walked
 from routemesh.explain.deaf import deaf
+from routemesh.explain.mend import more_connections
 from routemesh.explain.stale import stale
 from routemesh.explain.way import Places
-from routemesh.snapshot import ClusterSnapshot, NodeSnapshot
+from routemesh.reasons.ends import TableFull
+from routemesh.snapshot import ClusterSnapshot, NamespaceSnapshot, NodeSnapshot
 from routemesh.walk import Place
 
 _NEARLY_FULL = 0.8
@@ -20,9 +23,9 @@ _OF_THE_MESH = frozenset({"dockerd", "docker-proxy"})
 """Processes that only keep published ports from others."""
 
 
-def findings(cluster: ClusterSnapshot, facts: Facts) -> Iterator[Finding]:
+def findings(cluster: ClusterSnapshot, facts: Facts, walked: Walked) -> Iterator[Finding]:
     """All of that."""
-    yield from _tables(cluster)
+    yield from _tables(cluster, walked)
     yield from _pools(cluster)
     yield from _clocks(facts)
     yield from _tasks(cluster)
@@ -36,23 +39,32 @@ def findings(cluster: ClusterSnapshot, facts: Facts) -> Iterator[Finding]:
     )
 
 
-def _tables(cluster: ClusterSnapshot) -> Iterator[Finding]:
-    """All namespaces share one limit, each has a table of its own."""
+def _tables(cluster: ClusterSnapshot, walked: Walked) -> Iterator[Finding]:
+    """One for each node: all namespaces share one limit, though each has a table of its own."""
     places = Places(cluster)
     for name, node in cluster.nodes.items():
-        for netns, space in node.namespaces.items():
-            if space.conntrack_count is None or not space.conntrack_max:
-                continue
-            used = space.conntrack_count / space.conntrack_max
-            if used >= _NEARLY_FULL:
-                yield Finding(
-                    what="conntrack",
-                    where=places.called(Place(name, netns)),
-                    state=State.WRONG if used >= 1 else State.OPTIONAL,
-                    found=f"{space.conntrack_count} of {space.conntrack_max} connections are tracked",
-                    effect="new connections are dropped" if used >= 1 else "when it is full, new connections are dropped",
-                    fix=f"on {name}: sysctl -w net.netfilter.nf_conntrack_max={2 * space.conntrack_max}",
-                )
+        near = {netns: space for netns, space in node.namespaces.items() if _use(space) >= _NEARLY_FULL}
+        if not near:
+            continue
+        full = any(_use(space) >= 1 for space in near.values())
+        lost = walked.by_end(name, TableFull)
+        yield Finding(
+            what="conntrack",
+            where=name,
+            state=State.WRONG if full else State.OPTIONAL,
+            found=f"{listed((_tracked(places.called(Place(name, each)), space) for each, space in near.items()), 4)} connections",
+            effect=("new connections are dropped" if full else "when it is full, new connections are dropped")
+            + (f"; {lost.effect}" if lost else ""),
+            fix=f"on {name}: {more_connections(node)}",
+        )
+
+
+def _tracked(called: str, space: NamespaceSnapshot) -> str:
+    return f"{called} tracks {space.conntrack_count} of {space.conntrack_max}"
+
+
+def _use(space: NamespaceSnapshot) -> float:
+    return (space.conntrack_count or 0) / space.conntrack_max if space.conntrack_max else 0.0
 
 
 def _pools(cluster: ClusterSnapshot) -> Iterator[Finding]:

@@ -1,11 +1,12 @@
 """Everything about a mesh as it was read: what is not as planned, the way of every published port, what nodes say. PURE."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from routemesh.doctor import Finding, State, disks, listed, load, overlay, planned, twice, ways
+from routemesh.doctor import Finding, State, disks, listed, load, mtu, overlay, planned, twice, ways
 from routemesh.doctor.facts import Difference, Facts, NodeFacts
 from routemesh.doctor.ways import Stop, Walked
+from routemesh.reasons.ends import TableFull, TooLarge
 from routemesh.snapshot import ClusterSnapshot, Unread
 from routemesh.walk import observed
 
@@ -44,14 +45,20 @@ def look(cluster: ClusterSnapshot, facts: Facts, before: Look | None = None, sto
     found = (
         *_silent(cluster, live=told.repairing),
         *planned.findings(cluster, told, walked.by_place),
-        *ways.findings(walked),
+        *ways.findings(walked, _told_elsewhere(cluster)),
+        *mtu.findings(cluster, walked),
         *overlay.findings(cluster, told),
         *disks.findings(told),
-        *_of_both(before, load.findings(at_rest, told)),
+        *_of_both(before, load.findings(at_rest, told, walked)),
         *twice.findings(moving, cluster),
         *_unread(cluster),
     )
     return Look(cluster, facts, walked, tuple(sorted(found, key=lambda finding: _ORDER.index(finding.state))))
+
+
+def _told_elsewhere(cluster: ClusterSnapshot) -> Set[ways.Origin]:
+    """The ends of ways that have findings of their own."""
+    return {(name, TableFull) for name in cluster.nodes} | {(name, TooLarge) for name in mtu.narrow(cluster)}
 
 
 def _of_both(before: Look | None, found: Iterable[Finding]) -> Iterator[Finding]:

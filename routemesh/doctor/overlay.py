@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from routemesh.doctor import Finding, State, listed
+from routemesh.doctor import Finding, State, listed, mtu
 from routemesh.doctor.facts import Facts
 from routemesh.model import VXLAN_OVERHEAD_BYTES, VXLAN_PORT
 from routemesh.sightings import Echoes, Offload
@@ -38,7 +38,7 @@ def findings(cluster: ClusterSnapshot, facts: Facts) -> Iterator[Finding]:
     silent = {node.name for node in cluster.names.nodes if node.absent}
     lost = [found for pair in seen if pair[1] not in silent and (found := lost_between(seen, *pair)) is not None]
     yield from _all_lost(cluster, [each for each in lost if not each.sizes[1]])
-    yield from _too_large([each for each in lost if each.sizes[1]])
+    yield from _too_large([each for each in lost if each.sizes[1] and mtu.narrow(cluster).keys().isdisjoint(each[:2])])
     whole = sum(probe.answered == probe.sizes for probe in seen.values())
     if whole:
         largest = listed({f"{max(probe.sizes)} bytes" for probe in seen.values() if probe.answered == probe.sizes})

@@ -3,7 +3,7 @@
 A fault breaks the ways of a hundred ports at once: they are put together by the place where they fail and why.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -16,7 +16,8 @@ from routemesh.explain.faults import Fault
 from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import Outcome
 from routemesh.explain.way import Places
-from routemesh.reasons.causes import AnswerLost, ByOthers, Lost, OfDoubt, Reason
+from routemesh.reasons.causes import AnswerLost, ByOthers, Lost, OfDoubt, Reason, end_of
+from routemesh.reasons.ends import End
 from routemesh.reasons.named import kind_of, named
 from routemesh.reasons.words import of_cause
 from routemesh.snapshot import ClusterSnapshot, NamedPort, NamedService
@@ -84,6 +85,30 @@ class Walked:
     by_reason: dict[tuple[object, ...], Failing] = field(default_factory=dict)
     by_place: dict[Kept, Failing] = field(default_factory=dict)
     unasked: dict[str, list[str]] = field(default_factory=dict)
+
+    def by_end(self, node: str, kind: type[End]) -> Failing | None:
+        """All of the node that fail by one kind of end."""
+        alike = [failing for failing in self.by_reason.values() if _origin(failing) == (node, kind)]
+        return _together(alike) if alike else None
+
+
+Origin = tuple[str, type[End] | None]
+"""A node, and by which kind of end ways fail there."""
+
+
+def _origin(failing: Failing) -> Origin:
+    end = end_of(failing.causes[0].reason)
+    return failing.causes[0].node, None if end is None else type(end)
+
+
+def _together(several: Sequence[Failing]) -> Failing:
+    found = Failing(whole=all(each.whole for each in several), untold=all(each.untold for each in several))
+    for each in several:
+        found.causes += each.causes
+        found.ports += each.ports
+        found.nodes += each.nodes
+        found.clients += each.clients
+    return found
 
 
 def never() -> None:
@@ -170,7 +195,7 @@ def _walk_from_within(places: Places, mending: Mending, found: Walked, way: _Wit
 
 
 def _sort_in(found: Walked, failed: Failed) -> None:
-    """What others have made counts by itself, as does what mending all would not change; the rest is due to what is not as
+    """What mending all would not change counts by itself, as does what others have made; the rest is due to what is not as
     planned, if there is anything.
     """
     ours = [cause for cause in failed.causes if not cause.by]
@@ -179,7 +204,8 @@ def _sort_in(found: Walked, failed: Failed) -> None:
     for place, cause in planned.items():
         found.by_place.setdefault(place, Failing()).add(cause, failed)
     first = {cause.way: cause for cause in reversed(left)}
-    for cause in (*(cause for cause in failed.causes if cause.by), *reversed(first.values())):
+    theirs = (cause for cause in failed.causes if cause.by and not (cause.goes and planned))
+    for cause in (*theirs, *reversed(first.values())):
         found.by_reason.setdefault(_alike(cause), Failing()).add(cause, failed)
 
 
@@ -199,10 +225,13 @@ def _there_or_back(reason: Reason) -> Reason:
             return reason
 
 
-def findings(found: Walked) -> Iterator[Finding]:
-    """The ways that fail, by reason, but for those that are by place; and how many there are."""
+def findings(found: Walked, elsewhere: Set[Origin] = frozenset()) -> Iterator[Finding]:
+    """The ways that fail, by reason, but for those that are by place; and how many there are. `elsewhere`: whose findings are not
+    of ways."""
     for failing in found.by_reason.values():
         cause = failing.causes[0]
+        if _origin(failing) in elsewhere:
+            continue
         alike = len({_there_or_back(each.reason) for each in failing.causes}) - 1
         yield Finding(
             what=_topic(cause),

@@ -15,6 +15,7 @@ from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import VERSION, Cause, Explanation, Outcome, Question, Way
 from routemesh.explain.stale import stale
 from routemesh.explain.way import Places, arrives, failure_of, way
+from routemesh.reasons.causes import NoneServes, NoTasks
 from routemesh.snapshot import ClusterSnapshot, Place
 from routemesh.walk import OUTSIDE, Delivered, Network, Packet, Unclear, Walk, every_way, observed
 
@@ -100,6 +101,8 @@ def _faults(
         return ()
     blame = mending.blame(partial(walked, asked), branches)
     of_service = list(cause.of_service(places, asked, branches, blame.repairs))
+    if any(isinstance(each.reason, NoTasks | NoneServes) for each in of_service) and not any(arriving):
+        return once(of_service)  # then no node is to lead its ports anywhere
     of_ways: list[Fault] = []
     for number, (branch, arrived) in enumerate(zip(branches, arriving, strict=True)):
         of_ways += cause.of_branch(places, asked, branch, number, blame, arrived=arrived)

@@ -55,6 +55,7 @@ def of_branch(places: Places, asked: Asked, branch: Branch, number: int, blame: 
         by=by,
         planned=bool(planned),
         remains=remains,
+        goes=goes,
     )
     if not remains:
         yield from nearby.unlike_planned(places, branch, place, number, repairs)

@@ -13,7 +13,8 @@ from routemesh.walk import OUTSIDE, Place
 class Fault:
     """The fields are Cause's; `called` is the place's name for people.
 
-    `planned`: what mends it is in the node's plan. `remains`: it is so even with everything mended that is not as planned.
+    `planned`: what mends it is in the node's plan. `remains`: it is so even with everything mended that is not as planned;
+    `goes`: it is known not to be.
     """
 
     at: Place = OUTSIDE
@@ -25,6 +26,7 @@ class Fault:
     by: str = ""
     planned: bool = False
     remains: bool = False
+    goes: bool = False
 
     @property
     def node(self) -> str:

@@ -82,7 +82,7 @@ def of_end(places: Places, place: Place, end: End, last: Hop | None, repairs: Re
         return found
     node = places.cluster.nodes.get(place.node)
     space = None if node is None else node.namespaces.get(place.netns)
-    commands = _by_hand(places, end, last, by, () if space is None else space.items)
+    commands = _by_hand(places, end, last, by, node, () if space is None else space.items)
     return tuple(in_namespace(node, place.netns, each) for each in commands)
 
 
@@ -107,7 +107,20 @@ def table_of(item: Chain | XtChain) -> str:
     return f"{item.family} {item.table}" if isinstance(item, Chain) else f"iptables {item.table}"
 
 
-def _by_hand(places: Places, end: End, last: Hop | None, by: str, items: Sequence[Item]) -> Iterator[str]:
+def more_connections(node: NodeSnapshot) -> str:
+    """The command that lets every namespace of a node track twice as many connections as the fullest does.
+
+    The limit is one number for all namespaces, which each one's own count is held against; only the first namespace may write it.
+    Source: the kernel's nf_conntrack_core.c (__nf_conntrack_alloc), nf_conntrack_standalone.c.
+    """
+    numbers = (space.conntrack_count or 0 for space in node.namespaces.values())
+    limits = (space.conntrack_max or 0 for space in node.namespaces.values())
+    return f"sysctl -w net.netfilter.nf_conntrack_max={2 * max(*numbers, *limits, 1)}"
+
+
+def _by_hand(
+    places: Places, end: End, last: Hop | None, by: str, node: NodeSnapshot | None, items: Sequence[Item]
+) -> Iterator[str]:
     item, device = (None, "") if last is None else (last.item, last.device)
     if last is not None and (allowing := letting_pass(by, last.before)):
         yield allowing
@@ -117,8 +130,8 @@ def _by_hand(places: Places, end: End, last: Hop | None, by: str, items: Sequenc
     match end:
         case TooLarge(size, link):
             yield f"ip link set {link} mtu {size}"
-        case TableFull(limit=limit):
-            yield f"sysctl -w net.netfilter.nf_conntrack_max={2 * limit}"
+        case TableFull() if node is not None:
+            yield more_connections(node)
         case NotForwarding():
             # The incoming device's setting decides. ip_forward may be on already, and to write that again changes nothing.
             yield f"sysctl -w net.ipv4.conf.{_dotted(device)}.forwarding=1" if device else "sysctl -w net.ipv4.ip_forward=1"

@@ -327,11 +327,19 @@ class EverSmaller:
     """Whatever the sender is told of MTUs, its packets are still too large somewhere."""
 
 
-OfAnswers = NobodyListens | Unheard | Astray | LargeAstray | EverSmaller
+@dataclass(frozen=True, slots=True)
+class EitherWay:
+    """What it is that ends it depends on something that can't be told; it gets no further in either case."""
+
+    end: "End"
+    other: "End"
+
+
+OfAnswers = NobodyListens | Unheard | Astray | LargeAstray | EverSmaller | EitherWay
 
 End = OfDevices | OfTunnels | OfRoutes | OfRules | OfAnswers
 
 
 def root(end: End) -> End:
     """Why it went no further, whether or not anybody heard of that."""
-    return root(end.end) if isinstance(end, Unheard) else end
+    return root(end.end) if isinstance(end, Unheard | EitherWay) else end

@@ -88,18 +88,11 @@ class ArpThroughTunnel:
 
 @dataclass(frozen=True, slots=True)
 class ArpSetting:
-    """Whether ARP is answered depends on a setting that the walker does not evaluate (arp_ignore above 1)."""
+    """Whether ARP is answered depends on a setting that the walker does not evaluate (arp_ignore 3 to 7)."""
 
     link: str
     setting: str
     value: int
-
-
-@dataclass(frozen=True, slots=True)
-class ArpFilter:
-    """Whether ARP is answered depends on arp_filter."""
-
-    link: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +125,7 @@ class AnswerFrom:
     preferred: IPv4Address
 
 
-OfLinks = ArpBySeveral | ArpThroughTunnel | ArpSetting | ArpFilter | FramesFiltered | SeveralCopies | SeveralTunnels | AnswerFrom
+OfLinks = ArpBySeveral | ArpThroughTunnel | ArpSetting | FramesFiltered | SeveralCopies | SeveralTunnels | AnswerFrom
 
 # --- routes and balancing -----------------------------------------------------------------------------------------
 

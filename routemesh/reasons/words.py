@@ -219,6 +219,8 @@ def _unanswered(end: ends.OfAnswers) -> str:
             return f"packets of {size} bytes go astray"
         case ends.EverSmaller():
             return "its packets become ever smaller"
+        case ends.EitherWay(first, other):
+            return f"{of_end(first)}; or else, {of_end(other)}"
     assert_never(end)
 
 
@@ -252,8 +254,6 @@ def _ambiguous(doubt: unclear.OfLinks) -> str:
             return f"ARP for {address} through {link}, which does not answer it itself"
         case unclear.ArpSetting(link, setting, value):
             return f"ARP on {link} with {setting} {value}"
-        case unclear.ArpFilter(link):
-            return f"ARP on {link} with arp_filter on"
         case unclear.FramesFiltered(family, chain):
             return f"chain {chain}, which filters {'ARP' if family == 'arp' else 'frames'}"
         case unclear.SeveralCopies(mac):

@@ -18,6 +18,7 @@ Json = Mapping[str, Any]
 T = TypeVar("T")
 
 LOSES = "the names of services, tasks and nodes"
+_MTU = "com.docker.network.driver.mtu"
 _VXLAN_IDS = "com.docker.network.driver.overlay.vxlanid_list"
 _ENDED = frozenset(state.name.lower() for state in TaskState if state.ended)
 _NOT_UNDERSTOOD = (KeyError, TypeError, ValueError, AttributeError, StopIteration)
@@ -102,6 +103,7 @@ def overlay(entry: Json) -> Overlay:
             subnet=subnet(entry),
             vni=int(entry["Options"][_VXLAN_IDS].split(",")[0]),
             netns=overlay_netns(entry["Id"]),
+            mtu_bytes=_mtu(entry),
         ),
         ingress=entry["Ingress"],
         marks={name: int(service["LocalLBIndex"]) for name, service in named.items()},
@@ -147,7 +149,12 @@ def bridge(entry: Json) -> tuple[NamedNetwork, Mapping[str, IPv4Address]]:
     """docker_gwbridge, and the addresses on it by namespace: an endpoint's name is gateway_<namespace>."""
     ends = (entry.get("Containers") or {}).values()
     found = {end["Name"].removeprefix("gateway_"): IPv4Interface(end["IPv4Address"]).ip for end in ends}
-    return NamedNetwork(name=entry["Name"], id=entry["Id"], subnet=subnet(entry)), found
+    return NamedNetwork(name=entry["Name"], id=entry["Id"], subnet=subnet(entry), mtu_bytes=_mtu(entry)), found
+
+
+def _mtu(network: Json) -> int:
+    """The MTU that somebody asked for, 0 for none; of an overlay it is that of the network below it."""
+    return int((network.get("Options") or {}).get(_MTU, 0))
 
 
 def containers(source: Source) -> Iterator[Container]:

@@ -19,6 +19,7 @@ from routemesh.model import (
     TaskId,
 )
 from routemesh.nodeplan import (
+    BUILT_IN,
     HOST,
     Address,
     Chain,
@@ -43,6 +44,7 @@ from routemesh.nodeplan import (
     Rule,
     Sysctl,
     Table,
+    Verdict,
     XtChain,
     XtRule,
     key,
@@ -193,7 +195,8 @@ def _wrong_link(space: NamespaceSnapshot, netns: str, item: Link) -> Iterator[tu
         if found is None:
             return  # its other end tells
     if found is None:
-        yield f"device {item.name} is missing", "", Create(netns, item)
+        made = f"ip link add {item.name} type bridge && ip link set {item.name} up" if item.kind == "bridge" else ""
+        yield f"device {item.name} is missing", made, Create(netns, item)
         return
     if not found.up:
         yield f"device {found.name} is down", f"ip link set {found.name} up", Change(netns, found, replace(found, up=True))
@@ -213,7 +216,14 @@ def _missing_rules(space: NamespaceSnapshot, netns: str, wanted: XtChain) -> Ite
     One that is there with another target goes first: behind it, what is put in would not count, or be overwritten.
     """
     place, name = f"{wanted.table} {wanted.name}", (wanted.table, wanted.name)
-    there = next((list(found.rules) for found in space.of(XtChain) if (found.table, found.name) == name), [])
+    found = next((each for each in space.of(XtChain) if (each.table, each.name) == name), None)
+    there = [] if found is None else list(found.rules)
+    if found is None and wanted.name not in BUILT_IN[wanted.table]:
+        yield (
+            f"chain {place} is missing",
+            (f"iptables -t {wanted.table} -N {wanted.name}",),
+            Create(netns, replace(wanted, rules=())),
+        )
     at = 0
     for rule in wanted.rules:
         if rule in there:
@@ -235,5 +245,6 @@ def _missing_rules(space: NamespaceSnapshot, netns: str, wanted: XtChain) -> Ite
 
 
 def _is_instead(other: Rule, wanted: Rule) -> bool:
-    """Whether a rule takes the same packets and does something else with them."""
-    return bool(wanted) and len(other) == len(wanted) > 1 and other[:-1] == wanted[:-1] and type(other[-1]) is type(wanted[-1])
+    """Whether a rule takes the same packets and does something else with them. A verdict on them may be anybody's."""
+    alike = bool(wanted) and len(other) == len(wanted) > 1 and other[:-1] == wanted[:-1]
+    return alike and type(other[-1]) is type(wanted[-1]) and not isinstance(other[-1], Verdict)

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from routemesh import names
 from routemesh.model import (
+    VXLAN_OVERHEAD_BYTES,
     Attachment,
     ClientIp,
     Cluster,
@@ -25,9 +26,11 @@ from routemesh.model import (
     TaskState,
     TaskStatus,
 )
-from routemesh.nodeplan import Link
 from routemesh.plan.engines import SWARM
-from routemesh.snapshot import ClusterSnapshot, NamedNetwork, NamedService, NamedTask, NodeSnapshot
+from routemesh.snapshot import ClusterSnapshot, NamedNetwork, NamedService, NamedTask
+
+USUAL_MTU = 1500
+"""What Docker takes for the network below, whatever it is there. Source: moby daemon/libnetwork, overlay's maxMTU."""
 
 _INGRESS, _SUBNET = "ingress", IPv4Network("10.0.0.0/24")
 
@@ -40,7 +43,7 @@ def state(cluster: ClusterSnapshot, node: str, client_ip: ClientIp = ClientIp.SN
     made = Cluster(id="swarm", ingress_id=overlay.id, created_at=0)
     if bridge is not None and bridge.subnet is not None:
         made = replace(made, gwbridge_subnet=bridge.subnet)
-    mtu = _underlay_mtu(cluster.nodes[node])
+    mtu = USUAL_MTU if bridge is None else bridge.mtu_bytes or USUAL_MTU
     nodes = {
         NodeId(each.id or each.name): Node(
             id=NodeId(each.id or each.name),
@@ -81,12 +84,14 @@ def _network(named: NamedNetwork | None) -> Network:
     if named is None or named.subnet is None:
         return Network(id=NetworkId(""), name=_INGRESS, kind=NetworkKind.INGRESS, subnet=_SUBNET, created_at=0)
     return Network(
-        id=NetworkId(named.id), name=named.name, kind=NetworkKind.INGRESS, subnet=named.subnet, vni=named.vni, created_at=0
+        id=NetworkId(named.id),
+        name=named.name,
+        kind=NetworkKind.INGRESS,
+        subnet=named.subnet,
+        vni=named.vni,
+        created_at=0,
+        mtu_bytes=(named.mtu_bytes or USUAL_MTU) - VXLAN_OVERHEAD_BYTES,
     )
-
-
-def _underlay_mtu(snapshot: NodeSnapshot) -> int:
-    return next((link.mtu for link in snapshot.host.of(Link) if link.name == snapshot.device), 1500)
 
 
 def _service(service: NamedService, ingress: NetworkId, node: str, client_ip: ClientIp) -> Service:

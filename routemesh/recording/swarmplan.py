@@ -84,10 +84,11 @@ def _host(view: NodeView) -> Iterator[Item]:
     ports = [port for service, _ in _served(view) for port in _ports(service)][::-1]
     publish = tuple((*_to(*port), Dnat(sandbox, port[1])) for port in ports)
     admit = tuple(rule for port in ports for rule in ((*_to(*port), _ACCEPT), (*_from(*port), _ACCEPT)))
-    yield XtChain("nat", names.INGRESS_CHAIN, (*publish, (_RETURN,)))
-    yield XtChain("filter", names.INGRESS_CHAIN, (*admit, (_RETURN,)))
-    yield XtChain("nat", "PREROUTING", (to_ingress,))
-    yield XtChain("nat", "OUTPUT", (to_ingress,))
+    if ports:  # the first published port makes the chains
+        yield XtChain("nat", names.INGRESS_CHAIN, (*publish, (_RETURN,)))
+        yield XtChain("filter", names.INGRESS_CHAIN, (*admit, (_RETURN,)))
+        yield XtChain("nat", "PREROUTING", (to_ingress,))
+        yield XtChain("nat", "OUTPUT", (to_ingress,))
     yield XtChain(
         "nat",
         "POSTROUTING",
@@ -100,7 +101,7 @@ def _host(view: NodeView) -> Iterator[Item]:
         "filter",
         "FORWARD",
         (
-            (Verdict("jump", names.INGRESS_CHAIN),),
+            *([(Verdict("jump", names.INGRESS_CHAIN),)] if ports else []),
             (_LOCAL_GATEWAY, _ESTABLISHED, _ACCEPT),
             (_FROM_GATEWAY, Match("oifname", names.GWBRIDGE, negate=True), _ACCEPT),
             (_FROM_GATEWAY, _LOCAL_GATEWAY, _DROP),

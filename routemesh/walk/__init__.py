@@ -10,11 +10,12 @@ Tests use this as oracle and people as `explain` (rule 11). It knows the kernel'
     lots       its choices                             conntrack   connections, NAT; ipvs, balancer: IPVS's
     chains     both tools' chains in one form          rules       what they do; reads, fields: what they can read
 
+What can't be told is supposed to be so, and not to be so: what both ways have in common is told (supposing).
 Where a rule draws lots (numgen) or IPVS chooses a server, the walk is repeated once for every lot.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from routemesh.model import Protocol
 from routemesh.snapshot import OUTSIDE, Endpoint, Place
@@ -33,10 +34,12 @@ from routemesh.walk.nouns import (
     Refused,
     ReplyArrives,
     ReplyLost,
+    Supposed,
     Unclear,
     UnknownRule,
     Walk,
 )
+from routemesh.walk.supposing import MOST_OPEN, in_common, open_question
 
 __all__ = [
     "OUTSIDE",
@@ -85,14 +88,34 @@ def every_way(network: Network, packet: Packet, start: Place = OUTSIDE, *, full_
     """
     if packet.protocol is Protocol.TCP:
         packet = replace(packet, flags=frozenset({"syn"}))
-    return tuple(_branches(network, packet, start, full_size, router))
+    return tuple(_Asked(network, packet, start, full_size, router).branches({}))
 
 
-def _branches(network: Network, packet: Packet, start: Place, full_size: bool, router: str) -> Iterator[Branch]:
-    waiting: list[tuple[int, ...]] = [()]
-    while waiting:
-        lots = Lots(waiting.pop())
-        trip = Trip(network, lots.draw, router)
-        outcome, turn = there_and_back(trip, packet, start, full_size=full_size)
-        yield Branch(lots.share, tuple(trip.hops[:turn]), outcome, tuple(trip.hops[turn:]), lots.estimated)
-        waiting += lots.others()
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The question of a walk: everything but what it draws and supposes."""
+
+    network: Network
+    packet: Packet
+    start: Place
+    full_size: bool
+    router: str
+
+    def branches(self, supposed: Supposed, first: tuple[int, ...] = ()) -> Iterator[Branch]:
+        """One for each choice, of those that begin with the lots `first`."""
+        waiting = [first]
+        while waiting:
+            lots = Lots(waiting.pop())
+            trip = Trip(self.network, lots.draw, self.router, supposed)
+            outcome, turn = there_and_back(trip, self.packet, self.start, full_size=self.full_size)
+            branch = Branch(lots.share, tuple(trip.hops[:turn]), outcome, tuple(trip.hops[turn:]), lots.estimated)
+            yield from self._whatever_is_so(branch, supposed, lots.drawn)
+            waiting += lots.others()
+
+    def _whatever_is_so(self, branch: Branch, supposed: Supposed, drawn: tuple[int, ...]) -> Walk:
+        """What becomes of it in any case, where something can't be told; itself where that makes a difference."""
+        question = open_question(branch.outcome)
+        if question is None or len(supposed) >= MOST_OPEN:
+            return (branch,)
+        no, yes = (tuple(self.branches({**supposed, question: answer}, drawn)) for answer in (False, True))
+        return in_common(no, yes) or (branch,)

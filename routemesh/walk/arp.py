@@ -5,6 +5,7 @@ back, if bridges let both in. Source: the kernel's arp.c, br_input.c, vxlan_core
 """
 
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import IPv4Address
 
 from routemesh.model import Protocol
@@ -30,9 +31,12 @@ def resolve(flight: Flight, link: Link) -> str:
     if known is not None and known.state not in _FORGOTTEN:
         flight.note(Resolved(address, known.mac, "" if known.state == "permanent" else known.state), known)
         return known.mac
-    answers = flight.trip.network.arp.get(asked := (stack.place, link.name, address))
+    request = _asking(flight, link)
+    answers = flight.trip.network.arp.get(asked := (stack.place, link.name, address, request.source.address))
     if answers is None:
-        answers = flight.trip.network.arp[asked] = dict(_answers(flight.trip, stack, link, address, _asking(flight, link)))
+        answers = dict(_answers(flight.trip, stack, link, address, request))
+        if not flight.trip.supposed:
+            flight.trip.network.arp[asked] = answers
     if not answers and any(map(is_hidden, (link, *stack.ports[link.name]))):
         raise UnknownRule(stack.place, ArpUnseen(address))
     if not answers:
@@ -59,7 +63,7 @@ def _arp(mac: str, address: IPv4Address) -> Packet:
 def _is_let_in(trip: Trip, stack: Stack, port: Link, frame: Packet) -> bool:
     """Whether a frame of ARP gets from a port into its bridge."""
     try:
-        enter_bridge(Flight(Trip(trip.network, trip.choose), stack, frame, incoming=port.name))
+        enter_bridge(Flight(Trip(trip.network, trip.choose, supposed=trip.supposed), stack, frame, incoming=port.name))
     except Ended:
         return False
     return True
@@ -96,7 +100,8 @@ def _answers_behind(
     if link.master and not _is_let_in(trip, stack, link, asked):
         return
     bridge = stack.link(link.master) if link.master else link
-    if bridge is not None and stack.answers_arp(bridge.name, address):
+    suppose = partial(trip.suppose, stack.place, packet=asked)
+    if bridge is not None and stack.answers_arp(bridge.name, address, asked.source.address, suppose):
         if (unknown := stack.rules_of("arp")) is not None:
             raise UnknownRule(stack.place, unknown)
         yield stack.mac(bridge), bridge

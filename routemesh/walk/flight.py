@@ -8,11 +8,12 @@ from typing import NoReturn, Protocol
 from routemesh.nodeplan import Element, Item, Link, Rule
 from routemesh.reasons.ends import BlackHole, End, NoRoute, RouteRefuses, TooLarge
 from routemesh.reasons.events import Event, Stopped
+from routemesh.reasons.unclear import Doubt
 from routemesh.snapshot import Place
 from routemesh.walk.balancer import Balancer
 from routemesh.walk.conntrack import Connection, Conntrack
 from routemesh.walk.network import Network
-from routemesh.walk.nouns import Dropped, Hop, Packet, Refused
+from routemesh.walk.nouns import Dropped, Hop, Packet, Question, Refused, Supposed, UnknownRule
 from routemesh.walk.stack import LOOPBACK, Stack
 
 
@@ -37,7 +38,7 @@ class Ended(Exception):
 
 @dataclass(slots=True)
 class Trip:
-    """One packet's way and its reply's, with one answer to every choice.
+    """One packet's way and its reply's, with one answer to every choice. `supposed`: what it takes for given besides.
 
     `router`: the node to which a client outside sends it, "" for the one that has its address.
     """
@@ -45,10 +46,18 @@ class Trip:
     network: Network
     choose: Choose
     router: str = ""
+    supposed: Supposed = field(default_factory=dict)
     hops: list[Hop] = field(default_factory=list)
     conntracks: dict[Place, Conntrack] = field(default_factory=dict)
     balancers: dict[Place, Balancer] = field(default_factory=dict)
     learned: dict[tuple[object, ...], Element] = field(default_factory=dict)
+
+    def suppose(self, place: Place, doubt: Doubt, packet: Packet) -> bool:
+        """What this walk takes for given of something that can't be told; raises UnknownRule where that is nothing."""
+        question = Question(place, doubt, packet)
+        if question not in self.supposed:
+            raise UnknownRule(place, doubt, question)
+        return self.supposed[question]
 
     def conntrack(self, place: Place) -> Conntrack:
         """The connections of a namespace."""

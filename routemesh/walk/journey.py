@@ -9,7 +9,7 @@ from routemesh.snapshot import OUTSIDE, Place
 from routemesh.walk.conntrack import flow_of
 from routemesh.walk.flight import Arrived, Ended, Sending, Step, Trip, refusal_of
 from routemesh.walk.layer3 import TCP_AND_IP_HEADER_BYTES
-from routemesh.walk.network import Listener, Network
+from routemesh.walk.network import Listener
 from routemesh.walk.nouns import (
     Delivered,
     Dropped,
@@ -41,7 +41,7 @@ def there_and_back(trip: Trip, packet: Packet, client: Place, *, full_size: bool
     reply: ReplyArrives | ReplyLost | Unclear
     large: ReplyArrives | ReplyLost | Unclear | None = None
     try:
-        answer = _answer(trip.network, arrived, listener)
+        answer = _answer(trip, arrived, listener)
         reply, heard = _brought_back(trip, answer, packet, client)
         if full_size and heard is not None:
             large = tried(trip, Sender(client, packet, heard.mss_bytes), Sender(arrived.place, answer.packet, got.mss_bytes))
@@ -79,14 +79,17 @@ def _served(trip: Trip, packet: Packet, client: Place) -> tuple[Arrived, Listene
 # --- and back -----------------------------------------------------------------------------------------------------
 
 
-def _answer(network: Network, got: Arrived, listener: Listener) -> Sending:
-    stack, packet = stack_of(network, got.place), got.packet
+def _answer(trip: Trip, got: Arrived, listener: Listener) -> Sending:
+    stack, packet = stack_of(trip.network, got.place), got.packet
     source, tcp = packet.destination, packet.protocol is Protocol.TCP
     if listener.answers_from != "asked":
         preferred = source._replace(address=stack.preferred_source(packet.source.address) or source.address)
-        if listener.answers_from == "unknown" and preferred != source:
-            raise UnknownRule(got.place, AnswerFrom(source, preferred.address))
-        source = preferred
+        if (
+            listener.answers_from == "preferred"
+            or preferred == source
+            or trip.suppose(got.place, AnswerFrom(source, preferred.address), packet)
+        ):
+            source = preferred
     flags = frozenset({"syn", "ack"}) if tcp else frozenset()
     return Sending(stack, Packet(protocol=packet.protocol, source=source, destination=packet.source, flags=flags))
 
@@ -95,7 +98,11 @@ def _as_heard(trip: Trip, end: Ended, asked: Packet, client: Place) -> Outcome:
     """The outcome for the client, to whom a refusal that gets lost is silence."""
     if end.refusal is None:
         return end.outcome
-    match _brought_back(trip, end.refusal, asked, client):
+    try:
+        heard = _brought_back(trip, end.refusal, asked, client)
+    except UnknownRule:
+        return end.outcome  # it got no further in any case
+    match heard:
         case ReplyArrives(), _:
             return end.outcome
         case ReplyLost(place, lost), _:

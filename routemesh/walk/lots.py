@@ -25,9 +25,14 @@ class Lots:
         self.estimated |= estimated and len(weights) > 1
         return lot
 
+    @property
+    def drawn(self) -> tuple[int, ...]:
+        """All of them so far."""
+        return tuple(lot for lot, _ in self._drawn)
+
     def others(self) -> Iterator[tuple[int, ...]]:
         """The lots that lead to all other trips which begin with `given`; the last comes next in order."""
-        drawn = tuple(lot for lot, _ in self._drawn)
+        drawn = self.drawn
         for number in range(len(self._given), len(drawn)):
             for lot in reversed(range(1, self._drawn[number][1])):
                 yield (*drawn[:number], lot)

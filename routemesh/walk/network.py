@@ -53,7 +53,9 @@ class Network:
     wildcard_udp: bool = False
     seen: Mapping[str, NodeSnapshot] = field(default_factory=dict)
     unseen: Mapping[IPv4Address, NodeNotRead] = field(default_factory=dict)
-    arp: dict[tuple[Place, str, IPv4Address], dict[str, Neighbour | Link]] = field(default_factory=dict, init=False, repr=False)
+    arp: dict[tuple[Place, str, IPv4Address, IPv4Address], dict[str, Neighbour | Link]] = field(
+        default_factory=dict, init=False, repr=False
+    )
     _stacks: dict[Place, Stack] = field(default_factory=dict, init=False, repr=False)
     _connections: dict[Place, Known] = field(default_factory=dict, init=False, repr=False)
     _balanced: dict[Place, Balancer] = field(default_factory=dict, init=False, repr=False)

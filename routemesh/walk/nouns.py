@@ -1,6 +1,7 @@
 """What a walk is asked and what it answers. PURE."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -108,12 +109,25 @@ class Dropped:
     reason: End
 
 
+class Question(NamedTuple):
+    """Something of which a walk can suppose either: what is in doubt, where, for which packet."""
+
+    place: Place
+    doubt: Doubt
+    packet: Packet
+
+
+Supposed = Mapping[Question, bool]
+"""The answers that a walk takes for given."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """What happens next can't be told."""
+    """What happens next can't be told. `open`: it is one of two things, each of which can be walked (Supposed)."""
 
     place: Place
     reason: Doubt
+    open: "Question | None" = field(default=None, compare=False)
 
 
 Outcome = Delivered | Refused | Dropped | Unclear
@@ -141,6 +155,6 @@ Walk = tuple[Branch, ...]
 class UnknownRule(RoutemeshError):
     """Something in the kernel that the walker can't evaluate; it never guesses (rule 11)."""
 
-    def __init__(self, place: Place, reason: Doubt) -> None:
+    def __init__(self, place: Place, reason: Doubt, question: Question | None = None) -> None:
         super().__init__(f"{place}: can't tell what happens at {of_doubt(reason)}")
-        self.unclear = Unclear(place, reason)
+        self.unclear = Unclear(place, reason, question)

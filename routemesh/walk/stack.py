@@ -5,7 +5,7 @@ Source: ip-address(8); the kernel's ip-sysctl.rst, devinet.c, fib_frontend.c.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Never, assert_never
 
@@ -32,7 +32,7 @@ from routemesh.nodeplan import (
     XtRule,
 )
 from routemesh.reasons.ends import End, LoopbackOnWire, OwnSource, ReversePath
-from routemesh.reasons.unclear import ArpFilter, ArpSetting, FramesFiltered, ItemUnknown, NotRead, SettingNotRead
+from routemesh.reasons.unclear import ArpSetting, Doubt, FramesFiltered, ItemUnknown, NotRead, SettingNotRead
 from routemesh.snapshot import Part, Place, Unread
 from routemesh.walk.chains import RuleChain, Space, of_iptables, of_nftables, space_of
 from routemesh.walk.hooks import Turn, in_order
@@ -209,16 +209,39 @@ class Stack:
         """Whether bridged IP packets meet the hooks of the IP layer too (br_netfilter)."""
         return self.setting("net/bridge/bridge-nf-call-iptables") != 0
 
-    def answers_arp(self, link: str, address: IPv4Address) -> bool:
-        """Whether an ARP request for `address` that comes in through `link` is answered. Source: arp_ignore in ip-sysctl.rst."""
-        if not self.is_local(address):  # then neither setting is asked (arp_process)
+    def answers_arp(self, link: str, address: IPv4Address, asker: IPv4Address, suppose: Callable[[Doubt], bool]) -> bool:
+        """Whether an ARP request for `address` that comes in through `link` is answered. `suppose`: what of it can't be told.
+
+        Source: arp_ignore and arp_filter in ip-sysctl.rst; the kernel's arp.c (arp_process).
+        """
+        if not self.is_local(address):  # then neither setting is asked
             return self._answers_for_others(link, address)
+        return not self._ignores(link, address, asker) and not self._filters(link, address, asker, suppose)
+
+    def _ignores(self, link: str, address: IPv4Address, asker: IPv4Address) -> bool:
         strictness = self._most("arp_ignore", link)
-        if strictness > 1:
-            raise UnknownRule(self.place, ArpSetting(link, "arp_ignore", strictness))
-        if self._either("arp_filter", link):
-            raise UnknownRule(self.place, ArpFilter(link))
-        return not strictness or any(address == own.ip for own in self.addresses_on(link))
+        on_link = [own for own in self.addresses_on(link) if own.ip == address]
+        match strictness:
+            case 0:
+                return False
+            case 1:
+                return not on_link
+            case 2:
+                return not any(asker in own.network for own in on_link)
+            case 8:
+                return True
+            case _:
+                raise UnknownRule(self.place, ArpSetting(link, "arp_ignore", strictness))
+
+    def _filters(self, link: str, address: IPv4Address, asker: IPv4Address, suppose: Callable[[Doubt], bool]) -> bool:
+        """Only whom the way back leads to through `link` is answered; the setting is asked only where it makes a difference."""
+        back = self.route(asker, 0, address)
+        if back is not None and back.link == link:
+            return False
+        try:
+            return self._either("arp_filter", link)
+        except UnknownRule as error:
+            return suppose(error.unclear.reason)
 
     def _answers_for_others(self, link: str, address: IPv4Address) -> bool:
         """Source: proxy_arp in ip-sysctl.rst; the kernel's arp_fwd_proxy."""

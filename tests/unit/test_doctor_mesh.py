@@ -39,6 +39,7 @@ from routemesh.walk import Packet
 from routemesh.walk.nouns import Encapsulated
 
 DATA = Path(__file__).parent.parent / "data" / "swarm"
+HOST_LIMIT = 65536
 NODES = ("swarm1", "swarm2")
 SIZES = (100, 1450)
 DROP = (Verdict("drop"),)
@@ -193,9 +194,24 @@ def test_devices_that_are_known_to_write_wrong_checksums_are_warned_of() -> None
 @pytest.mark.parametrize(("count", "state"), [(79, None), (80, State.OPTIONAL), (100, State.WRONG)])
 def test_a_table_of_connections_that_fills_up(count: int, state: State | None) -> None:
     found = [each for each in wrong(changed("swarm1", "ingress_sbox", conntrack_count=count, conntrack_max=100))]
-    told_of = [(each.state, each.where, each.fix) for each in found if each.what == "conntrack"]
-    fix = "on swarm1: sysctl -w net.netfilter.nf_conntrack_max=200"
-    assert told_of == ([(state, "swarm1: ingress_sbox", fix)] if state else [])
+    told_of = [(each.state, each.where, each.found, each.fix) for each in found]
+    tracked, fix = (
+        f"swarm1: ingress_sbox tracks {count} of 100 connections",
+        "on swarm1: sysctl -w net.netfilter.nf_conntrack_max=",
+    )
+    assert told_of == ([(state, "swarm1", tracked, f"{fix}{2 * HOST_LIMIT}")] if state else [])
+
+
+def test_a_limit_far_below_the_use_is_raised_above_it_for_all_namespaces_in_one_finding() -> None:
+    small = {"conntrack_count": 500_000, "conntrack_max": 1000}
+    cluster = healthy()
+    node = cluster.nodes["swarm2"]
+    spaces = {name: replace(space, **small) for name, space in node.namespaces.items()}  # type: ignore[arg-type]  # its fields
+    (found,) = wrong(replace(cluster, nodes={**cluster.nodes, "swarm2": replace(node, namespaces=spaces)}))
+    assert (found.what, found.where, found.fix) == (
+        "conntrack", "swarm2", "on swarm2: sysctl -w net.netfilter.nf_conntrack_max=1000000",
+    )  # fmt: skip
+    assert "web 8080/tcp" in found.effect
 
 
 @pytest.mark.parametrize(("prefix", "state"), [(24, None), (28, State.OPTIONAL), (29, State.WRONG)])

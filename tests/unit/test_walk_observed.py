@@ -319,13 +319,15 @@ def test_a_strict_interface_answers_arp_for_its_own_addresses_only(ignore: str, 
     assert end(sent(cluster(box=strict))) == "server at node1/box"
 
 
-def test_other_ways_of_answering_arp_are_not_known() -> None:
-    odd = (*BOX_ITEMS, Sysctl("net/ipv4/conf/eth1/arp_ignore", "2"))
-    assert end(sent(cluster(box=odd))) == "unclear at node1/box: ARP on eth1 with arp_ignore 2"
-    filtering = (*BOX_ITEMS, Sysctl("net/ipv4/conf/all/arp_filter", "1"))
-    assert end(sent(cluster(box=filtering))) == "unclear at node1/box: ARP on eth1 with arp_filter on"
+def test_the_settings_of_arp_are_asked_where_they_make_a_difference() -> None:
+    odd = (*BOX_ITEMS, Sysctl("net/ipv4/conf/eth1/arp_ignore", "3"))
+    assert end(sent(cluster(box=odd))) == "unclear at node1/box: ARP on eth1 with arp_ignore 3"
+    never = (*BOX_ITEMS, Sysctl("net/ipv4/conf/eth1/arp_ignore", "8"))
+    assert end(sent(cluster(box=never))) == f"Dropped node1: nobody on br0 answers ARP for {INSIDE}"
+    for of_the_subnet in ("net/ipv4/conf/eth1/arp_ignore", "2"), ("net/ipv4/conf/all/arp_filter", "1"):
+        assert end(sent(cluster(box=(*BOX_ITEMS, Sysctl(*of_the_subnet))))) == "server at node1/box"
     elsewhere = IPv4Address("172.18.0.9")  # of an address that is not there, neither setting is asked
-    for unasked in (odd, filtering):
+    for unasked in (odd, never):
         assert end(sent(cluster(box=unasked), elsewhere)) == f"Dropped node1: nobody on br0 answers ARP for {elsewhere}"
 
 

@@ -1,0 +1,142 @@
+"""What is said of states of a real Swarm in which one thing is other than it was recorded: the cause, once, and no more."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import pytest
+
+from routemesh.doctor import Finding, State
+from routemesh.doctor.mesh import findings, recorded
+from routemesh.explain.answer import explain
+from routemesh.explain.ask import ask, target
+from routemesh.explain.nouns import Explanation
+from routemesh.nodeplan import HOST, Item, Link, Route, Sysctl, XtChain
+from routemesh.recording.expected import lacking
+from routemesh.snapshot import ClusterSnapshot
+from tests.swarm.recorded import recording
+
+BOX, WEB_2 = "ingress_sbox", "63b6e03e3e30"
+
+
+def healthy() -> ClusterSnapshot:
+    return recording("faults/00-healthy")
+
+
+Edit = Callable[[Item], Item | None]
+
+
+def changed(cluster: ClusterSnapshot, name: str, netns: str, edit: Edit, more: Iterable[Item] = ()) -> ClusterSnapshot:
+    """With every item of a namespace as `edit` makes it; None: gone."""
+    node = cluster.nodes[name]
+    space = node.namespaces[netns]
+    items = (*(made for item in space.items if (made := edit(item)) is not None), *more)
+    spaces = {**node.namespaces, netns: replace(space, items=items)}
+    return replace(cluster, nodes={**cluster.nodes, name: replace(node, namespaces=spaces)})
+
+
+def told(cluster: ClusterSnapshot) -> list[Finding]:
+    every = findings(cluster, recorded(lacking(cluster)))
+    return [each for each in every if each.state not in (State.OK, State.UNKNOWN)]
+
+
+def explained(cluster: ClusterSnapshot, question: str) -> Explanation:
+    return explain(cluster, ask(cluster, target(question), "", None), recorded(lacking(cluster)).repairs())
+
+
+def link(name: str, **changes: object) -> Edit:
+    return lambda item: (
+        replace(item, **changes) if isinstance(item, Link) and item.name == name else item  # type: ignore[arg-type]
+    )
+
+
+def without_rules(pattern: str) -> Edit:
+    def edit(item: Item) -> Item:
+        if isinstance(item, XtChain):
+            return replace(item, rules=tuple(rule for rule in item.rules if not re.search(pattern, str(rule))))
+        return item
+
+    return edit
+
+
+def test_an_underlay_that_carries_too_little_is_one_finding_at_its_device() -> None:
+    (found,) = told(changed(healthy(), "swarm1", HOST, link("eth0", mtu=1400)))
+    assert (found.what, found.where, found.state) == ("MTU", "swarm1", State.WRONG)
+    assert found.found == "eth0 has MTU 1400, and vxlan0 has 1450, which needs 1500"
+    assert found.fix.startswith("on swarm1: ip link set eth0 mtu 1500")
+
+
+def test_a_service_that_is_scaled_to_nothing_is_one_finding_and_asks_for_no_rule() -> None:
+    cluster = healthy()
+    tasks = tuple(task for task in cluster.names.tasks if task.service != "web")
+    cluster = replace(cluster, names=replace(cluster.names, tasks=tasks))
+    for name in cluster.nodes:
+        cluster = changed(cluster, name, HOST, without_rules("'8080'|8080"))
+    (found,) = told(cluster)
+    assert (found.where, found.found) == ("service web", "web has no task")
+    assert [cause.why for cause in explained(cluster, "swarm1:8080").causes] == ["web has no task"]
+
+
+def test_before_the_first_published_port_no_chain_for_published_ports_is_missed() -> None:
+    cluster = recording("1-no-service")
+    for name in cluster.nodes:
+        for each in ("DOCKER-INGRESS",):
+            gone = without_rules(each)
+            cluster = changed(cluster, name, HOST, lambda item: None if getattr(item, "name", "") == each else gone(item))  # noqa: B023
+    assert told(cluster) == []
+
+
+def test_chains_that_are_missing_are_made_before_their_rules_and_led_to_behind_that() -> None:
+    cluster, gone = healthy(), without_rules("DOCKER-INGRESS")
+    cluster = changed(cluster, "swarm1", HOST, lambda item: None if getattr(item, "name", "") == "DOCKER-INGRESS" else gone(item))
+    (found,) = told(cluster)
+    made: set[str] = set()
+    for command in found.commands:
+        assert " -D " not in command, "nobody else's rule goes"
+        table = re.search(r"-t (\w+)", command)
+        assert table is not None
+        if " -N " in command:
+            made.add(table[1])
+        else:
+            assert table[1] in made, command
+    assert made == {"nat", "filter"}
+    jumps = [place for place, command in enumerate(found.commands) if command.endswith("-j DOCKER-INGRESS")]
+    assert jumps and min(jumps) > max(place for place, command in enumerate(found.commands) if " -N " in command)
+
+
+def test_a_bridge_that_is_missing_is_made_first_and_stays_dockers() -> None:
+    def gone(item: Item) -> Item | None:
+        mine = [getattr(item, field, "") for field in ("name", "link", "path")]
+        if any("docker_gwbridge" in str(each) for each in mine):
+            return None
+        if isinstance(item, Link) and item.master == "docker_gwbridge":
+            return replace(item, master=None)
+        return without_rules("docker_gwbridge|172.18.0.0")(item)
+
+    found = next(each for each in told(changed(healthy(), "swarm1", HOST, gone)) if each.what == "plan")
+    assert found.commands[0] == "ip link add docker_gwbridge type bridge && ip link set docker_gwbridge up"
+    assert any(command.endswith("master docker_gwbridge") for command in found.commands)
+    assert not any("alias" in command for command in found.commands)
+
+
+@pytest.mark.parametrize("question", ["swarm1:8080", "swarm1:5353/udp"])
+def test_an_answer_that_is_lost_whatever_was_not_read_is_told_as_lost(question: str) -> None:
+    """Without its SNAT rule: whichever address a UDP server answers from, whatever arp_filter is, which was not recorded."""
+    cluster = changed(healthy(), "swarm1", BOX, without_rules("Snat"))
+    assert not any(
+        isinstance(item, Sysctl) and item.path.endswith("all/arp_filter") for item in cluster.nodes["swarm1"].host.items
+    )
+    assert explained(cluster, question).outcome == "broken"
+    (found,) = told(cluster)
+    assert (found.what, found.where) == ("plan", "swarm1: ingress_sbox")
+    assert found.effect == "every connection fails: dns 5353/udp and web 8080/tcp through swarm1"
+
+
+def test_a_task_whose_device_is_down_leaves_nothing_that_cant_be_told() -> None:
+    def down(item: Item) -> Item | None:
+        if isinstance(item, Route) and item.link == "eth0":
+            return None
+        return link("eth0", up=False)(item)
+
+    cluster = changed(healthy(), "swarm1", WEB_2, down)
+    assert [(each.what, each.where) for each in told(cluster)] == [("plan", "swarm1: task web.2")]
