@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from routemesh.cli.host import Host
-from routemesh.cli.output import format_flag, print_json, print_table, say
+from routemesh.cli.output import OWN_ESCAPE, format_flag, is_coloured, print_json, print_table, say, say_text, terminal_width
 from routemesh.errors import RoutemeshError, Unavailable, UserError
 
 if TYPE_CHECKING:
@@ -159,19 +159,11 @@ def _fix(host: Host, *, quiet: bool) -> None:
 def _print(of_mesh: "Findings", of_machine: "Findings") -> None:
     """A mesh's findings may have any length. Of a machine that runs a node only what is wrong is told, else all it offers."""
     from routemesh.doctor import State
+    from routemesh.doctor.text import text
+    from routemesh.explain.text import Screen
 
-    for each in of_mesh:
-        _show(each)
+    say_text(text(of_mesh, Screen(colour=is_coloured(), width=terminal_width(), escape=OWN_ESCAPE)))
     told = of_machine if not of_mesh else [each for each in of_machine if each.state is State.WRONG]
     if told:
         rows = [(each.state, each.what, each.found, each.effect, each.fix) for each in told]
         print_table(("STATE", "WHAT", "FOUND", "WITHOUT IT", "FIX"), rows)
-
-
-def _show(finding: "Finding") -> None:
-    where = f"{finding.where}: " if finding.where else ""
-    say(f"{finding.state:8} {where}{finding.what}: {finding.found}")
-    if finding.effect:
-        say(f"{'':8}   {finding.effect}")
-    if finding.fix:
-        say(f"{'':8}   {finding.fix}")

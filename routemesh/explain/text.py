@@ -3,17 +3,20 @@
 What all ways have in common is told once. Of several ways only some are told step by step: those that fail, and the longest.
 """
 
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from routemesh.errors import UserError
-from routemesh.explain.nouns import Cause, Explanation, Step, Way
+from routemesh.explain.nouns import Cause, Explanation, Question, Step, Way
 from routemesh.legible import unbroken
 
 _MOST_FAILING = 2
 _CODES = {"bold": "1", "dim": "2", "red": "31;1", "green": "32;1", "yellow": "33", "blue": "34;1", "cyan": "36"}
 _VERDICT_STYLE = {"reaches": "green", "partly": "yellow", "broken": "red", "untold": "yellow"}
 _LEAST_WIDTH = 40
+_COLUMN = 19
+"""Where what happened at a device begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,19 @@ class Screen:
         """As much of a text as the line has room for behind `indent` columns."""
         room = max(self.width - indent, _LEAST_WIDTH)
         return text if not self.width or len(text) <= room else text[: room - 1] + "…"
+
+    def wrap(self, text: str, indent: int = 0) -> list[str]:
+        """A text, without styles, in lines that fit behind `indent` columns; words are never cut."""
+        room = max(self.width - indent, _LEAST_WIDTH)
+        if not self.width or len(text) <= room:
+            return [text]
+        return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+
+    def wrapped(self, text: str, style: str, indent: int = 0) -> Iterator[str]:
+        """The same in a style; what goes on is two columns farther in."""
+        first, *rest = self.wrap(text, indent + 2)
+        yield " " * indent + self.style(first, style)
+        yield from (" " * (indent + 2) + self.style(line, style) for line in rest)
 
 
 def text(explanation: Explanation, screen: Screen | None = None, *, way: int = 0, brief: bool = False) -> str:
@@ -52,23 +68,32 @@ def _lines(explanation: Explanation, screen: Screen, wanted: int, *, brief: bool
     asked = explanation.question
     of = f", published by {asked.service}" if asked.service else ""
     of += f", for {asked.request}" if asked.request else ""
-    yield (
-        screen.style(f"{asked.protocol} {asked.source} → {asked.destination}", "bold")
-        + f"   {asked.client} asks {asked.node}{of}"
-    )
+    yield from heading(asked, of, screen)
     yield ""
     if brief:
-        yield from (_ending(way, screen) for way in explanation.ways)
+        for way in explanation.ways:
+            yield from _ending(way, screen)
     else:
         common, ways = _common(explanation.ways)
         yield from _steps(common, screen, None)
         told = [explanation.ways[wanted - 1]] if wanted else ways
         yield from _branches(explanation.ways, told, len(common), screen)
     yield ""
-    yield screen.style(explanation.verdict, _VERDICT_STYLE[explanation.outcome])
+    yield from screen.wrapped(explanation.verdict, _VERDICT_STYLE[explanation.outcome])
     for cause in explanation.causes:
         yield from _cause(cause, screen)
-    yield from (screen.style(f"note: {note}", "yellow") for note in explanation.notes)
+    for note in explanation.notes:
+        yield from screen.wrapped(f"note: {note}", "yellow")
+
+
+def heading(asked: Question, of: str, screen: Screen) -> Iterator[str]:
+    """Who asks whom, on one line where it fits."""
+    flow, words = f"{asked.protocol} {asked.source} → {asked.destination}", f"{asked.client} asks {asked.node}{of}"
+    if screen.width and len(flow) + len(words) + 3 > screen.width:
+        yield screen.style(flow, "bold")
+        yield from (f"  {line}" for line in screen.wrap(words, 2))
+    else:
+        yield f"{screen.style(flow, 'bold')}   {words}"
 
 
 def _common(ways: Sequence[Way]) -> tuple[Sequence[Step], Sequence[Way]]:
@@ -90,7 +115,8 @@ def _branches(ways: Sequence[Way], told: Sequence[Way], common: int, screen: Scr
         return
     before = ways[0].there[common - 1] if common else None
     yield f"  then one of {len(ways)} ways:"
-    yield from (_ending(way, screen) for way in ways)
+    for way in ways:
+        yield from _ending(way, screen)
     for way in told:
         yield ""
         number = ways.index(way) + 1
@@ -102,10 +128,12 @@ def _branches(ways: Sequence[Way], told: Sequence[Way], common: int, screen: Scr
         yield f"  {f'{left} other ways' if left > 1 else 'one other way'}: --way N, or --format html"
 
 
-def _ending(way: Way, screen: Screen) -> str:
+def _ending(way: Way, screen: Screen) -> Iterator[str]:
     mark, style = ("✓", "green") if way.arrives else ("✗", "red")
-    about = "about " * way.estimated
-    return f"  {screen.style(mark, style)} {about}{way.share[0]}/{way.share[1]}  {screen.fit(way.end, 12)}"
+    share = f"{'about ' * way.estimated}{way.share[0]}/{way.share[1]}"
+    first, *rest = screen.wrap(way.end, len(share) + 6)
+    yield f"  {screen.style(mark, style)} {share}  {first}"
+    yield from (" " * (len(share) + 6) + line for line in rest)
 
 
 def _way(way: Way, common: int, screen: Screen, *, indent: str = "  ", before: Step | None = None) -> Iterator[str]:
@@ -128,13 +156,22 @@ def _steps(steps: Iterable[Step], screen: Screen, before: Step | None, indent: s
 
 
 def _step(step: Step, screen: Screen, indent: str) -> Iterator[str]:
-    device = f"{step.device:<16}"
-    what = screen.style(f"✗ {step.what}", "red") if step.failed else step.what
-    yield f"{indent}  {screen.style(device, 'cyan')} {what}{became(step, screen)}"
+    column = len(indent) + _COLUMN
+    new = became(step, Screen())
+    first, *rest = (screen.style(line, "red") if step.failed else line for line in screen.wrap(_what(step), column))
+    fits = not screen.width or column + len(_what(step)) + len(new) <= screen.width
+    yield f"{indent}  {screen.style(f'{step.device:<16}', 'cyan')} {first}{became(step, screen) if fits else ''}"
+    yield from (" " * column + line for line in rest)
+    if new and not fits:
+        yield from screen.wrapped(new.strip(), "bold", column)
     if step.rule:
-        yield indent + " " * 19 + screen.style(screen.fit(step.rule, len(indent) + 19), "dim")
+        yield " " * column + screen.style(screen.fit(step.rule, column), "dim")
     if step.show:
-        yield indent + " " * 19 + screen.style(f"$ {step.show}", "dim")
+        yield " " * column + screen.style(f"$ {step.show}", "dim")
+
+
+def _what(step: Step) -> str:
+    return f"✗ {step.what}" if step.failed else step.what
 
 
 def became(step: Step, screen: Screen) -> str:
@@ -154,6 +191,12 @@ def became(step: Step, screen: Screen) -> str:
 
 
 def _cause(cause: Cause, screen: Screen) -> Iterator[str]:
-    yield f"  {screen.style(cause.place, 'bold')}: {cause.why}"
+    first, *rest = screen.wrap(f"{cause.place}: {cause.why}", 4)
+    yield (
+        f"  {screen.style(cause.place, 'bold')}{first.removeprefix(cause.place)}"
+        if first.startswith(cause.place)
+        else f"  {first}"
+    )
+    yield from (f"    {line}" for line in rest)
     where = f"on {cause.node}: " if cause.node else ""
     yield from (f"    {screen.style('mend', 'green')} {where}{command}" for command in cause.mend)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from routemesh.explain.nouns import Step
-from routemesh.explain.text import Screen, became
+from routemesh.explain.text import Screen, became, heading
 from routemesh.legible import unbroken
 from routemesh.trace.compare import at
 from routemesh.trace.nouns import Hop, Trace
@@ -12,6 +12,8 @@ _SIGNS = {"seen": ("✓", "green"), "passed": ("·", "dim"), "missing": ("✗", 
 _UNSEEN = {"passed": "not seen itself", "missing": "NOT SEEN", "unwatched": "not watched"}
 _MOST_COLUMNS = 76
 _MARGIN = 30
+_LEAST_SEEN = 24
+"""Columns that what was seen needs beside what was predicted."""
 
 
 def text(trace: Trace, screen: Screen | None = None) -> str:
@@ -30,20 +32,17 @@ def _lines(trace: Trace, screen: Screen) -> Iterator[str]:
 def _connection(trace: Trace, screen: Screen) -> Iterator[str]:
     asked = trace.prediction.question
     of = f", published by {asked.service}" if asked.service else ""
-    yield (
-        screen.style(f"{asked.protocol} {asked.source} → {asked.destination}", "bold")
-        + f"   {asked.client} asks {asked.node}{of}"
-    )
-    yield f"{'' if trace.sent.outcome == 'live' else 'sent: '}{trace.sent.what}"
+    yield from heading(asked, of, screen)
+    yield from screen.wrap(f"{'' if trace.sent.outcome == 'live' else 'sent: '}{trace.sent.what}")
     if trace.way >= 0:
         yield from _way(trace, screen)
     yield ""
     style = "green" if trace.agrees and trace.arrives else "red"
-    yield screen.style(trace.verdict, style)
+    yield from screen.wrapped(trace.verdict, style)
     if not trace.agrees or not trace.arrives:
         yield from _where(trace, screen)
-    yield from (screen.style(f"note: {note}", "yellow") for note in trace.notes)
-    yield from (screen.style(f"note: {node} was not watched", "yellow") for node in trace.unwatched_nodes)
+    for note in (*trace.notes, *(f"{node} was not watched" for node in trace.unwatched_nodes)):
+        yield from screen.wrapped(f"note: {note}", "yellow")
 
 
 def _where(trace: Trace, screen: Screen) -> Iterator[str]:
@@ -52,9 +51,12 @@ def _where(trace: Trace, screen: Screen) -> Iterator[str]:
     if trace.lost is not None:
         yield f"  not seen:   {at(trace.lost)}: {screen.fit(trace.lost.what, 14)}"
     yield from (f"  dropped by: {rule}" for rule in trace.drops)
-    yield from (f"  also seen:  {at(stray)}: {stray.what}" for stray in trace.strays)
-    for cause in trace.prediction.causes:
-        yield f"  predicted:  {cause.place}: {cause.why}"
+    told = [f"also seen:  {at(stray)}: {stray.what}" for stray in trace.strays]
+    told += [f"predicted:  {cause.place}: {cause.why}" for cause in trace.prediction.causes]
+    for line in told:
+        first, *rest = screen.wrap(line, 14)
+        yield f"  {first}"
+        yield from (" " * 14 + each for each in rest)
 
 
 def _way(trace: Trace, screen: Screen) -> Iterator[str]:
@@ -75,7 +77,7 @@ def _way(trace: Trace, screen: Screen) -> Iterator[str]:
             yield from _tracked(trace, screen, steps[hop.step - 1], told) if place else ()
             place = step.place
             yield screen.style(place, "blue") + screen.style(f"  ({step.service})" if step.service else "", "dim")
-        yield _row(step, hop, screen, columns)
+        yield from _row(step, hop, screen, columns)
     if end:
         yield from _tracked(trace, screen, steps[end - 1], told)
     if end < len(trace.hops):
@@ -89,16 +91,24 @@ def _told_until(hops: Sequence[Hop]) -> int:
     return len(hops) if lost is None else lost + 1
 
 
-def _row(step: Step, hop: Hop, screen: Screen, columns: int) -> str:
+def _row(step: Step, hop: Hop, screen: Screen, columns: int) -> Iterator[str]:
+    """What was seen stands beside what was predicted, on a narrow screen below it."""
     sign, style = _SIGNS[hop.mark]
     when = "" if hop.at_s is None else f"{hop.at_s * 1000:.3f}"
-    predicted = screen.style(f"✗ {_predicted(step)}", "red") if step.failed else _predicted(step)
-    gap = " " * max(columns - len(_predicted(step)) - 2 * step.failed, 0)
+    predicted = f"{'✗ ' * step.failed}{_predicted(step)}"
     seen = hop.evidence or _UNSEEN[hop.mark]
-    return (
-        f"  {screen.style(sign, style)} {when:>9}  {screen.style(f'{step.device:<15}', 'cyan')} {predicted}{gap} │ "
-        + screen.style(screen.fit(seen, _MARGIN + columns + 3), "red" if hop.mark == "missing" else "dim")
-    )
+    seen_style = "red" if hop.mark == "missing" else "dim"
+    before = f"  {screen.style(sign, style)} {when:>9}  {screen.style(f'{step.device:<15}', 'cyan')} "
+    beside = not screen.width or _MARGIN + columns + 3 + _LEAST_SEEN <= screen.width
+    first, *rest = screen.wrap(predicted, 0 if beside else _MARGIN)
+    shown = screen.style(first, "red") if step.failed else first
+    if beside:
+        gap = " " * max(columns - len(predicted), 0)
+        yield f"{before}{shown}{gap} │ {screen.style(screen.fit(seen, _MARGIN + columns + 3), seen_style)}"
+        return
+    yield f"{before}{shown}"
+    yield from (" " * _MARGIN + line for line in rest)
+    yield f"{' ' * _MARGIN}│ {screen.style(screen.fit(seen, _MARGIN + 2), seen_style)}"
 
 
 def _predicted(step: Step) -> str:

@@ -1,0 +1,26 @@
+"""Findings as text: for a terminal with its colours and width, or plain. PURE."""
+
+from collections.abc import Iterable, Iterator
+
+from routemesh.doctor import Finding, State
+from routemesh.explain.text import Screen
+from routemesh.legible import one_line
+
+_STYLES = {State.WRONG: "red", State.UNTOLD: "yellow", State.UNKNOWN: "yellow", State.OPTIONAL: "yellow", State.OK: "green"}
+_COLUMN = 11
+"""Where all that follows the first line begins; the first begins two columns before it."""
+
+
+def text(findings: Iterable[Finding], screen: Screen | None = None) -> str:
+    """Each finding in lines of its own, with a line break at the end. What to do is never broken: it may be a command."""
+    return "".join(f"{line}\n" for finding in findings for line in _lines(finding, screen or Screen()))
+
+
+def _lines(finding: Finding, screen: Screen) -> Iterator[str]:
+    where = f"{finding.where}: " if finding.where else ""
+    first, *rest = screen.wrap(one_line(f"{where}{finding.what}: {finding.found}"), _COLUMN)
+    yield f"{screen.style(f'{finding.state:8}', _STYLES[finding.state])} {first}"
+    for line in (*rest, *(screen.wrap(one_line(finding.effect), _COLUMN) if finding.effect else ())):
+        yield " " * _COLUMN + line
+    if finding.fix:
+        yield " " * _COLUMN + screen.style(one_line(finding.fix), "bold")
