@@ -20,6 +20,8 @@ from routemesh.nodeplan import (
     Assign,
     Chain,
     Change,
+    ClampMss,
+    Counter,
     Create,
     CtTimeouts,
     Delete,
@@ -28,6 +30,7 @@ from routemesh.nodeplan import (
     FdbEntry,
     InSet,
     IpvsDestination,
+    IpvsMatch,
     IpvsService,
     IpvsTimeouts,
     Item,
@@ -36,19 +39,25 @@ from routemesh.nodeplan import (
     Link,
     Lookup,
     Map,
+    MarkMatch,
+    Masquerade,
+    Match,
     Namespace,
     Neighbour,
     Netns,
     NodePlan,
     Op,
     Redirect,
+    Reject,
     Route,
     RoutingRule,
     Rule,
     SetTimeouts,
+    Snat,
     Statement,
     Sysctl,
     Table,
+    Unknown,
     Verdict,
     VerdictLookup,
     XtChain,
@@ -254,16 +263,20 @@ def _referents(item: Item) -> Iterator[ItemKey]:
 
 def _named_by(family: str, statement: Statement) -> Iterator[ItemKey]:
     match statement:
-        case Assign(_, Lookup(_, name)) | Dnat(Lookup(_, name)) | Redirect(Lookup(_, name)):
-            yield ("Map", family, name)
+        case Assign(_, value) | Dnat(value) | Redirect(value):
+            if isinstance(value, Lookup):
+                yield ("Map", family, value.map)
         case VerdictLookup(_, name) | InSet(_, name) | Learn(map=name):
             yield ("Map", family, name)
-        case Verdict(_, name) if name:
-            yield ("Chain", family, name)
+        case Verdict(_, name):
+            if name:
+                yield ("Chain", family, name)
         case SetTimeouts(name):
             yield ("CtTimeouts", family, name)
+        case Match() | MarkMatch() | IpvsMatch() | ClampMss() | Counter() | Snat() | Masquerade() | Reject() | Unknown():
+            pass
         case _:
-            pass  # it names nothing
+            assert_never(statement)
 
 
 def _jumps(table: str, rule: Rule) -> Iterator[ItemKey]:

@@ -138,9 +138,11 @@ class Socket:
 
 
 Part = Literal[
-    "all", "links", "routes", "rules", "neighbours", "fdb", "settings", "filters", "balancing", "connections", "sockets", "timers"
+    "all", "links", "routes", "rules", "neighbours", "fdb", "settings", "filters", "balancing", "connections", "sockets",
+    "timers", "name",
 ]  # fmt: skip
-"""What of a namespace was not read. `filters`: nftables and iptables, `balancing`: IPVS, `timers`: what decides about no way."""
+"""What of a namespace was not read. `filters`: nftables and iptables, `balancing`: IPVS. No way depends on the last two:
+timers, and the node's own name and address."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,9 +76,11 @@ def restored_op(raw: Mapping[str, Any]) -> Op:
             return Create(raw["netns"], item)
         case "delete":
             return Delete(raw["netns"], item)
-        case _:
+        case "change":
             old: Any = restored(object, raw["old"])
             return Change(raw["netns"], old, item)
+        case kind:
+            raise RoutemeshError(f"the daemon's answer is not understood (operation {kind!r}): are both of one version?")
 
 
 @cache

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from typing import assert_never
 
 from routemesh.model import LAST_FWMARK, Balancing, ClientIp, Locality, Network, Protocol, Publish, Service, ServiceId, Task
 from routemesh.plan.view import NodeView
@@ -87,10 +88,12 @@ def _reachable(view: NodeView, service: Service, tasks: list[Task]) -> tuple[Tas
     match service.spec.balancing.locality:
         case Locality.LOCAL_ONLY:
             return local
-        case Locality.PREFER_LOCAL if any(_weight(view, service, task) for task in local):
-            return local
-        case _:
+        case Locality.PREFER_LOCAL:
+            return local if any(_weight(view, service, task) for task in local) else tuple(tasks)
+        case Locality.ANY:
             return tuple(tasks)
+        case unknown:
+            assert_never(unknown)
 
 
 def _backends(view: NodeView, network: Network, service: Service, tasks: tuple[Task, ...]) -> Iterator[Backend]:

@@ -19,7 +19,7 @@ from routemesh.recording import known
 from routemesh.recording.docker import LOSES
 from routemesh.recording.engine import Engine, read_engine
 from routemesh.recording.naming import names
-from routemesh.recording.node import NAME_AND_ADDRESS, read_node
+from routemesh.recording.node import read_node
 from routemesh.recording.source import Source
 from routemesh.snapshot import ClusterSnapshot, Names, NodeSnapshot, Unread
 
@@ -57,5 +57,5 @@ def _called(node: NodeSnapshot, place: str, engines: Iterable[Engine]) -> NodeSn
         return node
     listed = (each for engine in engines if engine.known is not None for each in engine.known.nodes)
     name = next((each.name for each in listed if each.address in node.addresses), None)
-    told = tuple(unread for unread in node.unread if unread.loses != NAME_AND_ADDRESS)
+    told = tuple(unread for unread in node.unread if unread.part != "name")
     return node if name is None else replace(node, name=name, unread=told)

@@ -80,12 +80,11 @@ def _of_node(cluster: ClusterSnapshot, node: NodeSnapshot) -> Iterator[Differenc
         space = node.namespaces.get(netns)
         if space is None:
             continue
-        closed = {unread.part for unread in space.unread}
         for item in items:
             of_rules = isinstance(item, XtChain)
-            if not closed & {_part(item), "all"} and (of_rules or netns not in elsewhere):
+            if not closed_part(space, item) and (of_rules or netns not in elsewhere):
                 yield from lacks(space, netns, _renamed(item, spaces))
-        if not closed & {"balancing", "all"}:
+        if not _is_closed(space, "balancing"):
             yield from _surplus(space, netns, items)
 
 
@@ -110,9 +109,12 @@ def _renamed(item: Item, spaces: Mapping[str, str]) -> Item:
 
 
 def closed_part(space: NamespaceSnapshot, item: Item) -> bool:
-    """Whether that part of a namespace was not read."""
-    closed = {unread.part for unread in space.unread}
-    return bool(closed & {_part(item), "all"})
+    """Whether the part of a namespace that an item is in was not read."""
+    return _is_closed(space, _part(item))
+
+
+def _is_closed(space: NamespaceSnapshot, part: Part) -> bool:
+    return any(unread.part in (part, "all") for unread in space.unread)
 
 
 def _part(item: Item) -> Part:

@@ -37,7 +37,7 @@ NETNS_DIRECTORY = "netns"
 DOCKER_NETNS = "/var/run/docker/netns"
 ABOUT = "recording.json"
 VERSION = 1
-NAME_AND_ADDRESS = "the node's name and address"
+_NAME_AND_ADDRESS = "the node's name and address"
 _OVERLAY = "1-"
 """How libnetwork calls the namespaces of bridges and tunnels, in which no process is."""
 
@@ -151,8 +151,8 @@ def read_about(place: str, texts: Texts, unread: list[Unread]) -> About:
             source.broken(f"not understood ({type(error).__name__}: {error})")
     info = texts.get(_INFO_FILE)
     if info is None and text is None:
-        unread.append(Unread(f"{place}/{_INFO_FILE}", "missing", NAME_AND_ADDRESS, "timers"))
-    source = Source(f"{place}/{_INFO_FILE}", info or "", NAME_AND_ADDRESS, unread)
+        unread.append(Unread(f"{place}/{_INFO_FILE}", "missing", _NAME_AND_ADDRESS, "name"))
+    source = Source(f"{place}/{_INFO_FILE}", info or "", _NAME_AND_ADDRESS, unread, "name")
     told = {found["name"]: found["value"].strip() for _, line in source.lines() if (found := _INFO.fullmatch(line))}
     return About(
         name=told.get("Name", place),

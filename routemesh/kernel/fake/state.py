@@ -16,6 +16,8 @@ from routemesh.nodeplan import (
     Address,
     Assign,
     Chain,
+    ClampMss,
+    Counter,
     CtTimeouts,
     Delete,
     Dnat,
@@ -23,6 +25,7 @@ from routemesh.nodeplan import (
     FdbEntry,
     InSet,
     IpvsDestination,
+    IpvsMatch,
     IpvsService,
     IpvsTimeouts,
     Item,
@@ -31,15 +34,22 @@ from routemesh.nodeplan import (
     Link,
     Lookup,
     Map,
+    MarkMatch,
+    Masquerade,
+    Match,
     Neighbour,
     Netns,
     Op,
     Redirect,
+    Reject,
     Route,
     RoutingRule,
     SetTimeouts,
+    Snat,
+    Statement,
     Sysctl,
     Table,
+    Unknown,
     Verdict,
     VerdictLookup,
     XtChain,
@@ -270,7 +280,7 @@ def _needs(item: Item) -> Iterator[ItemKey]:
                 yield from _named(family, statement)
         case Element(family, name, _, value):
             yield ("Map", family, name)
-            yield from _named(family, value)
+            yield from _named_by_value(family, value)
         case XtChain(table, rules=rules):
             yield from (("XtChain", table, part.chain) for part in chain.from_iterable(rules) if _jumps(part))
         case XtRule(table, rule=rule):
@@ -287,18 +297,27 @@ def _jumps(part: object) -> TypeGuard[Verdict]:
     return isinstance(part, Verdict) and part.chain != ""
 
 
-def _named(family: str, part: object) -> Iterator[ItemKey]:
-    match part:
-        case Lookup(_, name) | VerdictLookup(_, name) | InSet(_, name) | Learn(map=name):
+def _named(family: str, statement: Statement) -> Iterator[ItemKey]:
+    match statement:
+        case VerdictLookup(_, name) | InSet(_, name) | Learn(map=name):
             yield ("Map", family, name)
-        case Verdict(_, name) if name:
-            yield ("Chain", family, name)
+        case Verdict():
+            yield from _named_by_value(family, statement)
         case SetTimeouts(name):
             yield ("CtTimeouts", family, name)
         case Assign(_, value) | Dnat(value) | Redirect(value):
-            yield from _named(family, value)
-        case _:
+            yield from _named_by_value(family, value)
+        case Match() | MarkMatch() | IpvsMatch() | ClampMss() | Counter() | Snat() | Masquerade() | Reject() | Unknown():
             pass
+        case _:
+            assert_never(statement)
+
+
+def _named_by_value(family: str, value: object) -> Iterator[ItemKey]:
+    if isinstance(value, Lookup):
+        yield ("Map", family, value.map)
+    elif isinstance(value, Verdict) and value.chain:
+        yield ("Chain", family, value.chain)
 
 
 def _link_of(item: Item) -> str | None:

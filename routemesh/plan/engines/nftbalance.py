@@ -14,6 +14,7 @@ With affinity the node remembers whom a client was led to (docs/adr/0008); for t
 """
 
 from collections.abc import Iterable, Iterator
+from typing import assert_never
 
 from routemesh.model import LAST_FWMARK, Scheduler
 from routemesh.nodeplan import (
@@ -132,5 +133,7 @@ def _number(pool: Pool, below: int) -> Index:
             return Jhash(field="ip saddr", modulus=below, seed=pool.mark & LAST_FWMARK)
         case Scheduler.RANDOM:
             return Numgen(below, "random")
-        case _:
-            return Numgen(below)
+        case Scheduler.RR | Scheduler.WRR | Scheduler.LC | Scheduler.WLC | Scheduler.SED | Scheduler.NQ:
+            return Numgen(below)  # in turn; the last four are refused in admission, and a plan is made of any state
+        case unknown:
+            assert_never(unknown)
