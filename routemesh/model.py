@@ -457,7 +457,8 @@ class Task:
     """One try at one slot of a service. A task never moves and never restarts: its slot gets a new one.
 
     `slot` counts from 1; 0 in global services, whose slot is the node. `attachments`: to the ingress network when a port or the
-    gateway leads to it. `gateway_address` is on its node's docker_gwbridge. `start_after` delays a restart.
+    gateway leads to it. `gateway_address` is on its node's docker_gwbridge; `bridge` counts, from 0, the
+    bridges that carry this and each overlay there (see plan/bridges.py). `start_after` delays a restart.
     """
 
     id: TaskId
@@ -471,6 +472,7 @@ class Task:
     node_id: NodeId | None = None
     attachments: tuple[Attachment, ...] = ()
     gateway_address: IPv4Address | None = None
+    bridge: int = 0
     start_after: float = 0.0
     revision: int = 0
 

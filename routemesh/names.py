@@ -79,6 +79,16 @@ def gateway_port(endpoint: str) -> str:
     return "veth" + hashlib.sha256(f"gateway {endpoint}".encode()).hexdigest()[:7]
 
 
+def more_gwbridge(number: int) -> str:
+    """The namespace of a bridge for when docker_gwbridge has no port left, and the port of docker_gwbridge before it."""
+    return f"gwbridge{number}"
+
+
+def more_bridge(number: int) -> str:
+    """A bridge beside an overlay's br0."""
+    return f"br{number}"
+
+
 def task_name(service: str, slot: int, node_name: str) -> str:
     """What `service ps` calls a task: web.1, or web.node1 for a global service (slot 0)."""
     return f"{service}.{slot or node_name}"

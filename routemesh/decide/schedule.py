@@ -6,6 +6,7 @@ to go), then the fewest in all, then the first name. Nothing is moved when a nod
 
 from collections import Counter
 from dataclasses import replace
+from itertools import count
 
 from routemesh.decide.allocate import task_order
 from routemesh.decide.constraints import Constraint, no_suitable_node, obstacle, parse
@@ -14,10 +15,11 @@ from routemesh.decide.pool import gateway_pools
 from routemesh.decide.slots import wanted
 from routemesh.model import Cluster, Node, NodeId, Service, ServiceId, State, Task, TaskState, TaskStatus
 
-MOST_TASKS = 1_021
-"""Each is a port of docker_gwbridge, as the sandbox is, and of the overlay's bridge, as the tunnel and the sandbox are.
+TASKS_A_BRIDGE = 900
+"""How many tasks have their ports on one bridge; the next ones get a further bridge behind it (plan/bridges.py).
 
-Linux gives a bridge 1,023 ports. Source: net/bridge/br_private.h (BR_PORT_BITS), br_if.c (find_portno).
+Linux gives a bridge 1,023 ports. The first has the sandbox's, the tunnel's and one for each further bridge too: with 900 tasks on
+each, all of a docker_gwbridge of 65,533 addresses fit. Source: net/bridge/br_private.h (BR_PORT_BITS), br_if.c (find_portno).
 """
 
 
@@ -44,7 +46,10 @@ class _Board:
         self._of_service: Counter[tuple[ServiceId, NodeId]] = Counter()
         self._of_slot: Counter[tuple[ServiceId, int, NodeId]] = Counter()
         self._suitable: dict[ServiceId, list[Node]] = {}
-        self._places = Counter(task.node_id for task in state.tasks.values() if not task.status.state.ended)
+        self._ports: dict[NodeId, Counter[int]] = {node_id: Counter() for node_id in state.nodes}
+        for task in state.tasks.values():
+            if task.node_id in self._ports and task.gateway_address is not None and not task.status.state.ended:
+                self._ports[task.node_id][task.bridge] += 1
         for task in wanted(state.tasks.values()):
             if task.node_id is not None and task.status.state >= TaskState.ASSIGNED:
                 self._count(task, task.node_id)
@@ -57,18 +62,21 @@ class _Board:
             suitable = [node for node in suitable if node.id == task.node_id]
         if not suitable:
             return blocked(task, no_suitable_node(self._state.nodes.values(), _constraints(service)), now)
-        roomy = [node for node in suitable if self._places[node.id] < MOST_TASKS]
-        if not roomy:
-            full = f"no room on {', '.join(node.name for node in suitable)}: {MOST_TASKS} tasks are the most that a node can have"
-            return blocked(task, f"{full}; add a node or scale a service down", now)
-        node = min(roomy, key=lambda node: self._load(task, node))
+        node = min(suitable, key=lambda node: self._load(task, node))
         address = self._pools[node.id].take()
         if address is None:
             full = f"no address: all of docker_gwbridge's {self._pools[node.id]} on {node.name} are in use; scale a service down"
             return blocked(task, full, now)
         self._count(task, node.id)
-        self._places[node.id] += task.node_id is None
-        return replace(task, node_id=node.id, gateway_address=address, status=TaskStatus(state=TaskState.ASSIGNED, at=now))
+        status = TaskStatus(state=TaskState.ASSIGNED, at=now)
+        return replace(task, node_id=node.id, gateway_address=address, bridge=self._bridge(task, node.id), status=status)
+
+    def _bridge(self, task: Task, node_id: NodeId) -> int:
+        """The first of the node's bridges with a port to spare; the gateway, which calls all tasks, is on the first."""
+        ports = self._ports[node_id]
+        number = 0 if task.spec.gateway is not None else next(each for each in count() if ports[each] < TASKS_A_BRIDGE)
+        ports[number] += 1
+        return number
 
     def _suitable_nodes(self, service: Service) -> list[Node]:
         if service.id not in self._suitable:

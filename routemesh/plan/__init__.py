@@ -22,6 +22,7 @@ def plan(view: NodeView, caps: Capabilities) -> NodePlan:
     if view.node.sandbox_on(view.ingress.id) is None:
         return NodePlan()
     namespaces: dict[str, Namespace] = {HOST: _whole(HOST, (*layout.host(view, caps), *engine.host(view, caps)))}
+    namespaces |= {netns: _whole(netns, items) for netns, items in layout.further_gwbridges(view, caps)}
     for network in view.networks:
         sandbox, overlay = names.sandbox(network), names.overlay_netns(network.id)
         namespaces[sandbox] = _whole(sandbox, (*layout.sandbox(view, network), *engine.sandbox(view, network, caps)))

@@ -29,7 +29,7 @@ from routemesh.nodeplan import (
     Sysctl,
     Vxlan,
 )
-from routemesh.plan import doors
+from routemesh.plan import bridges, doors
 from routemesh.plan.view import NodeView
 
 EVERYWHERE = IPv4Network("0.0.0.0/0")
@@ -69,18 +69,34 @@ def host(view: NodeView, caps: Capabilities) -> Iterator[Item]:
     # Replies to a connection from 127.0.0.1 come back to 127.0.0.1 through the bridge.
     yield Sysctl(f"net/ipv4/conf/{names.GWBRIDGE}/route_localnet", "1")
     yield from _gateway_port(view, names.SANDBOX, sandbox_gateway_address(cluster))
-    for task in placed(view):
-        netns = names.container_id(task.id)
-        yield Netns(netns)
-        assert task.gateway_address is not None
-        yield from _gateway_port(view, netns, task.gateway_address)
-    yield from doors.ports(caps, _tasks_ports(view))
+    yield Neighbour(names.GWBRIDGE, sandbox_gateway_address(cluster), names.mac(sandbox_gateway_address(cluster)))
+    here = _on_gwbridge(view)
+    yield from bridges.behind_docker_gwbridge(view.node.mtu_bytes, here)
+    for task, address in here:
+        yield Netns(names.container_id(task.id))
+        yield Neighbour(names.GWBRIDGE, address, names.mac(address))
+    yield from _gateway_ports(view, 0, here, caps)
 
 
-def _tasks_ports(view: NodeView) -> Iterator[tuple[str, IPv4Address]]:
-    for task in placed(view):
-        assert task.gateway_address is not None
-        yield names.gateway_port(names.container_id(task.id)), task.gateway_address
+def further_gwbridges(view: NodeView, caps: Capabilities) -> Iterator[tuple[str, tuple[Item, ...]]]:
+    """The namespaces of the bridges beside docker_gwbridge, each with what is in it."""
+    here, mtu = _on_gwbridge(view), view.node.mtu_bytes
+    for number in bridges.numbers(task for task, _ in here):
+        ports = _gateway_ports(view, number, here, caps)
+        yield names.more_gwbridge(number), (*bridges.further_gwbridge(mtu, number), *ports)
+
+
+def _on_gwbridge(view: NodeView) -> bridges.Here:
+    return [(task, address) for task in placed(view) if (address := task.gateway_address) is not None]
+
+
+def _gateway_ports(view: NodeView, number: int, here: bridges.Here, caps: Capabilities) -> Iterator[Item]:
+    """The tasks' ports on one of the node's bridges."""
+    on_it = [(task, address) for task, address in here if task.bridge == number]
+    for task, address in on_it:
+        _, bridge = bridges.gateway_side(task)
+        yield from _gateway_port(view, names.container_id(task.id), address, bridge)
+    yield from doors.ports(caps, ((names.gateway_port(names.container_id(task.id)), address) for task, address in on_it))
 
 
 def sandbox(view: NodeView, network: Network) -> Iterator[Item]:
@@ -109,10 +125,13 @@ def overlay(view: NodeView, network: Network, caps: Capabilities) -> Iterator[It
     assert own is not None
     yield from _overlay_port(view, network, names.sandbox(network), own)
     here = [(task, address) for task in placed(view) if (address := task.address_on(network.id)) is not None]
+    # On the ingress network only the gateway calls tasks.
+    apart = network.id == view.ingress.id
+    yield from bridges.behind_overlay(names.overlay_netns(network.id), mtu, here, isolated=apart)
     for task, address in here:
-        # On the ingress network only the gateway calls tasks.
-        isolated = network.id == view.ingress.id and task.spec.gateway is None
-        yield from _overlay_port(view, network, names.container_id(task.id), address, isolated=isolated)
+        isolated = apart and task.spec.gateway is None
+        side = bridges.overlay_side(task)
+        yield from _overlay_port(view, network, names.container_id(task.id), address, side, isolated=isolated)
     yield from doors.ports(caps, ((names.overlay_port(names.container_id(task.id)), address) for task, address in here))
     nodes = {peer.id: peer.address for peer in view.peers}
     for peer in view.peers:
@@ -127,7 +146,7 @@ def task(view: NodeView, task: Task) -> Iterator[Item]:
     """A task's namespace: eth1 for its own traffic, eth0 for what is published; the way back is the engine's."""
     netns = names.container_id(task.id)
     assert task.gateway_address is not None
-    yield from _gateway_end(view, netns, task.gateway_address, answers_from(view, task))
+    yield from _gateway_end(view, netns, task.gateway_address, answers_from(view, task), bridges.gateway_side(task)[0])
     address = task.address_on(view.ingress.id)
     if address is None:
         return
@@ -154,20 +173,21 @@ def overlay_gateway(network: Network) -> IPv4Address:
     return network.subnet[1]
 
 
-def _gateway_port(view: NodeView, netns: str, address: IPv4Address) -> Iterator[Item]:
+def _gateway_port(view: NodeView, netns: str, address: IPv4Address, bridge: str = names.GWBRIDGE) -> Iterator[Item]:
     port = names.gateway_port(netns)
     peer = Peer(netns, names.GATEWAY_LINK)
     # As on Swarm's docker_gwbridge (enable_icc=false) tasks do not reach one another. The sandbox's port is open: where
     # br_netfilter is loaded, a task's call to its own node is translated inside the bridge and goes from port to port.
     isolated = netns != names.SANDBOX
     mtu = view.node.mtu_bytes
-    yield Link(name=port, kind="veth", mtu=mtu, master=names.GWBRIDGE, peer=peer, flood=False, isolated=isolated)
+    yield Link(name=port, kind="veth", mtu=mtu, master=bridge, peer=peer, flood=False, isolated=isolated)
     yield FdbEntry(port, names.mac(address))
-    yield Neighbour(names.GWBRIDGE, address, names.mac(address))
 
 
-def _gateway_end(view: NodeView, netns: str, address: IPv4Address, source: IPv4Address | None = None) -> Iterator[Item]:
-    peer = Peer(HOST, names.gateway_port(netns))
+def _gateway_end(
+    view: NodeView, netns: str, address: IPv4Address, source: IPv4Address | None = None, behind: str = HOST
+) -> Iterator[Item]:
+    peer = Peer(behind, names.gateway_port(netns))
     yield Link(name=names.GATEWAY_LINK, kind="veth", mtu=view.node.mtu_bytes, mac=names.mac(address), peer=peer)
     yield Address(names.GATEWAY_LINK, _on(address, view.cluster.gwbridge_subnet))
     yield Neighbour(names.GATEWAY_LINK, gateway(view.cluster), names.mac(gateway(view.cluster)))
@@ -175,9 +195,15 @@ def _gateway_end(view: NodeView, netns: str, address: IPv4Address, source: IPv4A
 
 
 def _overlay_port(
-    view: NodeView, network: Network, netns: str, address: IPv4Address, *, isolated: bool = False
+    view: NodeView,
+    network: Network,
+    netns: str,
+    address: IPv4Address,
+    bridge: str = names.OVERLAY_BRIDGE,
+    *,
+    isolated: bool = False,
 ) -> Iterator[Item]:
-    port, bridge, mtu = names.overlay_port(netns), names.OVERLAY_BRIDGE, overlay_mtu(view, network)
+    port, mtu = names.overlay_port(netns), overlay_mtu(view, network)
     peer = Peer(netns, names.OVERLAY_LINK)
     yield Link(name=port, kind="veth", mtu=mtu, master=bridge, peer=peer, flood=False, isolated=isolated)
     yield FdbEntry(port, names.mac(address))

@@ -49,16 +49,19 @@ WALL = XtChain("filter", "FORWARD", policy="DROP")
 class Setup:
     """A cluster of one engine: what its kernels should have of ours, and all that a packet meets there."""
 
-    def __init__(self, engine: str) -> None:
+    def __init__(self, engine: str, *, bridges: bool = False) -> None:
         self.engine = engine
-        self.state = two_nodes(engine)
+        self.state = two_nodes(engine, bridges=bridges)
         self.nodes = {node.name: node for node in self.state.nodes.values()}
         self.walls = (WALL,) if engine == "ipvs" else ()
         self.plans = {name: host.plan for name, host in network(self.state).hosts.items()}
         self.network = network(self.state, wildcard_udp=True, filters_bridges=FILTERS_BRIDGES, foreign=self.walls)
 
 
-SETUPS = {engine: Setup(engine) for engine in ("nftables", "ipvs")}
+SETUPS = {
+    **{engine: Setup(engine) for engine in ("nftables", "ipvs")},
+    "several bridges": Setup("nftables", bridges=True),
+}
 IPVS = pytest.param("ipvs", marks=pytest.mark.ip_vs)
 
 
@@ -220,7 +223,7 @@ def difference(mesh: Mesh, net: Network, attempt: Attempt, wanted: tuple[Protoco
 # --- tests --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mesh", ["nftables", IPVS], indirect=True)
+@pytest.mark.parametrize("mesh", ["nftables", "several bridges", IPVS], indirect=True)
 def test_a_whole_mesh_does_what_the_walker_says(mesh: Mesh) -> None:
     mesh.prepare()
     compare(mesh, mesh.setup.network, list(mesh.setup.nodes.values()))

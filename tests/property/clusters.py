@@ -121,7 +121,9 @@ def states(
         of = services[owner % len(services)]
         made = task(slot, older(of, old_client_ip) if outdated else of, status, desired=desired)
         home = list(nodes)[place % len(nodes)]
-        tasks.append(placed(made, home, ingress, gateways[home]) if state >= TaskState.ASSIGNED else made)
+        tasks.append(
+            placed(replace(made, bridge=slot % 3), home, ingress, gateways[home]) if state >= TaskState.ASSIGNED else made
+        )
     return State(
         cluster=CLUSTER,
         nodes=nodes,

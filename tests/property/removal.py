@@ -16,8 +16,11 @@ KEEPING, OTHERS = ({names.container_id(TaskId(f"task{slot}")) for slot in slots}
 """The namespaces of the tasks that are told the client's address, and of the others."""
 
 
-def two_nodes(engine: str = "nftables") -> State:
-    """Two nodes; a service that keeps the client's address and one that does not, each with a task on each node."""
+def two_nodes(engine: str = "nftables", *, bridges: bool = False) -> State:
+    """Two nodes; a service that keeps the client's address and one that does not, each with a task on each node.
+
+    `bridges`: one task is on the first bridge of its node, the others on further ones.
+    """
     ingress = Addresses(INGRESS.subnet[2])
     nodes = [node(number, "up", engine, ingress) for number in range(2)]
     owners = [(number, TARGET) for number in (0, 1, 1, 1, 0, 0)]
@@ -26,6 +29,8 @@ def two_nodes(engine: str = "nftables") -> State:
     running = TaskStatus(state=TaskState.RUNNING, at=0.0)
     homes = [(of, home.id) for of in services for home in nodes]
     tasks = [placed(task(slot, of, running), home, ingress, gateways[home]) for slot, (of, home) in enumerate(homes, start=1)]
+    if bridges:
+        tasks = [replace(each, bridge=each.slot // 2) for each in tasks]
     return State(
         cluster=CLUSTER,
         nodes={node.id: node for node in nodes},

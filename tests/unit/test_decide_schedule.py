@@ -129,16 +129,15 @@ def test_a_node_with_a_fault_of_its_own_gets_no_tasks() -> None:
     assert len(simulation.serving()) == 1
 
 
-def test_a_node_takes_no_more_tasks_than_its_bridges_have_ports(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("routemesh.decide.schedule"), "MOST_TASKS", 2)
-    simulation = Simulation(nodes=2)
+def test_a_node_gets_a_further_bridge_where_the_others_have_no_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("routemesh.decide.schedule"), "TASKS_A_BRIDGE", 2)
+    simulation = Simulation(nodes=1)
     simulation.create(replace(WEB, replicas=5))
     simulation.settle()
-    assert simulation.node_names(simulation.serving()) == ["node1", "node2", "node1", "node2"]
-    (left,) = [task for task in simulation.tasks() if task.status.state is TaskState.PENDING]
-    assert left.status.error == (
-        "no room on node1, node2: 2 tasks are the most that a node can have; add a node or scale a service down"
-    )
-    simulation.join("node3")
+    assert [task.bridge for task in simulation.serving()] == [0, 0, 1, 1, 2]
+    first, *others = simulation.serving()
+    simulation.report(first, TaskState.FAILED)
     simulation.settle()
-    assert len(simulation.serving()) == 5
+    simulation.wait(10)
+    assert sorted(task.bridge for task in simulation.serving()) == [0, 0, 1, 1, 2]
+    assert {task.id: task.bridge for task in others}.items() <= {task.id: task.bridge for task in simulation.serving()}.items()
