@@ -72,7 +72,10 @@ class NodeState(StrEnum):
 
 
 class TaskState(IntEnum):
-    """SwarmKit's task states in their order; from COMPLETE on the task has ended."""
+    """SwarmKit's task states in their order; from COMPLETE on the task has ended.
+
+    Of an ORPHANED one that is presumed: its node is not heard, and may only have lost its daemon.
+    """
 
     NEW = 0
     PENDING = 64
@@ -91,8 +94,13 @@ class TaskState(IntEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing of the task runs any more."""
+        """Whether nothing of the task runs any more, as far as the cluster knows."""
         return self >= TaskState.COMPLETE
+
+    @property
+    def may_live(self) -> bool:
+        """Whether something of the task may run: its end was neither seen nor does it lie before its beginning."""
+        return not self.ended or self is TaskState.ORPHANED
 
 
 class HealthKind(StrEnum):

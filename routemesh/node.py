@@ -6,16 +6,14 @@ When it ends, by whatever signal, the data plane and the tasks stay as they are;
 import asyncio
 import logging
 import os
-import resource
 import signal
 import time
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
 
 from routemesh import identity, loops, names
 from routemesh.agent.agent import LEASE_TTL_S, Agent
@@ -26,11 +24,10 @@ from routemesh.api.server import serve
 from routemesh.ask.context import Context
 from routemesh.decide import admit
 from routemesh.decide.liveness import lease_name
-from routemesh.errors import Conflict, Unavailable, UserError
+from routemesh.errors import Conflict
 from routemesh.gateway.loop import GatewayLoop
 from routemesh.gateway.loop import check as check_gateway
 from routemesh.kernel.linux import LinuxKernel
-from routemesh.legible import one_line, visible
 from routemesh.manager import Manager
 from routemesh.model import INGRESS_VNI, VXLAN_OVERHEAD_BYTES, VXLAN_PORT, Node, NodeId, ServiceSpec, State
 from routemesh.nodeplan import HOST, Capabilities, Link, NodePlan, Vxlan, namespace
@@ -52,57 +49,22 @@ log = logging.getLogger(__name__)
 
 LEAST_OVERLAY_MTU_BYTES = 576
 """What every IPv4 host must accept (RFC 791); an overlay below it would be of no use."""
-_OPEN_FILES = 1 << 17
-"""So many ports can be published, TCP and UDP."""
-_SQLITE_PREFIX = "sqlite:"
 _JOIN_PAUSE_S = 0.5
 
 
-def run(options: NodeOptions) -> None:
-    """Run the daemon until SIGTERM or SIGINT.
+def run(options: NodeOptions, known_as: str, begun: Callable[[], None]) -> None:
+    """Run the daemon until SIGTERM or SIGINT; see start.run. `known_as`: the node's identity; `begun`: called when its loops are.
 
-    Raises UserError, Conflict or Unavailable where it can't start: not root, a second daemon of the node, an engine that
-    the kernel lacks, an underlay too small for VXLAN, an active Docker Swarm, a store that can't be opened.
+    Raises Conflict or Unavailable where it can't begin: an engine that the kernel lacks, an underlay too small for VXLAN, an
+    active Docker Swarm, a store that can't be opened.
     """
-    logging.basicConfig(level=logging.INFO, handlers=[_log_handler()])
-    if os.geteuid() != 0:
-        raise UserError("routemesh node needs root, for network namespaces and nftables; start it with sudo")
-    _raise_file_limit()
-    for directory in (options.run_dir, options.data_dir):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with identity.alone(options.run_dir, options.data_dir) as known_as:
-        kernel = LinuxKernel(options.run_dir, options.advertise)
-        caps = kernel.capabilities()
-        engine = check_engine(options.engine, caps).name
-        if fault := _fault(options, kernel):
-            raise Conflict(f"{options.name} can't join: {fault}")
-        with watched_loop() as runner:
-            runner.run(_serve(options, kernel, caps, _node(options, caps, engine, known_as)))
-
-
-class _VisibleLog(logging.Formatter):
-    """What others put into a message, as a task's error, forges no line and reaches no terminal as an escape sequence."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        return one_line(super().formatMessage(record))
-
-    def formatException(self, ei: Any) -> str:
-        return visible(super().formatException(ei))
-
-
-def _log_handler() -> logging.Handler:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_VisibleLog("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    return handler
-
-
-def _raise_file_limit() -> None:
-    """A task costs a descriptor, and a published port one of the process that holds them (docs/adr/0014)."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # CAP_SYS_RESOURCE may be missing, or fs.nr_open lower
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(hard, _OPEN_FILES), max(hard, _OPEN_FILES)))
-        return
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    kernel = LinuxKernel(options.run_dir, options.advertise)
+    caps = kernel.capabilities()
+    engine = check_engine(options.engine, caps).name
+    if fault := _fault(options, kernel):
+        raise Conflict(f"{options.name} can't join: {fault}")
+    with watched_loop() as runner:
+        runner.run(_serve(options, kernel, caps, _node(options, caps, engine, known_as), begun))
 
 
 def _fault(options: NodeOptions, kernel: LinuxKernel) -> str:
@@ -127,7 +89,7 @@ def _claims(options: NodeOptions) -> NodePlan:
     return NodePlan({HOST: namespace([bridge]), names.overlay_netns("claims"): namespace([vxlan])})
 
 
-async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, node: Node) -> None:
+async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, node: Node, begun: Callable[[], None]) -> None:
     runtime = NodeRuntime(options.run_dir, options.data_dir / "logs")
     past = identity.Past(identity.past_cluster(options.run_dir, options.data_dir), len(await runtime.tasks()))
     store = await _open_store(options, past)
@@ -169,6 +131,7 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
             identity=node.identity,
         )
         gateway.on_acknowledge(agent.proxies_moved)
+        begun()
         await _until_signal(
             agent=agent.run(),
             gateway=gateway.run(),
@@ -186,7 +149,7 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
 
 async def _open_store(options: NodeOptions, past: identity.Past) -> SqliteStore:
     """Open the cluster's store; a node that belongs to a cluster makes no new one, whatever became of the old one's store."""
-    path = _database(options.store)
+    path = options.database
     if past and not options.new_cluster and not path.exists():
         raise Conflict(
             f"{path} is not there, but this node belongs to {past}: mount or restore the cluster's store; "
@@ -250,7 +213,7 @@ async def _look(
 
 async def _disks(options: NodeOptions) -> Sequence[Disk]:
     """In a thread: a disk that hangs is to hang nothing else."""
-    paths = (options.data_dir, _database(options.store).parent, options.run_dir)
+    paths = (options.data_dir, options.database.parent, options.run_dir)
     return await asyncio.to_thread(lambda: tuple(disks(paths)))
 
 
@@ -287,10 +250,3 @@ async def _until_signal(**parts: Coroutine[None, None, None]) -> None:
     asked.cancel()
     with suppress(asyncio.CancelledError):
         await running
-
-
-def _database(store: str) -> Path:
-    """The file of `sqlite:PATH` or of a plain path."""
-    if "://" in store.removeprefix(_SQLITE_PREFIX):
-        raise Unavailable(f"store '{store}' is of a kind that this version does not have; use sqlite:PATH")
-    return Path(store.removeprefix(_SQLITE_PREFIX)).absolute()

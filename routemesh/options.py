@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from routemesh.errors import Unavailable
 from routemesh.model import Role
 
 RUN_DIR = Path("/run/routemesh")
 DATA_DIR = Path("/var/lib/routemesh")
 STORE = "sqlite:/var/lib/routemesh/cluster.db"
+_SQLITE_PREFIX = "sqlite:"
 SOCKET_NAME = "routemesh.sock"
 DEFAULT_SOCKET = RUN_DIR / SOCKET_NAME
 
@@ -39,3 +41,11 @@ class NodeOptions:
     def socket(self) -> Path:
         """Where the daemon answers its API."""
         return self.run_dir / SOCKET_NAME
+
+    @property
+    def database(self) -> Path:
+        """The file of a store `sqlite:PATH`, or of a plain path. Raises Unavailable for a store of another kind."""
+        path = self.store.removeprefix(_SQLITE_PREFIX)
+        if "://" in path:
+            raise Unavailable(f"store '{self.store}' is of a kind that this version does not have; use sqlite:PATH")
+        return Path(path).absolute()

@@ -3,7 +3,9 @@
 Times are seconds since the epoch by the clock of the node.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal
 
 from routemesh.nodeplan import HOST
@@ -171,6 +173,23 @@ class Offload:
     checksums: bool
 
 
+DISK_SUBJECT = "disk"
+"""How a line about disks begins among what is wrong with a node."""
+_NEARLY = 0.9
+_LEAST_BYTES, _LEAST_INODES = 1 << 20, 16
+"""With less than that nothing of use can be written."""
+
+
+class Shortage(StrEnum):
+    """What a file system is short of, in words that follow its name."""
+
+    READ_ONLY = "is read-only"
+    FULL = "is full"
+    NO_INODES = "has no inodes left"
+    NEARLY_FULL = "is nearly full"
+    FEW_INODES = "has few inodes left"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
     """The file system of a directory that a node needs. `free_…`: for anybody; sizes are 0 where it does not count them."""
@@ -181,3 +200,25 @@ class Disk:
     inodes: int
     free_inodes: int
     read_only: bool = False
+
+    @property
+    def shortage(self) -> Shortage | None:
+        """The worst of what is wrong with it. One that does not count inodes, or bytes (0 of them), is short of none."""
+        if self.read_only:
+            return Shortage.READ_ONLY
+        if self.size_bytes and self.free_bytes < min(_LEAST_BYTES, self.size_bytes):
+            return Shortage.FULL
+        if self.inodes and self.free_inodes < min(_LEAST_INODES, self.inodes):
+            return Shortage.NO_INODES
+        if self.free_bytes < (1 - _NEARLY) * self.size_bytes:
+            return Shortage.NEARLY_FULL
+        return Shortage.FEW_INODES if self.free_inodes < (1 - _NEARLY) * self.inodes else None
+
+    def line(self, short: Shortage) -> str:
+        """That it is short of something, in words."""
+        return f"the file system of {self.path} {short}"
+
+
+def shortages(disks: Iterable[Disk]) -> str:
+    """What several are short of, for a list of nodes, always the same for the same shortages; "" for nothing."""
+    return "; ".join(disk.line(short) for disk in disks if (short := disk.shortage) is not None)

@@ -280,7 +280,7 @@ class Agent:
         for task in mine.values():
             if (runner := self._runners.get(task.id)) is not None:
                 runner.see(task)
-            elif task.id in fresh and not task.status.state.ended:
+            elif task.id in fresh and task.status.state.may_live:
                 self._runners[task.id] = TaskRunner(task, self, leftovers.adoptable(found.get(task.id)))
                 group.create_task(self._run_one(task.id))
         self._known = set(mine)

@@ -5,8 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn
 
 from routemesh import loops
-from routemesh.doctor.disks import SUBJECT, lines
-from routemesh.sightings import Disk
+from routemesh.sightings import DISK_SUBJECT, Disk, shortages
 
 LOOK_EVERY_S = 5.0
 
@@ -17,7 +16,7 @@ async def watch_disks(look: Look, troubles: loops.Troubles) -> NoReturn:
     """Look again and again."""
 
     async def act() -> float:
-        troubles.note(SUBJECT, lines(await look()))
+        troubles.note(DISK_SUBJECT, shortages(await look()))
         return LOOK_EVERY_S
 
     await loops.rounds("looking at disks", act, asyncio.Event(), troubles)

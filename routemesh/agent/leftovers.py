@@ -31,8 +31,7 @@ async def forget(
     found: Mapping[TaskId, Found],
     carried_out: Container[TaskId],
 ) -> None:
-    """Stop what the manager has given up (its node was thought dead) and remove what the cluster has forgotten, unless it is
-    still carried out.
+    """Stop what has ended for the cluster, and remove what the cluster has forgotten, unless it is still carried out.
 
     That is done before their networks go, so that their clients hear of it.
     """
@@ -43,7 +42,7 @@ async def forget(
                 await runtime.stop(task_id, "SIGKILL", 0)
                 await dataplane.hang_up(container_id(task_id))
             await runtime.remove(task_id)
-        elif task is not None and task.status.state.ended:
+        elif task is not None and not task.status.state.may_live:
             await _end(runtime, dataplane, task, what)
 
 

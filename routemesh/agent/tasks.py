@@ -253,7 +253,8 @@ class TaskRunner:
         )
 
     def _leaving(self) -> bool:
-        return self._task.desired > TaskState.RUNNING
+        """Also where the cluster has given the task up, since its node was thought dead, and it runs on."""
+        return self._task.desired > TaskState.RUNNING or self._task.status.state.ended
 
     async def _until(self, condition: Callable[[Task], bool]) -> None:
         while not condition(self._task):

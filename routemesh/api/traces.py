@@ -3,16 +3,22 @@
 `/trace` is with the tracer: what is predicted, then the probe, then what all nodes saw of it (ask.traces). `/watch` is
 with one node's daemon, which watches a connection there for as long as it lasts: first what to watch, answered when all is armed;
 then orders, each answered; the request's end, a broken connection or the daemon's own end take everything away again.
+
+What that needs is loaded when it is first asked for.
 """
+
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from routemesh import wire
 from routemesh.api.reply import CONTEXT, address, is_here, node_asked, number
 from routemesh.ask.lines import Lines
-from routemesh.ask.watchers import Watcher, here
 from routemesh.errors import RoutemeshError, Unavailable, UserError
-from routemesh.trace.talk import Go, Order, Told, Watched
+
+if TYPE_CHECKING:
+    from routemesh.ask.watchers import Watcher
+    from routemesh.trace.talk import Go, Told
 
 LONGEST_ORDER_BYTES = 1 << 20
 _MOST_S = 3600.0
@@ -43,9 +49,9 @@ class _Talk:
 
 
 async def _trace(request: web.Request) -> web.StreamResponse:
-    """What it needs is loaded when it is first asked for."""
     from routemesh.ask.traces import trace
     from routemesh.explain.ask import target
+    from routemesh.trace.talk import Go
     from routemesh.trace.wanted import LIVE_TIMEOUT_S, TIMEOUT_S, Asking
 
     query, live, talk = request.query, request.query.get("live") == "1", _Talk(request)
@@ -59,7 +65,7 @@ async def _trace(request: web.Request) -> web.StreamResponse:
         timeout_s=number(request, "timeout", float, LIVE_TIMEOUT_S if live else TIMEOUT_S),
     )
 
-    async def go() -> Go | None:
+    async def go() -> "Go | None":
         line = await talk.line()
         return wire.parse(Go, line) if line else None
 
@@ -68,6 +74,9 @@ async def _trace(request: web.Request) -> web.StreamResponse:
 
 
 async def _watch(request: web.Request) -> web.StreamResponse:
+    from routemesh.ask.watchers import here
+    from routemesh.trace.talk import Told, Watched
+
     _, node = await node_asked(request)
     if not is_here(request, node):
         raise Unavailable(f"{node.name} is another node; its own daemon watches there")
@@ -80,8 +89,10 @@ async def _watch(request: web.Request) -> web.StreamResponse:
     return await talk.end()
 
 
-async def _carried_out(watcher: Watcher, talk: _Talk) -> Told | None:
+async def _carried_out(watcher: "Watcher", talk: _Talk) -> "Told | None":
     """What came of the next order; None where there is none any more."""
+    from routemesh.trace.talk import Order, Told
+
     try:
         line = await talk.line()
         if not line:

@@ -127,7 +127,7 @@ def on_the_way(state: State, question: Question) -> Mapping[str, Collection[str]
         return found
     asked = {task.id for task in behind(state, question.request)} if question.request is not None else ()
     for task in state.tasks.values():
-        node = None if task.node_id is None or task.status.state.ended else state.nodes.get(task.node_id)
+        node = None if task.node_id is None or not task.status.state.may_live else state.nodes.get(task.node_id)
         wanted = (question.wanted.protocol, question.wanted.port)
         meant = task.id in asked or any((port.protocol, port.published) == wanted for port in task.spec.publish)
         if node is not None and (meant or _is(task, node, question.client.partition(":")[0])):

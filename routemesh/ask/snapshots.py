@@ -109,7 +109,7 @@ def named(state: State, absent: Mapping[str, str]) -> Names:
     return Names(
         nodes=tuple(_named_node(state, node, absent.get(node.name, "")) for node in state.nodes.values()),
         services=tuple(_named_service(state, service) for service in state.services.values()),
-        tasks=tuple(_named_task(state, task) for task in state.tasks.values() if not task.status.state.ended),
+        tasks=tuple(_named_task(state, task) for task in state.tasks.values() if task.status.state.may_live),
         networks=(*overlays, NamedNetwork(name=names.GWBRIDGE, subnet=cluster.gwbridge_subnet)),
     )
 

@@ -67,7 +67,7 @@ def node(
 
 
 def _run(options: NodeOptions) -> None:
-    from routemesh.node import run
+    from routemesh.start import run
 
     try:
         run(options)

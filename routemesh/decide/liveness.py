@@ -18,7 +18,8 @@ def lease_name(node_id: NodeId) -> str:
 def liveness(state: State, now: float, live: Set[NodeId]) -> State:
     """Nodes outside `live` are DOWN and their tasks orphaned, so that they leave every map and their slots are filled elsewhere.
 
-    A node that comes back is READY; its orphans stay orphans, and its agent stops them.
+    Connections that they have are left alone: the data plane of a node works on without its daemon. A node that comes back is
+    READY; its orphans stay orphans until its agent, which drains and stops them, has seen their end.
     """
     states = {node_id: NodeState.READY if node_id in live else NodeState.DOWN for node_id in state.nodes}
     if any(node.state is not states[node.id] for node in state.nodes.values()):

@@ -1,64 +1,24 @@
 """File systems that are full, nearly full or read-only. PURE."""
 
 from collections.abc import Iterable, Iterator
-from enum import StrEnum
 
 from routemesh.doctor import Finding, State
 from routemesh.doctor.facts import Facts
-from routemesh.sightings import Disk
-
-SUBJECT = "disk"
-"""How lines about disks begin among what is wrong with a node."""
-_NEARLY = 0.9
-_LEAST_BYTES, _LEAST_INODES = 1 << 20, 16
-"""With less than that nothing of use can be written."""
-
-
-class Shortage(StrEnum):
-    """What a file system is short of, in words that follow its name."""
-
-    READ_ONLY = "is read-only"
-    FULL = "is full"
-    NO_INODES = "has no inodes left"
-    NEARLY_FULL = "is nearly full"
-    FEW_INODES = "has few inodes left"
-
+from routemesh.sightings import DISK_SUBJECT, Disk, Shortage, shortages
 
 _WRONG = frozenset({Shortage.READ_ONLY, Shortage.FULL, Shortage.NO_INODES})
 
 
-def shortage(disk: Disk) -> Shortage | None:
-    """The worst of what is wrong with it. One that does not count inodes, or bytes (0 of them), is short of none."""
-    if disk.read_only:
-        return Shortage.READ_ONLY
-    if disk.size_bytes and disk.free_bytes < min(_LEAST_BYTES, disk.size_bytes):
-        return Shortage.FULL
-    if disk.inodes and disk.free_inodes < min(_LEAST_INODES, disk.inodes):
-        return Shortage.NO_INODES
-    if disk.free_bytes < (1 - _NEARLY) * disk.size_bytes:
-        return Shortage.NEARLY_FULL
-    return Shortage.FEW_INODES if disk.free_inodes < (1 - _NEARLY) * disk.inodes else None
-
-
-def lines(disks: Iterable[Disk]) -> str:
-    """The same of several for a list of nodes, always the same for the same shortages; "" for none."""
-    return "; ".join(_line(disk, short) for disk in disks if (short := shortage(disk)) is not None)
-
-
 def is_told(failure: str, disks: Iterable[Disk]) -> bool:
     """Whether a node tells by that line among its failures what it tells of its disks."""
-    return failure == f"{SUBJECT}: {lines(disks)}"
-
-
-def _line(disk: Disk, short: Shortage) -> str:
-    return f"the file system of {disk.path} {short}"
+    return failure == f"{DISK_SUBJECT}: {shortages(disks)}"
 
 
 def findings(facts: Facts) -> Iterator[Finding]:
     """Of all nodes."""
     for name, node in facts.nodes.items():
         for disk in node.disks:
-            if (short := shortage(disk)) is not None:
+            if (short := disk.shortage) is not None:
                 yield _finding(name, disk, short)
 
 
@@ -76,7 +36,7 @@ def _finding(node: str, disk: Disk, short: Shortage) -> Finding:
         what="disk",
         where=node,
         state=State.WRONG if short in _WRONG else State.OPTIONAL,
-        found=_line(disk, short) + (f": {numbers}" if numbers else ""),
+        found=disk.line(short) + (f": {numbers}" if numbers else ""),
         effect=effect if short in _WRONG else f"when nothing is left, {effect}",
         fix=f"on {node}: {fix}",
     )

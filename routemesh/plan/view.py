@@ -18,7 +18,8 @@ class NodeView:
     `ingress`: the network that every node has, and `networks`: all that the node takes part in, that one first. `peers`: the
     other nodes that have a sandbox on the ingress network, silent ones too: the data plane of a node works on without its daemon,
     and replies must return through it. `tasks`: this node's own, until they have ended, without those that their driver has yet
-    to prepare. `remote`: tasks attached to a network on live peers, until they have ended. `backends`: per service, the tasks
+    to prepare; those that were given up while it was silent, until it has said that they have ended. `remote`: tasks attached to
+    a network on live peers, until they have ended, and such as were given up with their peer. `backends`: per service, the tasks
     that new connections may go to, in slot order; each is on the ingress network. `draining`: those that run and may get no new
     ones. `names`: of all nodes. `gateways`: the ingress addresses of the gateway's tasks. All are sorted, so that equal states
     give equal views.
@@ -56,13 +57,11 @@ def view(state: State, node_id: NodeId) -> NodeView:
     others = (other for other in state.nodes.values() if other.id != node_id)
     peers = {other.id: other for other in others if other.sandbox_on(ingress.id) is not None}
     own, remote = [], []
-    for task in sorted(state.tasks.values(), key=_by_slot):
-        if task.status.state.ended or task.status.state < TaskState.ASSIGNED:
-            continue
+    for task in sorted(_placed(state), key=_by_slot):
         if task.node_id == node_id:
             if task.status.state not in _UNPREPARED:
                 own.append(task)
-        elif task.attachments and task.node_id in peers and peers[task.node_id].state is NodeState.READY:
+        elif task.attachments and task.node_id in peers and (_is_given_up(task) or peers[task.node_id].state is NodeState.READY):
             remote.append(task)
     running = [task for task in sorted((*own, *remote), key=_by_slot) if _runs(task) and task.address_on(ingress.id) is not None]
     cut_off = {task.id for task in remote if task.node_id is not None and not peers[task.node_id].reachable}
@@ -82,13 +81,32 @@ def view(state: State, node_id: NodeId) -> NodeView:
     )
 
 
+def _placed(state: State) -> Iterator[Task]:
+    """The tasks that may have something in their node's kernel; of two with one address the one that is meant to live."""
+    tasks = [task for task in state.tasks.values() if task.status.state.may_live and task.status.state >= TaskState.ASSIGNED]
+    given = {address for task in tasks if not _is_given_up(task) for address in _held(task)}
+    return (task for task in tasks if not _is_given_up(task) or given.isdisjoint(_held(task)))
+
+
+def _held(task: Task) -> Iterator[tuple[str, IPv4Address]]:
+    """The addresses of a task, each with the network on which it must be the only one to have it."""
+    yield from ((each.network_id, each.address) for each in task.attachments)
+    if task.gateway_address is not None:
+        yield f"docker_gwbridge of {task.node_id}", task.gateway_address
+
+
+def _is_given_up(task: Task) -> bool:
+    """Whether the cluster has let go of it with its silent node, where it may run on and have connections."""
+    return task.status.state is TaskState.ORPHANED
+
+
 def _addresses(network: Network, tasks: Iterable[Task]) -> Iterator[IPv4Address]:
     return (address for task in tasks if (address := task.address_on(network.id)) is not None)
 
 
 def _runs(task: Task) -> bool:
     """Whether it may have connections: also when its end was asked for."""
-    return task.status.state is TaskState.RUNNING
+    return task.status.state is TaskState.RUNNING or _is_given_up(task)
 
 
 def _by_service(tasks: Iterable[Task]) -> Mapping[ServiceId, tuple[Task, ...]]:

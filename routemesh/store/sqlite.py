@@ -20,11 +20,10 @@ from routemesh.store import Change, codec
 from routemesh.store.bell import FileBell
 from routemesh.store.changes import KINDS, Edit, apply, committed
 from routemesh.store.sightings import Beat, Sightings
-from routemesh.store.sqlitefile import BUSY_TIMEOUT_S, MOVE_AWAY, explained, open_file
+from routemesh.store.sqlitefile import BEAT_BITS, BUSY_TIMEOUT_S, MOVE_AWAY, explained, open_file
 from routemesh.threads import in_thread
 
 KEPT_REVISIONS = 1000
-_BEAT_BITS = 62
 _WIPE_TIMEOUT_MS = 100
 
 _Row = tuple[str, str, int, bytes | None]
@@ -140,7 +139,7 @@ class _Database:
             if present is None or present.value != value:
                 on_exit.enter_context(self.bell.ringing())
             self._sql.executemany("DELETE FROM leases WHERE name = ?", [(lapsed,) for lapsed in stored.keys() - live.keys()])
-            row = (name, holder, ttl_s, value, randbits(_BEAT_BITS))
+            row = (name, holder, ttl_s, value, randbits(BEAT_BITS))
             self._sql.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)", row)
         with explained(self._path):
             self._sightings.live(self._stored())

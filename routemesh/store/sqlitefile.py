@@ -14,7 +14,10 @@ from routemesh.errors import Unavailable
 from routemesh.store.format import FORMAT, Json, upgraded
 
 BUSY_TIMEOUT_S = 5.0
+BEAT_BITS = 62
+"""Of the number by which a renewal of a lease is told from the one before."""
 
+_HEADER_BYTES, _USER_VERSION, _APPLICATION = 100, slice(60, 64), slice(68, 72)
 _APPLICATION_ID = 0x726D7368  # "rmsh", what tells our files from other programs'
 _LEASES = """
     CREATE TABLE leases (
@@ -57,6 +60,20 @@ def open_file(path: Path) -> sqlite3.Connection:
             return _connect(path)
         except OSError as exc:
             raise Unavailable(f"can't make {path} ({exc.strerror}: {exc.filename}): choose another place or repair it") from exc
+
+
+def connected_as_it_is(path: Path, busy_timeout_s: float) -> sqlite3.Connection | None:
+    """A connection to the file; None where it is not ours or in another format. Raises sqlite3.Error, OSError.
+
+    The format is read from the file's header: while a daemon upgrades a file nobody else may have it open. Call it before
+    anything else has the file open in this process (howtocorrupt.html, section 2.2). Source: sqlite.org/fileformat2.html.
+    """
+    with open(path, "rb") as file:
+        header = file.read(_HEADER_BYTES)
+    stored, application = header[_USER_VERSION], header[_APPLICATION]
+    if int.from_bytes(stored, "big") != FORMAT or int.from_bytes(application, "big") != _APPLICATION_ID:
+        return None
+    return sqlite3.connect(path.as_uri() + "?mode=rw", uri=True, timeout=busy_timeout_s, isolation_level=None)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

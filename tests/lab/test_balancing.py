@@ -17,7 +17,6 @@ import pytest
 
 from tests.lab.cluster import ADDRESSES, Cluster, ask_by
 from tests.lab.crowd import NETWORK, ask_as, clients, connect_as, crowd, name_over
-from tests.lab.lease import lease_kept
 from tests.support import wait_until
 
 NODE1, NODE2, NODE3 = ADDRESSES.values()
@@ -152,11 +151,10 @@ def test_affinity_outlives_the_daemon(own_mesh: Cluster) -> None:
     with crowd(own_mesh), own_mesh.service("lasting", "--replicas", "3", "-p", "8106:80", "--label", AFFINITY):
         before = ask_as(own_mesh, CROWD[:200], NODE1, 8106)
         own_mesh.cli("service", "scale", "lasting=4")
-        with lease_kept(own_mesh, "node1"):
-            os.kill(_daemon(own_mesh)["pid"], signal.SIGKILL)
-            assert ask_as(own_mesh, CROWD[:200], NODE1, 8106) == before
-            own_mesh.lab("start", "node1")
-            wait_until(lambda: _daemon(own_mesh)["ready"], 10, "the daemon")
+        os.kill(_daemon(own_mesh)["pid"], signal.SIGKILL)
+        assert ask_as(own_mesh, CROWD[:200], NODE1, 8106) == before
+        own_mesh.lab("start", "node1")
+        wait_until(lambda: _daemon(own_mesh)["ready"], 10, "the daemon")
         own_mesh.cli("service", "scale", "lasting=5")
         assert ask_as(own_mesh, CROWD[:200], NODE1, 8106) == before
         own_mesh.cli("diff", "node1")

@@ -11,7 +11,6 @@ import pytest
 from routemesh.lab import daemons
 from routemesh.lab.find import Lab, load
 from tests.lab.cluster import ADDRESSES, Cluster, running
-from tests.lab.lease import lease_kept
 from tests.support import require, wait_until
 
 
@@ -25,13 +24,12 @@ class Teahouse:
     def restart(self) -> None:
         """Kill its daemon and start the next."""
         node = self.lab.node("node1")
-        with lease_kept(self.mesh, "node1"):
-            pid = daemons.daemon_pid(node)
-            assert pid is not None
-            os.kill(pid, signal.SIGKILL)
-            wait_until(lambda: daemons.daemon_pid(node) is None)
-            daemons.spawn(self.lab, "node1")
-            daemons.wait_ready([node])
+        pid = daemons.daemon_pid(node)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: daemons.daemon_pid(node) is None)
+        daemons.spawn(self.lab, "node1")
+        daemons.wait_ready([node])
 
 
 @pytest.fixture

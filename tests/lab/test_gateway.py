@@ -48,7 +48,6 @@ from tests.lab.gate import (
     visit,
 )
 from tests.lab.gateserver import exactly, head
-from tests.lab.lease import lease_kept
 from tests.lab.load import load
 from tests.support import Need, require, wait_until
 
@@ -219,10 +218,9 @@ def test_a_restarted_daemon_leaves_proxies_alone(gate: Cluster) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         going_on = pool.submit(go_on)
-        with lease_kept(gate, "node2"):
-            os.kill(_daemon(gate, "node2")["pid"], signal.SIGKILL)
-            gate.lab("start", "node2")
-            wait_until(lambda: _daemon(gate, "node2")["ready"], 10, "the daemon")
+        os.kill(_daemon(gate, "node2")["pid"], signal.SIGKILL)
+        gate.lab("start", "node2")
+        wait_until(lambda: _daemon(gate, "node2")["ready"], 10, "the daemon")
         answered = len(statuses)
         wait_until(lambda: len(statuses) > answered or going_on.done(), 10, "an answer to the kept connection")
         ended.set()

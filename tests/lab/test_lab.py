@@ -13,7 +13,6 @@ import pytest
 
 from routemesh.kernel import netns
 from tests.lab.cluster import Cluster
-from tests.lab.lease import lease_kept
 from tests.support import require, unique, wait_until
 
 TIMEOUT_S = 30.0
@@ -264,12 +263,11 @@ def test_a_crashed_daemon_comes_back_without_touching_tasks(lab: Cluster, web: s
         return task["pid"], int(Path(f"/proc/{task['pid']}/stat").read_text().rpartition(")")[2].split()[19])
 
     before, pid = init(), status(lab)["node2"]["pid"]
-    with lease_kept(lab, "node2"):
-        os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: status(lab)["node2"]["pid"] is None)
-        assert init() == before
-        lab.cli("lab", "start", "node2")
-        after = status(lab)["node2"]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: status(lab)["node2"]["pid"] is None)
+    assert init() == before
+    lab.cli("lab", "start", "node2")
+    after = status(lab)["node2"]
     assert after["ready"]
     assert after["pid"] != pid
     assert init() == before

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from routemesh.errors import Unavailable
 from routemesh.model import Service, ServiceId, ServiceSpec, State
+from routemesh.store.prolong import prolonged
 from routemesh.store.sqlite import SqliteStore
 
 INCREMENTS = 25
@@ -94,9 +95,24 @@ async def has_no_privilege(path: Path) -> None:
         print(exc)
 
 
+async def prolongs(path: Path) -> None:
+    """Prolong the leases of `me` until standard input ends."""
+    with prolonged(path, "me"):
+        print("prolongs", flush=True)
+        sys.stdin.read()
+
+
 _ROLES: dict[str, Callable[[Path], Awaitable[None]]] = {
     role.__name__: role
-    for role in (counts, counts_for_ever, hangs_while_writing, dies_after_commit, fills_the_disk, has_no_privilege)
+    for role in (
+        counts,
+        counts_for_ever,
+        hangs_while_writing,
+        dies_after_commit,
+        fills_the_disk,
+        has_no_privilege,
+        prolongs,
+    )
 }
 
 

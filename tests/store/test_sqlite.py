@@ -26,7 +26,7 @@ from routemesh.store.codec import encode
 from routemesh.store.format import FORMAT
 from routemesh.store.sqlite import SqliteStore
 from tests.store.daemon import COUNTER, INCREMENTS, count, increment
-from tests.support import patience, require
+from tests.support import patience, require, wait_until
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 30.0
@@ -45,9 +45,9 @@ def command(role: str, path: Path) -> list[str]:
 
 
 @contextmanager
-def daemon(role: str, path: Path) -> Iterator[subprocess.Popen[str]]:
+def daemon(role: str, path: Path, stdin: int | None = None) -> Iterator[subprocess.Popen[str]]:
     """Another process in that role; killed at the end."""
-    with subprocess.Popen(command(role, path), cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command(role, path), cwd=ROOT, stdin=stdin, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:
@@ -140,6 +140,43 @@ def test_watchers_wake_when_the_writer_dies_right_after_its_commit(path: Path) -
                 assert process.wait(DEADLINE_S * patience()) == -signal.SIGKILL
 
     asyncio.run(follow())
+
+
+def test_leases_are_prolonged_while_their_daemon_is_loaded_and_no_others(path: Path) -> None:
+    beats = "SELECT name, value, beat FROM leases ORDER BY name"
+
+    async def two_leases() -> None:
+        async with opened(path) as store:
+            assert await store.renew("node/mine", "me", 5.0, 7)
+            assert await store.renew("node/other", "them", 5.0, 8)
+
+    asyncio.run(two_leases())
+    with closing(sqlite3.connect(path)) as raw:
+        before = raw.execute(beats).fetchall()
+        with daemon("prolongs", path, stdin=subprocess.PIPE) as process:
+            assert line(process) == "prolongs"
+            for _ in range(2):
+                mine, other = before
+                wait_until(lambda: raw.execute(beats).fetchone() != mine, DEADLINE_S)  # noqa: B023
+                before = raw.execute(beats).fetchall()
+                assert before[0][:2] == ("node/mine", 7)
+                assert before[1] == other
+            process.communicate(timeout=DEADLINE_S * patience())
+            assert process.returncode == 0
+
+
+@pytest.mark.parametrize("what", ["nothing", "text", "older"])
+def test_only_what_is_ours_and_of_this_format_is_opened_to_prolong(path: Path, what: str) -> None:
+    if what == "text":
+        path.parent.mkdir()
+        path.write_text("not a database")
+    if what == "older":
+        make_format_1(path)
+    before = {each.name: each.read_bytes() for each in path.parent.glob("*")}
+    with daemon("prolongs", path, stdin=subprocess.PIPE) as process:
+        process.communicate(timeout=DEADLINE_S * patience())
+        assert process.returncode == 0
+    assert {each.name: each.read_bytes() for each in path.parent.glob("*")} == before
 
 
 def another_cluster(state: State) -> State:

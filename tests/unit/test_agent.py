@@ -5,7 +5,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from ipaddress import IPv4Address
 
+from routemesh import names
 from routemesh.agent.tasks import LOST
+from routemesh.decide.liveness import liveness
 from routemesh.model import (
     HealthCheck,
     HealthKind,
@@ -17,7 +19,7 @@ from routemesh.model import (
     TaskId,
     TaskState,
 )
-from routemesh.nodeplan import Create, Delete, Element, Op
+from routemesh.nodeplan import Create, Delete, Element, FdbEntry, NodePlan, Op, of_kind
 from routemesh.runtime import Exit
 from tests.addresses import ingress_address, on_ingress
 from tests.unit.daemons import Cluster, Daemon, cluster
@@ -101,6 +103,32 @@ def test_a_new_daemon_adopts_what_runs_and_changes_nothing_in_the_kernel() -> No
         assert daemon.kernel.applied[before:] == []
         await daemon.runtime.end(task.id, 7)
         await running.until(lambda state: state.tasks[task.id].status.exit_code == 7)
+
+    play(scenario)
+
+
+def test_what_was_given_up_while_its_daemon_was_away_keeps_its_connections_and_is_drained() -> None:
+    async def scenario(running: Cluster) -> None:
+        task, _ = await two_tasks(running)
+        daemon = host_of(running, task)
+        others = [other for other in running.daemons if other is not daemon]
+        stubborn = others[-1]
+        stubborn.kernel.refuse = lambda op: "busy" if _takes_out(op) else None
+        await daemon.kill()
+        await running.store.update(lambda state: liveness(state, 1.0, state.nodes.keys() - {daemon.id}))
+        await running.until(lambda _: on_ingress(task) not in others[0].backends())
+        assert _tunnel_to(task, others[0])  # what is connected through another node stays so
+        await daemon.start()
+        state = await running.until(lambda state: len(serving(state)) == 2 and on_ingress(task) not in daemon.backends())
+        assert state.tasks[task.id].status.state is TaskState.ORPHANED
+        assert task.id not in daemon.runtime.stopped
+        assert names.container_id(task.id) in daemon.kernel.read(NodePlan()).namespaces
+        stubborn.kernel.refuse = lambda op: None
+        state = await running.until(lambda state: state.tasks[task.id].status.state is TaskState.SHUTDOWN)
+        assert task.id in daemon.runtime.stopped
+        assert on_ingress(task) not in stubborn.backends()
+        await running.until(lambda _: names.container_id(task.id) not in daemon.kernel.read(NodePlan()).namespaces)
+        await running.until(lambda _: not _tunnel_to(task, others[0]))
 
     play(scenario)
 
@@ -211,6 +239,12 @@ async def _leader(running: Cluster) -> str:
     while "leader" not in (leases := await running.store.leases()):
         await asyncio.sleep(0.005)
     return leases["leader"].holder
+
+
+def _tunnel_to(task: Task, daemon: Daemon) -> bool:
+    """Whether packets from another node's overlay find the task."""
+    spaces = daemon.kernel.read(NodePlan()).namespaces.values()
+    return any(entry.mac == names.mac(ingress_address(task)) for space in spaces for entry in of_kind(space, FdbEntry))
 
 
 def _takes_out(op: Op) -> bool:

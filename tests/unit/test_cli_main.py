@@ -237,6 +237,17 @@ def test_completion(daemon: Daemon, type_: Type) -> None:
         assert "_ROUTEMESH_COMPLETE" in type_("completion", shell)[1]
 
 
+def test_a_daemon_loads_nothing_that_only_an_answer_needs() -> None:
+    loaded = modules_after("import routemesh.node, routemesh.start")
+    rare = {f"routemesh.{name}" for name in ("explain", "walk", "doctor", "trace", "reasons", "recording")}
+    assert not rare & loaded
+
+
+def test_what_prolongs_a_daemons_lease_is_loaded_before_the_daemon() -> None:
+    loaded = modules_after("import routemesh.start")
+    assert not {"aiohttp", "asyncio", "cryptography", "routemesh.node", "routemesh.plan", "routemesh.kernel"} & loaded
+
+
 def test_looking_at_services_loads_no_server(daemon: Daemon) -> None:
     loaded = modules_after(f"from routemesh.cli.main import main; main(['-H', {str(daemon.socket)!r}, 'service', 'ls'])")
     assert "routemesh.cli.service" in loaded

@@ -94,7 +94,7 @@ def test_wrong_words_about_nodes(type_: Type, words: str, status: int, message: 
 def started(monkeypatch: pytest.MonkeyPatch) -> list[NodeOptions]:
     """The options of the daemons that were started, none of which ran."""
     found: list[NodeOptions] = []
-    monkeypatch.setattr("routemesh.node.run", found.append)
+    monkeypatch.setattr("routemesh.start.run", found.append)
     return found
 
 
@@ -133,7 +133,7 @@ def test_a_daemon_that_can_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch
     def run(_: NodeOptions) -> None:
         raise ExceptionGroup("loops", [ExceptionGroup("api", [Unavailable("can't listen on\n/x")]), Conflict("other")])
 
-    monkeypatch.setattr("routemesh.node.run", run)
+    monkeypatch.setattr("routemesh.start.run", run)
     assert main(["node", "--advertise", "192.0.2.1"]) == 1
     assert capsys.readouterr().err == "routemesh: can't listen on /x\n"
 
@@ -142,7 +142,7 @@ def test_a_bug_in_the_daemon_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(_: NodeOptions) -> None:
         raise ExceptionGroup("loops", [Unavailable("can't listen"), ZeroDivisionError()])
 
-    monkeypatch.setattr("routemesh.node.run", run)
+    monkeypatch.setattr("routemesh.start.run", run)
     with pytest.raises(ExceptionGroup):
         main(["node", "--advertise", "192.0.2.1"])
 

@@ -46,6 +46,18 @@ def test_a_node_that_is_back_is_ready_and_its_orphans_stay_orphans() -> None:
     assert simulation.state.tasks[lost.id].status.state is TaskState.ORPHANED
 
 
+def test_the_end_of_an_orphan_is_known_when_its_node_has_seen_it() -> None:
+    simulation = Simulation()
+    simulation.create(WEB)
+    simulation.settle()
+    lost = simulation.tasks()[0]
+    simulation.live.discard(id_of(simulation, "node1"))
+    simulation.settle()
+    seen = TaskStatus(state=TaskState.FAILED, at=simulation.now, exit_code=143, error="lost")
+    ended = admit.task_report(simulation.state, lost.id, seen).tasks[lost.id].status
+    assert (ended.state, ended.exit_code, ended.error) == (TaskState.SHUTDOWN, 143, "node1 is down")
+
+
 def test_a_task_that_was_to_be_removed_goes_with_its_node() -> None:
     simulation = Simulation()
     simulation.create(WEB)

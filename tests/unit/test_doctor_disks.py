@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from routemesh.doctor import State
-from routemesh.doctor.disks import Shortage, findings, is_told, lines, shortage
+from routemesh.doctor.disks import findings, is_told
 from routemesh.doctor.facts import Facts, NodeFacts
 from routemesh.sight.disks import disks
-from routemesh.sightings import Disk
+from routemesh.sightings import Disk, Shortage, shortages
 
 GB = 10**9
 
@@ -36,10 +36,10 @@ def disk(
     ],
 )
 def test_what_a_disk_is_short_of(found: Disk, short: Shortage | None, state: State | None) -> None:
-    assert shortage(found) is short
+    assert found.shortage is short
     told = list(findings(Facts(nodes={"node1": NodeFacts(node="node1", disks=(found,))})))
     assert [each.state for each in told] == ([] if state is None else [state])
-    assert lines([found]) == ("" if short is None else f"the file system of /data {short}")
+    assert shortages([found]) == ("" if short is None else f"the file system of /data {short}")
     assert is_told(f"disk: the file system of /data {short}", [found]) == (short is not None)
 
 
@@ -51,4 +51,4 @@ def test_file_systems_are_told_once_and_missing_directories_not_at_all(tmp_path:
 
 
 def test_a_kernels_own_file_system_that_nobody_can_write_is_read_only_or_counts_nothing() -> None:
-    assert [shortage(each) for each in disks([Path("/proc")])] == [None]
+    assert [each.shortage for each in disks([Path("/proc")])] == [None]

@@ -220,6 +220,10 @@ def node_report(
     return state if new == old else replace(state, nodes={**state.nodes, node_id: new})
 
 
+def _may_follow(state: TaskState, seen: TaskState) -> bool:
+    return seen.ended if state is TaskState.ORPHANED else not state.ended and state <= seen
+
+
 def _storable(listener: Listener) -> Listener:
     return replace(listener, process=storable(listener.process))
 
@@ -228,14 +232,17 @@ def task_report(state: State, task_id: TaskId, status: TaskStatus) -> State:
     """Take down what a node's agent saw of a task.
 
     States never go backwards and an end is final, so a late or repeated report changes nothing; nor does one of an unknown task.
-    A task that was asked to end is SHUTDOWN however it ended: no restart follows from it.
+    A task that was asked to end is SHUTDOWN however it ended: no restart follows from it. Of one that was given up with its
+    silent node (ORPHANED) the end was only presumed, and is taken down when the node has seen it.
     """
     task = state.tasks.get(task_id)
-    if task is None or task.status.state.ended or status.state < task.status.state:
+    if task is None or not _may_follow(task.status.state, status.state):
         return state
     status = replace(status, message=storable(status.message), error=storable(status.error))
     if status.state.ended and task.desired > TaskState.RUNNING:
         status = replace(status, state=TaskState.SHUTDOWN)
+    if task.status.state is TaskState.ORPHANED:
+        status = replace(status, error=task.status.error)
     if replace(status, at=task.status.at) == task.status:
         return state
     return replace(state, tasks={**state.tasks, task_id: replace(task, status=status)})
