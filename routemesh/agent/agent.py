@@ -75,6 +75,7 @@ class Agent:
         self._doubt = asyncio.Event()
         self._eyes = asyncio.Event()
         self._moved = asyncio.Condition()
+        self._door = asyncio.Lock()
         self._applied = 0
         self._ready: frozenset[str] = frozenset()
         self._runners: dict[TaskId, TaskRunner] = {}
@@ -286,6 +287,8 @@ class Agent:
         self._known = set(mine)
 
     async def _run_one(self, task_id: TaskId) -> None:
+        async with self._door:  # one in each turn of the loop: a thousand at once would keep it from all else for seconds
+            await asyncio.sleep(0)
         try:
             await self._runners[task_id].run()
         finally:
