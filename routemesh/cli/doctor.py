@@ -37,7 +37,7 @@ def doctor(host: Host, fix: bool, machine: bool, recordings: tuple[Path, ...], s
     Nothing is loaded or changed by looking; --fix changes what is ours.
 
     \b
-    Exit status: 0 nothing is wrong, 3 something is, 1 it can't be told.
+    Exit status: 0 nothing is wrong, 3 something is, 4 it can't be told.
     """
     if recordings and swarm:
         raise UserError("--from and --swarm exclude one another: a recording is of a Swarm by itself")

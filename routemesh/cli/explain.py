@@ -66,7 +66,7 @@ def explain(
     Without a question --format svg, html, mermaid or json shows the cluster itself: nodes, networks, tasks, published ports.
 
     \b
-    Exit status: 0 every way arrives, 3 something on the way is broken, 1 it can't be told.
+    Exit status: 0 every way arrives, 3 something on the way is broken, 4 it can't be told.
     """
     if (brief or way) and (format_ != "text" or (brief and way)):
         raise click.UsageError("--brief and --way are two ways to print text: give one of them, and no other --format")

@@ -116,6 +116,11 @@ def endpoints(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[C
     return _names(ctx, incomplete, ask)
 
 
+def task_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Shell completion: the tasks that run."""
+    return _names(ctx, incomplete, lambda client: [task.name for info in client.services() for task in client.tasks(info.id)])
+
+
 def hosts(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Shell completion: the nodes of the labs that run."""
     from routemesh.lab import find

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from routemesh.cli.host import Host, endpoints
-from routemesh.cli.output import OWN_ESCAPE, is_coloured, say_text, terminal_width, to_json
+from routemesh.cli.host import Host, endpoints, task_names
+from routemesh.cli.output import OWN_ESCAPE, is_coloured, print_json, print_table, say, say_text, terminal_width, to_json
 from routemesh.errors import Unavailable, UserError
 
 if TYPE_CHECKING:
@@ -25,30 +25,66 @@ _MOST_WORDS = 2
 @click.command("trace")
 @click.option("--http", metavar="HOST[/PATH]", default="", help="Ask for a page of HOST; /PATH alone asks the node.")
 @click.option("--live", is_flag=True, help="Send nothing: wait for somebody's connection.")
+@click.option("--all", "every", is_flag=True, help="Send one connection after another until each way was taken, and tell of all.")
+@click.option("--task", metavar="TASK", default="", shell_complete=task_names,
+              help="Send one connection after another until one is led to this task (web.2), and tell of that.")  # fmt: skip
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
               help="How long to wait for the answer (2), or with --live for a connection (60).")  # fmt: skip
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", help="How to print it.")
 @click.argument("question", nargs=-1, required=True, metavar="[CLIENT] NODE:PORT[/udp]", shell_complete=endpoints)
 @click.pass_obj
-def trace(host: Host, question: tuple[str, ...], http: str, live: bool, timeout: float | None, format_: str) -> None:
+def trace(
+    host: Host, question: tuple[str, ...], http: str, live: bool, every: bool, task: str, timeout: float | None, format_: str
+) -> None:
     """Send a real connection or datagram, watch it in every namespace on its way, and hold that against what is predicted.
 
-    CLIENT is given as for explain. Everything that is added to watch is gone afterwards, also after an interrupt.
+    CLIENT is given as for explain. Everything that is added to watch is gone afterwards, also after an interrupt. Which of
+    several ways a connection takes is the mesh's choice: --all and --task ask again until it has chosen them.
 
     \b
-    Exit status: 0 it arrives as predicted, 3 it does not arrive, or not as predicted, 1 it can't be told.
+    Exit status: 0 it arrives as predicted, 3 it does not arrive, or not as predicted, 4 it can't be told.
     """
     if len(question) > _MOST_WORDS:
         raise click.UsageError(f"got {len(question)} words, but a question is [CLIENT] NODE:PORT[/udp]")
     if http and live:
         raise click.UsageError("--live sends nothing, so there is no --http")
+    if (live and (every or task)) or (every and task):
+        raise click.UsageError("--all, --task and --live exclude one another")
     wanted, client = question[-1], question[0] if len(question) == _MOST_WORDS else ""
     name, _, path = http.partition("/")
     query = {"client": client, "http": f"/{path}" if http else "", "host": name, "live": str(int(live))}
-    found = _traced(host, wanted, query if timeout is None else {**query, "timeout": str(timeout)})
+    query = query if timeout is None else {**query, "timeout": str(timeout)}
+    status = _many(host, wanted, query, task, format_) if every or task else _one(_traced(host, wanted, query), format_)
+    if status:
+        raise click.exceptions.Exit(status)
+
+
+def _one(found: "Trace", format_: str) -> int:
+    """Print one trace; its exit status."""
     say_text(_printed(found, format_))
-    if found.status:
-        raise click.exceptions.Exit(found.status)
+    if format_ != "json" and (ways := len(found.prediction.ways)) > 1 and found.way >= 0:
+        say(f"This is one of {ways} ways: --all follows each, --task TASK one that is chosen.")
+    return found.status
+
+
+def _many(host: Host, wanted: str, query: Mapping[str, str], task: str, format_: str) -> int:
+    """Trace until each way, or that to the `task`, was taken; print that; its exit status."""
+    from routemesh.trace.every import HEADINGS, amiss, patience, rows, sought, taken, together
+
+    found = [_traced(host, wanted, query)]
+    ways = sought(found[0].prediction, task)
+    while not ways <= taken(found) and len(found) < patience(len(found[0].prediction.ways)):
+        found.append(_traced(host, wanted, query))
+    every = together(found, ways)
+    if task and every.traces:
+        say_text(_printed(every.traces[0], format_))
+    elif format_ == "json":
+        print_json(every)
+    else:
+        print_table(HEADINGS, rows(every))
+        for line in (every.verdict, *amiss(every)):
+            say(line)
+    return every.status
 
 
 def _traced(host: Host, wanted: str, query: Mapping[str, str]) -> "Trace":

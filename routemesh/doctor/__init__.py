@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from routemesh.explain.nouns import UNTOLD
 from routemesh.reasons.named import Named
 
 VERSION = 2
@@ -69,7 +70,7 @@ class Report:
     @property
     def status(self) -> int:
         """The exit status."""
-        return {"clean": 0, "findings": 3, "untold": 1}[self.outcome]
+        return {"clean": 0, "findings": 3, "untold": UNTOLD}[self.outcome]
 
 
 def report(findings: Iterable[Finding]) -> Report:

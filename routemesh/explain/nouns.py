@@ -11,6 +11,9 @@ from routemesh.sightings import Headers
 
 VERSION = 2
 
+UNTOLD = 4
+"""The exit status of explain, trace and doctor for what can't be told."""
+
 Outcome = Literal["reaches", "partly", "broken", "untold"]
 """Every way arrives; some do, or not all tasks are reached; none does; nobody can tell."""
 
@@ -183,5 +186,5 @@ class Explanation:
 
     @property
     def status(self) -> int:
-        """The exit status: 0 it reaches, 3 something on the way is broken, 1 nobody can tell."""
-        return {"reaches": 0, "partly": 3, "broken": 3, "untold": 1}[self.outcome]
+        """The exit status: 0 it reaches, 3 something on the way is broken, 4 nobody can tell."""
+        return {"reaches": 0, "partly": 3, "broken": 3, "untold": UNTOLD}[self.outcome]

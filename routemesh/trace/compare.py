@@ -1,12 +1,13 @@
 """What was seen beside what was predicted. PURE."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from routemesh.explain.nouns import Explanation, Step, Way
 from routemesh.sightings import Observation, Sent
 from routemesh.trace.nouns import VERSION, Hop, Trace, Traced, Where
 from routemesh.trace.story import UNTRACED_FAMILIES, Sighting, Story, shown
+from routemesh.trace.verdict import is_untold, verdict
 
 _MOST_STRAYS = 12
 
@@ -26,10 +27,15 @@ def compare(traced: Traced, unwatched: Sequence[str] = ()) -> Trace:
     arrives = sent.outcome == "answered" or (sent.outcome == "live" and predicted and taken[-1].mark == "seen")
     strays = tuple(_strays(prediction, steps, story, sent.at))
     beyond = not predicted and any(_after(stray, last) for stray in strays)
-    agrees = way >= 0 and arrives == predicted and lost is None and not beyond
+    untold = way >= 0 and is_untold(prediction.ways[way])
+    if untold and all(hop.mark != "missing" for hop in taken[:-1]):
+        lost = None  # of the last step nobody can tell what it does
+    agrees = None if untold and lost is None else way >= 0 and arrives == predicted and lost is None and not beyond
     stopped = story.stopped() if lost is None and predicted and not arrives else None
     if stopped is not None:
         last = _later(stopped, steps, sent.at)
+    if last is None:
+        last = _anywhere(prediction, story, sent.at)
     found = Trace(
         version=VERSION,
         prediction=prediction,
@@ -48,7 +54,7 @@ def compare(traced: Traced, unwatched: Sequence[str] = ()) -> Trace:
         unwatched_nodes=tuple(unwatched),
         onward=None if traced.onward is None else compare(traced.onward),
     )
-    return replace(found, verdict=_verdict(found))
+    return replace(found, verdict=verdict(found))
 
 
 def _steps(way: Way) -> tuple[Step, ...]:
@@ -147,15 +153,31 @@ def _strays(prediction: Explanation, steps: Sequence[Step], story: Story, start:
     """Where links carried the packet, though its way leads through no such namespace; each once."""
     expected = {(step.node, step.namespace) for step in steps}
     expected |= {(prediction.question.client_node, prediction.question.client_namespace)}
-    names = {(step.node, step.namespace): step.place for way in prediction.ways for step in _steps(way)}
+    names = _names(prediction)
     found: dict[tuple[str, str, str, bool], Sighting] = {}
     for sighting in story.everything():
         place = (sighting.node, sighting.seen.namespace)
         if sighting.seen.how in ("in", "out") and not sighting.seen.elsewhere and place not in expected:
             found.setdefault((*place, sighting.seen.device, sighting.seen.back), sighting)
     for node, seen in list(found.values())[:_MOST_STRAYS]:
-        called = names.get((node, seen.namespace), f"{node}: {seen.namespace}" if seen.namespace else node)
-        yield Where(node=node, namespace=seen.namespace, place=called, device=seen.device, what=shown(seen), at_s=seen.at - start)
+        yield _found(names, Sighting(node, seen), start)
+
+
+def _anywhere(prediction: Explanation, story: Story, start: float) -> Where | None:
+    """Where the packet was seen last, whether or not a step is there; None where it was seen nowhere."""
+    own = (sighting for sighting in story.everything() if not sighting.seen.elsewhere)
+    latest = max(own, key=lambda sighting: sighting.seen.at, default=None)
+    return None if latest is None else _found(_names(prediction), latest, start)
+
+
+def _names(prediction: Explanation) -> Mapping[tuple[str, str], str]:
+    return {(step.node, step.namespace): step.place for way in prediction.ways for step in _steps(way)}
+
+
+def _found(names: Mapping[tuple[str, str], str], sighting: Sighting, start: float) -> Where:
+    node, seen = sighting
+    called = names.get((node, seen.namespace), f"{node}: {seen.namespace}" if seen.namespace else node)
+    return Where(node=node, namespace=seen.namespace, place=called, device=seen.device, what=shown(seen), at_s=seen.at - start)
 
 
 def _after(stray: Where, last: Where | None) -> bool:
@@ -173,62 +195,3 @@ def _notes(observations: Iterable[Observation]) -> Iterator[str]:
         yield from (f"{each.node}: {why}" for why in each.unwatched)
         if each.lost:
             yield f"{each.node}: there was more to see than could be kept"
-
-
-# --- the verdict --------------------------------------------------------------------------------------------------
-
-
-def _verdict(found: Trace) -> str:
-    asked = found.prediction.question
-    port = f"{asked.node}:{asked.port}/{asked.protocol}"
-    if found.way < 0:
-        return f"{port}: no way is predicted; {found.sent.what}"
-    way = found.prediction.ways[found.way]
-    if found.agrees and found.arrives:
-        who = way.task or way.node
-        took = "" if found.sent.outcome == "live" else f" in {milliseconds(found.sent.took_s)}"
-        return f"{port} reached {who} and the answer came back{took}, as predicted"
-    if found.agrees:
-        return f"{port} fails as predicted: it {way.end}{_because(found, way)}"
-    return f"{port}: NOT AS PREDICTED: {_happened(found, way)}; predicted was that it {way.end}"
-
-
-def _because(found: Trace, way: Way) -> str:
-    """Why a way fails, where its end does not say so."""
-    cause = next((cause for cause in found.prediction.causes if cause.way in (found.way, -1)), None)
-    return "" if cause is None or cause.reason == way.reason else f" ({cause.place}: {cause.why})"
-
-
-def _happened(found: Trace, way: Way) -> str:
-    """What was seen instead, in one sentence."""
-    parts = []
-    if found.arrives and not way.arrives:
-        parts.append(f"{found.sent.what}")
-    if found.drops:
-        parts.append(f"dropped by {found.drops[0]}")
-    lost = next((hop.step for hop in found.hops if hop.mark == "missing"), -1)
-    if found.last is None:
-        parts.append("it was seen nowhere")
-    elif found.lost is None and not found.arrives and way.arrives:
-        where = f"; a later packet was last seen in {at(found.last)}" if found.last.later else ""
-        parts.append(f"it was seen on all of its way, but {found.sent.what}{where}")
-    elif found.lost is None and found.strays and not way.arrives:
-        parts.append(f"it went on to {at(found.strays[0])}")
-    elif found.lost is not None and any(hop.mark == "seen" and hop.step > lost for hop in found.hops):
-        parts.append(f"{found.lost.what} did not happen in {found.lost.place}")
-    elif found.lost is not None and lost == len(way.there):
-        parts.append(f"it got to {found.last.place}, out of which no answer came")
-    elif found.lost is not None:
-        parts.append(f"last seen in {at(found.last)}, not seen in {at(found.lost)}")
-    return ", ".join(parts)
-
-
-def at(where: Where) -> str:
-    """A place with its device and time."""
-    when = "" if where.at_s is None else f" after {milliseconds(where.at_s)}"
-    return f"{where.place}{f' {where.device}' if where.device else ''}{when}"
-
-
-def milliseconds(seconds: float) -> str:
-    """A time for people."""
-    return f"{seconds * 1000:.3f} ms" if abs(seconds) < 0.1 else f"{seconds:.2f} s"

@@ -7,10 +7,10 @@ the epoch by the clock of the node; in an answer they are seconds since the prob
 from dataclasses import dataclass
 from typing import Literal
 
-from routemesh.explain.nouns import Explanation
+from routemesh.explain.nouns import UNTOLD, Explanation
 from routemesh.sightings import Observation, Sent
 
-VERSION = 2
+VERSION = 3
 
 Mark = Literal["seen", "passed", "missing", "unwatched"]
 """A predicted step: its packet was seen; was not, but further on the way; was not; nobody looked there."""
@@ -61,10 +61,12 @@ class Where:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """The answer. `way`: which of the predicted ways the packet took (-1: none is predicted). `agrees`: it did as predicted.
+    """The answer. `way`: which of the predicted ways the packet took (-1: none is predicted). `agrees`: it did as predicted;
+    None: it did so as far as anything could be predicted, which is not to the end.
 
-    `last`: the last step of the way where the packet was seen, `lost`: the first where it was not, though it should have been;
-    None where it went all the way. `drops`: rules that were seen to drop it. `strays`: where it was seen though no step is there.
+    `last`: the last step of the way where the packet was seen, or, where it was at none, the last place of all. `lost`: the first
+    step where it was not, though it should have been; None where it went all the way. `drops`: rules that were seen to drop it.
+    `strays`: where it was seen though no step is there.
     `onward`: the same of the connection that the gateway's proxy opened because of it.
     """
 
@@ -73,7 +75,7 @@ class Trace:
     way: int
     sent: Sent
     hops: tuple[Hop, ...]
-    agrees: bool
+    agrees: bool | None
     arrives: bool
     verdict: str
     last: Where | None
@@ -87,9 +89,9 @@ class Trace:
 
     @property
     def status(self) -> int:
-        """The exit status: 0 it arrives as predicted, 3 it does not arrive, or not as predicted, 1 nobody can tell."""
-        if self.agrees and self.prediction.outcome == "untold":
-            return 1
+        """The exit status: 0 it arrives as predicted, 3 it does not arrive, or not as predicted, 4 that can't be told."""
+        if self.agrees is None and (self.arrives or self.sent.outcome == "live"):
+            return UNTOLD
         if not (self.agrees and self.arrives):
             return 3
         return 0 if self.onward is None else self.onward.status

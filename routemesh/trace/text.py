@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from routemesh.explain.nouns import Step
 from routemesh.explain.text import Screen, became, heading
 from routemesh.legible import unbroken
-from routemesh.trace.compare import at
 from routemesh.trace.nouns import Hop, Trace
+from routemesh.trace.verdict import at
 
 _SIGNS = {"seen": ("✓", "green"), "passed": ("·", "dim"), "missing": ("✗", "red"), "unwatched": ("?", "yellow")}
 _UNSEEN = {"passed": "not seen itself", "missing": "NOT SEEN", "unwatched": "not watched"}
@@ -37,7 +37,7 @@ def _connection(trace: Trace, screen: Screen) -> Iterator[str]:
     if trace.way >= 0:
         yield from _way(trace, screen)
     yield ""
-    style = "green" if trace.agrees and trace.arrives else "red"
+    style = "red" if not trace.arrives or trace.agrees is False else "yellow" if trace.agrees is None else "green"
     yield from screen.wrapped(trace.verdict, style)
     if not trace.agrees or not trace.arrives:
         yield from _where(trace, screen)
@@ -51,7 +51,7 @@ def _where(trace: Trace, screen: Screen) -> Iterator[str]:
     if trace.lost is not None:
         yield f"  not seen:   {at(trace.lost)}: {screen.fit(trace.lost.what, 14)}"
     yield from (f"  dropped by: {rule}" for rule in trace.drops)
-    told = [f"also seen:  {at(stray)}: {stray.what}" for stray in trace.strays]
+    told = [f"also seen:  {at(stray)}: {stray.what}" for stray in trace.strays if stray != trace.last]
     told += [f"predicted:  {cause.place}: {cause.why}" for cause in trace.prediction.causes]
     for line in told:
         first, *rest = screen.wrap(line, 14)

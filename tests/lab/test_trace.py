@@ -140,6 +140,33 @@ def test_text_has_both_side_by_side(traced: Cluster) -> None:
     assert re.search(rf"^node1:{WEB}/tcp reached web\.[12] and the answer came back in [\d.]+ ms, as predicted$", printed, re.M)
 
 
+def test_all_ways_are_followed_and_one_that_is_named(traced: Cluster) -> None:
+    printed = traced.cli("trace", f"node1:{WEB}")
+    assert "This is one of 2 ways: --all follows each, --task TASK one that is chosen." in printed
+    table = traced.cli("trace", "--all", f"node1:{WEB}")
+    assert re.search(rf"^node1:{WEB}/tcp: web\.1, web\.2 answered, as predicted$", table, re.M), table
+    one = traced.cli("trace", "--task", "web.2", f"node1:{WEB}")
+    assert f"node1:{WEB}/tcp reached web.2 and the answer came back" in one
+    assert "they lead to web.1, web.2" in traced.refused("trace", "--task", "web.9", f"node1:{WEB}")
+    with foreign(traced, "node2", "input", "udp dport 4789 drop"):
+        table = traced.cli("trace", *QUICK, "--all", f"node1:{WEB}", status=3)
+    assert "web.1 answered, as predicted; web.2 not answered, as predicted" in table, table
+
+
+def test_what_nobody_can_predict_is_told_as_it_was_seen(traced: Cluster) -> None:
+    """Out of connection tracking nothing is translated; on which CPU the packet will be, explain can't know."""
+    chain = "add chain ip fw c { type filter hook prerouting priority -300; }"
+    for command in ("add table ip fw", chain, f"add rule ip fw c tcp dport {WEB} meta cpu != 4095 notrack"):
+        traced.nft("node1", command)
+    try:
+        assert "can't be told" in traced.cli("explain", f"node1:{WEB}", status=4)
+        printed = traced.cli("trace", *QUICK, f"node1:{WEB}", status=3)
+    finally:
+        traced.nft("node1", "delete table ip fw")
+    assert "nowhere" not in printed and "as predicted" not in printed and "AS PREDICTED" not in printed
+    assert "the connection was refused, and it was last seen in node1 eth0" in printed
+
+
 def test_live_waits_for_somebody_else(traced: Cluster) -> None:
     with spawned(traced, "trace", "--live", "--timeout", "20", "--format", "json", f"node1:{WEB}") as waiting:
         wait_until(lambda: traces(traced) == ON_THE_WAY, what="all tables")

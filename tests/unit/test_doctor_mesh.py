@@ -129,7 +129,7 @@ def test_many_differences_are_told_in_few_words() -> None:
 
 def test_what_was_not_read_is_told_and_is_neither_fine_nor_broken() -> None:
     found = findings(read([DATA / "3-node2-killed"]), recorded({}))
-    assert report(found).status == 1
+    assert report(found).status == 4
     assert [each.what for each in found if each.state is State.UNTOLD] == ["way"]
 
 

@@ -6,14 +6,18 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from routemesh.errors import UserError
 from routemesh.explain.nouns import VERSION, Explanation, Kind, Outcome, Question, Step, Way
 from routemesh.explain.text import Screen
 from routemesh.model import Protocol
+from routemesh.reasons.causes import Untold
 from routemesh.reasons.events import Accepted, Bridged, Event, Rewritten, Routed, chain_of
 from routemesh.reasons.named import named
+from routemesh.reasons.unclear import ItemUnknown
 from routemesh.reasons.words import of_event
 from routemesh.sight.packets import parse
 from routemesh.sightings import Headers, How, Observation, Opening, SeenPacket, Sent, Wanted
+from routemesh.trace import every as every_way
 from routemesh.trace.compare import compare
 from routemesh.trace.nouns import Trace, Traced
 from routemesh.trace.text import text
@@ -283,3 +287,56 @@ def test_text_is_plain_and_fits_the_screen() -> None:
     found = traced(predicted(ARRIVES), ANSWERED, *WHOLE)
     assert "\x1b" not in text(found)
     assert "\x1b[32;1m✓" in text(found, Screen(colour=True, width=100))
+
+
+# --- what can't be predicted, and several ways ------------------------------------------------------------------------
+
+
+UNTOLD = replace(
+    FAILS,
+    there=(replace(THERE[0], failed=True),),
+    end="can't be told in node1: a rule with -m carrots",
+    reason=named(Untold(ItemUnknown("carrots"))),
+)
+
+
+@pytest.mark.parametrize(("sent", "status"), [(ANSWERED, 4), (SILENCE, 3)])
+def test_what_was_not_predicted_is_neither_as_predicted_nor_not(sent: Sent, status: int) -> None:
+    found = traced(predicted(UNTOLD), sent, *WHOLE[:2])
+    assert (found.agrees, found.status) == (None, status)
+    assert "AS PREDICTED" not in found.verdict and "as predicted" not in found.verdict
+    assert found.verdict.startswith(f"node1:8080/tcp: {sent.what}, and it was last seen in node1 eth0 after")
+    assert found.verdict.endswith("what becomes of it was not predicted: it can't be told in node1: a rule with -m carrots")
+
+
+def test_what_was_lost_before_anything_became_unclear_is_not_as_predicted() -> None:
+    found = traced(predicted(replace(UNTOLD, there=(*THERE[:2], replace(THERE[2], failed=True)))), SILENCE, WHOLE[0])
+    assert (found.agrees, found.status) == (False, 3)
+    assert "NOT AS PREDICTED" in found.verdict
+
+
+def test_where_it_was_seen_off_its_way_is_told_and_not_nowhere() -> None:
+    """As where a rule takes it out of connection tracking: no predicted step is met."""
+    elsewhere = seen(0.001, "in", "eth0", (CLIENT, "192.168.200.99:1"))
+    found = traced(predicted(ARRIVES), SILENCE, elsewhere)
+    assert found.last is not None and found.last.device == "eth0"
+    assert "nowhere" not in text(found) and "last seen in node1 eth0 after 1.000 ms" in found.verdict
+    assert "it was seen nowhere" in traced(predicted(ARRIVES), SILENCE).verdict
+
+
+def test_all_ways_together_are_one_table_and_the_worst_status() -> None:
+    other = replace(ARRIVES, there=(*THERE[:2], replace(THERE[2], namespace="elsewhere")), back=(), task="web.2")
+    good, lost = traced(predicted(ARRIVES, other), ANSWERED, *WHOLE), traced(predicted(ARRIVES, other), SILENCE, *WHOLE[:3])
+    every = every_way.together([good, good], every_way.sought(good.prediction, ""))
+    assert (every.missed, every.status) == (("web.2",), 4)
+    assert every.verdict == "node1:8080/tcp: web.1 answered, as predicted; web.2 not met by 2 connections"
+    assert [row[0] for row in every_way.rows(every)] == ["web.1", "web.2"]
+    bad = every_way.together([good, lost], every_way.sought(good.prediction, "web.1"))
+    assert (bad.missed, bad.status, [each.arrives for each in bad.traces]) == ((), 3, [False])
+    assert list(every_way.amiss(bad)) == [lost.verdict]
+
+
+def test_a_task_to_which_no_way_leads_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(UserError, match=r"no way from node1:8080/tcp leads to a task web\.7; they lead to web\.1$"):
+        every_way.sought(predicted(ARRIVES), "web.7")
+    assert every_way.sought(predicted(FAILS), "web.7") == {FAILS.end}, "where no task is chosen, what there is"
