@@ -134,6 +134,32 @@ class Socket:
     stopped: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """Where a process waits for others than those who ask: another address or port, or IPv6 alone. `process` "": not known."""
+
+    protocol: Protocol
+    address: str
+    port: int
+    process: str = ""
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port} for IPv6 alone" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+_MOST_INSTEAD = 4
+
+
+def bound_instead(
+    sockets: Iterable[Socket], ipv6: Iterable[Bound], protocol: Protocol, port: int, *, any_port: bool
+) -> tuple[Bound, ...]:
+    """Where processes wait though none takes what comes to a port: for that port if any do, else, if `any_port`, for others."""
+    ipv4 = (Bound(protocol=each.protocol, address=str(each.address), port=each.port, process=each.process) for each in sockets)
+    every = sorted({each for each in (*ipv4, *ipv6) if each.protocol is protocol}, key=lambda each: (each.port, each.address))
+    same = [each for each in every if each.port == port]
+    return tuple(same or (every if any_port else ()))[:_MOST_INSTEAD]
+
+
 # --- a node ------------------------------------------------------------------------------------------------------
 
 
@@ -173,6 +199,8 @@ class NamespaceSnapshot:
     whose policy is not ACCEPT), IPVS. A table that iptables-nft keeps is there as XtChains only. A rule of others in a built-in
     chain is part of the chain: there are no XtRules. Sysctls: see SYSCTLS.
 
+    `only_ipv6`: processes that wait for IPv6 alone.
+
     `led`: of a sandbox whose connections are not all told, where they are led, else None. None for `conntrack`,
     `conntrack_count`, `conntrack_max` or `sockets`: not known, as `unread` says; not: none.
     """
@@ -184,6 +212,7 @@ class NamespaceSnapshot:
     conntrack_count: int | None = None
     conntrack_max: int | None = None
     sockets: tuple[Socket, ...] | None = None
+    only_ipv6: tuple[Bound, ...] = ()
     unread: tuple[Unread, ...] = ()
 
     def of(self, kind: type[ItemType]) -> Iterator[ItemType]:
@@ -271,7 +300,8 @@ class NamedPort:
 class NamedService:
     """A service. `vips` by network id; `marks` by node name, where "" is for all nodes that are not named.
 
-    `answering`: the nodes that may lead to its tasks, where it is not for all of them (None) to do so.
+    `answering`: the nodes that may lead to its tasks, where it is not for all of them (None) to do so. `checked`: whether a
+    health check keeps connections from tasks that do not answer; None where that is not known.
     """
 
     name: str
@@ -282,6 +312,7 @@ class NamedService:
     scheduler: str = "rr"
     keeps_client: bool = False
     answering: tuple[str, ...] | None = None
+    checked: bool | None = None
 
     def answers_on(self, node: str) -> bool:
         """Whether its ports are to be answered through a node."""

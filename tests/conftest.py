@@ -1,5 +1,6 @@
 """Settings of the whole run: Hypothesis without a clock, tests in User-Mode Linux, a last word on what was not tested."""
 
+import os
 from collections import Counter
 from collections.abc import Generator
 
@@ -13,6 +14,9 @@ from tests.uml.outer import Outer
 # A busy machine must not make a property fail.
 settings.register_profile("routemesh", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("routemesh")
+
+os.environ["ROUTEMESH_HINTS"] = "off"
+"""Most services of tests have no health check."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -138,6 +138,7 @@ def _named_service(state: State, service: Service) -> NamedService:
         scheduler=spec.balancing.scheduler,
         keeps_client=spec.client_ip is ClientIp.KEEP,
         answering=answering(state, service),
+        checked=spec.health is not None,
     )
 
 

@@ -1,8 +1,9 @@
 """`routemesh service …`: services and their tasks, with docker's words and flags."""
 
+import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -52,6 +53,7 @@ def create(host: Host, /, image: str, command: tuple[str, ...], waiting: Waiting
     spec = settings.changed(ServiceSpec(name=flags["name"], image=image, command=command), flags)
     created = client.create_service(spec)
     say(created.id)
+    _hint(created, waiting, flags)
     waiting.wait(client, created)
 
 
@@ -71,7 +73,20 @@ def update(host: Host, /, ref: str, force: bool, waiting: Waiting, **flags: Any)
 
     changed = _change(client, ref, change)
     say(ref)
+    _hint(changed, waiting, flags)
     waiting.wait(client, changed)
+
+
+HINTS = "ROUTEMESH_HINTS"
+
+
+def _hint(made: wire.ServiceInfo, waiting: Waiting, flags: Mapping[str, Any]) -> None:
+    """Say that there is no health check, unless that is what was asked for, or nobody wants to know."""
+    from routemesh.reasons.words import unchecked
+
+    wanted = flags.get("no_healthcheck") or waiting.quiet or os.environ.get(HINTS) == "off"
+    if made.spec.publish and made.spec.health is None and not wanted:
+        say(f"hint: {unchecked(made.name)} (--health-cmd, or --label routemesh.health.tcp; {HINTS}=off hides this)", err=True)
 
 
 @service.command("scale")

@@ -29,6 +29,11 @@ _CLASSES: Mapping[str, type] = {
     if isinstance(found, type) and is_dataclass(found)
 }
 
+_OBSERVED = frozenset(
+    found for found in vars(snapshot).values() if isinstance(found, type) and found.__module__ == snapshot.__name__
+)
+"""Of these a field that is not known is passed over, as a newer daemon's; of a kernel's object it may decide about packets."""
+
 
 def plain(value: object, *, compact: bool = False) -> Any:
     """The value as JSON has it. What no plan sets is left out where it is as in a plan; `compact`: all that has its default."""
@@ -126,7 +131,8 @@ def _as_it_is(raw: Any) -> Any:
 def _object(raw: Any) -> Any:
     kind = _CLASSES[raw["item"]]
     readers = _field_readers(kind)
-    return kind(**{name: readers[name](content) for name, content in raw.items() if name != "item"})
+    skipped = {"item"} if kind not in _OBSERVED else {"item", *(raw.keys() - readers.keys())}
+    return kind(**{name: readers[name](content) for name, content in raw.items() if name not in skipped})
 
 
 @cache

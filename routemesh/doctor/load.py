@@ -13,6 +13,7 @@ from routemesh.explain.mend import more_connections
 from routemesh.explain.stale import stale
 from routemesh.explain.way import Places
 from routemesh.reasons.ends import TableFull
+from routemesh.reasons.words import of_server
 from routemesh.snapshot import ClusterSnapshot, NamespaceSnapshot, NodeSnapshot
 from routemesh.walk import Place
 
@@ -125,18 +126,19 @@ def _tasks(cluster: ClusterSnapshot) -> Iterator[Finding]:
 
 
 def _deaf(cluster: ClusterSnapshot) -> Iterator[Finding]:
-    """What a handshake does not show: the kernel makes it, whether the server goes on or not."""
+    """Servers that may just be busy; those that surely answer nobody fail the ways that lead to them."""
+    checked = {service.name: service.checked for service in cluster.names.services}
     for each in deaf(cluster):
-        pid = each.socket.pid
-        resume = f"on {each.task.node}: kill -CONT {pid}" if each.socket.stopped and pid else ""
-        yield Finding(
-            what="task",
-            where=f"{each.task.node}: task {each.task.name}",
-            state=State.WRONG if each.certain else State.OPTIONAL,
-            found=str(each),
-            effect="connections are accepted and get no answer" if each.certain else "connections may wait for their answers",
-            fix=resume or f"find out why it accepts no more, or scale {each.task.service} up; a health check would take it out",
-        )
+        if not each.certain:
+            check = "" if checked.get(each.task.service) else "; a health check would take it out"
+            yield Finding(
+                what="task",
+                where=f"{each.task.node}: task {each.task.name}",
+                state=State.OPTIONAL,
+                found=of_server(each.reason),
+                effect="connections may wait for their answers",
+                fix=f"find out why it accepts no more, or scale {each.task.service} up{check}",
+            )
 
 
 def _ports(cluster: ClusterSnapshot, facts: Facts) -> Iterator[Finding]:

@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from routemesh.doctor import Finding, State, listed
 from routemesh.errors import RoutemeshError
-from routemesh.explain.answer import judge, mending_of
+from routemesh.explain.answer import checks, judge, mending_of
 from routemesh.explain.ask import Target, ask
 from routemesh.explain.blame import Mending
 from routemesh.explain.faults import Fault
 from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import Outcome
 from routemesh.explain.way import Places
-from routemesh.reasons.causes import AnswerLost, ByOthers, Lost, OfDoubt, Reason, end_of
+from routemesh.reasons.causes import AnswerLost, ByOthers, Lost, NotAnswering, OfDoubt, Reason, end_of
 from routemesh.reasons.ends import End
 from routemesh.reasons.named import kind_of, named
 from routemesh.reasons.words import of_cause
@@ -34,13 +34,15 @@ Kept = tuple[str, str]
 
 
 class Failed(NamedTuple):
-    """A way that fails: of a port of a service, through a node. `client`: who asks, "" for clients outside of the cluster."""
+    """A way that fails: of a port of a service, through a node. `client`: who asks, "" for clients outside of the cluster.
+    `checks`: as explain.answer.checks has them."""
 
     outcome: Outcome
     causes: Sequence[Fault]
     port: str
     node: str
     client: str
+    checks: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -51,6 +53,7 @@ class Failing:
     ports: list[str] = field(default_factory=list)
     nodes: list[str] = field(default_factory=list)
     clients: list[str] = field(default_factory=list)
+    checks: list[str] = field(default_factory=list)
     whole: bool = True
     untold: bool = True
 
@@ -60,6 +63,7 @@ class Failing:
         self.ports.append(failed.port)
         self.nodes.append(failed.node)
         self.clients.append(failed.client)
+        self.checks += failed.checks
         self.whole &= failed.outcome == "broken"
         self.untold &= failed.outcome == "untold" or isinstance(cause.reason, OfDoubt)
 
@@ -71,7 +75,8 @@ class Failing:
             who += f", where {listed(self.clients)} asks"
         if self.untold:
             return f"whether connections succeed is not known: {who}"
-        return f"{'every connection fails' if self.whole else 'connections fail or tasks get none'}: {who}"
+        check = f"; {listed(self.checks)}" if self.checks else ""
+        return f"{'every connection fails' if self.whole else 'connections fail or tasks get none'}: {who}{check}"
 
 
 @dataclass(slots=True)
@@ -143,7 +148,7 @@ def _walk(places: Places, mending: Mending, found: Walked, node: str, service: N
     if outcome == "reaches":
         found.whole += 1
     else:
-        _sort_in(found, Failed(outcome, causes, called, node, ""))
+        _sort_in(found, Failed(outcome, causes, called, node, "", checks(asked, causes)))
 
 
 # --- from within ----------------------------------------------------------------------------------------------------
@@ -255,7 +260,7 @@ def findings(found: Walked, elsewhere: Set[Origin] = frozenset()) -> Iterator[Fi
 
 
 def _topic(cause: Fault) -> str:
-    return "firewall" if cause.by else "way"
+    return "task" if isinstance(cause.reason, NotAnswering) else "firewall" if cause.by else "way"
 
 
 def _where(cause: Fault) -> str:

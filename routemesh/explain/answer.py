@@ -5,19 +5,20 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from routemesh.explain import cause, faults, nearby
+from routemesh.explain import cause, deaf, faults, nearby
 from routemesh.explain.ask import Asked
 from routemesh.explain.blame import Blame, Mending
-from routemesh.explain.deaf import deaf
 from routemesh.explain.faults import Fault
 from routemesh.explain.ground import ground, natural
 from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import VERSION, Cause, Explanation, Outcome, Question, Way
 from routemesh.explain.stale import stale
 from routemesh.explain.way import Places, arrives, failure_of, way
-from routemesh.reasons.causes import NoneServes, NoTasks
+from routemesh.reasons.causes import NoneServes, NotAnswering, NoTasks, end_of
+from routemesh.reasons.ends import NobodyListens
+from routemesh.reasons.words import of_server, unchecked
 from routemesh.snapshot import ClusterSnapshot, Place
-from routemesh.walk import OUTSIDE, Delivered, Network, Packet, Unclear, Walk, every_way, observed
+from routemesh.walk import OUTSIDE, Branch, Delivered, Network, Packet, Unclear, Walk, every_way, observed
 
 _MOST_NOTES = 8
 
@@ -33,11 +34,12 @@ def explain(
     mending = mending_of(cluster, repairs or {}, network)
     branches = _walked(asked, mending.network)
     places = Places(cluster)
-    ways = tuple(way(places, branch, taken=cause.takes_it(places, asked, branch.outcome.place)) for branch in branches)
+    ways = tuple(map(partial(_way, places, asked), branches))
     if asked.host_mode and (task := cause.host_task(places, asked)) is not None:
         ways = tuple(replace(each, task=each.task or task.name) for each in ways)
     arriving = [each.arrives for each in ways]
-    causes = tuple(map(faults.told, _faults(places, asked, branches, arriving, mending, _walked)))
+    found = _faults(places, asked, branches, arriving, mending, _walked)
+    causes = tuple(map(faults.told, found))
     outcome = _outcome(branches, arriving, causes)
     ways, causes = broken_first(ways, causes)
     reached = tuple(sorted({each.task or each.node for each in ways if each.arrives}, key=natural))
@@ -49,7 +51,7 @@ def explain(
         reached=reached,
         causes=causes,
         ways=ways,
-        notes=tuple(_notes(places, asked, ways, causes)),
+        notes=(*_notes(places, asked, ways, causes), *checks(asked, found)),
         unread_nodes=tuple(node.name for node in cluster.names.nodes if node.absent),
         ground=ground(cluster, () if asked.service is None else (asked.service.name,), passed_by(ways)),
     )
@@ -68,6 +70,12 @@ def passed_by(ways: Iterable[Way]) -> frozenset[Place]:
     return frozenset(Place(step.node, step.namespace) for way in ways for step in (*way.there, *way.back))
 
 
+def _way(places: Places, asked: Asked, branch: Branch) -> Way:
+    found = way(places, branch, taken=cause.takes_it(places, asked, branch.outcome.place))
+    silent = deaf.met(places.silent, branch) if found.arrives else None
+    return found if silent is None else deaf.unanswered(found, silent)
+
+
 def mending_of(cluster: ClusterSnapshot, repairs: Repairs, network: Network | None = None) -> Mending:
     """A cluster with all that is not as it should be; `network` as for explain."""
     return Mending(cluster, network or observed(cluster), nearby.with_links(cluster, repairs))
@@ -82,7 +90,10 @@ def judge(places: Places, asked: Asked, mending: Mending, *, full_size: bool = T
     """What is wrong, without telling the ways, for hundreds of questions. `full_size`: large packets are tried too."""
     walked = partial(_walked, full_size=full_size)
     branches = walked(asked, mending.network)
-    arriving = [arrives(branch) and cause.takes_it(places, asked, branch.outcome.place) for branch in branches]
+    arriving = [
+        arrives(branch) and cause.takes_it(places, asked, branch.outcome.place) and deaf.met(places.silent, branch) is None
+        for branch in branches
+    ]
     found = _faults(places, asked, branches, arriving, mending, walked)
     return _outcome(branches, arriving, found), found
 
@@ -106,6 +117,8 @@ def _faults(
     of_ways: list[Fault] = []
     for number, (branch, arrived) in enumerate(zip(branches, arriving, strict=True)):
         of_ways += cause.of_branch(places, asked, branch, number, blame, arrived=arrived)
+        if not arrived and arrives(branch) and (silent := deaf.met(places.silent, branch)) is not None:
+            of_ways.append(deaf.fault(silent, branch, places.called(branch.outcome.place), number))
     of_ways += _behind(places, asked, branches, blame)
     found = [*of_ways, *of_service] if any(arriving) else [*of_service, *of_ways]
     return once(found)
@@ -180,6 +193,15 @@ def _question(asked: Asked) -> Question:
     )
 
 
+def checks(asked: Asked, found: Iterable[Fault]) -> tuple[str, ...]:
+    """That the service has no health check, where one would have kept connections from a server that does not answer."""
+    service = asked.service
+    if service is None or service.checked is not False:
+        return ()
+    kept = (isinstance(each.reason, NotAnswering) or isinstance(end_of(each.reason), NobodyListens) for each in found)
+    return (unchecked(service.name),) if any(kept) else ()
+
+
 def _notes(places: Places, asked: Asked, ways: tuple[Way, ...], causes: tuple[Cause, ...]) -> list[str]:
     cluster = places.cluster
     notes = [f"node {node.name} was not read: {node.absent}" for node in cluster.names.nodes if node.absent]
@@ -196,8 +218,8 @@ def _notes(places: Places, asked: Asked, ways: tuple[Way, ...], causes: tuple[Ca
         space = None if node is None else node.namespaces.get(netns)
         notes += [f"{name}: {unread}" for unread in (() if space is None else space.unread)]
     reached = {each.task for each in ways if each.arrives and each.task}
-    silent = (each for each in deaf(cluster) if each.task.name in reached)
-    notes += (f"{each.task.name} accepts, but may not answer: {each}" for each in silent)
+    busy = (each for each in deaf.deaf(cluster) if each.task.name in reached and not each.certain)
+    notes += (f"{each.task.name} accepts, but may not answer: {of_server(each.reason)}" for each in busy)
     here = (asked.target.node, asked.target.protocol, asked.target.port)
     gone = (each for each in stale(cluster) if (each.node, each.protocol, each.port) == here)
     notes += (f"{each}; {each.command} lets go of them" for each in gone)

@@ -1,13 +1,20 @@
 """Servers that do not take the connections which their kernel accepts: stopped, or with more than they can do. PURE.
 
-Source: listen(2) (the kernel completes handshakes up to the backlog); proc(5), state T.
+Source: listen(2), include/net/sock.h sk_acceptq_is_full (one more than the backlog may wait); proc(5), state T.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
+from routemesh.explain.faults import Fault
+from routemesh.explain.nouns import Way
 from routemesh.model import Protocol
-from routemesh.snapshot import ClusterSnapshot, NamedTask, Socket
+from routemesh.reasons.causes import NotAnswering
+from routemesh.reasons.named import named
+from routemesh.reasons.words import of_cause
+from routemesh.snapshot import ClusterSnapshot, NamedTask, Place, Socket
+from routemesh.walk import Branch
 
 
 class Deaf(NamedTuple):
@@ -19,15 +26,13 @@ class Deaf(NamedTuple):
     @property
     def certain(self) -> bool:
         """Whether it answers nobody now; otherwise it may just be busy."""
-        return self.socket.stopped or 0 < self.socket.backlog <= self.socket.queued
+        return self.socket.stopped or 0 < self.socket.backlog < self.socket.queued
 
-    def __str__(self) -> str:
-        server = f"{self.socket.process or 'its server'}{f' ({self.socket.pid})' if self.socket.pid else ''}"
-        waiting = f"{self.socket.queued} connections wait on {self.socket.protocol}/{self.socket.port}, not accepted by {server}"
-        if self.socket.stopped:
-            waits = f"; {waiting}" if self.socket.queued else ""
-            return f"{server}, which listens on {self.socket.protocol}/{self.socket.port}, is stopped{waits}"
-        return f"{waiting}{f', as many as may: its backlog is {self.socket.backlog}' if self.certain else ''}"
+    @property
+    def reason(self) -> NotAnswering:
+        """The same as a reason."""
+        own = self.socket
+        return NotAnswering(own.protocol, own.port, own.process, own.pid, own.queued, own.backlog, own.stopped)
 
 
 def deaf(cluster: ClusterSnapshot) -> Iterator[Deaf]:
@@ -40,3 +45,39 @@ def deaf(cluster: ClusterSnapshot) -> Iterator[Deaf]:
             waits = socket.stopped or (socket.protocol is Protocol.TCP and socket.queued > 0)
             if waits and (socket.protocol, socket.port) in targets.get(task.service, ()):
                 yield Deaf(task, socket)
+
+
+Silent = Mapping[tuple[Place, Protocol, int], Deaf]
+
+
+def silent(cluster: ClusterSnapshot) -> Silent:
+    """Those that answer nobody, by their sockets."""
+    return {
+        (Place(each.task.node, each.task.netns), each.socket.protocol, each.socket.port): each
+        for each in deaf(cluster)
+        if each.certain
+    }
+
+
+def met(found: Silent, branch: Branch) -> Deaf | None:
+    """Who gets a branch's connection and does not answer it; None where nobody is known not to."""
+    if not found or not branch.hops:
+        return None
+    got = branch.hops[-1].after
+    return found.get((branch.outcome.place, got.protocol, got.destination.port))
+
+
+def fault(each: Deaf, branch: Branch, called: str, number: int) -> Fault:
+    """That as what is wrong with a way, whose steps all go well."""
+    mend = (f"kill -CONT {each.socket.pid}",) if each.socket.stopped and each.socket.pid else ()
+    return Fault(
+        at=branch.outcome.place, called=called, reason=each.reason, mend=mend, way=number, step=len(branch.hops) - 1, remains=True
+    )
+
+
+def unanswered(way: Way, each: Deaf) -> Way:
+    """The way to such a server: its packets arrive, but nobody answers them."""
+    why = of_cause(each.reason)
+    last = replace(way.there[-1], failed=True, why=why, what=why)
+    end = f"reaches {way.there[-1].place}, but {why}"
+    return replace(way, there=(*way.there[:-1], last), arrives=False, end=end, reason=named(each.reason))

@@ -6,6 +6,7 @@ from functools import cached_property
 from ipaddress import IPv4Address
 from typing import assert_never
 
+from routemesh.explain.deaf import Silent, silent
 from routemesh.explain.doubles import doubles
 from routemesh.explain.nouns import Kind, Step, Tool, Way
 from routemesh.explain.shown import command, in_namespace, kind_of, rule_text
@@ -31,6 +32,11 @@ class Places:
     def doubles(self) -> Mapping[IPv4Address, Sequence[Place]]:
         """See doubles.doubles."""
         return doubles(self.cluster)
+
+    @cached_property
+    def silent(self) -> Silent:
+        """See deaf.silent."""
+        return silent(self.cluster)
 
     def task(self, place: Place) -> NamedTask | None:
         """The task whose namespace it is."""

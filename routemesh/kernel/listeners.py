@@ -9,7 +9,7 @@ import os
 import struct
 from collections.abc import Iterator, Mapping, Set
 from contextlib import closing, suppress
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ _SOCKET_LINK = "socket:["
 class Waiting(NamedTuple):
     """A socket that waits for anybody, and the number by which its process can be found.
 
-    `queued` and `backlog` as in snapshot.Socket.
+    `queued` and `backlog` as in snapshot.Socket. `only_ipv6`: the address of one that IPv4 does not reach, "" for others.
     """
 
     protocol: Protocol
@@ -49,6 +49,7 @@ class Waiting(NamedTuple):
     inode: int
     queued: int = 0
     backlog: int = 0
+    only_ipv6: str = ""
 
 
 class Process(NamedTuple):
@@ -81,7 +82,7 @@ _processes = Processes()
 def listeners() -> tuple[Listener, ...]:
     """TCP and UDP ports on which others than this process and its coprocesses wait, sorted. Raises KernelError."""
     try:
-        found = sockets()
+        found = [socket for socket in sockets() if not socket.only_ipv6]
     except OSError as exc:
         raise KernelError("ss -lntup", str(exc.strerror), exc.errno or 0) from exc
     processes = _processes.of({socket.inode for socket in found})
@@ -91,7 +92,7 @@ def listeners() -> tuple[Listener, ...]:
 
 
 def sockets() -> list[Waiting]:
-    """The sockets that wait for anybody by IPv4: those of IPv6 too that are bound to no address. Raises OSError."""
+    """The sockets that wait for anybody, those of IPv6 too. Raises OSError."""
     with closing(Requests(protocol=SOCK_DIAG)) as requests:
         return list(_sockets(requests))
 
@@ -100,17 +101,17 @@ def _sockets(requests: Requests) -> Iterator[Waiting]:
     for family in (_IPV4, _IPV6):
         for protocol, number, state in _WAITING:
             for reply in requests.dump(_BY_FAMILY, _REQUEST.pack(family, number, 0, 0, state)):
-                if (found := _waiting(protocol, family, reply.body)) is not None:
-                    yield found
+                yield _waiting(protocol, family, reply.body)
 
 
 @reader
-def _waiting(protocol: Protocol, family: int, answer: bytes) -> Waiting | None:
+def _waiting(protocol: Protocol, family: int, answer: bytes) -> Waiting:
     port, raw, queued, backlog, inode = _ANSWER.unpack_from(answer)
     address = _ipv4(raw[:4] if family == _IPV4 else raw, answer)
     if protocol is Protocol.UDP:
         queued = backlog = 0  # bytes, there
-    return None if address is None else Waiting(protocol, address, int.from_bytes(port, "big"), inode, queued, backlog)
+    alone = "" if address is not None else str(IPv6Address(raw))
+    return Waiting(protocol, address or ANY_ADDRESS, int.from_bytes(port, "big"), inode, queued, backlog, alone)
 
 
 def _ipv4(raw: bytes, answer: bytes) -> IPv4Address | None:

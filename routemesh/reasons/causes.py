@@ -169,7 +169,21 @@ class NoneServes:
     tasks: tuple[str, ...]
 
 
-OfService = LinkDown | UnlikePlanned | Doubled | NotServed | KeptAway | NoTaskHere | NoTasks | NoneServes
+@dataclass(frozen=True, slots=True)
+class NotAnswering:
+    """The kernel accepts connections for the process, and the process takes none of them: it is stopped (by a signal), or as many
+    wait as may (one more than `backlog`)."""
+
+    protocol: Protocol
+    port: int
+    process: str
+    pid: int
+    queued: int
+    backlog: int
+    stopped: bool
+
+
+OfService = LinkDown | UnlikePlanned | Doubled | NotServed | KeptAway | NoTaskHere | NoTasks | NoneServes | NotAnswering
 
 # --- the gateway's proxies ------------------------------------------------------------------------------------------
 

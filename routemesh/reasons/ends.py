@@ -5,7 +5,7 @@ from ipaddress import IPv4Address
 
 from routemesh.model import Protocol
 from routemesh.nodeplan import RouteKind
-from routemesh.snapshot import Endpoint, Place
+from routemesh.snapshot import Bound, Endpoint, Place
 
 # --- devices ------------------------------------------------------------------------------------------------------
 
@@ -288,10 +288,11 @@ OfRules = (
 
 @dataclass(frozen=True, slots=True)
 class NobodyListens:
-    """No process has the port."""
+    """No process has the port. `instead`: where processes of that namespace wait (address, port, process)."""
 
     protocol: Protocol
     port: int
+    instead: tuple[Bound, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

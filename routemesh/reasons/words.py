@@ -3,6 +3,7 @@
 A sentence is for people alone: it may be put better at any time. Each function has a line for each kind, and mypy sees to it.
 """
 
+from collections.abc import Sequence
 from typing import assert_never
 
 from routemesh.reasons import causes, ends, events, unclear
@@ -10,7 +11,7 @@ from routemesh.reasons.causes import Reason
 from routemesh.reasons.ends import End
 from routemesh.reasons.events import Event
 from routemesh.reasons.unclear import Doubt
-from routemesh.snapshot import Unread
+from routemesh.snapshot import Bound, Unread
 
 
 def of_event(event: Event) -> str:
@@ -205,10 +206,18 @@ def _by_rule(end: ends.OfRules) -> str:
     assert_never(end)
 
 
+def listening(instead: Sequence[Bound]) -> str:
+    """Where processes wait instead, as a clause: whoami listens on 127.0.0.1:80."""
+    by: dict[str, list[str]] = {}
+    for each in instead:
+        by.setdefault(each.process or "a process", []).append(str(each))
+    return ", ".join(f"{process} listens on {' and '.join(places)}" for process, places in by.items())
+
+
 def _unanswered(end: ends.OfAnswers) -> str:
     match end:
-        case ends.NobodyListens(protocol, port):
-            return f"nothing listens on {protocol}/{port}"
+        case ends.NobodyListens(protocol, port, instead):
+            return f"nothing listens on {protocol}/{port}{f'; {listening(instead)}' if instead else ''}"
         case ends.Unheard(why, sender, at, lost):
             where = f" ({at}: {of_end(lost)})" if lost is not None else ""
             return f"{of_end(why)}, and {'the client' if sender is None else sender} does not hear of it{where}"
@@ -360,7 +369,25 @@ def _of_service(reason: causes.OfService) -> str:
             return f"{service} has no task"
         case causes.NoneServes(tasks):
             return f"none of its tasks takes connections ({'; '.join(tasks)})"
+        case causes.NotAnswering():
+            return f"it accepts, but does not answer: {of_server(reason)}"
     assert_never(reason)
+
+
+def of_server(reason: causes.NotAnswering) -> str:
+    """What a server does with the connections that wait for it."""
+    port = f"{reason.protocol}/{reason.port}"
+    server = f"{reason.process or 'its server'}{f' ({reason.pid})' if reason.pid else ''}"
+    number = "one connection waits" if reason.queued == 1 else f"{reason.queued} connections wait"
+    waiting = f"{number} on {port}, not accepted by {server}"
+    if reason.stopped:
+        return f"{server}, which listens on {port}, is stopped{f'; {number}' if reason.queued else ''}"
+    return f"{waiting}{f', as many as may: its backlog is {reason.backlog}' if 0 < reason.backlog < reason.queued else ''}"
+
+
+def unchecked(service: str) -> str:
+    """That a service has no health check, and what that means."""
+    return f"{service} has no health check: tasks get connections as soon as they run"
 
 
 def _of_proxy(reason: causes.OfProxies) -> str:

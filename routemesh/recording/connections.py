@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 
 from routemesh.model import Protocol
 from routemesh.recording.source import Source, is_ipv6
-from routemesh.snapshot import ConntrackEntry, Endpoint, Flow, Socket
+from routemesh.snapshot import Bound, ConntrackEntry, Endpoint, Flow, Socket
 
 _OTHER_PROTOCOLS = frozenset({"icmp", "icmpv6", "sctp", "dccp", "udplite", "gre", "unknown"})
 _FLAG = re.compile(r"\[(\w+)\]")
@@ -84,8 +84,8 @@ _USER = re.compile(r'\("(?P<name>[^"]*)",pid=(?P<pid>\d+)')
 _WAITS = {"tcp": "LISTEN", "udp": "UNCONN"}
 
 
-def read_sockets(source: Source) -> Iterator[Socket]:
-    """Who listens on TCP ports and is bound to UDP ports, over IPv4.
+def read_sockets(source: Source) -> Iterator[Socket | Bound]:
+    """Who listens on TCP ports and is bound to UDP ports; of IPv6 alone as Bound.
 
     `*` is a socket of IPv6 that takes IPv4 too, [::] one that does not.
     """
@@ -102,7 +102,11 @@ def read_sockets(source: Source) -> Iterator[Socket]:
         except ValueError:
             source.odd(number, line)
             continue
-        if address is not None:
+        if address is None:
+            process = user["name"] if user else ""
+            protocol = Protocol(found["protocol"])
+            yield Bound(protocol=protocol, address=found["address"].strip("[]"), port=int(found["port"]), process=process)
+        else:
             yield Socket(
                 protocol=Protocol(found["protocol"]),
                 address=address,

@@ -13,7 +13,7 @@ from routemesh.language import xtsave
 from routemesh.nodeplan import HOST, Address, Item, ItemKey, Link, LinkKind, Peer, Sysctl, Vxlan, XtChain, key
 from routemesh.recording import connections, entries, links, nftables, routes, tables
 from routemesh.recording.source import Source
-from routemesh.snapshot import ConntrackEntry, NamespaceSnapshot, Part, Socket, Unread
+from routemesh.snapshot import Bound, ConntrackEntry, NamespaceSnapshot, Part, Socket, Unread
 
 HOST_DIRECTORY = "host"
 ANY = IPv4Address("0.0.0.0")
@@ -137,13 +137,15 @@ def snapshot(files: Files, path: str, devices: Sequence[links.Device], peers: Ma
     if (source := files.source("sysctl.txt")) is not None:
         settings = {setting.path: setting for setting in tables.read_sysctls(source)}
     items += settings.values()
+    sockets = _sockets(files)
     return NamespaceSnapshot(
         path=path,
         items=tuple(items),
         conntrack=_conntrack(files),
         conntrack_count=_number(settings.get(_COUNT)),
         conntrack_max=_number(settings.get(_MAX)),
-        sockets=_sockets(files),
+        sockets=None if sockets is None else tuple(each for each in sockets if isinstance(each, Socket)),
+        only_ipv6=tuple(each for each in sockets or () if isinstance(each, Bound)),
         unread=tuple(files.unread),
     )
 
@@ -197,7 +199,7 @@ def _conntrack(files: Files) -> tuple[ConntrackEntry, ...] | None:
     return None if source is None else tuple(connections.read_conntrack(source))
 
 
-def _sockets(files: Files) -> tuple[Socket, ...] | None:
+def _sockets(files: Files) -> tuple[Socket | Bound, ...] | None:
     source = files.source(SOCKETS)
     return None if source is None else tuple(connections.read_sockets(source))
 

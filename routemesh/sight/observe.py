@@ -8,7 +8,7 @@ Source: rtnetlink(7), namespaces(7); the kernel's net_namespace.c (RTM_GETNSID),
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from routemesh.errors import RoutemeshError
 from routemesh.kernel import netns, sysctl
-from routemesh.kernel.listeners import Processes, Waiting, is_stopped, sockets
+from routemesh.kernel.listeners import Process, Processes, Waiting, is_stopped, sockets
 from routemesh.kernel.netlink import Message, Requests, as_u32, attribute, conntrack, entries, entryreader, links, parse, u32
 from routemesh.kernel.netlink.conntrack import ALL
 from routemesh.kernel.netlink.links import Row
@@ -28,6 +28,7 @@ from routemesh.sight import rulesets
 from routemesh.snapshot import (
     LINK_SYSCTLS,
     SYSCTLS,
+    Bound,
     Connections,
     ConntrackEntry,
     Led,
@@ -102,7 +103,7 @@ def observe(paths: Mapping[str, Path], which: Connections = ALL) -> dict[str, Na
     inodes = {waiting.inode for space in spaces for waiting in space.waiting or ()}
     processes = _processes.of(inodes)
     for space in spaces:
-        bound = None if space.waiting is None else tuple(_socket(each, *processes[each.inode]) for each in space.waiting)
+        waiting = None if space.waiting is None else told(space.waiting, processes)
         found[space.name] = NamespaceSnapshot(
             path="" if space.name == HOST else str(space.path),
             items=tuple(space.items),
@@ -110,7 +111,8 @@ def observe(paths: Mapping[str, Path], which: Connections = ALL) -> dict[str, Na
             led=space.led,
             conntrack_count=space.count,
             conntrack_max=space.limit,
-            sockets=bound,
+            sockets=None if waiting is None else waiting[0],
+            only_ipv6=() if waiting is None else waiting[1],
             unread=tuple(space.unread),
         )
     return found
@@ -120,6 +122,15 @@ def _open(opened: ExitStack, name: str, path: Path) -> _Space:
     file = opened.enter_context(netns.opened(path))
     with netns.entered(path):
         return _Space(name, path, file, opened.enter_context(closing(Requests())))
+
+
+def told(waiting: Sequence[Waiting], processes: Mapping[int, Process]) -> tuple[tuple[Socket, ...], tuple[Bound, ...]]:
+    """Sockets with their processes, and those of IPv6 alone."""
+    ipv4 = tuple(_socket(each, *processes[each.inode]) for each in waiting if not each.only_ipv6)
+    ipv6 = (each for each in waiting if each.only_ipv6)
+    return ipv4, tuple(
+        Bound(protocol=each.protocol, address=each.only_ipv6, port=each.port, process=processes[each.inode].name) for each in ipv6
+    )
 
 
 def _socket(waiting: Waiting, pid: int, name: str) -> Socket:

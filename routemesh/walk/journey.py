@@ -72,7 +72,7 @@ def _served(trip: Trip, packet: Packet, client: Place) -> tuple[Arrived, Listene
     listener = trip.network.listener(place, protocol, got.destination)
     if listener is None:
         refusal = Sending(stack_of(trip.network, place), refusal_of(got, reset=protocol is Protocol.TCP))
-        raise Ended(Refused(place, NobodyListens(protocol, port)), refusal)
+        raise Ended(Refused(place, NobodyListens(protocol, port, trip.network.instead(place, protocol, port))), refusal)
     return arrived, listener
 
 

@@ -9,7 +9,17 @@ from routemesh.model import Protocol
 from routemesh.nodeplan import HOST, Item, Link, Neighbour, NodePlan
 from routemesh.reasons.ends import TableFull
 from routemesh.reasons.unclear import ListenersNotRead, NodeNotRead
-from routemesh.snapshot import ANY_ADDRESS, ClusterSnapshot, ConntrackEntry, Endpoint, NamespaceSnapshot, NodeSnapshot, Place
+from routemesh.snapshot import (
+    ANY_ADDRESS,
+    Bound,
+    ClusterSnapshot,
+    ConntrackEntry,
+    Endpoint,
+    NamespaceSnapshot,
+    NodeSnapshot,
+    Place,
+    bound_instead,
+)
 from routemesh.walk.balancer import Balancer, balanced
 from routemesh.walk.conntrack import Known
 from routemesh.walk.nouns import UnknownRule
@@ -112,6 +122,13 @@ class Network:
                     cares = protocol is Protocol.TCP or address != ANY_ADDRESS
                     return Listener(socket.process, "asked" if cares else "unknown")
         return None
+
+    def instead(self, place: Place, protocol: Protocol, port: int) -> tuple[Bound, ...]:
+        """Where processes of a namespace wait, if none has a port: of a task's for others, too."""
+        seen = self._space(place)
+        if seen is None:
+            return ()
+        return bound_instead(seen.sockets or (), seen.only_ipv6, protocol, port, any_port=place.netns != HOST)
 
     def connections(self, place: Place) -> Known:
         """The connections that a namespace has already, arranged at the first question and kept."""

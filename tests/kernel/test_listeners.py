@@ -153,6 +153,16 @@ def test_a_refusal_is_a_kernel_error(monkeypatch: pytest.MonkeyPatch) -> None:
         listeners()
 
 
+def test_what_takes_ipv6_alone_is_no_listener_but_is_known(space: Private) -> None:
+    with ExitStack() as stack, space.enter():
+        server = stack.enter_context(socket.socket(socket.AF_INET6))
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        server.bind(("::", 8000))
+        server.listen()
+        assert [(each.only_ipv6, each.port) for each in sockets()] == [("::", 8000)]
+        assert listeners() == ()
+
+
 def test_what_nobody_has_accepted_yet_is_counted_and_a_stopped_process_is_known(space: Private) -> None:
     with ExitStack() as stack, space.enter():
         server = stack.enter_context(socket.create_server(("127.0.0.1", 8000), backlog=5))

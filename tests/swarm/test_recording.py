@@ -261,6 +261,7 @@ udp UNCONN 0      0      127.0.0.53%lo:53 0.0.0.0:* users:(("systemd-resolve",pi
     assert [(str(socket.address), socket.port, socket.process) for socket in connections.read_sockets(found)] == [
         ("0.0.0.0", 4789, ""),
         ("0.0.0.0", 8080, "dockerd"),
+        ("::", 22, "sshd"),
         ("127.0.0.53", 53, "systemd-resolve"),
     ]
     assert found.unread == []

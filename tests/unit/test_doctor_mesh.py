@@ -295,7 +295,7 @@ def test_connections_of_the_node_itself_that_are_older_than_the_rule(led_to: str
 
 @pytest.mark.parametrize(
     ("queued", "stopped", "state"),
-    [(0, False, None), (3, False, State.OPTIONAL), (8, False, State.WRONG), (0, True, State.WRONG)],
+    [(0, False, None), (3, False, State.OPTIONAL), (8, False, State.OPTIONAL), (9, False, State.WRONG), (0, True, State.WRONG)],
 )
 def test_a_server_that_takes_no_connections(queued: int, stopped: bool, state: State | None) -> None:
     task = next(task for task in healthy().names.tasks if task.service == "web" and task.node == "swarm2")
@@ -307,8 +307,29 @@ def test_a_server_that_takes_no_connections(queued: int, stopped: bool, state: S
     cluster = changed("swarm2", task.netns, sockets=busy)
     found = [each for each in findings(cluster, Facts()) if each.what == "task"]
     assert [(each.where, each.state) for each in found] == ([(f"swarm2: task {task.name}", state)] if state else [])
-    notes = explain(cluster, ask(cluster, target("swarm1:8080"), "", None)).notes
-    assert any("may not answer" in note for note in notes) == bool(state)
+    told = explain(cluster, ask(cluster, target("swarm1:8080"), "", None))
+    assert any("may not answer" in note for note in told.notes) == (state is State.OPTIONAL)
+    silent = state is State.WRONG
+    assert (told.outcome, task.name in told.reached) == ("partly" if silent else "reaches", not silent)
+    assert ("it accepts, but does not answer: " in told.verdict) == silent
+    assert [way.task for way in told.ways if not way.arrives] == ([task.name] if silent else [])
+
+
+@pytest.mark.parametrize("checked", [None, False, True])
+def test_a_health_check_is_named_where_it_would_have_helped(checked: bool | None) -> None:
+    task = next(task for task in healthy().names.tasks if task.service == "web" and task.node == "swarm2")
+    services = tuple(replace(service, checked=checked) for service in healthy().names.services)
+    sockets = healthy().nodes["swarm2"].namespaces[task.netns].sockets
+    away = tuple(replace(each, address=IPv4Address("127.0.0.1")) for each in sockets or ())
+    broken = changed("swarm2", task.netns, sockets=away)
+    for cluster, said in ((broken, checked is False), (healthy(), False)):
+        named_so = replace(cluster, names=replace(cluster.names, services=services))
+        told = explain(named_so, ask(named_so, target("swarm1:8080"), "", None))
+        line = "web has no health check: tasks get connections as soon as they run"
+        assert (line in told.notes) == said
+        assert any(line in each.effect for each in findings(named_so, Facts())) == said
+    verdict = explain(broken, ask(broken, target("swarm1:8080"), "", None)).verdict
+    assert "nothing listens on tcp/80; " in verdict and " listens on 127.0.0.1:80" in verdict
 
 
 def test_a_destination_that_is_no_task_of_the_service_is_not_planned() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from routemesh.codec.plain import plain, restored
 from routemesh.errors import RoutemeshError
+from routemesh.model import Protocol
 from routemesh.nodeplan import (
     Address,
     Chain,
@@ -56,6 +57,23 @@ def test_a_cluster_is_read_again() -> None:
     )
     cluster = ClusterSnapshot(nodes={"node1": node})
     assert there_and_back(cluster, compact=True) == cluster
+
+
+def test_a_daemon_of_another_version_is_understood() -> None:
+    """In a rolling upgrade: what an older one does not tell is not known; what a newer one tells besides is passed over."""
+    server = Socket(protocol=Protocol.TCP, address=IPv4Address("10.0.0.6"), port=80)
+    space = NamespaceSnapshot(path="", sockets=(server,))
+    node = NodeSnapshot(name="n", kind="routemesh", engine="nftables", addresses=(), device="", namespaces={"": space})
+    told = plain(node, compact=True)
+    (socket,) = told["namespaces"][""]["sockets"]
+    assert not {"queued", "backlog", "stopped"} & socket.keys() and "only_ipv6" not in told["namespaces"][""]
+    assert restored(NodeSnapshot, json.loads(json.dumps(told))) == node
+    socket["colour"] = {"item": "Colour", "hue": 7}
+    told["namespaces"][""]["moods"] = ["glad"]
+    told["tomorrow"] = None
+    assert restored(NodeSnapshot, json.loads(json.dumps(told))) == node
+    with pytest.raises(RoutemeshError, match="not understood"):
+        restored(Address, {"item": "Address", "link": "eth0", "address": "10.0.0.1/24", "colour": "red"})
 
 
 def test_a_plan_shows_nothing_that_only_others_have() -> None:

@@ -423,7 +423,12 @@ def test_rules_for_frames_and_for_arp_are_not_known() -> None:
 
 def test_a_socket_gets_what_is_for_its_address() -> None:
     local = replace(BOX_SPACE, sockets=(Socket(protocol=TCP, address=IPv4Address("127.0.0.1"), port=80),))
-    assert end(sent(cluster(box_space=local))) == "Refused node1/box: nothing listens on tcp/80"
+    nobody = "Refused node1/box: nothing listens on tcp/80"
+    assert end(sent(cluster(box_space=local))) == f"{nobody}; a process listens on 127.0.0.1:80"
+    ipv6 = replace(BOX_SPACE, sockets=(), only_ipv6=(Bound(protocol=TCP, address="::", port=80, process="web"),))
+    assert end(sent(cluster(box_space=ipv6))) == f"{nobody}; web listens on [::]:80 for IPv6 alone"
+    other = replace(BOX_SPACE, sockets=anywhere(81))
+    assert end(sent(cluster(box_space=other))) == f"{nobody}; server listens on 0.0.0.0:81"
     both = (*anywhere(80), Socket(protocol=TCP, address=INSIDE, port=80, process="own"))
     assert end(sent(cluster(box_space=replace(BOX_SPACE, sockets=both)))) == "own at node1/box"
     unread = replace(BOX_SPACE, sockets=None)
