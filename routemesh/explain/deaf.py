@@ -12,7 +12,7 @@ from routemesh.explain.nouns import Way
 from routemesh.model import Protocol
 from routemesh.reasons.causes import NotAnswering
 from routemesh.reasons.named import named
-from routemesh.reasons.words import of_cause
+from routemesh.reasons.words import of_cause, of_server
 from routemesh.snapshot import ClusterSnapshot, NamedTask, Place, Socket
 from routemesh.walk import Branch
 
@@ -79,5 +79,5 @@ def unanswered(way: Way, each: Deaf) -> Way:
     """The way to such a server: its packets arrive, but nobody answers them."""
     why = of_cause(each.reason)
     last = replace(way.there[-1], failed=True, why=why, what=why)
-    end = f"reaches {way.there[-1].place}, but {why}"
+    end = f"reaches {way.there[-1].place}, which accepts, but does not answer: {of_server(each.reason)}"
     return replace(way, there=(*way.there[:-1], last), arrives=False, end=end, reason=named(each.reason))

@@ -42,7 +42,8 @@ def send(probe: Probe, path: Path) -> Sent:
             outcome, what = "silence", f"nothing came within {probe.timeout_s:g} s"
         except OSError as refusal:
             outcome, what = "refused", str(refusal.strerror or refusal)
-        return Sent(outcome=outcome, what=what, at=at, took_s=time.monotonic() - started)
+        shook_hands = outcome == "answered" and probe.protocol == "tcp" and not probe.http
+        return Sent(outcome=outcome, what=what, at=at, took_s=time.monotonic() - started, only_accepted=shook_hands)
 
 
 def _ask(made: socket.socket, destination: tuple[str, int], probe: Probe, started: float) -> str:

@@ -7,7 +7,7 @@ from routemesh.explain.nouns import Explanation, Step, Way
 from routemesh.sightings import Observation, Sent
 from routemesh.trace.nouns import VERSION, Hop, Trace, Traced, Where
 from routemesh.trace.story import UNTRACED_FAMILIES, Sighting, Story, shown
-from routemesh.trace.verdict import is_untold, verdict
+from routemesh.trace.verdict import is_silent, is_untold, verdict
 
 _MOST_STRAYS = 12
 
@@ -24,7 +24,8 @@ def compare(traced: Traced, unwatched: Sequence[str] = ()) -> Trace:
     turn = len(prediction.ways[way].there) if way >= 0 else 0
     last, lost = _last(steps, taken, story, sent.at, turn), _lost(steps, taken)
     predicted = way >= 0 and prediction.ways[way].arrives
-    arrives = sent.outcome == "answered" or (sent.outcome == "live" and predicted and taken[-1].mark == "seen")
+    unheard = way >= 0 and sent.only_accepted and is_silent(prediction.ways[way])
+    arrives = (sent.outcome == "answered" and not unheard) or (sent.outcome == "live" and predicted and taken[-1].mark == "seen")
     strays = tuple(_strays(prediction, steps, story, sent.at))
     beyond = not predicted and any(_after(stray, last) for stray in strays)
     untold = way >= 0 and is_untold(prediction.ways[way])

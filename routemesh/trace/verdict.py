@@ -1,13 +1,18 @@
 """What a trace comes to, in one line: what was seen, and whether that was predicted. PURE."""
 
 from routemesh.explain.nouns import Way
-from routemesh.reasons.causes import AnswerUntold, Untold
+from routemesh.reasons.causes import AnswerUntold, NotAnswering, Untold
 from routemesh.trace.nouns import Trace, Where
 
 
 def is_untold(way: Way) -> bool:
     """Whether nobody could predict how it ends."""
     return way.reason is not None and way.reason.is_a(Untold, AnswerUntold)
+
+
+def is_silent(way: Way) -> bool:
+    """Whether its packets arrive at a server that is known to answer nobody."""
+    return way.reason is not None and way.reason.is_a(NotAnswering)
 
 
 def verdict(found: Trace) -> str:

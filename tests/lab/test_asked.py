@@ -50,7 +50,7 @@ def test_a_stopped_server_is_no_healthy_way(asked: Cluster) -> None:
         assert "wrong    node2: task web.2: task" in found and "it accepts, but does not answer" in found, found
         traced = asked.cli("trace", "--task", "web.2", f"node1:{WEB}", status=3)
         assert "sent: the connection was accepted" in traced
-        assert f"node1:{WEB}/tcp fails as predicted: it reaches node2: task web.2, but it accepts, but does not answer" in traced
+        assert f"node1:{WEB}/tcp fails as predicted: it reaches node2: task web.2, which accepts, but does not answer: " in traced
         asked.inside("node2", *told.partition("mend on node2: ")[2].splitlines()[0].split())
         wait_until(lambda: "reaches web.1 and web.2\n" in asked.run("explain", f"node1:{WEB}").stdout, what="the mend's effect")
 

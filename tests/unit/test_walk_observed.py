@@ -36,6 +36,7 @@ from routemesh.nodeplan import (
 from routemesh.reasons.words import of_doubt, of_end
 from routemesh.snapshot import (
     LINK_SYSCTLS,
+    Bound,
     ClusterSnapshot,
     ConntrackEntry,
     Endpoint,
