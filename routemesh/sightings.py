@@ -140,7 +140,8 @@ class Probe:
 class Sent:
     """What became of the probe at its sender. `outcome`: it was answered; it was refused; nothing came; live: it is somebody's.
 
-    `only_accepted`: of the answer just the handshake was seen, which the kernel makes. `what` says so to people. `at`: when it was sent, `took_s`: until the answer, the refusal or the end of patience.
+    `what` says so to people. `at`: when it was sent, `took_s`: until the answer, the refusal or the end of patience.
+    `only_accepted`: of the answer just the handshake was seen, which the kernel makes.
     """
 
     outcome: Literal["answered", "refused", "silence", "live"]
