@@ -68,9 +68,12 @@ from routemesh.nodeplan.rules import (
     VerdictLookup,
 )
 from routemesh.nodeplan.stack import (
+    FIRST_RULES,
     HOST,
     KERNEL_PROTOCOL,
+    LOCAL_TABLE,
     LOOPBACK,
+    MAIN_TABLE,
     ROUTE_PROTOCOL,
     Address,
     FdbEntry,
@@ -85,15 +88,19 @@ from routemesh.nodeplan.stack import (
     RoutingRule,
     Sysctl,
     Vxlan,
+    first_or_same,
 )
 from routemesh.nodeplan.xtables import BUILT_IN, XtChain, XtRule, XtTable
 
 __all__ = [
     "BUILT_IN",
+    "FIRST_RULES",
     "HOST",
     "KERNEL_PROTOCOL",
     "KIND_ORDER",
+    "LOCAL_TABLE",
     "LOOPBACK",
+    "MAIN_TABLE",
     "OUR_FAMILIES",
     "ROUTE_PROTOCOL",
     "Address",
@@ -160,6 +167,7 @@ __all__ = [
     "XtRule",
     "XtTable",
     "comes_along",
+    "first_or_same",
     "item_of",
     "key",
     "namespace",

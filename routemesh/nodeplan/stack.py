@@ -1,6 +1,6 @@
 """Namespaces, links, addresses, routes, neighbours: what is there before any rule."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Literal
 
@@ -136,6 +136,20 @@ class RoutingRule:
     negate: bool = theirs(False)
     action: Literal["lookup", "blackhole", "unreachable", "prohibit", "unknown"] = theirs("lookup")
     unknown: tuple[int, ...] = theirs(())
+
+
+LOCAL_TABLE, MAIN_TABLE, _DEFAULT_TABLE = 255, 254, 253
+FIRST_RULES = tuple(
+    RoutingRule(priority=priority, fwmark=0, mask=0, table=table, protocol=KERNEL_PROTOCOL)
+    for priority, table in ((0, LOCAL_TABLE), (32766, MAIN_TABLE), (32767, _DEFAULT_TABLE))
+)
+"""Those that every namespace begins with. Source: fib_rules.c (fib_default_rules_init)."""
+
+
+def first_or_same(rule: RoutingRule) -> RoutingRule:
+    """A rule that every namespace begins with as the kernel's own, whoever has put it back; any other as it is."""
+    first = replace(rule, protocol=KERNEL_PROTOCOL)
+    return first if first in FIRST_RULES else rule
 
 
 NeighbourState = Literal["permanent", "noarp", "reachable", "stale", "delay", "probe", "failed", "incomplete"]

@@ -2,16 +2,25 @@
 
 Every address brings its route of kind local, and one to its subnet; a namespace of ours begins with three routing rules and lo.
 Left out are broadcast routes, which carry nothing of the mesh, and IPv6's addresses: our namespaces have none.
-Source: fib_frontend.c (fib_add_ifaddr, fib_magic), fib_rules.c (fib_default_rules_init), devinet.c (inetdev_event).
+Source: fib_frontend.c (fib_add_ifaddr, fib_magic), devinet.c (inetdev_event).
 """
 
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Interface, IPv4Network
 
-from routemesh.nodeplan import HOST, KERNEL_PROTOCOL, LOOPBACK, Address, Item, Link, Route, RoutingRule
+from routemesh.nodeplan import (
+    FIRST_RULES,
+    HOST,
+    KERNEL_PROTOCOL,
+    LOCAL_TABLE,
+    LOOPBACK,
+    MAIN_TABLE,
+    Address,
+    Item,
+    Link,
+    Route,
+)
 
-LOCAL_TABLE, MAIN_TABLE, DEFAULT_TABLE = 255, 254, 253
-_FIRST_RULES = ((0, LOCAL_TABLE), (32766, MAIN_TABLE), (32767, DEFAULT_TABLE))
 _LOOPBACK_MTU_BYTES = 65536
 _HOST_PREFIX = 32
 
@@ -23,8 +32,7 @@ def along(netns: str, items: Iterable[Item]) -> Iterator[Item]:
         yield Link(name=LOOPBACK, kind="loopback", mtu=_LOOPBACK_MTU_BYTES)
         yield loopback
         yield from _routes(loopback)
-        for priority, table in _FIRST_RULES:
-            yield RoutingRule(priority=priority, fwmark=0, mask=0, table=table, protocol=KERNEL_PROTOCOL)
+        yield from FIRST_RULES
     for item in items:
         if isinstance(item, Address):
             yield from _routes(item)

@@ -8,11 +8,15 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import get_args
 
-from routemesh.nodeplan import KERNEL_PROTOCOL, Route, RouteKind, RoutingRule
+from routemesh.nodeplan import Route, RouteKind, RoutingRule, first_or_same
 from routemesh.recording.source import Source, is_ipv6
 
 _TABLES = {"local": 255, "main": 254, "default": 253, "unspec": 0}
-_PROTOCOLS = {"unspec": 0, "redirect": 1, "kernel": 2, "boot": 3, "static": 4, "ra": 9, "dhcp": 16, "bird": 12, "zebra": 11}
+_PROTOCOLS = {
+    **{"unspec": 0, "redirect": 1, "kernel": 2, "boot": 3, "static": 4, "gated": 8, "ra": 9, "mrt": 10, "zebra": 11, "bird": 12},
+    **{"dnrouted": 13, "xorp": 14, "ntk": 15, "dhcp": 16, "mrouted": 17, "keepalived": 18, "babel": 42, "openr": 99},
+    **{"bgp": 186, "isis": 187, "ospf": 188, "rip": 189, "eigrp": 192},
+}
 _KINDS = frozenset(get_args(RouteKind)) - {"unknown"}
 _BOOT = _PROTOCOLS["boot"]
 _FLAGS = frozenset({"linkdown", "dead", "onlink", "pervasive", "offload", "trap", "notify", "rt_offload", "rt_trap"})
@@ -95,7 +99,7 @@ def read_rules(source: Source) -> Iterator[RoutingRule]:
             if found is None:
                 raise ValueError(line)
             mark, mask = found["mark"], found["mask"]
-            yield RoutingRule(
+            rule = RoutingRule(
                 priority=int(found["priority"]),
                 fwmark=int(mark, 0) if mark else 0,
                 mask=int(mask, 0) if mask else _ALL_BITS if mark else 0,
@@ -106,11 +110,13 @@ def read_rules(source: Source) -> Iterator[RoutingRule]:
                 oif=found["oif"] or "",
                 negate=found["not"] is not None,
                 action=found["action"] or "lookup",  # type: ignore[arg-type]
-                # ip-rule(8) leaves the kernel's own out (iproute2, iprule.c).
-                protocol=_number(found["protocol"], _PROTOCOLS) if found["protocol"] else KERNEL_PROTOCOL,
+                protocol=_number(found["protocol"] or "unspec", _PROTOCOLS),
             )
         except ValueError:
             source.odd(number, line)
+            continue
+        # ip-rule(8) prints neither the kernel's protocol nor that of a rule that was made without one (iproute2, iprule.c).
+        yield first_or_same(rule)
 
 
 def _selector(text: str) -> IPv4Network | None:

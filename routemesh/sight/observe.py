@@ -192,7 +192,7 @@ def _routes(space: _Space, names: Mapping[int, str]) -> Iterator[Item]:
 def _rules(space: _Space) -> Iterator[Item]:
     for reply in space.requests.dump(*entries.dump_rules()):
         if (found := entryreader.rule(reply.body)) is not None:
-            yield found[0]
+            yield found
 
 
 def _neighbours(space: _Space, names: Mapping[int, str]) -> Iterator[Item]:

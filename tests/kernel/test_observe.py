@@ -13,6 +13,7 @@ import pytest
 
 from routemesh.model import Protocol
 from routemesh.nodeplan import (
+    FIRST_RULES,
     HOST,
     Address,
     Chain,
@@ -106,9 +107,9 @@ def test_addresses_routes_and_rules_of_anybody(outer: Private, inner: Private) -
     )
     assert Route(destination=IPv4Network("192.0.2.0/24"), via=None, link="", table=9, kind="blackhole", protocol=3) in routes
     rules = {rule.priority: rule for rule in found.of(RoutingRule)}
-    assert rules[7] == RoutingRule(priority=7, fwmark=0, mask=0, table=9, source=subnet, iif="eth0", negate=True)
+    assert rules[7] == RoutingRule(priority=7, fwmark=0, mask=0, table=9, protocol=0, source=subnet, iif="eth0", negate=True)
     assert (rules[8].action, rules[8].unknown) == ("blackhole", (22,))
-    assert {0, 32766, 32767} <= rules.keys()
+    assert set(FIRST_RULES) <= set(rules.values())
 
 
 def test_neighbours_and_fdb_entries_that_nobody_set(outer: Private, inner: Private) -> None:

@@ -289,7 +289,7 @@ def test_a_name_in_use_is_refused_and_the_lab_goes_on(lab: Cluster) -> None:
         (("--nodes", "0"), 2, "0 is not in the range 1<=x<=80"),
         (("--nodes", "81"), 2, "81 is not in the range 1<=x<=80"),
         (("--nodes", "1", "--mtu", "625"), 1, "626 or more"),
-        (("--nodes", "1", "--engine", "ebpf"), 1, "nftables"),
+        (("--nodes", "1", "--engine", "ebpf"), 2, "nftables"),
     ],
 )
 def test_up_refuses_and_leaves_nothing(flags: tuple[str, ...], status: int, says: str) -> None:

@@ -196,13 +196,13 @@ def test_routing_rules() -> None:
             fwmark=1,
             mask=0xFF,
             table=254,
-            protocol=2,
+            protocol=0,
             source=IPv4Network("10.0.0.0/8"),
             iif="eth0",
             negate=True,
         ),
         RoutingRule(
-            priority=200, fwmark=0, mask=0, table=0, protocol=2, destination=IPv4Network("10.1.0.0/16"), action="blackhole"
+            priority=200, fwmark=0, mask=0, table=0, protocol=0, destination=IPv4Network("10.1.0.0/16"), action="blackhole"
         ),
     ]
     assert found.unread == []

@@ -14,7 +14,7 @@ from routemesh.kernel import netlink
 from routemesh.kernel.netlink import Message, Reply, attribute, entryreader, reader, u8, u32
 from routemesh.kernel.netlink.entryreader import BRIDGE_FAMILY
 from routemesh.kernel.netlink.numbers.rtnetlink import Fra, Ifa, Nda, Rta
-from routemesh.nodeplan import KERNEL_PROTOCOL, ROUTE_PROTOCOL, Address, FdbEntry, Neighbour, Route, RoutingRule
+from routemesh.nodeplan import FIRST_RULES, KERNEL_PROTOCOL, ROUTE_PROTOCOL, Address, FdbEntry, Neighbour, Route, RoutingRule
 
 Entry = Address | Route | RoutingRule | Neighbour | FdbEntry
 
@@ -40,10 +40,6 @@ _FRA_PRIORITY, _FRA_MARK, _FRA_TABLE, _FRA_MASK, _FRA_PROTOCOL = Fra.PRIORITY, F
 _SCOPE_LINK, _SCOPE_HOST = 253, 254
 _KINDS = {"unicast": 1, "local": 2}
 _TO_TABLE = 1
-_FIRST_RULES = tuple(
-    RoutingRule(priority=priority, fwmark=0, mask=0, table=table, protocol=KERNEL_PROTOCOL)
-    for priority, table in ((0, 255), (32766, 254), (32767, 253))
-)
 _STATIC, _PERMANENT = 0x40, 0x80
 _SELF, _MASTER = 0x02, 0x04
 _SHORTEST_WITHOUT_BROADCAST = 31
@@ -225,14 +221,10 @@ def _read_route(body: bytes, kind: int, names: Mapping[int, str], protocol: int)
 
 def _read_rule(body: bytes, kind: int, names: Mapping[int, str], protocol: int) -> EntryMessage | None:
     """Ours, and those that a namespace begins with, whoever has put them back."""
-    found = entryreader.rule(body)
-    if found is None:
-        return None
-    rule, made_by = found
-    first = replace(rule, protocol=KERNEL_PROTOCOL)
-    if first in _FIRST_RULES:
-        return EntryMessage(NO_LINK, first, kind == NEW_RULE)
-    return None if made_by != protocol else EntryMessage(NO_LINK, rule, kind == NEW_RULE)
+    rule = entryreader.rule(body)
+    if rule is None or rule in FIRST_RULES:
+        return None if rule is None else EntryMessage(NO_LINK, rule, kind == NEW_RULE)
+    return None if rule.protocol != protocol else EntryMessage(NO_LINK, replace(rule, protocol=ROUTE_PROTOCOL), kind == NEW_RULE)
 
 
 def _read_neighbour(body: bytes, kind: int, names: Mapping[int, str], protocol: int) -> EntryMessage | None:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from routemesh.kernel.netlink import Attributes, as_text, as_u32, parse, reader
 from routemesh.kernel.netlink.numbers.rtnetlink import Fra, Ifa, Nda, Rta
-from routemesh.nodeplan import Address, FdbEntry, Neighbour, NeighbourState, Route, RouteKind, RoutingRule
+from routemesh.nodeplan import Address, FdbEntry, Neighbour, NeighbourState, Route, RouteKind, RoutingRule, first_or_same
 
 BRIDGE_FAMILY = 7
 
@@ -106,8 +106,8 @@ def route(body: bytes, names: Mapping[int, str]) -> OnLink | None:
 
 
 @reader
-def rule(body: bytes) -> tuple[RoutingRule, int] | None:
-    """A routing rule, and its protocol: who made it."""
+def rule(body: bytes) -> RoutingRule | None:
+    """A routing rule."""
     family, destination, source, tos, table, action, flags = RULE.unpack_from(body)
     if family != socket.AF_INET:
         return None
@@ -121,6 +121,7 @@ def rule(body: bytes) -> tuple[RoutingRule, int] | None:
         fwmark=number(_FRA_MARK),
         mask=number(_FRA_MASK),
         table=number(_FRA_TABLE) or table,
+        protocol=found.get(_FRA_PROTOCOL, b"\0")[0],
         source=_network(found.get(_FRA_SOURCE), source),
         destination=_network(found.get(_FRA_DESTINATION), destination),
         iif=as_text(found.get(_FRA_IIF, b"")),
@@ -129,7 +130,7 @@ def rule(body: bytes) -> tuple[RoutingRule, int] | None:
         action=_RULE_ACTIONS.get(action, "unknown"),
         unknown=tuple(sorted(_beyond_us(found) | ({-1} if tos else set()))),
     )
-    return rule, found.get(_FRA_PROTOCOL, b"\0")[0]
+    return first_or_same(rule)
 
 
 @reader
