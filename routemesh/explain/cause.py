@@ -116,7 +116,7 @@ def _of_host_mode(places: Places, asked: Asked, serving: Sequence[NamedTask]) ->
 
 def _by_others(failure: causes.Failure, last: Hop | None, by: str) -> causes.Failure | causes.ByOthers:
     """In which table of others, by which rule, made by which tool."""
-    if last is None or not isinstance(last.item, Chain | XtChain) or getattr(last.item, "table", "") == names.TABLE:
+    if last is None or not by or not isinstance(last.item, Chain | XtChain):
         return failure
     table = mend.table_of(last.item)
     return causes.ByOthers(failure, "" if by == table else by, table, rule_text(last.item, last.rule))

@@ -45,7 +45,7 @@ from routemesh.nodeplan import (
 from routemesh.plan.engines import ENGINES
 from routemesh.plan.engines.entry import Mend, Port
 from routemesh.reasons.ends import End, NoFdbEntry, NoRoute, NotForwarding, ReversePath, TableFull, TooLarge
-from routemesh.snapshot import NodeSnapshot
+from routemesh.snapshot import Names, NodeSnapshot
 from routemesh.walk import OUTSIDE, Hop, Place
 
 _MOST_COMMANDS = 4
@@ -83,13 +83,19 @@ def of_end(places: Places, place: Place, end: End, last: Hop | None, repairs: Re
     node = places.cluster.nodes.get(place.node)
     space = None if node is None else node.namespaces.get(place.netns)
     commands = _by_hand(places, end, last, by, node, () if space is None else space.items)
-    return tuple(in_namespace(node, place.netns, each) for each in commands)
+    netns = HOST if isinstance(end, TableFull) else place.netns  # see more_connections
+    return tuple(in_namespace(node, netns, each) for each in commands)
 
 
 def foreign(places: Places, last: Hop | None) -> str:
     """Whose rule ended a way, where it is not ours: the tool's name, else the table's."""
     item = None if last is None else last.item
-    if last is None or not isinstance(item, Chain | XtChain) or item.table == names.TABLE:
+    if (
+        last is None
+        or not isinstance(item, Chain | XtChain)
+        or item.table == names.TABLE
+        or item.name.startswith(names.OWN_CHAINS)
+    ):
         return ""
     node = places.cluster.nodes.get(last.place.node)
     space = None if node is None else node.namespaces.get(last.place.netns)
@@ -210,13 +216,16 @@ def _against(chain: XtChain, last: Hop | None) -> str:
 
 def _missing_entry(places: Places, link: str, mac: str) -> Iterator[str]:
     """Where the endpoint with that MAC is, the manager knows."""
-    known = places.cluster.names
-    nodes = {node.name: node.address for node in known.nodes}
-    ends = [(address, task.node) for task in known.tasks for address in task.addresses.values()]
-    ends += [(node.ingress_address, node.name) for node in known.nodes if node.ingress_address is not None]
-    for address, node in ends:
+    nodes = {node.name: node.address for node in places.cluster.names.nodes}
+    for address, node in endpoints(places.cluster.names):
         if names.mac(address) == mac and nodes.get(node) is not None:
             yield written(Create(HOST, FdbEntry(link, mac, nodes[node])))
+
+
+def endpoints(known: Names) -> Iterator[tuple[IPv4Address, str]]:
+    """The addresses on overlays, each with its node: those of tasks, and those of sandboxes on the ingress network."""
+    yield from ((address, task.node) for task in known.tasks for address in task.addresses.values())
+    yield from ((node.ingress_address, node.name) for node in known.nodes if node.ingress_address is not None)
 
 
 # --- what leads to the mesh ---------------------------------------------------------

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 from routemesh import names
 from routemesh.explain.faults import Fault
-from routemesh.explain.mend import Repair, Repairs, planned
+from routemesh.explain.mend import Repair, Repairs, endpoints, planned
 from routemesh.explain.shown import in_namespace
 from routemesh.explain.way import Places
-from routemesh.nodeplan import HOST, Address, Change, Link, Op, item_of, key
+from routemesh.language import command as written
+from routemesh.nodeplan import HOST, Address, Change, Create, Link, Neighbour, Op, item_of, key
 from routemesh.reasons.causes import Doubled, Reason, UnlikePlanned
 from routemesh.reasons.ends import LinkDown
-from routemesh.snapshot import ClusterSnapshot
+from routemesh.snapshot import ClusterSnapshot, NodeSnapshot
 from routemesh.walk import OUTSIDE, Branch, Place
 
 
@@ -21,8 +22,8 @@ def links_down(places: Places, branch: Branch, number: int, repairs: Repairs) ->
         for each in repairs.get(place.node, ()):
             if each.netns == place.netns and (name := _switched_on(each.op)):
                 commands = planned(repairs, place)
-                link = LinkDown(name)
-                yield _fault(places, place, link, commands or (each.command,), number, known=bool(commands))
+                by_hand = (each.command, *_neighbours_of(name, netns=each.netns, repairs=repairs[place.node]))
+                yield _fault(places, place, LinkDown(name), commands or by_hand, number, known=bool(commands))
 
 
 def unlike_planned(places: Places, branch: Branch, ended: Place, number: int, repairs: Repairs) -> Iterator[Fault]:
@@ -76,6 +77,14 @@ def _is_there(places: Places, place: Place) -> bool:
     return node is not None and place.netns in node.namespaces
 
 
+def _neighbours_of(link: str, netns: str, repairs: Sequence[Repair]) -> Iterator[str]:
+    """The commands for those that a link has lost, where no plan tells."""
+    for each in repairs:
+        match each:
+            case Repair(place, command, Create(item=Neighbour(link=name)), planned=False) if (place, name) == (netns, link):
+                yield command
+
+
 def _switched_on(op: Op | None) -> str:
     match op:
         case Change(old=Link(up=False), new=Link(name=name, up=True)):
@@ -103,4 +112,17 @@ def _off(cluster: ClusterSnapshot, name: str, repairs: Repairs) -> list[Repair]:
             if not link.up and of_mesh and (netns, key(link)) not in known:
                 command = in_namespace(node, netns, f"ip link set {link.name} up")
                 found.append(Repair(netns, command, Change(netns, link, replace(link, up=True)), planned=False))
+                found += _lost_with(cluster, node, netns, link)
     return found
+
+
+def _lost_with(cluster: ClusterSnapshot, node: NodeSnapshot, netns: str, tunnel: Link) -> Iterator[Repair]:
+    """The neighbours that a tunnel which answers ARP itself has lost by being switched off (neigh_ifdown), permanent ones too."""
+    subnets = [network.subnet for network in cluster.names.networks if network.netns == netns and network.subnet is not None]
+    if netns == HOST or tunnel.vxlan is None or not tunnel.vxlan.proxy:
+        return
+    there = {item.ip for item in node.namespaces[netns].of(Neighbour) if item.link == tunnel.name}
+    for address, owner in endpoints(cluster.names):
+        if owner != node.name and address not in there and any(address in subnet for subnet in subnets):
+            op = Create(netns, Neighbour(tunnel.name, address, names.mac(address)))
+            yield Repair(netns, in_namespace(node, netns, written(replace(op, netns=HOST))), op, planned=False)

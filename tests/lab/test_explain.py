@@ -259,6 +259,7 @@ def test_a_full_table_of_connections(still: Still) -> None:
     found = explained(now, f"node1:{WEB}")
     assert found.status == 3
     assert "262144 of 262144" in found.causes[0].why and SANDBOX in found.causes[0].place, found.causes
+    assert found.causes[0].mend == ("sysctl -w net.netfilter.nf_conntrack_max=524288",)
     demand(still, SANDBOX, now)
 
 

@@ -43,7 +43,7 @@ from routemesh.plan.view import NodeView
 
 SCHEDULERS = frozenset(Scheduler) - {Scheduler.RANDOM}
 
-RETURN_CHAIN = "ROUTEMESH-RETURN"
+RETURN_CHAIN = f"{names.OWN_CHAINS}RETURN"
 """In a task: by which node's sandbox a connection came."""
 
 RETURN_PRIORITY = 82
