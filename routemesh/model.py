@@ -510,6 +510,7 @@ class Node:
     `api` is the URL of its daemon (unix://PATH). `mtu_bytes` is the underlay's. `failures` are the operations that
     its kernel refused in the last pass, each with its command, and what its daemon's loops are in trouble with (rule 9). `error`
     is why it can't be reached by the others just now, "" normally. `identity` is what its data directory knows it by.
+    `lost`: of one that is down, that another node's packets to its sandbox were not answered either.
     """
 
     id: NodeId
@@ -527,6 +528,7 @@ class Node:
     failures: tuple[str, ...] = ()
     error: str = ""
     identity: str = ""
+    lost: bool = False
     created_at: float = 0.0
     revision: int = 0
 

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence, Set
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -36,7 +36,7 @@ from routemesh.options import NodeOptions
 from routemesh.plan.engines import check_engine
 from routemesh.runtime import Runtime
 from routemesh.runtime.node import NodeRuntime
-from routemesh.sight.checkup import check_up
+from routemesh.sight.checkup import answering, check_up
 from routemesh.sight.disks import disks
 from routemesh.sight.observe import observe_node
 from routemesh.sightings import Disk, Echoes, Offload
@@ -129,6 +129,7 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
             troubles=troubles,
             fault=partial(_fault, options, kernel),
             identity=node.identity,
+            probe=partial(_answering, options),
         )
         gateway.on_acknowledge(agent.proxies_moved)
         begun()
@@ -209,6 +210,10 @@ async def _look(
 ) -> tuple[tuple[Echoes, ...], tuple[Offload, ...]]:
     """In a thread of its own, beside the one that reads: it goes into the sandbox, and may wait for answers."""
     return await asyncio.to_thread(check_up, options.run_dir / "netns", node.address, peers)
+
+
+async def _answering(options: NodeOptions, peers: Mapping[str, IPv4Address]) -> Set[str]:
+    return await asyncio.to_thread(answering, options.run_dir / "netns", peers)
 
 
 async def _disks(options: NodeOptions) -> Sequence[Disk]:

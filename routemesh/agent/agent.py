@@ -16,6 +16,7 @@ from routemesh.agent.dataplane import Dataplane, published
 from routemesh.agent.ports import NotHeld, Port
 from routemesh.agent.preparation import accepted
 from routemesh.agent.report import Reporter
+from routemesh.agent.silence import Probe, Silence, all_answer
 from routemesh.agent.tasks import TaskRunner
 from routemesh.decide import admit
 from routemesh.decide.liveness import lease_name
@@ -54,11 +55,12 @@ class Agent:
         troubles: loops.Troubles | None = None,
         fault: Callable[[], str] = lambda: "",
         identity: str = "",
+        probe: Probe = all_answer,
     ) -> None:
         """`hold_ports`: see ports.PortHolder.hold. `proxied`: the revision that this node's proxies do, None if it has none.
 
         `troubles`: of all loops of the daemon; they are told as the node's. `fault`: why the node can't take part as its kernel
-        is now, "" where it can. `identity`: under which it holds its lease.
+        is now, "" where it can. `identity`: under which it holds its lease. `probe`: of other nodes' data planes.
         """
         self.runtime = runtime
         self.now = now
@@ -74,6 +76,8 @@ class Agent:
         self._ears = asyncio.Event()
         self._doubt = asyncio.Event()
         self._eyes = asyncio.Event()
+        self._alarm = asyncio.Event()
+        self._silence = Silence(store, self._reporter, probe)
         self._moved = asyncio.Condition()
         self._door = asyncio.Lock()
         self._applied = 0
@@ -100,6 +104,7 @@ class Agent:
                 heartbeat=loops.rounds("heartbeat", self._beat, self._pulse, self.troubles),
                 listeners=loops.rounds("listeners", self._listen, self._ears, self.troubles),
                 conditions=loops.rounds("conditions", self._look_for_fault, self._doubt, self.troubles),
+                silence=loops.rounds("silent nodes", self._silence.look, self._alarm, self.troubles),
                 ranges=loops.rounds("ranges", self._compare_ranges, self._eyes, self.troubles),
                 status=loops.rounds("status", self._tell, self.troubles.changed, self.troubles),
                 kernel=loops.rounds("kernel", partial(self._pass, group), self._wake, self.troubles),
@@ -142,6 +147,7 @@ class Agent:
 
     async def _something_was_written(self) -> None:
         self._wake.set()
+        self._alarm.set()
         await self._notify()
 
     async def _tell(self) -> float:

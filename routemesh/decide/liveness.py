@@ -18,13 +18,13 @@ def lease_name(node_id: NodeId) -> str:
 def liveness(state: State, now: float, live: Set[NodeId]) -> State:
     """Nodes outside `live` are DOWN and their tasks orphaned, so that they leave every map and their slots are filled elsewhere.
 
-    Connections that they have are left alone: the data plane of a node works on without its daemon. A node that comes back is
-    READY; its orphans stay orphans until its agent, which drains and stops them, has seen their end.
+    Connections that they have are left alone until the node is found lost: its data plane works on without its daemon. A node
+    that comes back is READY; its orphans stay orphans until its agent, which drains and stops them, has seen their end.
     """
     states = {node_id: NodeState.READY if node_id in live else NodeState.DOWN for node_id in state.nodes}
     if any(node.state is not states[node.id] for node in state.nodes.values()):
         nodes = {
-            node.id: node if node.state is states[node.id] else replace(node, state=states[node.id])
+            node.id: node if node.state is states[node.id] else replace(node, state=states[node.id], lost=False)
             for node in state.nodes.values()
         }
         state = replace(state, nodes=nodes)

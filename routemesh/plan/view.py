@@ -19,10 +19,10 @@ class NodeView:
     other nodes that have a sandbox on the ingress network, silent ones too: the data plane of a node works on without its daemon,
     and replies must return through it. `tasks`: this node's own, until they have ended, without those that their driver has yet
     to prepare; those that were given up while it was silent, until it has said that they have ended. `remote`: tasks attached to
-    a network on live peers, until they have ended, and such as were given up with their peer. `backends`: per service, the tasks
-    that new connections may go to, in slot order; each is on the ingress network. `draining`: those that run and may get no new
-    ones. `names`: of all nodes. `gateways`: the ingress addresses of the gateway's tasks. All are sorted, so that equal states
-    give equal views.
+    a network on live peers, until they have ended, and such as were given up with a peer that is not lost. `backends`: per
+    service, the tasks that new connections may go to, in slot order; each is on the ingress network. `draining`: those that run
+    and may get no new ones. `names`: of all nodes. `gateways`: the ingress addresses of the gateway's tasks. All are sorted, so
+    that equal states give equal views.
     """
 
     cluster: Cluster
@@ -61,7 +61,7 @@ def view(state: State, node_id: NodeId) -> NodeView:
         if task.node_id == node_id:
             if task.status.state not in _UNPREPARED:
                 own.append(task)
-        elif task.attachments and task.node_id in peers and (_is_given_up(task) or peers[task.node_id].state is NodeState.READY):
+        elif task.attachments and task.node_id in peers and _has_way(task, peers[task.node_id]):
             remote.append(task)
     running = [task for task in sorted((*own, *remote), key=_by_slot) if _runs(task) and task.address_on(ingress.id) is not None]
     cut_off = {task.id for task in remote if task.node_id is not None and not peers[task.node_id].reachable}
@@ -98,6 +98,10 @@ def _held(task: Task) -> Iterator[tuple[str, IPv4Address]]:
 def _is_given_up(task: Task) -> bool:
     """Whether the cluster has let go of it with its silent node, where it may run on and have connections."""
     return task.status.state is TaskState.ORPHANED
+
+
+def _has_way(task: Task, peer: Node) -> bool:
+    return peer.state is NodeState.READY or (_is_given_up(task) and not peer.lost)
 
 
 def _addresses(network: Network, tasks: Iterable[Task]) -> Iterator[IPv4Address]:

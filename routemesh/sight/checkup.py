@@ -3,7 +3,7 @@
 Source: rtnetlink(7); see overlayprobe and ethtool.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import closing
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -15,7 +15,7 @@ from routemesh.kernel.netlink.links import names_by_index
 from routemesh.nodeplan import Address
 from routemesh.sight.echo import WITHIN_S, probe
 from routemesh.sight.ethtool import offload
-from routemesh.sightings import Echoes, Offload
+from routemesh.sightings import SMALL_BYTES, Echoes, Offload
 
 
 def check_up(
@@ -26,6 +26,12 @@ def check_up(
     `address` is its own on the underlay. Without a sandbox, nothing is sent.
     """
     return _probed(directory / names.SANDBOX, peers, within_s), tuple(_offloads(address))
+
+
+def answering(directory: Path, peers: Mapping[str, IPv4Address]) -> Set[str]:
+    """The names of the nodes whose sandboxes answer ours within WITHIN_S. Without a sandbox of our own nobody knows: all."""
+    heard = _probed(directory / names.SANDBOX, {name: (address, SMALL_BYTES) for name, address in peers.items()}, WITHIN_S)
+    return peers.keys() - {each.peer for each in heard if not each.answered}
 
 
 def _probed(sandbox: Path, peers: Mapping[str, tuple[IPv4Address, int]], within_s: float) -> tuple[Echoes, ...]:

@@ -4,7 +4,10 @@ import json
 import os
 import re
 import signal
+import socket
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 
 from tests.lab.cluster import ADDRESSES, Cluster
 from tests.lab.load import load
-from tests.support import wait_until
+from tests.support import patience, wait_until
 
 REPAIRED_S = 2.0
 WEB = ("--replicas", "3", "-p", "8200:80", "-p", "8200:80/udp")
@@ -196,8 +199,12 @@ def test_a_steady_cluster_changes_nothing(mesh: Cluster) -> None:
 def test_power_cut_and_return(own_mesh: Cluster) -> None:
     mesh = own_mesh
     with mesh.service("spread", "--replicas", "3", "-p", "8203:80"):
+        lost = next(task for task in mesh.serving("spread") if task["node"] == "node1")
+        connection = _connection_to(mesh, lost["container"], ADDRESSES["node2"], 8203)
         mesh.lab("kill", "node1")
         wait_until(lambda: _nodes_of(mesh, "spread", host="node2") == ["node2", "node3"], 30, "the replacement of node1's task")
+        with connection, pytest.raises(ConnectionResetError):
+            _ask_until_it_is_over(connection)
         for node in ("node2", "node3"):
             assert len({answer.hostname for answer in mesh.ask(ADDRESSES[node], 8203, times=3)}) == 3
         mesh.lab("start", "node1")
@@ -213,6 +220,30 @@ def test_a_cut_cable_and_its_repair(own_mesh: Cluster) -> None:
             mesh.ask(ADDRESSES["node1"], 8204)
         mesh.lab("heal", "node2")
         wait_until(lambda: _answers(mesh, ADDRESSES["node1"], 8204), 10, "the way to node2")
+
+
+def _connection_to(mesh: Cluster, container: str, address: str, port: int) -> socket.socket:
+    """A connection that is kept, to this task of several."""
+    for _ in range(20):
+        connection = mesh.connect(address, port)
+        if container in _asked(connection):
+            return connection
+        connection.close()
+    raise AssertionError(f"none of 20 connections led to {container}")
+
+
+def _asked(connection: socket.socket) -> str:
+    connection.sendall(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n")
+    return connection.recv(65536).decode()
+
+
+def _ask_until_it_is_over(connection: socket.socket) -> None:
+    """A client that sends, to a task whose machine is no more, hears a reset."""
+    connection.settimeout(0.5)
+    end = time.monotonic() + 30 * patience()
+    while time.monotonic() < end:
+        with suppress(TimeoutError):
+            _asked(connection)
 
 
 def _nodes_of(mesh: Cluster, service: str, host: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from functools import partial
 from ipaddress import IPv4Address
@@ -12,6 +12,7 @@ from time import time
 from routemesh import loops
 from routemesh.agent.agent import Agent
 from routemesh.agent.dataplane import Dataplane
+from routemesh.agent.disks import watch_disks
 from routemesh.decide import admit
 from routemesh.gateway.loop import GatewayLoop
 from routemesh.kernel.fake.kernel import FakeKernel
@@ -20,6 +21,7 @@ from routemesh.model import Node, NodeId, ServiceSpec, State
 from routemesh.names import SANDBOX
 from routemesh.nodeplan import Element, NodePlan
 from routemesh.runtime import Runtime
+from routemesh.sightings import Disk
 from routemesh.store.memory import MemoryStore
 from tests.runtime.fake import FakeRuntime
 
@@ -38,6 +40,7 @@ class Daemon:
         self.runtime = FakeRuntime()
         self.drivers: Runtime | None = None
         self.clock: Callable[[], float] = time
+        self.deaf: Set[str] = set()
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -66,12 +69,27 @@ class Daemon:
         runtime = self.drivers or self.runtime
         gateway = GatewayLoop(self.id, self.store, runtime, self.run_dir, troubles)
         manager = Manager(self.id, self.store, now=self._now, troubles=troubles)
-        agent = Agent(self.id, self.store, dataplane, runtime, lambda _: (), self._now, gateway.acknowledged, troubles=troubles)
+        agent = Agent(
+            self.id,
+            self.store,
+            dataplane,
+            runtime,
+            lambda _: (),
+            self._now,
+            gateway.acknowledged,
+            troubles=troubles,
+            probe=self._probe,
+        )
         gateway.on_acknowledge(agent.proxies_moved)
         try:
-            await loops.together(agent=agent.run(), gateway=gateway.run(), manager=manager.run())
+            await loops.together(
+                agent=agent.run(), gateway=gateway.run(), manager=manager.run(), disks=watch_disks(_no_disks, troubles)
+            )
         finally:
             dataplane.close()
+
+    async def _probe(self, nodes: Mapping[str, IPv4Address]) -> Set[str]:
+        return nodes.keys() - self.deaf
 
     def backends(self) -> set[IPv4Address]:
         """The addresses that the sandbox balances over."""
@@ -83,12 +101,20 @@ class Daemon:
         }
 
 
+async def _no_disks() -> Sequence[Disk]:
+    return ()
+
+
 class Cluster:
     """Some daemons on one store."""
 
     def __init__(self, nodes: int, run_dir: Path) -> None:
         self.store = MemoryStore()
         self.daemons = [Daemon(number, self.store, run_dir) for number in range(1, nodes + 1)]
+        self.deaf: set[str] = set()
+        """The names of nodes whose data plane does not answer."""
+        for daemon in self.daemons:
+            daemon.deaf = self.deaf
 
     async def create(self, spec: ServiceSpec) -> None:
         """service create."""

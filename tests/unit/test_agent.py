@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 from routemesh import names
 from routemesh.agent.tasks import LOST
-from routemesh.decide.liveness import liveness
+from routemesh.decide.liveness import lease_name, liveness
 from routemesh.model import (
     HealthCheck,
     HealthKind,
@@ -129,6 +129,25 @@ def test_what_was_given_up_while_its_daemon_was_away_keeps_its_connections_and_i
         assert on_ingress(task) not in stubborn.backends()
         await running.until(lambda _: names.container_id(task.id) not in daemon.kernel.read(NodePlan()).namespaces)
         await running.until(lambda _: not _tunnel_to(task, others[0]))
+
+    play(scenario)
+
+
+def test_connections_to_what_was_given_up_are_let_go_when_its_machine_does_not_answer_either() -> None:
+    async def scenario(running: Cluster) -> None:
+        task, _ = await two_tasks(running)
+        daemon = host_of(running, task)
+        others = [other for other in running.daemons if other is not daemon]
+        await daemon.kill()
+        await running.store.release(lease_name(daemon.id), daemon.id)
+        await running.until(lambda _: on_ingress(task) not in others[0].backends())
+        assert _tunnel_to(task, others[0])
+        running.deaf.add(daemon.node.name)
+        await running.until(lambda state: state.nodes[daemon.id].lost)
+        await running.until(lambda _: not any(_tunnel_to(task, other) for other in others))
+        running.deaf.clear()
+        await daemon.start()
+        await running.until(lambda state: not state.nodes[daemon.id].lost)
 
     play(scenario)
 

@@ -5,7 +5,7 @@ that says what, where, why and what to do.
 """
 
 from routemesh.decide.admit.find import find_node, find_service
-from routemesh.decide.admit.nodes import Taken, check_past, join, node_report, task_report, update_node
+from routemesh.decide.admit.nodes import Taken, check_past, join, node_lost, node_report, task_report, update_node
 from routemesh.decide.admit.secrets import create_secret, find_secret, remove_secret
 from routemesh.decide.admit.services import create_service, remove_service, update_service
 
@@ -18,6 +18,7 @@ __all__ = [
     "find_secret",
     "find_service",
     "join",
+    "node_lost",
     "node_report",
     "remove_secret",
     "remove_service",

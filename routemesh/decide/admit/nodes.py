@@ -220,6 +220,14 @@ def node_report(
     return state if new == old else replace(state, nodes={**state.nodes, node_id: new})
 
 
+def node_lost(state: State, node_id: NodeId) -> State:
+    """Take down that a node that is down does not answer packets either; of one that is not down nothing."""
+    old = state.nodes.get(node_id)
+    if old is None or old.state is not NodeState.DOWN or old.lost:
+        return state
+    return replace(state, nodes={**state.nodes, node_id: replace(old, lost=True)})
+
+
 def _may_follow(state: TaskState, seen: TaskState) -> bool:
     return seen.ended if state is TaskState.ORPHANED else not state.ended and state <= seen
 
