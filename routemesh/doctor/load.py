@@ -12,6 +12,8 @@ from routemesh.explain.deaf import deaf
 from routemesh.explain.mend import more_connections
 from routemesh.explain.stale import stale
 from routemesh.explain.way import Places
+from routemesh.language import command
+from routemesh.nodeplan import HOST, Delete, Route
 from routemesh.reasons.ends import TableFull
 from routemesh.reasons.words import of_server
 from routemesh.snapshot import ClusterSnapshot, NamespaceSnapshot, NodeSnapshot
@@ -20,6 +22,7 @@ from routemesh.walk import Place
 _NEARLY_FULL = 0.8
 _SKEW_S = 1.0
 _OVERLAY_GATEWAYS, _BRIDGE_GATEWAYS = 1, 2
+_NOWHERE = ("blackhole", "unreachable", "prohibit")
 _OF_THE_MESH = frozenset({"dockerd", "docker-proxy"})
 """Processes that only keep published ports from others."""
 
@@ -28,6 +31,7 @@ def findings(cluster: ClusterSnapshot, facts: Facts, walked: Walked) -> Iterator
     """All of that."""
     yield from _tables(cluster, walked)
     yield from _pools(cluster)
+    yield from _to_nowhere(cluster)
     yield from _clocks(facts)
     yield from _tasks(cluster)
     yield from _deaf(cluster)
@@ -97,6 +101,22 @@ def _pool(where: str, subnet: IPv4Network, used: int, gateways: int) -> Iterator
             effect="new services and tasks wait" if full else "when none is left, new services and tasks wait",
             fix="scale a service down or remove one; a new cluster may have a larger pool (routemesh node --ingress-subnet)",
         )
+
+
+def _to_nowhere(cluster: ClusterSnapshot) -> Iterator[Finding]:
+    """Clients who get no answer, of whom the ways, which are asked as one client, tell nothing."""
+    for name, node in cluster.nodes.items():
+        routes = [route for route in node.host.of(Route) if route.kind in _NOWHERE and route.destination.prefixlen]
+        if routes:
+            first = command(Delete(HOST, routes[0]))
+            yield Finding(
+                what="clients",
+                where=name,
+                state=State.OPTIONAL,
+                found=f"routes lead to nowhere: {listed(f'{route.kind} {route.destination}' for route in routes)}",
+                effect="clients there get no answers through this node; ways are asked as another client",
+                fix=f"on {name}, if nobody wants that: {first}",
+            )
 
 
 def _clocks(facts: Facts) -> Iterator[Finding]:

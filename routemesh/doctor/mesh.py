@@ -39,7 +39,8 @@ def look(cluster: ClusterSnapshot, facts: Facts, before: Look | None = None, sto
     moving = frozenset[str]() if before is None else twice.changing(before.cluster, cluster)
     told = facts if before is None else twice.both_say(before.facts, facts)
     at_rest = twice.without(cluster, moving)
-    walked = ways.walked(at_rest, observed(cluster), told.repairs(), stop)
+    network = observed(cluster)
+    walked = ways.walked(at_rest, network, told.repairs(), stop)
     if before is not None:
         walked = twice.both_walked(before.walked, walked)
     found = (
@@ -47,7 +48,7 @@ def look(cluster: ClusterSnapshot, facts: Facts, before: Look | None = None, sto
         *planned.findings(cluster, told, walked.by_place),
         *ways.findings(walked, _told_elsewhere(cluster)),
         *mtu.findings(cluster, walked),
-        *overlay.findings(cluster, told),
+        *overlay.findings(cluster, told, network),
         *disks.findings(told),
         *_of_both(before, load.findings(at_rest, told, walked)),
         *twice.findings(moving, cluster),

@@ -5,9 +5,17 @@ from typing import NamedTuple
 
 from routemesh.doctor import Finding, State, listed, mtu
 from routemesh.doctor.facts import Facts
-from routemesh.model import VXLAN_OVERHEAD_BYTES, VXLAN_PORT
+from routemesh.errors import RoutemeshError
+from routemesh.explain.way import Places
+from routemesh.model import VXLAN_OVERHEAD_BYTES, VXLAN_PORT, Protocol
+from routemesh.names import SANDBOX
+from routemesh.reasons.words import of_doubt, of_end
 from routemesh.sightings import Echoes, Offload
-from routemesh.snapshot import ClusterSnapshot
+from routemesh.snapshot import ClusterSnapshot, Endpoint, Place
+from routemesh.walk import Delivered, Network, Packet, Unclear, every_way
+
+_PORT = 33434
+"""Any: whether the packet gets to the other sandbox is asked, not who takes it there."""
 
 _GARBLING = {
     "vmxnet3": "some versions of ESXi write wrong checksums into what is inside of VXLAN (moby#41775)",
@@ -32,12 +40,12 @@ class Lost(NamedTuple):
         return f"from {self.sender} to {self.to}" if self.certain else f"between {self.sender} and {self.to}"
 
 
-def findings(cluster: ClusterSnapshot, facts: Facts) -> Iterator[Finding]:
+def findings(cluster: ClusterSnapshot, facts: Facts, network: Network) -> Iterator[Finding]:
     """Between every two nodes that were asked, in each direction; then devices. A node that is silent is told already."""
     seen = {(name, probe.peer): probe for name, node in facts.nodes.items() for probe in node.probes}
     silent = {node.name for node in cluster.names.nodes if node.absent}
     lost = [found for pair in seen if pair[1] not in silent and (found := lost_between(seen, *pair)) is not None]
-    yield from _all_lost(cluster, [each for each in lost if not each.sizes[1]])
+    yield from _all_lost(cluster, network, [each for each in lost if not each.sizes[1]])
     yield from _too_large([each for each in lost if each.sizes[1] and mtu.narrow(cluster).keys().isdisjoint(each[:2])])
     whole = sum(probe.answered == probe.sizes for probe in seen.values())
     if whole:
@@ -67,20 +75,45 @@ def lost_between(seen: Mapping[tuple[str, str], Echoes], sender: str, to: str) -
     return None  # if no answer came, it is the other direction that fails
 
 
-def _all_lost(cluster: ClusterSnapshot, lost: Sequence[Lost]) -> Iterator[Finding]:
-    if not lost:
-        return
+def _all_lost(cluster: ClusterSnapshot, network: Network, lost: Sequence[Lost]) -> Iterator[Finding]:
+    """By what the nodes' kernels say of it: where one loses it, that is it; where all let it pass, it is what is between them."""
+    by_reason: dict[tuple[str, str], list[Lost]] = {}
+    for each in lost:
+        by_reason.setdefault(_ends(cluster, network, each), []).append(each)
     address = {node.name: str(node.address) for node in cluster.names.nodes}
-    pairs = listed((f"from {address.get(each.sender, each.sender)} to {address.get(each.to, each.to)}" for each in lost), 6)
-    refused = listed(each.refused for each in lost if each.refused)
-    yield Finding(
-        what="overlay",
-        where=listed(dict.fromkeys(name for each in lost for name in (each.sender, each.to)), 8),
-        state=State.WRONG,
-        found=f"no packet gets through VXLAN {listed(map(str, lost), 6)}{f' ({refused})' if refused else ''}",
-        effect="connections that enter at one node and lead to a task on the other fail",
-        fix=f"let UDP {VXLAN_PORT} pass {pairs}: in the nodes' firewalls, and in what is between them (a cloud's security group)",
-    )
+    for (place, why), alike in by_reason.items():
+        pairs = listed((f"from {address.get(each.sender, each.sender)} to {address.get(each.to, each.to)}" for each in alike), 6)
+        refused = listed(each.refused for each in alike if each.refused)
+        between = (
+            f"let UDP {VXLAN_PORT} pass {pairs} in what is between them (a cloud's security group, a switch): "
+            "the nodes' own rules, routes and devices let it pass"
+        )
+        yield Finding(
+            what="overlay",
+            where=listed(dict.fromkeys(name for each in alike for name in (each.sender, each.to)), 8),
+            state=State.WRONG,
+            found=f"no packet gets through VXLAN {listed(map(str, alike), 6)}{f' ({refused})' if refused else ''}"
+            + (f": {place}: {why}" if why else ""),
+            effect="connections that enter at one node and lead to a task on the other fail",
+            fix=f"see what is said of {place}" if why else between,
+        )
+
+
+def _ends(cluster: ClusterSnapshot, network: Network, lost: Lost) -> tuple[str, str]:
+    """Where the nodes' kernels lose such a packet on its way, or can't say, and why; "" where they bring it to its end."""
+    at = {node.name: node.ingress_address for node in cluster.names.nodes}
+    source, destination = at.get(lost.sender), at.get(lost.to)
+    if source is None or destination is None:
+        return "", ""
+    packet = Packet(protocol=Protocol.UDP, source=Endpoint(source, _PORT), destination=Endpoint(destination, _PORT))
+    try:
+        outcome = every_way(network, packet, Place(lost.sender, SANDBOX))[0].outcome
+    except RoutemeshError as error:
+        return lost.sender, str(error)
+    if outcome.place == Place(lost.to, SANDBOX) or isinstance(outcome, Delivered):
+        return "", ""
+    why = f"can't be told: {of_doubt(outcome.reason)}" if isinstance(outcome, Unclear) else of_end(outcome.reason)
+    return Places(cluster).called(outcome.place), why
 
 
 def _too_large(lost: Sequence[Lost]) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from routemesh.explain.faults import Fault
 from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import Outcome
 from routemesh.explain.way import Places
-from routemesh.reasons.causes import AnswerLost, ByOthers, Lost, NotAnswering, OfDoubt, Reason, end_of
+from routemesh.reasons.causes import AnswerLost, AnswerUntold, ByOthers, Lost, NotAnswering, OfDoubt, Reason, Untold, end_of
 from routemesh.reasons.ends import End
 from routemesh.reasons.named import kind_of, named
 from routemesh.reasons.words import of_cause
@@ -87,6 +87,7 @@ class Walked:
     ways: int = 0
     nodes: Sequence[str] = ()
     whole: int = 0
+    asked_as: set[str] = field(default_factory=set)
     by_reason: dict[tuple[object, ...], Failing] = field(default_factory=dict)
     by_place: dict[Kept, Failing] = field(default_factory=dict)
     unasked: dict[str, list[str]] = field(default_factory=dict)
@@ -142,6 +143,7 @@ def _walk(places: Places, mending: Mending, found: Walked, node: str, service: N
     try:
         asked = ask(places.cluster, Target(node=node, port=port.published, protocol=port.protocol), "", None)
         outcome, causes = judge(places, asked, mending)
+        found.asked_as.add(str(asked.source.address))
     except RoutemeshError as error:
         found.unasked.setdefault(str(error), []).append(f"{called} through {node}")
         return
@@ -226,6 +228,8 @@ def _there_or_back(reason: Reason) -> Reason:
             return Lost(end)
         case ByOthers(failure=AnswerLost(end)):
             return replace(reason, failure=Lost(end))
+        case AnswerUntold(doubt):
+            return Untold(doubt)
         case _:
             return reason
 
@@ -255,7 +259,7 @@ def findings(found: Walked, elsewhere: Set[Origin] = frozenset()) -> Iterator[Fi
             what="ways",
             where=listed(found.nodes, 8),
             state=State.OK,
-            found=f"{good} of published ports reach every task, and the answers come back",
+            found=f"{good} of published ports reach every task, and the answers come back to {listed(sorted(found.asked_as))}",
         )
 
 

@@ -14,7 +14,7 @@ from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import VERSION, Cause, Explanation, Outcome, Question, Way
 from routemesh.explain.stale import stale
 from routemesh.explain.way import Places, arrives, failure_of, way
-from routemesh.reasons.causes import NoneServes, NotAnswering, NoTasks, end_of
+from routemesh.reasons.causes import NoneServes, NotAnswering, NoTasks, UnlikePlanned, end_of
 from routemesh.reasons.ends import NobodyListens
 from routemesh.reasons.words import of_server, unchecked
 from routemesh.snapshot import ClusterSnapshot, Place
@@ -162,7 +162,7 @@ def _outcome(branches: Walk, arriving: Sequence[bool], causes: Sequence[Cause | 
 
 def told(subject: str, outcome: Outcome, reached: tuple[str, ...], causes: Sequence[Cause]) -> str:
     """The verdict on `subject`, which was asked for, in one line."""
-    first = f"{causes[0].place}: {causes[0].why}" if causes else ""
+    first = "; ".join(f"{each.place}: {each.why}" for each in _one_of_each_node(causes))
     match outcome:
         case "reaches":
             return f"{subject} reaches {listed(reached)}"
@@ -172,6 +172,15 @@ def told(subject: str, outcome: Outcome, reached: tuple[str, ...], causes: Seque
             return f"{subject} is broken at {first}"
         case "untold":
             return f"where {subject} leads can't be told: {first}"
+
+
+def _one_of_each_node(causes: Sequence[Cause]) -> Iterator[Cause]:
+    """The first of each; what only differs from its plan beside that may follow from it."""
+    told: set[str] = set()
+    for each in causes:
+        if each.node not in told and not (told and each.reason.is_a(UnlikePlanned)):
+            told.add(each.node)
+            yield each
 
 
 def listed(words: tuple[str, ...]) -> str:

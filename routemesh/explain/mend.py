@@ -22,6 +22,7 @@ from routemesh.nodeplan import (
     Chain,
     Create,
     CtTimeouts,
+    Delete,
     Element,
     FdbEntry,
     IpvsDestination,
@@ -44,7 +45,7 @@ from routemesh.nodeplan import (
 )
 from routemesh.plan.engines import ENGINES
 from routemesh.plan.engines.entry import Mend, Port
-from routemesh.reasons.ends import End, NoFdbEntry, NoRoute, NotForwarding, ReversePath, TableFull, TooLarge
+from routemesh.reasons.ends import End, LeadsAway, NoFdbEntry, NoRoute, NotForwarding, ReversePath, TableFull, TooLarge
 from routemesh.snapshot import Names, NodeSnapshot
 from routemesh.walk import OUTSIDE, Hop, Place
 
@@ -143,6 +144,11 @@ def _by_hand(
             yield f"sysctl -w net.ipv4.conf.{_dotted(device)}.forwarding=1" if device else "sysctl -w net.ipv4.ip_forward=1"
         case NoRoute(destination=toward):
             yield from _lost_with_address(items, toward)
+        case LeadsAway(destination=toward):
+            lost = tuple(_lost_with_address(items, toward))
+            yield from lost
+            if not lost and isinstance(item, Route) and item.destination.prefixlen:
+                yield written(Delete(HOST, item))
         case ReversePath(source=source):
             lost = tuple(_lost_with_address(items, source))
             yield from lost or (f"sysctl -w net.ipv4.conf.{_dotted(name)}.rp_filter=0" for name in ("all", device) if name)

@@ -87,9 +87,19 @@ class NoNeighbour:
     address: IPv4Address
 
 
+@dataclass(frozen=True, slots=True)
+class WrongNeighbour:
+    """A permanent entry of the ARP table has another MAC than the node with that address."""
+
+    address: IPv4Address
+    mac: str
+    own: str
+
+
 OfDevices = (
     LinkDown | NoCarrier | BridgeDown | FarEndGone | WrongMac | TooLarge | NoPort | BehindSamePort | Isolated | NoNeighbour
-)
+    | WrongNeighbour
+)  # fmt: skip
 
 # --- tunnels ------------------------------------------------------------------------------------------------------
 
@@ -181,6 +191,15 @@ class ReversePath:
 
 
 @dataclass(frozen=True, slots=True)
+class LeadsAway:
+    """The route leads to a link, and the address is behind another one."""
+
+    destination: IPv4Address
+    link: str
+    behind: str
+
+
+@dataclass(frozen=True, slots=True)
 class NotOwnAddress:
     """The sender does not have the source address."""
 
@@ -200,8 +219,8 @@ class GoesInCircles:
 
 
 OfRoutes = (
-    NoRoute | BlackHole | RouteRefuses | NotForwarding | LoopbackOnWire | LoopbackLeaves | OwnSource | ReversePath | NotOwnAddress
-    | NobodysAddress | GoesInCircles
+    NoRoute | BlackHole | RouteRefuses | NotForwarding | LoopbackOnWire | LoopbackLeaves | OwnSource | ReversePath | LeadsAway
+    | NotOwnAddress | NobodysAddress | GoesInCircles
 )  # fmt: skip
 
 # --- rules, connections, balancing --------------------------------------------------------------------------------

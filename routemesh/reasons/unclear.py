@@ -65,7 +65,26 @@ class ArpUnseen:
     address: IPv4Address
 
 
-OfReading = NotRead | ItemUnknown | SettingNotRead | ListenersNotRead | NodeNotRead | FarEndUnseen | ArpUnseen
+@dataclass(frozen=True, slots=True)
+class WayUnseen:
+    """The route to a node leads past the underlay, in whose subnet the node is."""
+
+    link: str
+    address: IPv4Address
+
+
+@dataclass(frozen=True, slots=True)
+class OtherMac:
+    """The ARP table has learned another MAC for a node than that has."""
+
+    address: IPv4Address
+    mac: str
+    own: str
+
+
+OfReading = (
+    NotRead | ItemUnknown | SettingNotRead | ListenersNotRead | NodeNotRead | FarEndUnseen | ArpUnseen | WayUnseen | OtherMac
+)
 
 # --- ambiguities --------------------------------------------------------------------------------------------------
 

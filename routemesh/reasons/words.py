@@ -140,6 +140,8 @@ def _at_device(end: ends.OfDevices) -> str:
             return f"{mac} is behind {link}, which is isolated as is the port through which it came"
         case ends.NoNeighbour(link, address):
             return f"nobody on {link} answers ARP for {address}"
+        case ends.WrongNeighbour(address, mac, own):
+            return f"the ARP table has {mac} for {address}, which has {own}"
     assert_never(end)
 
 
@@ -172,6 +174,8 @@ def _without_route(end: ends.OfRoutes) -> str:
             return f"its source {address} is this namespace's own address"
         case ends.ReversePath(source, link, rp_filter):
             return f"the route back to {source} does not lead through {link}, and rp_filter is {rp_filter}"
+        case ends.LeadsAway(destination, link, behind):
+            return f"the route to {destination} leads to {link}, and that address is behind {behind}"
         case ends.NotOwnAddress(address):
             return f"{address} is not an address of this namespace"
         case ends.NobodysAddress(address):
@@ -250,6 +254,10 @@ def _unread(doubt: unclear.OfReading) -> str:
             return f"{address}: that is {node}, {absent or 'which was not read'}"
         case unclear.FarEndUnseen(link):
             return f"the other end of {link}, in a namespace that was not seen"
+        case unclear.WayUnseen(link, address):
+            return f"the route to {address} by {link}: that is not the underlay, and what is behind it is not seen"
+        case unclear.OtherMac(address, mac, own):
+            return f"ARP for {address}: {mac} answered, and that node has {own}"
         case unclear.ArpUnseen(address):
             return f"ARP for {address}, which only a namespace that was not seen may answer"
     assert_never(doubt)

@@ -19,7 +19,8 @@ from routemesh.walk.flight import Ended, Flight, Trip
 from routemesh.walk.nouns import Packet, UnknownRule
 from routemesh.walk.stack import Stack
 
-_FORGOTTEN = ("failed", "incomplete")
+FORGOTTEN = ("failed", "incomplete")
+"""States in which an entry of the ARP table has no MAC."""
 
 
 def resolve(flight: Flight, link: Link) -> str:
@@ -28,7 +29,7 @@ def resolve(flight: Flight, link: Link) -> str:
     assert address is not None
     stack.must_know("neighbours")
     known = stack.neighbours.get((link.name, address))
-    if known is not None and known.state not in _FORGOTTEN:
+    if known is not None and known.state not in FORGOTTEN:
         flight.note(Resolved(address, known.mac, "" if known.state == "permanent" else known.state), known)
         return known.mac
     request = _asking(flight, link)
@@ -46,6 +47,12 @@ def resolve(flight: Flight, link: Link) -> str:
     ((mac, item),) = answers.items()
     flight.note(Resolved(address, mac, learned=True), item)
     return mac
+
+
+def is_behind(flight: Flight, link: Link, address: IPv4Address) -> bool:
+    """Whether anybody behind a link would answer for an address."""
+    own = flight.stack.source_on(link.name, address) or ANY_ADDRESS
+    return any(True for _ in _answers(flight.trip, flight.stack, link, address, _arp(flight.stack.mac(link), own)))
 
 
 def _asking(flight: Flight, link: Link) -> Packet:
@@ -75,7 +82,7 @@ def _answers(trip: Trip, stack: Stack, link: Link, address: IPv4Address, asked: 
         known = stack.neighbours.get((link.name, address))
         if not link.vxlan.proxy:
             raise UnknownRule(stack.place, ArpThroughTunnel(address, link.name))
-        if known is not None and known.state not in _FORGOTTEN:
+        if known is not None and known.state not in FORGOTTEN:
             yield known.mac, known
     elif link.kind == "bridge":
         for port in stack.bridge_ports(link):

@@ -117,7 +117,8 @@ Step = Sending | AtDevice | AtStack | Arrived
 
 @dataclass(slots=True)
 class Flight:
-    """The packet in one namespace. `incoming` is "" for a packet of its own, `outgoing` until it is routed.
+    """The packet in one namespace. `incoming` is "" for a packet of its own, `outgoing` until it is routed,
+    by `routed`.
 
     `zone`: the one of connection tracking. `untracked`: that leaves the packet alone. `balanced`: IPVS has dealt with it;
     `taken`: and sends it itself.
@@ -129,6 +130,7 @@ class Flight:
     incoming: str = ""
     outgoing: str = ""
     next_hop: IPv4Address | None = None
+    routed: Item | None = None
     connection: Connection | None = None
     replies: bool = False
     zone: int = 0
@@ -166,7 +168,7 @@ class Flight:
             self.drop(BlackHole(destination), hop.item)
         if hop.kind != "unicast":
             self.refuse(RouteRefuses(destination, hop.kind), hop.item)
-        self.outgoing, self.next_hop = hop.link, hop.address
+        self.outgoing, self.next_hop, self.routed = hop.link, hop.address, hop.item
         self.note(hop.event, hop.item)
 
     def drop(self, end: End, item: Item | None = None, rule: Rule | None = None) -> NoReturn:

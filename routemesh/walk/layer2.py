@@ -24,7 +24,7 @@ from routemesh.reasons.ends import (
 from routemesh.reasons.events import Bridged, IntoTunnel
 from routemesh.reasons.unclear import FarEndUnseen, SeveralCopies
 from routemesh.snapshot import ANY_ADDRESS, OUTSIDE, Endpoint, Place
-from routemesh.walk import rules
+from routemesh.walk import rules, underlay
 from routemesh.walk.arp import apart, enter_bridge, is_hidden, other_end, resolve
 from routemesh.walk.chains import RuleChain
 from routemesh.walk.flight import Arrived, AtDevice, AtStack, Flight, Sending, Step, Trip, refusal_of
@@ -44,10 +44,12 @@ def transmit(flight: Flight) -> Step:
     link = stack.links.get(flight.outgoing)
     if flight.outgoing == stack.underlay or (link is not None and link.kind == "other"):
         _check_carries(flight, link)
+        underlay.leave(flight)
         _pass_device(flight, "egress", flight.outgoing)
         return on_the_wire(flight.trip, replace(flight.packet, mark=0))
     if link is None:  # it went away while all was read, and its routes were read before
         flight.drop(LinkDown(flight.outgoing))
+    underlay.stay(flight, link)
     flight.packet = replace(packet, source_mac=stack.mac(link), destination_mac=resolve(flight, link))
     return _send(flight, link)
 

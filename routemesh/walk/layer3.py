@@ -9,6 +9,7 @@ from routemesh.nodeplan import HOST
 from routemesh.reasons.ends import LinkDown, LoopbackLeaves, NotForwarding, NoTunnel
 from routemesh.reasons.events import Accepted, OutOfTunnel
 from routemesh.reasons.unclear import SeveralTunnels
+from routemesh.walk import underlay
 from routemesh.walk.flight import Arrived, AtDevice, AtStack, Flight, Sending, Step, Trip
 from routemesh.walk.layer2 import transmit
 from routemesh.walk.netfilter import pass_hook
@@ -53,6 +54,8 @@ def send(trip: Trip, sending: Sending) -> Step:
     if flight.outgoing == LOOPBACK and (lo := flight.stack.links.get(LOOPBACK)) is not None and not lo.up:
         flight.drop(LinkDown(lo.name), lo)
     if is_loopback(flight.packet.source.address) and flight.outgoing != LOOPBACK:
+        if flight.outgoing == flight.stack.underlay:
+            underlay.leave(flight)
         _check_loopback_may_leave(flight)
     pass_hook(flight, "postrouting")
     flight.check_size()

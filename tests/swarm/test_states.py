@@ -3,16 +3,20 @@
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from typing import Literal
 
 import pytest
 
 from routemesh.doctor import Finding, State
+from routemesh.doctor.facts import Facts, NodeFacts
 from routemesh.doctor.mesh import findings, recorded
 from routemesh.explain.answer import explain
 from routemesh.explain.ask import ask, target
 from routemesh.explain.nouns import Explanation
-from routemesh.nodeplan import HOST, Item, Link, Route, Sysctl, XtChain
+from routemesh.nodeplan import HOST, Item, Link, Neighbour, Route, RouteKind, Sysctl, XtChain
 from routemesh.recording.expected import lacking
+from routemesh.sightings import Echoes
 from routemesh.snapshot import ClusterSnapshot
 from tests.swarm.recorded import recording
 
@@ -140,3 +144,107 @@ def test_a_task_whose_device_is_down_leaves_nothing_that_cant_be_told() -> None:
 
     cluster = changed(healthy(), "swarm1", WEB_2, down)
     assert [(each.what, each.where) for each in told(cluster)] == [("plan", "swarm1: task web.2")]
+
+
+# --- the underlay ------------------------------------------------------------------------------------------------
+
+PEER = IPv4Address("192.168.77.2")
+WRONG_MAC = "52:54:00:00:77:99"
+
+
+def with_route(destination: str, link: str, via: str = "", *, kind: RouteKind = "unicast") -> ClusterSnapshot:
+    router = IPv4Address(via) if via else None
+    route = Route(destination=IPv4Network(destination), link=link, via=router, kind=kind)
+    return changed(healthy(), "swarm1", HOST, lambda item: item, [route])
+
+
+def with_peers_mac(state: Literal["permanent", "reachable"]) -> ClusterSnapshot:
+    def edit(item: Item) -> Item:
+        return replace(item, mac=WRONG_MAC, state=state) if isinstance(item, Neighbour) and item.ip == PEER else item
+
+    return changed(healthy(), "swarm1", HOST, edit)
+
+
+def test_a_wrong_mac_of_a_peer_is_the_cause_at_the_node_that_has_it() -> None:
+    cluster = with_peers_mac("permanent")
+    (found,) = told(cluster)
+    assert (found.where, found.found) == ("swarm1", f"the ARP table has {WRONG_MAC} for {PEER}, which has 52:54:00:00:77:02")
+    assert found.fix == f"on swarm1: ip neighbour del {PEER} dev eth0"
+    assert "swarm1 and swarm2" in found.effect, "answers are lost too"
+    assert explained(cluster, "swarm1:8080").reached == ("web.2",)
+
+
+def test_of_a_mac_that_was_learned_it_is_not_known_whose_it_is() -> None:
+    (found,) = told(with_peers_mac("reachable"))
+    assert (found.state, found.where) == (State.UNTOLD, "swarm1")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "what", "fix"),
+    [
+        (
+            with_route("172.18.0.2/32", "eth0", "192.168.77.254"),
+            "the route to 172.18.0.2 leads to eth0, and that address is behind docker_gwbridge",
+            "ip route del 172.18.0.2/32 via 192.168.77.254 dev eth0",
+        ),
+        (
+            with_route(f"{PEER}/32", "docker0"),
+            f"the route to {PEER} leads to docker0, and that address is behind eth0",
+            f"ip route del {PEER}/32 dev docker0",
+        ),
+    ],
+    ids=["sandbox", "peer"],
+)
+def test_a_route_that_leads_elsewhere_is_named_where_it_is(cluster: ClusterSnapshot, what: str, fix: str) -> None:
+    (found,) = told(cluster)
+    assert (found.where, found.found) == ("swarm1", what)
+    assert found.fix.startswith(f"on swarm1: {fix}")
+
+
+def test_a_default_route_is_never_deleted_where_a_subnets_own_is_missing() -> None:
+    cluster = changed(
+        healthy(),
+        "swarm1",
+        HOST,
+        lambda item: None if isinstance(item, Route) and item.destination == IPv4Network("172.18.0.0/16") else item,
+    )
+    fixes = [each.fix for each in told(cluster)]
+    assert any("ip route add 172.18.0.0/16 dev docker_gwbridge" in fix for fix in fixes)
+    assert not any("route del" in fix for fix in fixes)
+
+
+def test_what_is_behind_a_vpn_to_a_peer_is_not_seen() -> None:
+    cluster = changed(healthy(), "swarm1", HOST, lambda item: item, [Link(name="wg0", kind="other")])
+    cluster = changed(
+        cluster, "swarm1", HOST, lambda item: item, [Route(destination=IPv4Network(f"{PEER}/32"), link="wg0", via=None)]
+    )
+    (found,) = told(cluster)
+    assert (found.state, found.where) == (State.UNTOLD, "swarm1")
+    assert "by wg0: that is not the underlay" in found.found
+
+
+def test_routes_to_nowhere_are_told_though_the_client_that_is_asked_has_another() -> None:
+    (found,) = told(with_route("192.168.77.200/32", "", kind="blackhole"))
+    assert (found.what, found.state) == ("clients", State.OPTIONAL)
+    assert found.fix.startswith("on swarm1, if nobody wants that: ip route del blackhole 192.168.77.200/32")
+
+
+def test_probes_that_are_lost_where_a_cable_is_out_advise_no_firewall() -> None:
+    cluster = changed(healthy(), "swarm2", HOST, link("eth0", carrier=False))
+    sizes = (100, 1450)
+    nodes = {
+        name: NodeFacts(node=name, probes=(Echoes(peer=peer, sizes=sizes, answered=(), heard=()),))
+        for name, peer in (("swarm1", "swarm2"), ("swarm2", "swarm1"))
+    }
+    found = findings(cluster, Facts(nodes=nodes, repairing=False))
+    (probes,) = [each for each in found if each.what == "overlay"]
+    assert probes.found.endswith("swarm2: eth0 has no carrier")
+    assert not any("UDP 4789" in each.fix or "firewall" in each.fix for each in found)
+    assert "a cloud" in next(each.fix for each in findings(healthy(), Facts(nodes=nodes)) if each.what == "overlay")
+
+
+def test_every_broken_node_is_in_the_verdict() -> None:
+    cluster = changed(healthy(), "swarm2", HOST, link("eth0", carrier=False))
+    cluster = changed(cluster, "swarm1", WEB_2, without_rules("Redirect"))
+    verdict = explained(cluster, "swarm1:8080").verdict
+    assert "swarm2: eth0 has no carrier" in verdict and "swarm1: task web.2: published port 8080/tcp is not redirected" in verdict

@@ -184,7 +184,7 @@ def test_nothing_is_made_up() -> None:
     without_rule = instead(HOST_ITEMS, RULES[1])
     assert end(sent(cluster(without_rule))) == "Refused node1: there is no route to 172.18.0.2"
     no_subnet = instead(HOST_ITEMS, on_link("172.18.0.0/16", "br0"))
-    assert end(sent(cluster(no_subnet))) == "Dropped outside: 172.18.0.2 belongs to no node"
+    assert end(sent(cluster(no_subnet))) == "Dropped node1: the route to 172.18.0.2 leads to eth0, and that address is behind br0"
 
 
 @pytest.mark.parametrize(
