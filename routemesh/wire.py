@@ -14,6 +14,8 @@ from routemesh.errors import Conflict, NotFound, RoutemeshError, Unavailable, Us
 from routemesh.model import Availability, CertificateWarning, GatewayDriver, Listener, Mode, Role, ServiceSpec
 
 PREFIX = "/routemesh/v1"
+SELF = "self"
+"""Instead of a node's name: the one that is asked."""
 
 T = TypeVar("T")
 

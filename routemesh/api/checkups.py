@@ -1,9 +1,11 @@
 """`GET /doctor`, `POST /doctor/repair`, and what one node's daemon is asked for them."""
 
+from functools import partial
+
 from aiohttp import web
 
 from routemesh import wire
-from routemesh.api.reply import CONTEXT, is_here, json_reply, node_asked
+from routemesh.api.reply import CONTEXT, json_reply, said_by_node
 from routemesh.ask import checkups, peer
 
 _BASE = f"{wire.PREFIX}/doctor"
@@ -21,17 +23,13 @@ async def _check_up(request: web.Request) -> web.Response:
     """What one node says of itself."""
     from routemesh.doctor.facts import NodeFacts
 
-    state, node = await node_asked(request)
-    if not is_here(request, node):
-        return json_reply(await peer.get(node, f"/nodes/{node.id}/checkup", NodeFacts))
-    return json_reply(await checkups.own_facts(request.app[CONTEXT], state, node))
+    own = partial(checkups.own_facts, request.app[CONTEXT])
+    return await said_by_node(request, own, lambda node: peer.get(node, f"/nodes/{node.id}/checkup", NodeFacts))
 
 
 async def _repair(request: web.Request) -> web.Response:
-    state, node = await node_asked(request)
-    if not is_here(request, node):
-        return json_reply(await peer.post(node, f"/nodes/{node.id}/repair", wire.RepairInfo))
-    return json_reply(await checkups.repair_own(request.app[CONTEXT], state, node))
+    own = partial(checkups.repair_own, request.app[CONTEXT])
+    return await said_by_node(request, own, lambda node: peer.post(node, f"/nodes/{node.id}/repair", wire.RepairInfo))
 
 
 ROUTES = (

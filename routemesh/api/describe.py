@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from ipaddress import IPv4Address
 
@@ -15,8 +15,10 @@ from routemesh.language import command, ruleset
 from routemesh.language.commands import PathOf
 from routemesh.language.nft import NFT_ITEMS
 from routemesh.language.xtables import XT_ITEMS, saved
-from routemesh.model import Lease, Mode, Node, NodeId, Service, State, Task, TaskState
+from routemesh.model import Http, Lease, Mode, Node, NodeId, Service, State, Task, TaskState
 from routemesh.nodeplan import Change, Create, NodePlan, Op, item_of
+from routemesh.proxy.certificates import warnings
+from routemesh.proxy.routes import table
 
 Leases = Mapping[str, Lease]
 
@@ -108,6 +110,68 @@ def node_info(state: State, node: Node, asked: NodeId, leases: Leases) -> wire.N
         error=node.error,
         created_at=node.created_at,
     )
+
+
+def gateway_info(state: State, service: Service, now: float, keys_on_disk: Mapping[str, str]) -> wire.GatewayInfo:
+    """The gateway as it is now."""
+    gateway = service.spec.gateway
+    assert gateway is not None
+    return wire.GatewayInfo(
+        service=service.spec.name,
+        driver=gateway.driver,
+        http_port=gateway.http_port,
+        https_port=gateway.https_port,
+        proxies=tuple(sorted(_proxies(state, service), key=lambda proxy: (proxy.node, proxy.task))),
+        routes=tuple(_routes(state)),
+        warnings=tuple(warnings(state, now)),
+        refused={service.spec.name: said for service in _services(state) if (said := left_out(state, service))},
+        keys_on_disk=keys_on_disk,
+    )
+
+
+def _services(state: State) -> list[Service]:
+    """Those behind the gateway, by name."""
+    behind = (service for service in state.services.values() if service.spec.http is not None)
+    return sorted(behind, key=lambda service: service.spec.name)
+
+
+def _proxies(state: State, service: Service) -> Iterator[wire.ProxyInfo]:
+    for task in state.tasks.values():
+        if task.service_id != service.id or task.status.state.ended:
+            continue
+        node = None if task.node_id is None else state.nodes.get(task.node_id)
+        yield wire.ProxyInfo(
+            node=node.name if node else "",
+            task=task.id,
+            state=task.status.state.name.lower(),
+            serving=task.serving,
+            address=None if (address := state.on_ingress(task.attachments)) is None else str(address),
+            error=task.status.error or (task.status.proxy.error if task.status.proxy else ""),
+        )
+
+
+def _routes(state: State) -> Iterator[wire.RouteInfo]:
+    routes = table(state)
+    backends = {backend.name: backend for backend in routes.backends}
+    for route in routes.routes:
+        backend = backends[route.backend]
+        yield wire.RouteInfo(
+            host=route.host,
+            path=route.path,
+            service=route.backend,
+            tls=_tls(backend.http),
+            sticky=_sticky(backend.http),
+            servers=tuple(f"{server.task} {server.address}:{server.port}" for server in backend.servers),
+        )
+
+
+def _tls(http: Http) -> str:
+    """As in the label."""
+    return "passthrough" if http.passthrough else ",".join(filter(None, (http.certificate, "redirect" if http.redirect else "")))
+
+
+def _sticky(http: Http) -> str:
+    return "" if http.sticky is None else ":".join(filter(None, (http.sticky, http.sticky_header)))
 
 
 def progress_info(now: Progress) -> wire.ProgressInfo:

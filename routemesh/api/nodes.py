@@ -5,14 +5,10 @@ from aiohttp import web
 from routemesh import wire
 from routemesh.api.describe import diff_info, node_info, plan_info, task_info
 from routemesh.api.networks import find_network, networks
-from routemesh.api.reply import CONTEXT, is_here, json_reply, number
-from routemesh.ask import peer
-from routemesh.decide import admit
+from routemesh.api.reply import CONTEXT, json_reply, node_asked, node_named, number, said_by_node
+from routemesh.ask import nodes, peer
 from routemesh.model import Node, State
 from routemesh.plan.view import view
-
-SELF = "self"
-"""Instead of a name: the node that is asked."""
 
 _NODES = f"{wire.PREFIX}/nodes"
 _NETWORKS = f"{wire.PREFIX}/networks"
@@ -21,8 +17,8 @@ _NETWORKS = f"{wire.PREFIX}/networks"
 async def _list(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     state, leases = await context.store.snapshot(), await context.store.leases()
-    nodes = sorted(state.nodes.values(), key=lambda node: node.name)
-    return json_reply([node_info(state, node, context.node_id, leases) for node in nodes])
+    every = sorted(state.nodes.values(), key=lambda node: node.name)
+    return json_reply([node_info(state, node, context.node_id, leases) for node in every])
 
 
 async def _get(request: web.Request) -> web.Response:
@@ -31,43 +27,34 @@ async def _get(request: web.Request) -> web.Response:
 
 async def _update(request: web.Request) -> web.Response:
     wanted = wire.parse(wire.NodeUpdate, await request.read())
-
-    def change(state: State) -> State:
-        return admit.update_node(
-            state,
-            _node(state, request).id,
-            availability=wanted.availability,
-            role=wanted.role,
-            labels_add=wanted.labels_add,
-            labels_remove=wanted.labels_remove,
-        )
-
-    return await _one(request, await request.app[CONTEXT].store.update(change))
+    context, (_, node) = request.app[CONTEXT], await node_asked(request)
+    return await _one(request, await nodes.update(context, node.id, wanted))
 
 
 async def _plan(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
-    state = await context.store.snapshot()
-    node = _node(state, request)
-    if not is_here(request, node):
-        return json_reply(await peer.get(node, f"/nodes/{node.id}/plan", wire.PlanInfo))
-    return json_reply(plan_info(node, context.plan(view(state, node.id)), context.netns_path))
+
+    async def own(state: State, node: Node) -> wire.PlanInfo:
+        return plan_info(node, context.plan(view(state, node.id)), context.netns_path)
+
+    return await said_by_node(request, own, lambda node: peer.get(node, f"/nodes/{node.id}/plan", wire.PlanInfo))
 
 
 async def _diff(request: web.Request) -> web.Response:
     """`strayed=1`: without what is still to be done for a change that has just been made."""
-    context, strayed = request.app[CONTEXT], bool(number(request, "strayed", int, 0))
-    state = await context.store.snapshot()
-    node = _node(state, request)
-    if not is_here(request, node):
-        return json_reply(await peer.get(node, f"/nodes/{node.id}/diff?strayed={int(strayed)}", wire.DiffInfo))
-    ops = await (context.strayed if strayed else context.diff)(view(state, node.id))
-    return json_reply(diff_info(node, ops, context.netns_path))
+    context, strayed = request.app[CONTEXT], number(request, "strayed", int, 0)
+
+    async def own(state: State, node: Node) -> wire.DiffInfo:
+        ops = await (context.strayed if strayed else context.diff)(view(state, node.id))
+        return diff_info(node, ops, context.netns_path)
+
+    return await said_by_node(
+        request, own, lambda node: peer.get(node, f"/nodes/{node.id}/diff?strayed={int(bool(strayed))}", wire.DiffInfo)
+    )
 
 
 async def _tasks(request: web.Request) -> web.Response:
-    state = await request.app[CONTEXT].store.snapshot()
-    node = _node(state, request)
+    state, node = await node_asked(request)
     found = [task for task in state.tasks.values() if task.node_id == node.id]
     return json_reply([task_info(state, task) for task in sorted(found, key=lambda task: -task.created_at)])
 
@@ -84,14 +71,9 @@ async def _network(request: web.Request) -> web.Response:
     return json_reply(found)
 
 
-def _node(state: State, request: web.Request) -> Node:
-    ref = request.match_info["ref"]
-    return request.app[CONTEXT].this_node(state) if ref == SELF else admit.find_node(state, ref)
-
-
 async def _one(request: web.Request, state: State) -> web.Response:
     context = request.app[CONTEXT]
-    return json_reply(node_info(state, _node(state, request), context.node_id, await context.store.leases()))
+    return json_reply(node_info(state, node_named(request, state), context.node_id, await context.store.leases()))
 
 
 ROUTES = (

@@ -1,6 +1,6 @@
 """What all handlers need to read a query and to answer."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address
 from typing import TypeVar
@@ -40,10 +40,24 @@ def is_here(request: web.Request, node: Node) -> bool:
     return False
 
 
+def node_named(request: web.Request, state: State) -> Node:
+    """The node that the path names. Raises NotFound."""
+    ref = request.match_info["ref"]
+    return request.app[CONTEXT].this_node(state) if ref == wire.SELF else admit.find_node(state, ref)
+
+
 async def node_asked(request: web.Request) -> tuple[State, Node]:
-    """The state, and the node that the path names. Raises NotFound."""
+    """The newest state, and the node that the path names. Raises NotFound."""
     state = await request.app[CONTEXT].store.snapshot()
-    return state, admit.find_node(state, request.match_info["ref"])
+    return state, node_named(request, state)
+
+
+async def said_by_node(
+    request: web.Request, own: Callable[[State, Node], Awaitable[object]], theirs: Callable[[Node], Awaitable[object]]
+) -> web.Response:
+    """What the node says that the path names: this one by itself, another by its daemon."""
+    state, node = await node_asked(request)
+    return json_reply(await (own(state, node) if is_here(request, node) else theirs(node)))
 
 
 def number(request: web.Request, key: str, kind: Callable[[str], Number], default: Default) -> Number | Default:

@@ -4,12 +4,11 @@ from aiohttp import web
 
 from routemesh import wire
 from routemesh.api.describe import progress_info, service_infos, task_info
-from routemesh.api.reply import CONTEXT, is_here, json_reply, number, stream
+from routemesh.api.reply import CONTEXT, json_reply, number, stream
 from routemesh.ask import services
-from routemesh.ask.logs import own_lines, write_logs
+from routemesh.ask.logs import Output, own_lines, own_task, write_logs
 from routemesh.decide import admit
-from routemesh.errors import NotFound
-from routemesh.model import Service, ServiceSpec, State, TaskId
+from routemesh.model import Service, ServiceSpec, State
 
 MAX_WAIT_S = 10.0
 
@@ -60,32 +59,27 @@ async def _progress(request: web.Request) -> web.Response:
 async def _logs(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     service = _service(await context.store.snapshot(), request)
-    follow, tail = bool(number(request, "follow", int, 0)), number(request, "tail", int, None)
+    wanted = _wanted(request)
     async with stream(request) as reply:
-        await write_logs(context, service.id, reply.write, follow=follow, tail=tail)
+        await write_logs(context, service.id, reply.write, wanted)
     return reply
 
 
 async def _task_logs(request: web.Request) -> web.StreamResponse:
     """The bare lines of one task of this node: what other daemons ask for."""
     context = request.app[CONTEXT]
-    state = await context.store.snapshot()
-    task = state.tasks.get(TaskId(request.match_info["ref"]))
-    if task is None or task.node_id is None or task.node_id not in state.nodes:
-        raise NotFound(f"no task with id {request.match_info['ref']!r} runs on a node")
-    if not is_here(request, state.nodes[task.node_id]):
-        raise NotFound(f"task {task.id} is not on this node but on {state.nodes[task.node_id].name}; ask there")
-    follow, tail = bool(number(request, "follow", int, 0)), number(request, "tail", int, None)
+    task_id = await own_task(context, request.match_info["ref"])
+    wanted = _wanted(request)
     with context.outputs.taken():
-        return await _own_lines(request, task.id, follow=follow, tail=tail)
-
-
-async def _own_lines(request: web.Request, task_id: TaskId, *, follow: bool, tail: int | None) -> web.StreamResponse:
-    context = request.app[CONTEXT]
-    async with stream(request) as reply:
-        async for block in own_lines(context, task_id, follow=follow, tail=tail):
-            await reply.write(block)
+        async with stream(request) as reply:
+            async for block in own_lines(context, task_id, wanted):
+                await reply.write(block)
     return reply
+
+
+def _wanted(request: web.Request) -> Output:
+    """`follow=1`: what comes, too; `tail`: the last lines, all where it is not there."""
+    return Output(follow=bool(number(request, "follow", int, 0)), tail=number(request, "tail", int, None))
 
 
 def _service(state: State, request: web.Request) -> Service:

@@ -3,18 +3,18 @@
 from aiohttp import web
 
 from routemesh import wire
-from routemesh.api.reply import CONTEXT, is_here, json_reply, node_asked, number
+from routemesh.api.reply import CONTEXT, json_reply, number, said_by_node
 from routemesh.ask.snapshots import asked, raw_cluster, raw_own
 from routemesh.errors import UserError
-from routemesh.model import Protocol
+from routemesh.model import Node, Protocol, State
 from routemesh.snapshot import Connections
 
 
 async def _node(request: web.Request) -> web.Response:
-    _, node = await node_asked(request)
-    if not is_here(request, node):
-        return json_reply(await asked(node, request.query_string))
-    return json_reply(await raw_own(request.app[CONTEXT], node, _which(request), _namespaces(request)))
+    async def own(_: State, node: Node) -> object:
+        return await raw_own(request.app[CONTEXT], node, _which(request), _namespaces(request))
+
+    return await said_by_node(request, own, lambda node: asked(node, request.query_string))
 
 
 async def _cluster(request: web.Request) -> web.Response:

@@ -7,21 +7,22 @@ then orders, each answered; the request's end, a broken connection or the daemon
 What that needs is loaded when it is first asked for.
 """
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 
 from routemesh import wire
 from routemesh.api.reply import CONTEXT, address, is_here, node_asked, number
 from routemesh.ask.lines import Lines
-from routemesh.errors import RoutemeshError, Unavailable, UserError
+from routemesh.errors import Unavailable
 
 if TYPE_CHECKING:
-    from routemesh.ask.watchers import Watcher
-    from routemesh.trace.talk import Go, Told
+    from routemesh.trace.wanted import Asking
 
 LONGEST_ORDER_BYTES = 1 << 20
-_MOST_S = 3600.0
+
+T = TypeVar("T")
 
 
 class _Talk:
@@ -42,6 +43,11 @@ class _Talk:
         """The next line, b"" after the last. Raises UserError for one that is too long."""
         return await self._lines.next()
 
+    async def heard(self, kind: type[T]) -> T | None:
+        """What the next line says; None after the last. Raises UserError for what is no such thing."""
+        line = await self.line()
+        return wire.parse(kind, line) if line else None
+
     async def end(self) -> web.StreamResponse:
         """End the answer."""
         await self.reply.write_eof()
@@ -50,12 +56,20 @@ class _Talk:
 
 async def _trace(request: web.Request) -> web.StreamResponse:
     from routemesh.ask.traces import trace
-    from routemesh.explain.ask import target
     from routemesh.trace.talk import Go
+
+    asking, talk = _asking(request), _Talk(request)
+    await trace(request.app[CONTEXT], asking, address(asking.outside), talk.say, partial(talk.heard, Go))
+    return await talk.end()
+
+
+def _asking(request: web.Request) -> "Asking":
+    """What is to be traced. Raises UserError."""
+    from routemesh.explain.ask import target
     from routemesh.trace.wanted import LIVE_TIMEOUT_S, TIMEOUT_S, Asking
 
-    query, live, talk = request.query, request.query.get("live") == "1", _Talk(request)
-    asking = Asking(
+    query, live = request.query, request.query.get("live") == "1"
+    return Asking(
         target=target(query.get("target", "")),
         client=query.get("client", ""),
         outside=query.get("outside", ""),
@@ -65,52 +79,17 @@ async def _trace(request: web.Request) -> web.StreamResponse:
         timeout_s=number(request, "timeout", float, LIVE_TIMEOUT_S if live else TIMEOUT_S),
     )
 
-    async def go() -> "Go | None":
-        line = await talk.line()
-        return wire.parse(Go, line) if line else None
-
-    await trace(request.app[CONTEXT], asking, address(asking.outside), talk.say, go)
-    return await talk.end()
-
 
 async def _watch(request: web.Request) -> web.StreamResponse:
-    from routemesh.ask.watchers import here
-    from routemesh.trace.talk import Told, Watched
+    from routemesh.ask.watchers import watch
+    from routemesh.trace.talk import Order, Watched
 
     _, node = await node_asked(request)
     if not is_here(request, node):
         raise Unavailable(f"{node.name} is another node; its own daemon watches there")
     talk = _Talk(request)
-    watched = wire.parse(Watched, await talk.line())
-    async with here(request.app[CONTEXT], node, watched) as watcher:
-        await talk.say(Told())
-        while (told := await _carried_out(watcher, talk)) is not None:
-            await talk.say(told)
+    await watch(request.app[CONTEXT], node, wire.parse(Watched, await talk.line()), partial(talk.heard, Order), talk.say)
     return await talk.end()
-
-
-async def _carried_out(watcher: "Watcher", talk: _Talk) -> "Told | None":
-    """What came of the next order; None where there is none any more."""
-    from routemesh.trace.talk import Order, Told
-
-    try:
-        line = await talk.line()
-        if not line:
-            return None
-        order = wire.parse(Order, line)
-        match order.kind:
-            case "send":
-                if order.probe is None:
-                    raise UserError("an order to send has no probe")
-                return Told(sent=await watcher.send(order.probe))
-            case "first":
-                if order.opening is None:
-                    raise UserError("an order to wait for a packet does not say for which one (opening)")
-                return Told(seen=await watcher.first(order.opening, min(order.within_s, _MOST_S)))
-            case "collect":
-                return Told(observation=await watcher.collect(order.port))
-    except RoutemeshError as error:
-        return Told(error=str(error))
 
 
 ROUTES = (

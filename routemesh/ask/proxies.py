@@ -5,8 +5,10 @@ from collections.abc import Mapping
 
 from routemesh.ask import peer
 from routemesh.ask.context import Context
-from routemesh.errors import RoutemeshError
-from routemesh.model import Node, NodeState, State
+from routemesh.decide.admit.routes import find_gateway
+from routemesh.errors import NotFound, RoutemeshError, UserError
+from routemesh.model import Node, NodeState, Service, State
+from routemesh.proxy import external
 from routemesh.proxy.observed import RunningProxy
 
 _IN_MEMORY = {"tmpfs", "ramfs", ""}
@@ -17,6 +19,23 @@ async def proxies_of(context: Context, node: Node) -> list[RunningProxy]:
     if node.id == context.node_id:
         return await context.proxies()
     return await peer.get(node, f"/nodes/{node.id}/proxies", list[RunningProxy])
+
+
+def the_gateway(state: State) -> Service:
+    """The gateway's service. Raises NotFound."""
+    service = find_gateway(state)
+    if service is None:
+        raise NotFound("the gateway is not enabled; routemesh gateway enable runs it")
+    return service
+
+
+def external_config(state: State, program: str, to: str) -> str:
+    """A configuration for a proxy `program` outside of the cluster that leads to its nodes or tasks. Raises UserError."""
+    towards = next((known for known in external.TO if known == to), None)
+    if program not in external.FOR or towards is None:
+        programs = ", ".join(external.FOR)
+        raise UserError(f"for={program}&to={to} is not a valid query: for is one of {programs}; to is {' or '.join(external.TO)}")
+    return external.FOR[program](state, towards)
 
 
 async def keys_on_disk(context: Context, state: State) -> Mapping[str, str]:

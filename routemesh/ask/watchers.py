@@ -4,7 +4,7 @@ A watch lasts as long as the block in which it was asked for; nothing is left fo
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +12,7 @@ from typing import Protocol
 from routemesh import wire
 from routemesh.ask import peer
 from routemesh.ask.context import Context
-from routemesh.errors import NotFound, RoutemeshError, Unavailable
+from routemesh.errors import NotFound, RoutemeshError, Unavailable, UserError
 from routemesh.model import Node
 from routemesh.sight.sender import send
 from routemesh.sight.watch import Watch, paths_of
@@ -21,6 +21,10 @@ from routemesh.trace.talk import Order, Told, Watched
 
 SILENCE_S = 30.0
 """A node that is asked to arm, send or collect and says nothing for so long has failed."""
+
+
+LONGEST_WAIT_S = 3600.0
+"""For somebody's first packet."""
 
 
 class Watcher(Protocol):
@@ -183,3 +187,39 @@ async def watchers(
     found = {name: await future for name, future in armed.items()}
     absent = {name: str(each) for name, each in found.items() if isinstance(each, RoutemeshError)}
     return {name: each for name, each in found.items() if not isinstance(each, RoutemeshError)}, absent
+
+
+Hear = Callable[[], Awaitable[Order | None]]
+Say = Callable[[Told], Awaitable[None]]
+
+
+async def watch(context: Context, node: Node, watched: Watched, hear: Hear, say: Say) -> None:
+    """Watch on this daemon's own node, and carry out orders until there is none any more; what comes of each is said, also why
+    it can't be carried out or understood. Raises RoutemeshError where nothing can be watched.
+    """
+    async with here(context, node, watched) as watcher:
+        await say(Told())
+        while (told := await _next(watcher, hear)) is not None:
+            await say(told)
+
+
+async def _next(watcher: Watcher, hear: Hear) -> Told | None:
+    try:
+        order = await hear()
+        return None if order is None else await _carried_out(watcher, order)
+    except RoutemeshError as error:
+        return Told(error=str(error))
+
+
+async def _carried_out(watcher: Watcher, order: Order) -> Told:
+    match order.kind:
+        case "send":
+            if order.probe is None:
+                raise UserError("an order to send has no probe")
+            return Told(sent=await watcher.send(order.probe))
+        case "first":
+            if order.opening is None:
+                raise UserError("an order to wait for a packet does not say for which one (opening)")
+            return Told(seen=await watcher.first(order.opening, min(order.within_s, LONGEST_WAIT_S)))
+        case "collect":
+            return Told(observation=await watcher.collect(order.port))

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 import click
 
 from routemesh import wire
-from routemesh.api.nodes import SELF
 from routemesh.cli.groups import Group
 from routemesh.cli.host import Host
 from routemesh.cli.output import ago, format_flag, print_json, print_table, say_text, short
@@ -31,7 +30,7 @@ def container() -> None:
 @click.pass_obj
 def ls(host: Host, all_: bool, quiet: bool, no_trunc: bool, format_: str) -> None:
     """List containers. The sandboxes of the mesh are not containers."""
-    found = [task for task in host.client().node_tasks(SELF) if _is_shown(task, all_=all_)]
+    found = [task for task in host.client().node_tasks(wire.SELF) if _is_shown(task, all_=all_)]
     if quiet:
         say_text("".join(f"{task.container}\n" for task in found))
     elif format_ == "json":
