@@ -27,7 +27,7 @@ ALIAS = "routemesh"
 OVERLAY_BRIDGE = "br0"
 VXLAN = "vxlan0"
 OVERLAY_LINK = "eth0"
-GATEWAY_LINK = "eth1"
+GWBRIDGE_LINK = "eth1"
 
 NODE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 """What a node may be called: a host name."""
@@ -76,7 +76,7 @@ def overlay_port(endpoint: str) -> str:
     return "veth" + hashlib.sha256(f"overlay {endpoint}".encode()).hexdigest()[:7]
 
 
-def gateway_port(endpoint: str) -> str:
+def gwbridge_port(endpoint: str) -> str:
     """The end of an endpoint's veth on docker_gwbridge, in the node's namespace."""
     return "veth" + hashlib.sha256(f"gateway {endpoint}".encode()).hexdigest()[:7]
 

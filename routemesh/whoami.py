@@ -80,7 +80,7 @@ def _body_length(headers: list[str]) -> int:
 
 
 def take_request(inbox: bytearray) -> Request | None:
-    """Take the first whole request off `inbox`; None when there is none yet. Raises Refused."""
+    """Take the first whole request off `inbox`; None when there is none yet. Raises RequestRefused."""
     while inbox[:2] == b"\r\n":
         del inbox[:2]
     end = inbox.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)

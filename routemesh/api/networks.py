@@ -11,7 +11,7 @@ from typing import Any
 from routemesh import names
 from routemesh.errors import NotFound
 from routemesh.model import NodeId, State, Task, TaskId
-from routemesh.plan.layout import gateway, overlay_gateway, placed, sandbox_gateway_address
+from routemesh.plan.layout import gwbridge_address, overlay_bridge_address, placed, sandbox_gwbridge_address
 from routemesh.plan.view import NodeView, view
 
 Network = dict[str, Any]
@@ -44,14 +44,14 @@ def _gwbridge(seen: NodeView) -> Network:
         if task.gateway_address is not None
     }
     containers[names.SANDBOX_CONTAINER] = _endpoint(
-        f"gateway_{names.SANDBOX_CONTAINER}", sandbox_gateway_address(cluster), subnet
+        f"gateway_{names.SANDBOX_CONTAINER}", sandbox_gwbridge_address(cluster), subnet
     )
     return {
         "Name": names.GWBRIDGE,
         "Id": _hash("network", names.GWBRIDGE, seen.node.id),
         "Scope": "local",
         "Driver": "bridge",
-        **_common(cluster.created_at, subnet, gateway(cluster), ingress=False),
+        **_common(cluster.created_at, subnet, gwbridge_address(cluster), ingress=False),
         "Containers": containers,
         "Options": {
             "com.docker.network.bridge.enable_icc": "false",
@@ -77,7 +77,7 @@ def _ingress(state: State, seen: NodeView) -> Network:
         "Id": network.id,
         "Scope": "swarm",
         "Driver": "overlay",
-        **_common(network.created_at, subnet, overlay_gateway(network), ingress=True),
+        **_common(network.created_at, subnet, overlay_bridge_address(network), ingress=True),
         "Containers": containers,
         "Options": {"com.docker.network.driver.overlay.vxlanid_list": str(network.vni)},
         "Labels": {},
@@ -101,7 +101,7 @@ def _services(state: State, node_id: NodeId) -> Network:
                     "EndpointIP": str(task.address_on(seen.ingress.id)),
                     "Info": {"Host IP": hosts.get(task.node_id or NodeId(""), "")},
                 }
-                for task in seen.backends.get(service.id, ())
+                for task in seen.serving.get(service.id, ())
             ],
         }
         for service in seen.services

@@ -50,7 +50,7 @@ class Haproxy:
     async def apply(self, rendered: Rendered, table: RouteTable) -> bool:
         """Return when the process does what was rendered from `table`; False while servers that went still have connections.
 
-        Raises Refused where HAProxy does not take up the configuration, NotYet where none answers.
+        Raises ConfigRefused where HAProxy does not take up the configuration, NotYet where none answers.
         """
         if not self._directory.holds(rendered):
             self._directory.propose(rendered)

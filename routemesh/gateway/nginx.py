@@ -41,7 +41,7 @@ class Nginx:
         return self._directory.relative(verdict("nginx -t", code, complaints, output))
 
     async def apply(self, rendered: Rendered, table: RouteTable) -> bool:
-        """Return True when the process does what was rendered. Raises Refused and NotYet."""
+        """Return True when the process does what was rendered. Raises ConfigRefused and NotYet."""
         if not self._directory.holds(rendered):
             self._directory.propose(rendered)
             self._directory.accept(rendered)

@@ -73,7 +73,7 @@ class Proxy(Protocol):
     async def apply(self, rendered: Rendered, table: RouteTable) -> bool:
         """Bring it to what was rendered from `table`; False when something is left to tidy up.
 
-        `refusal` has been asked and has nothing against it. Raises Refused and NotYet.
+        `refusal` has been asked and has nothing against it. Raises ConfigRefused and NotYet.
         """
         ...
 

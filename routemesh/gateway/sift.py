@@ -28,7 +28,7 @@ async def sift(names: Sequence[str], why: str, refusal: Callable[[frozenset[str]
     """The names that must be left out, with the reasons: one question where it is the last, else about 2·log2(n) for each.
 
     `refusal` says why a set of names can't be together, "" if it can; `why` is what it said of all. Where two can't, the later
-    one is left out. Raises Refused where nothing is taken either.
+    one is left out. Raises ConfigRefused where nothing is taken either.
     """
     every = frozenset(names)
     taken: frozenset[str] = frozenset()
@@ -62,7 +62,7 @@ class Sieve:
     ) -> tuple[RouteTable, Rendered]:
         """The table without what the proxy refuses, and what is rendered from it. `order`: names of backends, oldest first.
 
-        Raises Refused where it takes not even a configuration without services.
+        Raises ConfigRefused where it takes not even a configuration without services.
         """
 
         async def refusal(taken: frozenset[str]) -> str:

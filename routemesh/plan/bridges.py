@@ -23,7 +23,7 @@ Here = Sequence[tuple[Task, IPv4Address]]
 """The node's tasks that are on a network, each with its address there."""
 
 
-def gateway_side(task: Task) -> tuple[str, str]:
+def gwbridge_side(task: Task) -> tuple[str, str]:
     """The namespace and the bridge of the port behind which a task's eth1 is."""
     return (names.more_gwbridge(task.bridge), names.OVERLAY_BRIDGE) if task.bridge else (HOST, names.GWBRIDGE)
 

@@ -35,12 +35,12 @@ from routemesh.plan.view import NodeView
 EVERYWHERE = IPv4Network("0.0.0.0/0")
 
 
-def gateway(cluster: Cluster) -> IPv4Address:
+def gwbridge_address(cluster: Cluster) -> IPv4Address:
     """docker_gwbridge's own address: the first of its pool."""
     return cluster.gwbridge_subnet[1]
 
 
-def sandbox_gateway_address(cluster: Cluster) -> IPv4Address:
+def sandbox_gwbridge_address(cluster: Cluster) -> IPv4Address:
     """The sandbox's address on docker_gwbridge, the second of its pool, the same on every node as in Swarm."""
     return cluster.gwbridge_subnet[2]
 
@@ -61,15 +61,15 @@ def host(view: NodeView, caps: Capabilities) -> Iterator[Item]:
     for network in view.networks:
         yield Netns(names.sandbox(network))
         yield Netns(names.overlay_netns(network.id))
-    yield Link(name=names.GWBRIDGE, kind="bridge", mtu=view.node.mtu_bytes, mac=names.mac(gateway(cluster)))
-    yield Address(names.GWBRIDGE, _on(gateway(cluster), cluster.gwbridge_subnet))
+    yield Link(name=names.GWBRIDGE, kind="bridge", mtu=view.node.mtu_bytes, mac=names.mac(gwbridge_address(cluster)))
+    yield Address(names.GWBRIDGE, _on(gwbridge_address(cluster), cluster.gwbridge_subnet))
     # net.ipv4.ip_forward stays as its owner has it: it would make the machine a router. It decides by the incoming device's.
     for link in (names.GWBRIDGE, *caps.links):
         yield _forwards(link)
     # Replies to a connection from 127.0.0.1 come back to 127.0.0.1 through the bridge.
     yield Sysctl(f"net/ipv4/conf/{names.GWBRIDGE}/route_localnet", "1")
-    yield from _gateway_port(view, names.SANDBOX, sandbox_gateway_address(cluster))
-    yield Neighbour(names.GWBRIDGE, sandbox_gateway_address(cluster), names.mac(sandbox_gateway_address(cluster)))
+    yield from _gwbridge_port(view, names.SANDBOX, sandbox_gwbridge_address(cluster))
+    yield Neighbour(names.GWBRIDGE, sandbox_gwbridge_address(cluster), names.mac(sandbox_gwbridge_address(cluster)))
     here = _on_gwbridge(view)
     yield from bridges.behind_docker_gwbridge(view.node.mtu_bytes, here)
     for task, address in here:
@@ -94,9 +94,9 @@ def _gateway_ports(view: NodeView, number: int, here: bridges.Here, caps: Capabi
     """The tasks' ports on one of the node's bridges."""
     on_it = [(task, address) for task, address in here if task.bridge == number]
     for task, address in on_it:
-        _, bridge = bridges.gateway_side(task)
-        yield from _gateway_port(view, names.container_id(task.id), address, bridge)
-    yield from doors.ports(caps, ((names.gateway_port(names.container_id(task.id)), address) for task, address in on_it))
+        _, bridge = bridges.gwbridge_side(task)
+        yield from _gwbridge_port(view, names.container_id(task.id), address, bridge)
+    yield from doors.ports(caps, ((names.gwbridge_port(names.container_id(task.id)), address) for task, address in on_it))
 
 
 def sandbox(view: NodeView, network: Network) -> Iterator[Item]:
@@ -107,15 +107,15 @@ def sandbox(view: NodeView, network: Network) -> Iterator[Item]:
     for service in view.services:
         if (vip := service.vip_on(network.id)) is not None:
             yield Address(names.OVERLAY_LINK, IPv4Interface(vip))
-    yield from _gateway_end(view, names.SANDBOX, sandbox_gateway_address(view.cluster))
-    yield from _forwarding(names.OVERLAY_LINK, names.GATEWAY_LINK)
-    yield from _no_reverse_path_filter(names.OVERLAY_LINK, names.GATEWAY_LINK)
+    yield from _gwbridge_end(view, names.SANDBOX, sandbox_gwbridge_address(view.cluster))
+    yield from _forwarding(names.OVERLAY_LINK, names.GWBRIDGE_LINK)
+    yield from _no_reverse_path_filter(names.OVERLAY_LINK, names.GWBRIDGE_LINK)
 
 
 def overlay(view: NodeView, network: Network, caps: Capabilities) -> Iterator[Item]:
     """A network's namespace: bridge, tunnel, local ports and one neighbour and FDB entry per remote endpoint."""
     node = view.node
-    bridge_address = overlay_gateway(network)
+    bridge_address = overlay_bridge_address(network)
     mtu = overlay_mtu(view, network)
     yield Link(name=names.OVERLAY_BRIDGE, kind="bridge", mtu=mtu, mac=names.mac(bridge_address))
     yield Address(names.OVERLAY_BRIDGE, _on(bridge_address, network.subnet))
@@ -146,12 +146,12 @@ def task(view: NodeView, task: Task) -> Iterator[Item]:
     """A task's namespace: eth1 for its own traffic, eth0 for what is published; the way back is the engine's."""
     netns = names.container_id(task.id)
     assert task.gateway_address is not None
-    yield from _gateway_end(view, netns, task.gateway_address, answers_from(view, task), bridges.gateway_side(task)[0])
+    yield from _gwbridge_end(view, netns, task.gateway_address, answers_from(view, task), bridges.gwbridge_side(task)[0])
     address = task.address_on(view.ingress.id)
     if address is None:
         return
     yield from _overlay_end(view, view.ingress, netns, address)
-    yield from _no_reverse_path_filter(names.OVERLAY_LINK, names.GATEWAY_LINK)
+    yield from _no_reverse_path_filter(names.OVERLAY_LINK, names.GWBRIDGE_LINK)
     if task.spec.client_ip is ClientIp.KEEP:
         # A client's port that comes again through another node would meet its socket in TIME_WAIT, whose timestamps it
         # can't continue: the SYN is passed over and repeated after a second. Source: tcp_timewait_state_process.
@@ -168,14 +168,14 @@ def answers_from(view: NodeView, task: Task) -> IPv4Address | None:
     return task.address_on(view.ingress.id) if udp and task.spec.client_ip is ClientIp.KEEP else None
 
 
-def overlay_gateway(network: Network) -> IPv4Address:
+def overlay_bridge_address(network: Network) -> IPv4Address:
     """The overlay bridge's address: the first of the network's pool."""
     return network.subnet[1]
 
 
-def _gateway_port(view: NodeView, netns: str, address: IPv4Address, bridge: str = names.GWBRIDGE) -> Iterator[Item]:
-    port = names.gateway_port(netns)
-    peer = Peer(netns, names.GATEWAY_LINK)
+def _gwbridge_port(view: NodeView, netns: str, address: IPv4Address, bridge: str = names.GWBRIDGE) -> Iterator[Item]:
+    port = names.gwbridge_port(netns)
+    peer = Peer(netns, names.GWBRIDGE_LINK)
     # As on Swarm's docker_gwbridge (enable_icc=false) tasks do not reach one another. The sandbox's port is open: where
     # br_netfilter is loaded, a task's call to its own node is translated inside the bridge and goes from port to port.
     isolated = netns != names.SANDBOX
@@ -184,14 +184,14 @@ def _gateway_port(view: NodeView, netns: str, address: IPv4Address, bridge: str 
     yield FdbEntry(port, names.mac(address))
 
 
-def _gateway_end(
+def _gwbridge_end(
     view: NodeView, netns: str, address: IPv4Address, source: IPv4Address | None = None, behind: str = HOST
 ) -> Iterator[Item]:
-    peer = Peer(behind, names.gateway_port(netns))
-    yield Link(name=names.GATEWAY_LINK, kind="veth", mtu=view.node.mtu_bytes, mac=names.mac(address), peer=peer)
-    yield Address(names.GATEWAY_LINK, _on(address, view.cluster.gwbridge_subnet))
-    yield Neighbour(names.GATEWAY_LINK, gateway(view.cluster), names.mac(gateway(view.cluster)))
-    yield Route(destination=EVERYWHERE, via=gateway(view.cluster), link=names.GATEWAY_LINK, source=source)
+    peer = Peer(behind, names.gwbridge_port(netns))
+    yield Link(name=names.GWBRIDGE_LINK, kind="veth", mtu=view.node.mtu_bytes, mac=names.mac(address), peer=peer)
+    yield Address(names.GWBRIDGE_LINK, _on(address, view.cluster.gwbridge_subnet))
+    yield Neighbour(names.GWBRIDGE_LINK, gwbridge_address(view.cluster), names.mac(gwbridge_address(view.cluster)))
+    yield Route(destination=EVERYWHERE, via=gwbridge_address(view.cluster), link=names.GWBRIDGE_LINK, source=source)
 
 
 def _overlay_port(

@@ -12,7 +12,7 @@ _PORT_SHIFT, _UDP_BIT = 16, LAST_FWMARK + 1
 
 
 @dataclass(frozen=True, slots=True)
-class Backend:
+class Member:
     """A task that connections may go to, by its overlay address.
 
     `name` differs from all others' of the pool; a task that takes another's place has its name.
@@ -27,14 +27,14 @@ class Backend:
 class Pool:
     """The ports that share one mark, and the tasks that they are balanced over.
 
-    `backends` is in slot order. `draining` keep the connections that they have: they end, or others are nearer. `snat`: tasks see
+    `members` is in slot order. `draining` keep the connections that they have: they end, or others are nearer. `snat`: tasks see
     the node instead of the client.
     """
 
     service: ServiceId
     mark: int
     ports: tuple[tuple[Protocol, int], ...]
-    backends: tuple[Backend, ...]
+    members: tuple[Member, ...]
     draining: tuple[IPv4Address, ...]
     snat: bool
     balancing: Balancing
@@ -42,13 +42,13 @@ class Pool:
     @property
     def open(self) -> bool:
         """Whether any task takes new connections."""
-        return any(backend.weight for backend in self.backends)
+        return any(member.weight for member in self.members)
 
 
 def pools(view: NodeView, network: Network) -> Iterator[Pool]:
     """Every service's ports, grouped by the tasks that serve them on a network.
 
-    A port whose tasks all drain is in a pool without backends. The oldest service comes first. There is one pool per service,
+    A port whose tasks all drain is in a pool without members. The oldest service comes first. There is one pool per service,
     with the service's mark. Only in an update that changes the published ports do ports differ in their tasks. Then the pool
     that has not the service's `mark_port` is marked with its first port besides: whatever other ports come and go, a pool's mark
     stays, and with it the connections that IPVS knows by it.
@@ -57,12 +57,12 @@ def pools(view: NodeView, network: Network) -> Iterator[Pool]:
         if service.fwmark is None:
             continue
         for group in _by_tasks(view, service):
-            backends = tuple(_backends(view, network, service, group.serving))
+            members = tuple(_members(view, network, service, group.serving))
             yield Pool(
                 service=service.id,
                 mark=service.fwmark | (0 if service.mark_port in group.ports else _port_bits(*group.ports[0])),
                 ports=tuple(group.ports),
-                backends=backends,
+                members=members,
                 draining=tuple(address for task in group.draining if (address := task.address_on(network.id)) is not None),
                 # While an update goes from snat to keep, the older tasks have no other way back for their replies.
                 snat=any(task.spec.client_ip is ClientIp.SNAT for task in group.serving),
@@ -96,7 +96,7 @@ def _reachable(view: NodeView, service: Service, tasks: list[Task]) -> tuple[Tas
             assert_never(unknown)
 
 
-def _backends(view: NodeView, network: Network, service: Service, tasks: tuple[Task, ...]) -> Iterator[Backend]:
+def _members(view: NodeView, network: Network, service: Service, tasks: tuple[Task, ...]) -> Iterator[Member]:
     """Named by slot, in a global service by node; the second task of a slot, during an update, by its id."""
     used: set[str] = set()
     for task in tasks:
@@ -105,7 +105,7 @@ def _backends(view: NodeView, network: Network, service: Service, tasks: tuple[T
         slot = str(task.slot or task.node_id)
         name = task.id if slot in used else slot
         used.add(slot)
-        yield Backend(address, _weight(view, service, task), name)
+        yield Member(address, _weight(view, service, task), name)
 
 
 def _weight(view: NodeView, service: Service, task: Task) -> int:
@@ -125,7 +125,7 @@ def _by_tasks(view: NodeView, service: Service) -> Iterable[_Group]:
 
     Tasks with the same ports are looked at together: there may be thousands of ports.
     """
-    serving, draining = view.backends.get(service.id, ()), view.draining.get(service.id, ())
+    serving, draining = view.serving.get(service.id, ()), view.draining.get(service.id, ())
     kinds: dict[tuple[Publish, ...], int] = {}
     kind_of = {task.id: kinds.setdefault(task.spec.publish, len(kinds)) for task in (*serving, *draining)}
     kinds_of: dict[tuple[Protocol, int], tuple[int, ...]] = {}

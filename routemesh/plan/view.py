@@ -19,7 +19,7 @@ class NodeView:
     other nodes that have a sandbox on the ingress network, silent ones too: the data plane of a node works on without its daemon,
     and replies must return through it. `tasks`: this node's own, until they have ended, without those that their driver has yet
     to prepare; those that were given up while it was silent, until it has said that they have ended. `remote`: tasks attached to
-    a network on live peers, until they have ended, and such as were given up with a peer that is not lost. `backends`: per
+    a network on live peers, until they have ended, and such as were given up with a peer that is not lost. `serving`: per
     service, the tasks that new connections may go to, in slot order; each is on the ingress network. `draining`: those that run
     and may get no new ones. `names`: of all nodes. `gateways`: the ingress addresses of the gateway's tasks. All are sorted, so
     that equal states give equal views.
@@ -33,7 +33,7 @@ class NodeView:
     tasks: tuple[Task, ...]
     remote: tuple[Task, ...]
     services: tuple[Service, ...]
-    backends: Mapping[ServiceId, tuple[Task, ...]]
+    serving: Mapping[ServiceId, tuple[Task, ...]]
     draining: Mapping[ServiceId, tuple[Task, ...]]
     names: Mapping[NodeId, str]
     gateways: tuple[IPv4Address, ...] = ()
@@ -74,7 +74,7 @@ def view(state: State, node_id: NodeId) -> NodeView:
         tasks=tuple(own),
         remote=tuple(remote),
         services=tuple(sorted(state.services.values(), key=lambda service: service.id)),
-        backends=_by_service(task for task in running if task.serving and task.id not in cut_off),
+        serving=_by_service(task for task in running if task.serving and task.id not in cut_off),
         draining=_by_service(task for task in running if not task.serving or task.id in cut_off),
         names={other.id: other.name for other in state.nodes.values()},
         gateways=tuple(sorted(_addresses(ingress, (task for task in (*own, *remote) if task.spec.gateway is not None)))),

@@ -79,7 +79,7 @@ def _layout(items: Iterator[Item], *kinds: type[Item]) -> Iterator[Item]:
 
 def _host(view: NodeView) -> Iterator[Item]:
     subnet = str(view.cluster.gwbridge_subnet)
-    sandbox = layout.sandbox_gateway_address(view.cluster)
+    sandbox = layout.sandbox_gwbridge_address(view.cluster)
     to_ingress: Rule = (Match("fib daddr type", "local"), Verdict("jump", names.INGRESS_CHAIN))
     ports = [port for service, _ in _served(view) for port in _ports(service)][::-1]
     publish = tuple((*_to(*port), Dnat(sandbox, port[1])) for port in ports)
@@ -128,7 +128,7 @@ def _sandbox(view: NodeView, network: Network) -> Iterator[Item]:
     yield Sysctl(f"{IPVS}conntrack", "1")
     for service, mark in served:
         yield IpvsService(mark=mark, scheduler="rr")
-        for task in view.backends.get(service.id, ()):
+        for task in view.serving.get(service.id, ()):
             if (address := task.address_on(network.id)) is not None:
                 yield IpvsDestination(mark=mark, address=address)
 
@@ -159,7 +159,7 @@ def _task(view: NodeView, task: Task) -> Iterator[Item]:
 
 def _served(view: NodeView) -> list[tuple[Service, int]]:
     """The services that have a task, with their marks, the oldest first: a Swarm's node balances no others."""
-    having = (service for service in view.services if view.backends.get(service.id))
+    having = (service for service in view.services if view.serving.get(service.id))
     marked = [(service, service.fwmark) for service in having if service.fwmark is not None]
     return sorted(marked, key=itemgetter(1))
 

@@ -93,7 +93,7 @@ PLACES = (
     (HOST, "eth0", 1400),
     (names.SANDBOX, names.OVERLAY_LINK, 1300),
     (HOST, names.GWBRIDGE, 1400),
-    (HOST, names.gateway_port(names.SANDBOX), 1400),
+    (HOST, names.gwbridge_port(names.SANDBOX), 1400),
     (names.SANDBOX, names.OVERLAY_LINK, 1500),
     (OVERLAY, names.VXLAN, 1300),
     (OVERLAY, names.overlay_port(names.SANDBOX), 1300),

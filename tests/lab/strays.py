@@ -111,7 +111,7 @@ def at_every_hop(
         there = at[entry.original.source.port]
         sender = "client" if entry.original.source.address == IPv4Address(CLIENT) else node
         by_stack(mesh, sender, segments(entry.original, there), entry.original.destination.address)
-        by_wire(mesh, here, segments(entry.reply, there.reversed()), names.GATEWAY_LINK, gateway, bridge)
+        by_wire(mesh, here, segments(entry.reply, there.reversed()), names.GWBRIDGE_LINK, gateway, bridge)
         done += 2
     for entry in (entry for entry in entries(mesh, here, port) if entry.original.source.port in at):
         there = at[entry.original.source.port]

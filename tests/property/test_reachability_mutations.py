@@ -110,7 +110,7 @@ def has_no_say_in_reverse_paths(gone: Removal) -> bool:
     return (
         isinstance(gone.item, Sysctl)
         and gone.item.path.endswith("rp_filter")
-        and not (gone.netns in KEEPING and names.GATEWAY_LINK not in gone.item.path)
+        and not (gone.netns in KEEPING and names.GWBRIDGE_LINK not in gone.item.path)
     )
 
 
@@ -151,7 +151,7 @@ EITHER: Reasons = {
         or (isinstance(gone.item, XtRule) and gone.item.rule[-1] == Verdict("jump", names.PEER_CHAIN))
     ),
     "who is honest needs no ARP where there is ARP, and is let in where all are": lambda gone: (
-        (isinstance(gone.item, Neighbour) and gone.item.link in (names.GWBRIDGE, names.GATEWAY_LINK))
+        (isinstance(gone.item, Neighbour) and gone.item.link in (names.GWBRIDGE, names.GWBRIDGE_LINK))
         or (isinstance(gone.item, Table) and gone.item.family == "bridge")
         or (isinstance(gone.item, Element) and gone.item.map == "guarded")
         or (isinstance(gone.item, Chain) and gone.item.family == "bridge" and LETS_IN not in (gone.rule or ()))

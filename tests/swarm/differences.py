@@ -124,7 +124,7 @@ def _udp_source(difference: Difference) -> bool:
     fact = difference.ours
     if isinstance(fact, Route):
         return difference.role == "task" and difference.changed == {"protocol", "source"}
-    through = (Match("iifname", names.GATEWAY_LINK), Match("oifname", names.GATEWAY_LINK))
+    through = (Match("iifname", names.GWBRIDGE_LINK), Match("oifname", names.GWBRIDGE_LINK))
     return difference.role == "task" and difference.swarm is None and any(_says(fact, each) for each in through)
 
 
@@ -152,7 +152,7 @@ def _peers(difference: Difference) -> bool:
 def _senders(difference: Difference) -> bool:
     fact = difference.ours
     rules = isinstance(fact, Table | Map | Chain | Element) and fact.family == "bridge"
-    fixed = isinstance(fact, Neighbour) and fact.link in (names.GWBRIDGE, names.GATEWAY_LINK)
+    fixed = isinstance(fact, Neighbour) and fact.link in (names.GWBRIDGE, names.GWBRIDGE_LINK)
     return difference.swarm is None and (rules or fixed)
 
 

@@ -74,8 +74,8 @@ def pools_of(state: State, node: str = "a") -> list[Pool]:
 
 
 def slots(pool: Pool) -> dict[int, int]:
-    """The weight of each backend, by slot."""
-    return {ADDRESSES.index(backend.address): backend.weight for backend in pool.backends}
+    """The weight of each member, by slot."""
+    return {ADDRESSES.index(member.address): member.weight for member in pool.members}
 
 
 # --- weights and locality ----------------------------------------------------------------------------------------
@@ -128,17 +128,17 @@ def test_without_any_weight_the_port_is_closed() -> None:
 def test_a_slots_new_task_has_the_name_of_the_old_one() -> None:
     state = a_state(Balancing(), "ab")
     (pool,) = pools_of(state)
-    assert [backend.name for backend in pool.backends] == ["1", "2"]
+    assert [member.name for member in pool.members] == ["1", "2"]
     second = replace(state.tasks[TaskId("id2")], id=TaskId("id3"), attachments=attached(ADDRESSES[3]))
     (pool,) = pools_of(replace(state, tasks=dict(state.tasks) | {second.id: second}))
-    assert [backend.name for backend in pool.backends] == ["1", "2", "id3"]
+    assert [member.name for member in pool.members] == ["1", "2", "id3"]
 
 
 def test_in_a_global_service_the_node_is_the_name() -> None:
     state = a_state(Balancing(), "ab")
     tasks = {key: replace(task, slot=0) for key, task in state.tasks.items()}
     (pool,) = pools_of(replace(state, tasks=tasks))
-    assert [backend.name for backend in pool.backends] == ["a", "b"]
+    assert [member.name for member in pool.members] == ["a", "b"]
 
 
 def test_the_tasks_of_a_node_that_is_down_are_none() -> None:

@@ -258,7 +258,7 @@ def test_a_udp_task_may_still_call_others() -> None:
     """Its packets bear the overlay address, which the filter would stop, and leave by docker_gwbridge under its address there."""
     items = task_items(cluster(DNS), "dns")
     out = chain(items, "filter", "OUTPUT")
-    passing = next(number for number, rule in enumerate(out) if Match("oifname", names.GATEWAY_LINK) in rule)
+    passing = next(number for number, rule in enumerate(out) if Match("oifname", names.GWBRIDGE_LINK) in rule)
     assert out[passing][-1] == Verdict("accept")
     assert passing < next(number for number, rule in enumerate(out) if rule[-1] == Verdict("drop"))
     ((_, _, translated),) = chain(items, "nat", "POSTROUTING")

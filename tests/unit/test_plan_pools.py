@@ -18,7 +18,7 @@ def seen(simulation: Simulation, node: str = "node1") -> list[Pool]:
 
 
 def addresses(pool: Pool) -> list[IPv4Address]:
-    return [backend.address for backend in pool.backends]
+    return [member.address for member in pool.members]
 
 
 def of(*tasks: Task) -> list[IPv4Address]:
@@ -75,7 +75,7 @@ def test_the_last_tasks_drain_in_a_pool_without_backends(simulation: Simulation)
     tasks = simulation.tasks()
     simulation.update(replicas=0)
     (pool,) = seen(simulation)
-    assert (pool.mark, pool.backends, list(pool.draining)) == (0x100, (), of(*tasks))
+    assert (pool.mark, pool.members, list(pool.draining)) == (0x100, (), of(*tasks))
 
 
 @pytest.mark.parametrize("new", [80, 9090], ids=["a lower port", "a higher port"])
@@ -131,7 +131,7 @@ def test_locality_says_which_tasks_a_node_uses(simulation: Simulation, locality:
     service = simulation.service()
     spec = replace(service.spec, balancing=Balancing(locality=locality))
     simulation.state = replace(simulation.state, services={service.id: replace(service, spec=spec)})
-    assert {node: sum(len(pool.backends) for pool in seen(simulation, node)) for node in expected} == expected
+    assert {node: sum(len(pool.members) for pool in seen(simulation, node)) for node in expected} == expected
 
 
 def test_weights_are_those_of_slot_then_node_then_service(simulation: Simulation) -> None:
@@ -144,4 +144,4 @@ def test_weights_are_those_of_slot_then_node_then_service(simulation: Simulation
     nodes = simulation.node_names(simulation.tasks())
     expected = [7 if slot == 3 else 5 if node == "node1" else 2 for slot, node in enumerate(nodes, start=1)]
     (pool,) = seen(simulation)
-    assert [backend.weight for backend in pool.backends] == expected
+    assert [member.weight for member in pool.members] == expected

@@ -76,7 +76,7 @@ class Contents:
         self.strangers: set[tuple[str, str]] = set()
 
     def items(self, netns: str) -> Items:
-        """What is in a namespace. Raises Refused when there is no such namespace."""
+        """What is in a namespace. Raises KernelRefusal when there is no such namespace."""
         if netns not in self.namespaces:
             raise KernelRefusal(f"there is no namespace {netns}")
         return self.namespaces[netns]
@@ -91,7 +91,7 @@ class Contents:
     # --- one by one --------------------------------------------------------------------------------------------------
 
     def put(self, netns: str, item: Item) -> None:
-        """Create or change anything but rules. Raises Refused."""
+        """Create or change anything but rules. Raises KernelRefusal."""
         items = self.items(netns)
         match item:
             case Netns(name):

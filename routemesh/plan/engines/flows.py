@@ -29,7 +29,7 @@ def stale(before: NodeView | None, now: NodeView) -> Iterator[Stale]:
 
 def _serving(seen: NodeView) -> set[IPv4Address]:
     """The ingress addresses that new connections may go to."""
-    return set(seen.on_ingress(task for tasks in seen.backends.values() for task in tasks))
+    return set(seen.on_ingress(task for tasks in seen.serving.values() for task in tasks))
 
 
 def _served(seen: NodeView) -> set[tuple[Protocol, int]]:

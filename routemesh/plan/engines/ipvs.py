@@ -146,7 +146,7 @@ def task(view: NodeView, task: Task, caps: Capabilities) -> Iterator[Item]:
         yield from _return_path(view)
     if layout.answers_from(view, task) is not None:
         assert task.gateway_address is not None
-        outside = (Match("ip saddr", str(address)), Match("oifname", names.GATEWAY_LINK), Snat(task.gateway_address))
+        outside = (Match("ip saddr", str(address)), Match("oifname", names.GWBRIDGE_LINK), Snat(task.gateway_address))
         yield XtChain("nat", "POSTROUTING", (outside,), "ACCEPT")
 
 
@@ -154,7 +154,7 @@ def task(view: NodeView, task: Task, caps: Capabilities) -> Iterator[Item]:
 
 
 def _publish(view: NodeView, protocol: Protocol, port: int) -> Rule:
-    return (*_port(protocol, port), Dnat(layout.sandbox_gateway_address(view.cluster), port))
+    return (*_port(protocol, port), Dnat(layout.sandbox_gwbridge_address(view.cluster), port))
 
 
 def _admit(protocol: Protocol, port: int) -> tuple[Rule, Rule]:
@@ -205,8 +205,8 @@ def _translations(view: NodeView, network: Network, every: tuple[Pool, ...]) -> 
 def _balance(pool: Pool) -> Iterator[Item]:
     scheduler = pool.balancing.scheduler
     yield IpvsService(mark=pool.mark, scheduler=scheduler, persistent_s=pool.balancing.affinity_s, fallback=scheduler in _HASHED)
-    for backend in pool.backends:
-        yield IpvsDestination(mark=pool.mark, address=backend.address, weight=backend.weight)
+    for member in pool.members:
+        yield IpvsDestination(mark=pool.mark, address=member.address, weight=member.weight)
     # UDP has no end of a connection to wait for: its clients move to other tasks while this one still runs.
     if any(protocol is not Protocol.UDP for protocol, _ in pool.ports):
         for address in pool.draining:
@@ -234,8 +234,8 @@ def _fence(view: NodeView, task: Task, address: IPv4Address) -> Iterator[Item]:
     own_in: tuple[Rule, ...] = ()
     own_out: tuple[Rule, ...] = ()
     if layout.answers_from(view, task) is not None:
-        own_in = ((into, Match("iifname", names.GATEWAY_LINK), _states("established,related"), accept),)
-        own_out = ((out, Match("oifname", names.GATEWAY_LINK), accept),)
+        own_in = ((into, Match("iifname", names.GWBRIDGE_LINK), _states("established,related"), accept),)
+        own_out = ((out, Match("oifname", names.GWBRIDGE_LINK), accept),)
     gateway_in, gateway_out = _gateway(view, task, address)
     no_calls = ((into, Match("meta l4proto", of), drop) for of in _FENCED)
     no_answers = ((out, Match("meta l4proto", of), drop) for of in _FENCED)

@@ -83,7 +83,7 @@ def host(view: NodeView, caps: Capabilities) -> Iterator[Item]:
     gateway, subnet = names.GWBRIDGE, str(cluster.gwbridge_subnet)
     to_ingress: Rule = (Match("fib daddr type", "local"), Verdict("goto", names.INGRESS_CHAIN))
     as_node = Snat(view.node.address)
-    published, to_sandbox = InSet(_PORT, "published"), Dnat(layout.sandbox_gateway_address(cluster))
+    published, to_sandbox = InSet(_PORT, "published"), Dnat(layout.sandbox_gwbridge_address(cluster))
     publish: Rule = (published, *_remembered(caps), Counter(), to_sandbox)
     yield Table("ip")
     yield from _timeouts(caps)
@@ -126,7 +126,7 @@ def sandbox(view: NodeView, network: Network, caps: Capabilities) -> Iterator[It
     """Mark by published port, balance by mark, as IPVS does in Swarm's sandbox."""
     own = view.node.sandbox_on(network.id)
     assert own is not None
-    from_node = Match("iifname", names.GATEWAY_LINK)
+    from_node = Match("iifname", names.GWBRIDGE_LINK)
     to_overlay = Match("oifname", names.OVERLAY_LINK)
     open_pools = [pool for pool in pools(view, network) if pool.open]
     yield Table("ip")
@@ -190,7 +190,7 @@ def task(view: NodeView, task: Task, caps: Capabilities) -> Iterator[Item]:
         yield from _return_path(view)
     if layout.answers_from(view, task) is not None:
         assert task.gateway_address is not None
-        own: Rule = (Match("oifname", names.GATEWAY_LINK), Match("ip saddr", str(address)), Snat(task.gateway_address))
+        own: Rule = (Match("oifname", names.GWBRIDGE_LINK), Match("ip saddr", str(address)), Snat(task.gateway_address))
         yield Chain("ip", "nat-postrouting", Hook("nat", "postrouting", _SRCNAT), (own,))
 
 
@@ -224,7 +224,7 @@ def _return_path(view: NodeView) -> Iterator[Item]:
 
     The next hop is only a name for `that way`: the egress hook puts the right sandbox's MAC in, so one route serves all nodes.
     """
-    subnet, hop = view.ingress.subnet, layout.overlay_gateway(view.ingress)
+    subnet, hop = view.ingress.subnet, layout.overlay_bridge_address(view.ingress)
     yield Neighbour(names.OVERLAY_LINK, hop, names.mac(hop))
     yield Route(destination=layout.EVERYWHERE, via=hop, link=names.OVERLAY_LINK, table=RETURN_TABLE)
     yield RoutingRule(priority=RETURN_TABLE, fwmark=int(subnet.network_address), mask=int(subnet.netmask), table=RETURN_TABLE)

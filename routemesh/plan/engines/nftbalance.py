@@ -62,7 +62,7 @@ def chain(pool: Pool) -> Iterator[Item]:
     """A pool's chain, and the map elements by which it chooses; the pool is open."""
     round_ = _round(pool)
     number = _number(pool, len(round_))
-    addresses = [pool.backends[place].address for place in round_]
+    addresses = [pool.members[place].address for place in round_]
     name = f"FWM-{pool.mark}"
     if not pool.balancing.affinity_s:
         yield Chain("ip", name, rules=((Counter(), Dnat(Lookup(("meta mark", number), "backends"))),))
@@ -118,12 +118,12 @@ def _scheduler(pool: Pool) -> Scheduler:
 
 
 def _round(pool: Pool) -> tuple[int, ...]:
-    """Which backend each index leads to."""
-    weights = tuple(backend.weight for backend in pool.backends)
+    """Which member each index leads to."""
+    weights = tuple(member.weight for member in pool.members)
     if pool.balancing.scheduler is Scheduler.RR:
         weights = tuple(min(weight, 1) for weight in weights)
     if _scheduler(pool) is Scheduler.MH:
-        return maglev.table(tuple(backend.name for backend in pool.backends), weights)
+        return maglev.table(tuple(member.name for member in pool.members), weights)
     return in_turn(weights)
 
 
