@@ -19,7 +19,7 @@ from routemesh.explain.way import Places
 from routemesh.reasons.causes import AnswerLost, AnswerUntold, ByOthers, Lost, NotAnswering, OfDoubt, Reason, Untold, end_of
 from routemesh.reasons.ends import End
 from routemesh.reasons.named import kind_of, named
-from routemesh.reasons.words import of_cause
+from routemesh.reasons.words import NOT_OURS, of_cause
 from routemesh.snapshot import ClusterSnapshot, NamedPort, NamedService
 from routemesh.walk import Network
 
@@ -272,9 +272,18 @@ def _where(cause: Fault) -> str:
 
 
 def _fix(causes: Sequence[Fault]) -> str:
-    """The commands of the first that anybody can mend, and of some that are like it."""
+    """The commands of the first that anybody can mend, and of some that are like it; of what is not the mesh's, those that show
+    it come first.
+    """
+    look, mend = _by_node(causes, lambda cause: cause.look), _by_node(causes, lambda cause: cause.mend)
+    if not look:
+        return mend
+    return f"{NOT_OURS}; look {look}" + (f"; if its owner agrees, let this pass {mend}" if mend else "")
+
+
+def _by_node(causes: Sequence[Fault], of: Callable[[Fault], Sequence[str]]) -> str:
     commands: dict[str, list[str]] = {}
     for cause in causes:
-        commands.setdefault(cause.node, []).extend(each for each in cause.mend if each not in commands.get(cause.node, ()))
+        commands.setdefault(cause.node, []).extend(each for each in of(cause) if each not in commands.get(cause.node, ()))
     told = [f"{f'on {node}: ' if node else ''}{' && '.join(each[:_MOST_FIXES])}" for node, each in commands.items() if each]
     return "; ".join(told)

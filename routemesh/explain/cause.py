@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from routemesh import names
-from routemesh.explain import mend, nearby
+from routemesh.explain import mend, nearby, theirs
 from routemesh.explain.ask import Asked
 from routemesh.explain.blame import Blame
 from routemesh.explain.faults import Fault
-from routemesh.explain.mend import Repairs
+from routemesh.explain.mend import Advice, Repairs
 from routemesh.explain.shown import rule_text
 from routemesh.explain.way import Places, failure_of
 from routemesh.nodeplan import HOST, Chain, XtChain
@@ -39,17 +39,23 @@ def of_branch(places: Places, asked: Asked, branch: Branch, number: int, blame: 
     yield from nearby.doubled(places, branch, number, repairs)
     missing = None if returning else _missing(places, asked, place, reason, last)
     ended_by = last if last is not None and isinstance(last.event, Stopped) else None
-    by = mend.foreign(places, ended_by)
+    by = theirs.foreign(places, ended_by)
     how = _by_others(reason, ended_by, by) if isinstance(reason, causes.Failure) else reason
     goes, remains = blame.goes(branch), blame.remains(branch)
     planned = () if remains else mend.planned(repairs, place)
     end = causes.end_of(how)
-    at_end = planned if end is None or goes else mend.of_end(places, place, end, ended_by, {} if remains else repairs)
+    at_end = Advice(planned)
+    if end is not None and not goes:
+        answer = step >= len(branch.hops) if step >= 0 else returning
+        at_end = mend.of_untold(places, place, how) or mend.of_end(
+            places, place, end, ended_by, {} if remains else repairs, answer=answer
+        )
     yield Fault(
         at=place,
         called=places.called(place),
         reason=how if missing is None else missing.reason,
-        mend=at_end if missing is None or goes else planned or missing.commands,
+        mend=at_end.mend if missing is None or goes else planned or missing.commands,
+        look=at_end.look if missing is None else (),
         way=number,
         step=step,
         by=by,
@@ -118,7 +124,7 @@ def _by_others(failure: causes.Failure, last: Hop | None, by: str) -> causes.Fai
     """In which table of others, by which rule, made by which tool."""
     if last is None or not by or not isinstance(last.item, Chain | XtChain):
         return failure
-    table = mend.table_of(last.item)
+    table = theirs.table_of(last.item)
     return causes.ByOthers(failure, "" if by == table else by, table, rule_text(last.item, last.rule))
 
 

@@ -21,6 +21,7 @@ class Fault:
     called: str
     reason: Reason
     mend: tuple[str, ...] = ()
+    look: tuple[str, ...] = ()
     way: int = -1
     step: int = -1
     by: str = ""
@@ -48,6 +49,7 @@ def told(fault: Fault) -> Cause:
         why=of_cause(fault.reason),
         reason=named(fault.reason),
         mend=fault.mend,
+        look=fault.look,
         way=fault.way,
         step=fault.step,
         by=fault.by,

@@ -10,19 +10,18 @@ from shlex import quote
 from typing import NamedTuple, assert_never
 
 from routemesh import names
+from routemesh.explain import theirs
 from routemesh.explain.ask import Asked
-from routemesh.explain.firewalls import by_whom, letting_pass
-from routemesh.explain.shown import command, in_namespace
+from routemesh.explain.firewalls import letting_pass
+from routemesh.explain.shown import in_namespace
 from routemesh.explain.way import Places
 from routemesh.language import command as written
-from routemesh.language.xtrule import rule_text
 from routemesh.nodeplan import (
     HOST,
     Address,
     Chain,
     Create,
     CtTimeouts,
-    Delete,
     Element,
     FdbEntry,
     IpvsDestination,
@@ -36,16 +35,30 @@ from routemesh.nodeplan import (
     Op,
     Route,
     RoutingRule,
-    Rule,
     Sysctl,
     Table,
-    Unknown,
     XtChain,
     XtRule,
+    item_of,
+    key,
 )
 from routemesh.plan.engines import ENGINES
 from routemesh.plan.engines.entry import Mend, Port
-from routemesh.reasons.ends import End, LeadsAway, NoFdbEntry, NoRoute, NotForwarding, ReversePath, TableFull, TooLarge
+from routemesh.reasons.causes import LargeLost, Reason
+from routemesh.reasons.ends import (
+    End,
+    LeadsAway,
+    NoFdbEntry,
+    NoRoute,
+    NotForwarding,
+    PolicyDrops,
+    ReversePath,
+    RuleDrops,
+    RuleRejects,
+    TableFull,
+    TooLarge,
+    Unheard,
+)
 from routemesh.snapshot import Names, NodeSnapshot
 from routemesh.walk import OUTSIDE, Hop, Place
 
@@ -76,42 +89,55 @@ def planned(repairs: Repairs, place: Place) -> tuple[str, ...]:
     return tuple(found[:_MOST_COMMANDS])
 
 
-def of_end(places: Places, place: Place, end: End, last: Hop | None, repairs: Repairs) -> tuple[str, ...]:
-    """What mends the place where a packet ended. No plan undoes what others have made."""
-    found, by = planned(repairs, place), foreign(places, last)
-    if (found and not by) or place == OUTSIDE:
-        return found
+class Advice(NamedTuple):
+    """What to do: commands that mend it; where it is not the mesh's, commands that show it, for its owner decides."""
+
+    mend: tuple[str, ...] = ()
+    look: tuple[str, ...] = ()
+
+
+def of_end(places: Places, place: Place, end: End, last: Hop | None, repairs: Repairs, *, answer: bool) -> Advice:
+    """What mends the place where a packet ended. No plan undoes what others have made, but for what is in a namespace of ours.
+
+    `answer`: the packet was one.
+    """
+    found, by = planned(repairs, place), theirs.foreign(places, last)
+    if (found and (not by or _is_planned(repairs, place, last))) or place == OUTSIDE:
+        return Advice(found)
     node = places.cluster.nodes.get(place.node)
     space = None if node is None else node.namespaces.get(place.netns)
-    commands = _by_hand(places, end, last, by, node, () if space is None else space.items)
+    items = () if space is None else space.items
     netns = HOST if isinstance(end, TableFull) else place.netns  # see more_connections
-    return tuple(in_namespace(node, netns, each) for each in commands)
+    mending = _by_hand(places, end, last, by, node, items, answer=answer)
+    look = "" if last is None or (by and letting_pass(by, last.before)) else theirs.looking_at(node, last.item, end)
+    return Advice(
+        tuple(in_namespace(node, netns, each) for each in mending if each),
+        (in_namespace(node, place.netns, look),) if look else (),
+    )
 
 
-def foreign(places: Places, last: Hop | None) -> str:
-    """Whose rule ended a way, where it is not ours: the tool's name, else the table's."""
+def of_untold(places: Places, place: Place, reason: Reason) -> Advice | None:
+    """What lets a sender hear of the MTU that its large packets exceed, where others' rule keeps that from it; None elsewhere.
+
+    The MTU itself is as it should be: a sender that is told of it sends smaller ones.
+    """
+    match reason:
+        case LargeLost(Unheard(TooLarge(), at=Place() as at, lost=RuleDrops() | PolicyDrops() | RuleRejects() as lost)):
+            node = places.cluster.nodes.get(at.node) if at.node == place.node else None
+        case LargeLost(Unheard(TooLarge())):
+            return Advice()
+        case _:
+            return None
+    chains = () if node is None else theirs.chains(node.namespaces[at.netns].items, lost)
+    commands = ([theirs.hearing_of_mtu(node, each) for each in chains], [theirs.looking_at(node, each, lost) for each in chains])
+    return Advice(*(tuple(in_namespace(node, at.netns, each) for each in some if each) for some in commands))
+
+
+def _is_planned(repairs: Repairs, place: Place, last: Hop | None) -> bool:
+    """Whether what ended the packet is a difference from the node's own plan."""
+    ops = (repair.op for repair in repairs.get(place.node, ()) if repair.planned and repair.netns == place.netns)
     item = None if last is None else last.item
-    if (
-        last is None
-        or not isinstance(item, Chain | XtChain)
-        or item.table == names.TABLE
-        or item.name.startswith(names.OWN_CHAINS)
-    ):
-        return ""
-    node = places.cluster.nodes.get(last.place.node)
-    space = None if node is None else node.namespaces.get(last.place.netns)
-    of_mesh = node is not None and last.place.netns != HOST and isinstance(item, XtChain) and last.rule in _fence(item)
-    return "" if of_mesh else by_whom(item, last.rule, () if space is None else space.items) or table_of(item)
-
-
-def _fence(chain: XtChain) -> Sequence[object]:
-    """The rules of a namespace of the mesh that end a packet by intention: the last of a task's INPUT, in the ipvs engine."""
-    return chain.rules[-1:] if chain.table == "filter" else ()
-
-
-def table_of(item: Chain | XtChain) -> str:
-    """A chain's table, for people."""
-    return f"{item.family} {item.table}" if isinstance(item, Chain) else f"iptables {item.table}"
+    return item is not None and any(op is not None and key(item_of(op)) == key(item) for op in ops)
 
 
 def more_connections(node: NodeSnapshot) -> str:
@@ -126,14 +152,16 @@ def more_connections(node: NodeSnapshot) -> str:
 
 
 def _by_hand(
-    places: Places, end: End, last: Hop | None, by: str, node: NodeSnapshot | None, items: Sequence[Item]
+    places: Places, end: End, last: Hop | None, by: str, node: NodeSnapshot | None, items: Sequence[Item], *, answer: bool
 ) -> Iterator[str]:
     item, device = (None, "") if last is None else (last.item, last.device)
     if last is not None and (allowing := letting_pass(by, last.before)):
         yield allowing
         return
-    if item is not None and last is not None:
-        yield from _against_item(places, end, item, last)
+    if by and last is not None:
+        yield theirs.exception(node, last, answer=answer)
+    elif item is not None:
+        yield from _against_item(places, end, item)
     match end:
         case TooLarge(size, link):
             yield f"ip link set {link} mtu {size}"
@@ -145,10 +173,7 @@ def _by_hand(
         case NoRoute(destination=toward):
             yield from _lost_with_address(items, toward)
         case LeadsAway(destination=toward):
-            lost = tuple(_lost_with_address(items, toward))
-            yield from lost
-            if not lost and isinstance(item, Route) and item.destination.prefixlen:
-                yield written(Delete(HOST, item))
+            yield from _lost_with_address(items, toward)
         case ReversePath(source=source):
             lost = tuple(_lost_with_address(items, source))
             yield from lost or (f"sysctl -w net.ipv4.conf.{_dotted(name)}.rp_filter=0" for name in ("all", device) if name)
@@ -173,51 +198,23 @@ def _lost_with_address(items: Sequence[Item], destination: IPv4Address) -> Itera
             yield f"ip route add {network} dev {quote(item.link)} proto kernel scope link src {item.address.ip}"
 
 
-def _against_item(places: Places, end: End, item: Item, last: Hop) -> Iterator[str]:
-    """Undo what ended the packet."""
+def _against_item(places: Places, end: End, item: Item) -> Iterator[str]:
+    """Undo what ended the packet, where that takes nothing away that somebody may have made."""
     match item:
         case Link(up=False):
             yield f"ip link set {item.name} up"
-        case Neighbour():
+        case Neighbour() if item.state != "permanent":
             yield f"ip neighbour del {item.ip} dev {item.link}"
-        case XtChain():
-            yield _against(item, last)
-        case Chain() if last.rule is not None:
-            yield _without(item, last.rule)
-        case Chain(family, name, table=table, policy="drop"):
-            yield f"nft chain {family} {quote(table)} {quote(name)} '{{ policy accept; }}'"
-        case RoutingRule(priority=priority):
-            yield f"ip rule del pref {priority}"
-        case Route(destination=destination, table=number) if item.kind != "unicast":
-            yield f"ip route del {item.kind} {destination} table {number}"
         case Link() if isinstance(end, NoFdbEntry):
             yield from _missing_entry(places, item.name, end.mac)
         case Link() | Chain() | Route() | Netns() | Sysctl() | Address() | FdbEntry():
             pass  # they ended nothing, or nobody knows what they should be instead
-        case IpvsTimeouts() | IpvsService() | IpvsDestination() | Table() | CtTimeouts() | Map() | Element() | XtRule():
+        case Neighbour() | RoutingRule() | XtChain() | Element():
+            pass  # their owner decides (theirs.looking_at)
+        case IpvsTimeouts() | IpvsService() | IpvsDestination() | Table() | CtTimeouts() | Map() | XtRule():
             pass
         case _:
             assert_never(item)
-
-
-def _without(chain: Chain, rule: Rule) -> str:
-    """Take a rule of others away, by its number where that is known."""
-    at = chain.rules.index(rule) if rule in chain.rules else len(chain.handles)
-    if at >= len(chain.handles) or not chain.handles[at]:
-        return command(None, chain).replace("nft list", "nft -a list")
-    return f"nft delete rule {chain.family} {quote(chain.table)} {quote(chain.name)} handle {chain.handles[at]}"
-
-
-def _against(chain: XtChain, last: Hop | None) -> str:
-    """Take a rule away; against a policy, let this one connection's kind through."""
-    table, rule = chain.table, None if last is None else last.rule
-    if rule is not None and not any(isinstance(statement, Unknown) for statement in rule):
-        return f"iptables -t {table} -D {chain.name} {rule_text(rule)}"
-    if rule is None and last is not None and chain.policy == "DROP":
-        packet = last.before
-        to = f"-d {packet.destination.address} --dport {packet.destination.port}"
-        return f"iptables -t {table} -I {chain.name} -p {packet.protocol} {to} -j ACCEPT"
-    return f"{command(None, chain)} --line-numbers"
 
 
 def _missing_entry(places: Places, link: str, mac: str) -> Iterator[str]:

@@ -78,7 +78,8 @@ class Cause:
 
     `step`: which of the way's steps shows it (counted through `there` and `back`), -1 where none does; `way`: which way, or -1.
     `by`: whose rule decided, where it is not the mesh's: a firewall's name (ufw, firewalld, Docker …), else its table.
-    `reason`: what `why` says, as a value (reasons.causes).
+    `reason`: what `why` says, as a value (reasons.causes). `look`: commands that show what ended it, where that is not the
+    mesh's: its owner decides about it, and `mend` only lets packets like this one past it.
     """
 
     node: str
@@ -90,6 +91,7 @@ class Cause:
     way: int = -1
     step: int = -1
     by: str = ""
+    look: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from routemesh.errors import UserError
 from routemesh.explain.nouns import Cause, Explanation, Question, Step, Way
 from routemesh.legible import unbroken
+from routemesh.reasons.words import NOT_OURS
 
 _MOST_FAILING = 2
 _CODES = {"bold": "1", "dim": "2", "red": "31;1", "green": "32;1", "yellow": "33", "blue": "34;1", "cyan": "36"}
@@ -199,4 +200,8 @@ def _cause(cause: Cause, screen: Screen) -> Iterator[str]:
     )
     yield from (f"    {line}" for line in rest)
     where = f"on {cause.node}: " if cause.node else ""
-    yield from (f"    {screen.style('mend', 'green')} {where}{command}" for command in cause.mend)
+    if cause.look:
+        yield f"    {NOT_OURS}"
+        yield from (f"    {screen.style('look', 'yellow')} {where}{command}" for command in cause.look)
+    label = "let this pass" if cause.look else "mend"
+    yield from (f"    {screen.style(label, 'green')} {where}{command}" for command in cause.mend)

@@ -13,6 +13,9 @@ from routemesh.reasons.events import Event
 from routemesh.reasons.unclear import Doubt
 from routemesh.snapshot import Bound, Unread
 
+NOT_OURS = "it is not the mesh's own: only its owner knows what it is for"
+"""Said where a packet ended by what somebody else has made, before the commands that show that."""
+
 
 def of_event(event: Event) -> str:
     """What happened to the packet."""

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from routemesh.model import Protocol
-from routemesh.reasons.ends import EverSmaller, LargeAstray, Unheard
+from routemesh.reasons.ends import End, EverSmaller, LargeAstray, Unheard
 from routemesh.snapshot import OUTSIDE, Place
-from routemesh.walk.flight import Ended, Trip
+from routemesh.walk.flight import AtDevice, Ended, Sending, Trip
 from routemesh.walk.layer3 import TCP_AND_IP_HEADER_BYTES
 from routemesh.walk.nouns import Packet, ReplyArrives, ReplyLost, Unclear, UnknownRule
 from routemesh.walk.stack import USUAL_MTU
@@ -49,8 +49,8 @@ def _lost(trip: Trip, sender: Sender, to: Place) -> ReplyLost | None:
             size_bytes = packet.size_bytes
             if not end.mtu_bytes or end.mtu_bytes >= size_bytes:
                 return ReplyLost(end.outcome.place, end.outcome.reason)
-            if end.refusal is not None and not _hears(trip, end, sender.place):
-                return ReplyLost(end.outcome.place, Unheard(end.outcome.reason, sender.place))
+            if end.refusal is not None and (unheard := _unheard(trip, end.outcome.reason, end.refusal, sender.place)) is not None:
+                return ReplyLost(end.outcome.place, unheard)
             packet = replace(packet, size_bytes=end.mtu_bytes)
         else:
             return None if arrived.place == to else ReplyLost(arrived.place, LargeAstray(packet.size_bytes))
@@ -70,9 +70,9 @@ def _largest(trip: Trip, sender: Sender) -> int:
     return mtu if packet.protocol is Protocol.UDP else min(mtu, sender.mss_bytes + TCP_AND_IP_HEADER_BYTES)
 
 
-def _hears(trip: Trip, end: Ended, sender: Place) -> bool:
-    assert end.refusal is not None
+def _unheard(trip: Trip, reason: End, refusal: Sending | AtDevice, sender: Place) -> Unheard | None:
+    """Where a sender is not told that its packet is too large, and why it is not; None where it is told."""
     try:
-        return travel(trip, end.refusal).place == sender
-    except Ended:
-        return False
+        return None if travel(trip, refusal).place == sender else Unheard(reason, sender)
+    except Ended as lost:
+        return Unheard(reason, sender, lost.outcome.place, lost.outcome.reason)

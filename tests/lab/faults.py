@@ -1,15 +1,26 @@
 """Faults: what is done to a lab whose daemons are dead, and what explain and doctor must say of it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from routemesh.doctor import State
+from routemesh.model import Protocol
 from routemesh.nodeplan import Link
 from routemesh.snapshot import ClusterSnapshot
-from tests.lab.still import Still
+from tests.lab.cluster import ADDRESSES, running
+from tests.lab.still import Still, happens, kill_daemons, predicted
+from tests.support import require
 
 MOST_FINDINGS = 4
-WEB = 8080
+TASKS = 2
+WEB, DNS, OLD = 8080, 5353, 8081
+SERVICES = (
+    ("web", ("-p", f"{WEB}:80")),
+    ("dns", ("-p", f"{DNS}:80/udp")),
+    ("old", ("-p", f"{OLD}:80", "--label", "routemesh.client-ip=snat")),
+)
 SANDBOX, OVERLAY, TASK = "ingress_sbox", "overlay ingress", "task web.2"
 
 
@@ -29,6 +40,16 @@ class Fault:
     node: str = "node1"
     port: int = WEB
     reported: str = ""
+
+
+@contextmanager
+def three_services(prefix: str) -> Iterator[Still]:
+    """Two nodes, three services with a task on each node, and no daemon any more."""
+    require("root", "netns", "nf_tables")
+    with running(prefix, "--nodes", "2") as cluster:
+        for name, options in SERVICES:
+            cluster.cli("service", "create", "--name", name, "--replicas", str(TASKS), *options, "host", "routemesh", "whoami")
+        yield kill_daemons(cluster)
 
 
 def demand(still: Still, where: str, now: ClusterSnapshot | None = None, *nodes: str) -> None:
@@ -64,3 +85,29 @@ def inflict(still: Still, where: str, command: str) -> str:
 
 def mac(address: IPv4Address) -> str:
     return f"02:42:{address.packed.hex(':')}"
+
+
+def forget_connections(still: Still) -> None:
+    """Neighbours that were learned of what was broken would outlive it."""
+    for place in places(still):
+        still.cluster.inside(place, "ip", "neighbour", "flush", "nud", "stale")
+        still.cluster.inside(place, "ip", "neighbour", "flush", "nud", "failed")
+
+
+def places(still: Still) -> list[str]:
+    return [f"{node}/{netns}" if netns else node for node, plan in still.plans.items() for netns in plan.namespaces]
+
+
+def compare(
+    still: Still, node: str, port: int, protocol: Protocol = Protocol.TCP, place: str = "client", client: str = ""
+) -> str:
+    """Hold the explanation against real connections; the verdict.
+
+    Nothing may be untold: all that is in this lab is ours, and all of it was read.
+    """
+    found = still.explain(f"{node}:{port}/{protocol}", client)
+    assert found.outcome != "untold", found.causes
+    times = max(len(found.ways), 1) * TASKS
+    real = happens(still, place, ADDRESSES[node], port, protocol, times)
+    assert real == predicted(found, still, times), f"{found.verdict}: {found.causes}"
+    return found.verdict

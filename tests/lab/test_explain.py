@@ -29,19 +29,23 @@ from routemesh.nodeplan import (
     Table,
 )
 from routemesh.snapshot import ClusterSnapshot
-from tests.lab.cluster import ADDRESSES, CLIENT, running
-from tests.lab.faults import OVERLAY, SANDBOX, TASK, WEB, Fault, demand, inflict
-from tests.lab.still import Still, happens, kill_daemons, predicted
-from tests.support import require
-
-TASKS = 2
-DNS, OLD = 5353, 8081
-SERVICES = (
-    ("web", ("-p", f"{WEB}:80")),
-    ("dns", ("-p", f"{DNS}:80/udp")),
-    ("old", ("-p", f"{OLD}:80", "--label", "routemesh.client-ip=snat")),
+from tests.lab.cluster import ADDRESSES, CLIENT
+from tests.lab.faults import (
+    DNS,
+    OLD,
+    OVERLAY,
+    SANDBOX,
+    TASK,
+    TASKS,
+    WEB,
+    compare,
+    demand,
+    forget_connections,
+    inflict,
+    three_services,
 )
-MOST_ROUNDS = 3
+from tests.lab.still import Still, happens
+
 SEEDS = tuple(map(int, os.environ.get("ROUTEMESH_SEEDS", "20261126 20261130 7 11").split()))
 """What is taken away, and who asks whom then, follows from each; set the variable to try others."""
 
@@ -49,11 +53,8 @@ SEEDS = tuple(map(int, os.environ.get("ROUTEMESH_SEEDS", "20261126 20261130 7 11
 @pytest.fixture(scope="module")
 def still() -> Iterator[Still]:
     """Two nodes, three services with a task on each node, and no daemon any more."""
-    require("root", "netns", "nf_tables")
-    with running("still", "--nodes", "2") as cluster:
-        for name, options in SERVICES:
-            cluster.cli("service", "create", "--name", name, "--replicas", str(TASKS), *options, "host", "routemesh", "whoami")
-        yield kill_daemons(cluster)
+    with three_services("still") as lab:
+        yield lab
 
 
 @pytest.fixture
@@ -62,32 +63,6 @@ def mended(still: Still) -> Iterator[Still]:
     yield still
     still.mend()
     forget_connections(still)
-
-
-def forget_connections(still: Still) -> None:
-    """Neighbours that were learned of what was broken would outlive it."""
-    for place in places(still):
-        still.cluster.inside(place, "ip", "neighbour", "flush", "nud", "stale")
-        still.cluster.inside(place, "ip", "neighbour", "flush", "nud", "failed")
-
-
-def places(still: Still) -> list[str]:
-    return [f"{node}/{netns}" if netns else node for node, plan in still.plans.items() for netns in plan.namespaces]
-
-
-def compare(
-    still: Still, node: str, port: int, protocol: Protocol = Protocol.TCP, place: str = "client", client: str = ""
-) -> str:
-    """Hold the explanation against real connections; the verdict.
-
-    Nothing may be untold: all that is in this lab is ours, and all of it was read.
-    """
-    found = still.explain(f"{node}:{port}/{protocol}", client)
-    assert found.outcome != "untold", found.causes
-    times = max(len(found.ways), 1) * TASKS
-    real = happens(still, place, ADDRESSES[node], port, protocol, times)
-    assert real == predicted(found, still, times), f"{found.verdict}: {found.causes}"
-    return found.verdict
 
 
 # --- whole --------------------------------------------------------------------------------------------------------
@@ -129,85 +104,7 @@ def test_every_command_shows_what_it_is_to_show(still: Still) -> None:
         assert still.cluster.inside(node, "sh", "-c", command).strip(), command
 
 
-# --- faults -------------------------------------------------------------------------------------------------------
-
-
-DROP = "table inet enemy {{ chain c {{ type filter hook {} priority -5; {} drop;\n}}\n}}\n"
-REJECT = DROP.replace(" drop;", " reject;")
-POLICY = "table inet enemy { chain c { type filter hook forward priority -5; policy drop;\n}\n}\n"
-ENEMY, PEACE = "filter c drops it (inet enemy: ", "nft delete table inet enemy"
-OFF, ON = "sysctl -w net.ipv4.conf.{}.forwarding=0", "sysctl -w net.ipv4.conf.{}.forwarding=1"
-FAULTS = {
-    "a port that is not published": Fault(
-        "node1", "nft flush set ip routemesh published", "node1", "not forwarded to the sandbox"
-    ),
-    "a port without a mark": Fault("SANDBOX", "nft flush map ip routemesh marks", SANDBOX, "gets no firewall mark"),
-    "a mark without a chain": Fault("SANDBOX", "nft flush map ip routemesh services", SANDBOX, "nothing balances what has mark"),
-    "a backend missing": Fault(
-        "SANDBOX", "nft delete element ip routemesh backends { 256 . 1 }", SANDBOX, "nothing balances what has mark"
-    ),
-    "a drop in the node's forward": Fault("node1", DROP.format("forward", "tcp dport 8080"), "node1", ENEMY, PEACE),
-    "VXLAN dropped": Fault("node2", DROP.format("input", "udp dport 4789"), "node2", ENEMY, PEACE),
-    "a drop in the sandbox": Fault("SANDBOX", DROP.format("forward", "tcp dport 8080"), SANDBOX, ENEMY, PEACE),
-    "a drop in the task": Fault("TASK", DROP.format("input", "tcp dport 80"), TASK, ENEMY, PEACE),
-    "a rejection in the task": Fault("TASK", REJECT.format("input", "tcp dport 80"), TASK, "rejects with icmp", PEACE),
-    "a policy that drops": Fault("node1", POLICY, "node1", "the policy of filter c drops it", PEACE),
-    "a node that does not forward": Fault("node1", OFF.format("eth0"), "node1", "forwards nothing", ON.format("eth0")),
-    "a sandbox that does not forward": Fault("SANDBOX", OFF.format("eth1"), SANDBOX, "forwards nothing"),
-    "a strict reverse path filter": Fault("TASK", "sysctl -w net.ipv4.conf.eth0.rp_filter=1", TASK, "rp_filter is 1"),
-    "an FDB entry missing": Fault("OVERLAY", "bridge fdb del FAR dev vxlan0 self", OVERLAY, "does not know which node has"),
-    "an FDB entry of another node": Fault(
-        "OVERLAY",
-        "bridge fdb replace FAR dev vxlan0 dst 192.168.200.77 self permanent",
-        "outside",
-        "belongs to no node",
-        reported=OVERLAY,
-    ),
-    "a bridge that is down": Fault("node1", "ip link set docker_gwbridge down", "node1", "docker_gwbridge is down"),
-    "the sandbox's gateway link down": Fault("SANDBOX", "ip link set eth1 down", SANDBOX, "eth1 is down"),
-    "the sandbox's overlay link down": Fault("SANDBOX", "ip link set eth0 down", SANDBOX, "eth0 is down"),
-    "the overlay's bridge down": Fault("OVERLAY", "ip link set br0 down", OVERLAY, "br0 is down"),
-    "the tunnel down": Fault("OVERLAY", "ip link set vxlan0 down", OVERLAY, "vxlan0 is down"),
-    "the task's link down": Fault("TASK", "ip link set eth0 down", TASK, "eth0 is down"),
-    "a port that is in no bridge": Fault("OVERLAY2", "ip link set PORT nomaster", OVERLAY, ""),
-    "the sandbox without a default route": Fault("SANDBOX", "ip route del default", SANDBOX, "no route to"),
-    "the node without the route to its bridge": Fault(
-        "node1", "ip route del 172.18.0.0/16 dev docker_gwbridge", "node1", "no route to"
-    ),
-    "no redirection": Fault("TASK", "nft flush map ip routemesh ports", TASK, "is not redirected to 80"),
-    "no rule for the way back": Fault("TASK", "ip rule del pref 82", "", "the answer is lost"),
-    "no route for the way back": Fault("TASK", "ip route flush table 82", "", "the answer is lost"),
-    "no sandbox known in the task": Fault("TASK", "nft flush map ip routemesh nodes", "", "the answer is lost"),
-    "no MAC for the way back": Fault("TASK", "nft flush map netdev routemesh macs", "", "the answer is lost"),
-    "a wrong MAC": Fault("TASK", "ip link set eth0 address 02:42:00:00:00:01", TASK, "", reported=TASK),
-    "a neighbour with a wrong MAC": Fault(
-        "SANDBOX", "ip neighbour replace FARIP lladdr 02:42:00:00:00:01 dev eth0 nud permanent", OVERLAY, "", reported=SANDBOX
-    ),
-    "an overlay port with a small MTU": Fault("OVERLAY2", "ip link set PORT mtu 1200", OVERLAY, "large packets are lost"),
-    "a tunnel with a small MTU": Fault("OVERLAY", "ip link set vxlan0 mtu 1200", OVERLAY, "large packets are lost"),
-    "an underlay with a small MTU": Fault(
-        "node2", "ip link set eth0 mtu 1300", "node2", "large packets are lost", "ip link set eth0 mtu 1500"
-    ),
-    "a bridge without its port": Fault("OVERLAY", "ip link set vxlan0 nomaster", OVERLAY, ""),
-    "a rule that sends all away": Fault("node1", "ip rule add pref 5 blackhole", "node1", "", "ip rule del pref 5"),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_where_the_explanation_says(mended: Still, fault: str) -> None:
-    wrong = FAULTS[fault]
-    inflict(mended, wrong.where, wrong.command)
-    try:
-        compare(mended, wrong.node, wrong.port)
-        found = mended.explain(f"{wrong.node}:{wrong.port}")
-        assert found.status == 3
-        assert any(wrong.at in cause.place and wrong.why in cause.why for cause in found.causes), found.causes
-        demand(mended, wrong.reported or wrong.at)
-        if not wrong.undo:
-            follow_the_advice(mended, wrong, found)
-    finally:
-        if wrong.undo:
-            inflict(mended, wrong.where, wrong.undo)
+# --- faults that break no way, and what packets can't show -----------------------------------------------------------
 
 
 def test_without_a_fault_the_doctor_finds_nothing(mended: Still) -> None:
@@ -308,20 +205,6 @@ def in_space(now: ClusterSnapshot, node: str, netns: str, **changes: object) -> 
 
 def explained(now: ClusterSnapshot, what: str) -> Explanation:
     return explain(now, ask(now, target(what), "", None))
-
-
-def follow_the_advice(still: Still, wrong: Fault, found: Explanation) -> None:
-    """Type the commands that are to mend it; what hung on a link is told once that is up again."""
-    for _ in range(MOST_ROUNDS):
-        for cause in found.causes:
-            for command in cause.mend:
-                still.cluster.inside(cause.node, "sh", "-c", command)
-        forget_connections(still)
-        found = still.explain(f"{wrong.node}:{wrong.port}")
-        if found.outcome == "reaches":
-            break
-    assert found.outcome == "reaches", found.causes
-    compare(still, wrong.node, wrong.port)
 
 
 # --- anything missing ---------------------------------------------------------------------------------------------

@@ -93,7 +93,9 @@ def test_one_rule_that_breaks_every_port_is_one_finding() -> None:
     (found,) = wrong(changed("swarm2", HOST, items=items))
     assert (found.what, found.where, found.state) == ("firewall", "swarm2", State.WRONG)
     assert found.effect == "every connection fails: dns 5353/udp and web 8080/tcp through swarm2"
-    assert found.fix == "on swarm2: iptables -t filter -D FORWARD -j DROP"
+    look, passing = found.fix.split("; if its owner agrees, let this pass ")
+    assert look.endswith("look on swarm2: iptables -t filter -nvL FORWARD --line-numbers")
+    assert passing.startswith("on swarm2: iptables -t filter -I FORWARD 1 -d 172.18.0.2 -p udp --dport 5353 -j ACCEPT && ")
 
 
 def test_ways_that_fail_where_something_is_not_as_planned_are_its_effect() -> None:

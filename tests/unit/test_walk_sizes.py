@@ -110,7 +110,8 @@ def across(first: dict[str, Items] = FIRST, *host: Item, protocol: Protocol = Pr
 @pytest.mark.parametrize("protocol", Protocol)
 def test_a_tunnel_tells_the_sender_what_it_has_no_room_for(protocol: Protocol) -> None:
     deaf = {**FIRST, "box": (*FIRST["box"], NO_ERRORS)}
-    lost = "lost at node1/overlay: its 1500 bytes exceed the MTU of vxlan0, 1450, and node1/box does not hear of it"
+    lost = "lost at node1/overlay: its 1500 bytes exceed the MTU of vxlan0, 1450, and node1/box does not hear of it "
+    lost += "(node1/box: filter fence drops it)"
     assert across(FIRST, CARD, protocol=protocol) == "ReplyArrives"
     assert across(deaf, CARD, protocol=protocol) == lost
     assert across(deaf, replace(CARD, mtu=1550), protocol=protocol) == "ReplyArrives"

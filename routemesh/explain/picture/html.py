@@ -10,6 +10,7 @@ from routemesh.explain.picture.passed import scene
 from routemesh.explain.picture.scene import Scene
 from routemesh.explain.picture.svg import drawn
 from routemesh.explain.picture.terrain import terrain
+from routemesh.reasons.words import NOT_OURS
 
 
 def html(explanation: Explanation) -> str:
@@ -40,8 +41,12 @@ def _beside(explanation: Explanation, what: Scene) -> Iterator[str]:
 
 def _cause(cause: Cause) -> Iterator[str]:
     yield f'<p><span class="wrong">{escape(cause.place)}</span>: {escape(cause.why)}'
-    where = f"mend on {cause.node}: " if cause.node else "mend: "
-    yield from (command(each, where) for each in cause.mend)
+    where = f" on {cause.node}" if cause.node else ""
+    if cause.look:
+        yield f'<span class="shown">{escape(NOT_OURS)}</span>'
+        yield from (command(each, f"look{where}: ") for each in cause.look)
+    label = "let this pass" if cause.look else "mend"
+    yield from (command(each, f"{label}{where}: ") for each in cause.mend)
     yield "</p>"
 
 
