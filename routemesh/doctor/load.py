@@ -10,12 +10,12 @@ from routemesh.doctor.facts import Facts
 from routemesh.doctor.ways import Walked
 from routemesh.explain.deaf import deaf
 from routemesh.explain.mend import more_connections
+from routemesh.explain.shown import command
 from routemesh.explain.stale import stale
 from routemesh.explain.way import Places
-from routemesh.language import command
-from routemesh.nodeplan import HOST, Delete, Route
+from routemesh.nodeplan import Route
 from routemesh.reasons.ends import TableFull
-from routemesh.reasons.words import of_server
+from routemesh.reasons.words import NOT_OURS, of_server
 from routemesh.snapshot import ClusterSnapshot, NamespaceSnapshot, NodeSnapshot
 from routemesh.walk import Place
 
@@ -108,14 +108,13 @@ def _to_nowhere(cluster: ClusterSnapshot) -> Iterator[Finding]:
     for name, node in cluster.nodes.items():
         routes = [route for route in node.host.of(Route) if route.kind in _NOWHERE and route.destination.prefixlen]
         if routes:
-            first = command(Delete(HOST, routes[0]))
             yield Finding(
                 what="clients",
                 where=name,
                 state=State.OPTIONAL,
                 found=f"routes lead to nowhere: {listed(f'{route.kind} {route.destination}' for route in routes)}",
                 effect="clients there get no answers through this node; ways are asked as another client",
-                fix=f"on {name}, if nobody wants that: {first}",
+                fix=f"{NOT_OURS}; look on {name}: {command(node, routes[0])}",
             )
 
 

@@ -58,6 +58,7 @@ from routemesh.reasons.ends import (
     TableFull,
     TooLarge,
     Unheard,
+    WrongNeighbour,
 )
 from routemesh.snapshot import Names, NodeSnapshot
 from routemesh.walk import OUTSIDE, Hop, Place
@@ -174,6 +175,8 @@ def _by_hand(
             yield from _lost_with_address(items, toward)
         case LeadsAway(destination=toward):
             yield from _lost_with_address(items, toward)
+        case WrongNeighbour(address, own=mac):
+            yield f"ip neighbour replace {address} lladdr {mac} dev {quote(device)} nud permanent"
         case ReversePath(source=source):
             lost = tuple(_lost_with_address(items, source))
             yield from lost or (f"sysctl -w net.ipv4.conf.{_dotted(name)}.rp_filter=0" for name in ("all", device) if name)

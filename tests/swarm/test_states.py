@@ -169,7 +169,8 @@ def test_a_wrong_mac_of_a_peer_is_the_cause_at_the_node_that_has_it() -> None:
     cluster = with_peers_mac("permanent")
     (found,) = told(cluster)
     assert (found.where, found.found) == ("swarm1", f"the ARP table has {WRONG_MAC} for {PEER}, which has 52:54:00:00:77:02")
-    assert found.fix == f"on swarm1: ip neighbour del {PEER} dev eth0"
+    look, mend = f"look on swarm1: ip neighbour show {PEER} dev eth0", f"{PEER} lladdr 52:54:00:00:77:02 dev eth0 nud permanent"
+    assert look in found.fix and found.fix.endswith(f"on swarm1: ip neighbour replace {mend}")
     assert "swarm1 and swarm2" in found.effect, "answers are lost too"
     assert explained(cluster, "swarm1:8080").reached == ("web.2",)
 
@@ -185,12 +186,12 @@ def test_of_a_mac_that_was_learned_it_is_not_known_whose_it_is() -> None:
         (
             with_route("172.18.0.2/32", "eth0", "192.168.77.254"),
             "the route to 172.18.0.2 leads to eth0, and that address is behind docker_gwbridge",
-            "ip route del 172.18.0.2/32 via 192.168.77.254 dev eth0",
+            "ip route show 172.18.0.2/32 table 254",
         ),
         (
             with_route(f"{PEER}/32", "docker0"),
             f"the route to {PEER} leads to docker0, and that address is behind eth0",
-            f"ip route del {PEER}/32 dev docker0",
+            f"ip route show {PEER}/32 table 254",
         ),
     ],
     ids=["sandbox", "peer"],
@@ -198,7 +199,7 @@ def test_of_a_mac_that_was_learned_it_is_not_known_whose_it_is() -> None:
 def test_a_route_that_leads_elsewhere_is_named_where_it_is(cluster: ClusterSnapshot, what: str, fix: str) -> None:
     (found,) = told(cluster)
     assert (found.where, found.found) == ("swarm1", what)
-    assert found.fix.startswith(f"on swarm1: {fix}")
+    assert found.fix.endswith(f"look on swarm1: {fix}")
 
 
 def test_a_default_route_is_never_deleted_where_a_subnets_own_is_missing() -> None:
@@ -226,7 +227,7 @@ def test_what_is_behind_a_vpn_to_a_peer_is_not_seen() -> None:
 def test_routes_to_nowhere_are_told_though_the_client_that_is_asked_has_another() -> None:
     (found,) = told(with_route("192.168.77.200/32", "", kind="blackhole"))
     assert (found.what, found.state) == ("clients", State.OPTIONAL)
-    assert found.fix.startswith("on swarm1, if nobody wants that: ip route del blackhole 192.168.77.200/32")
+    assert found.fix.endswith("look on swarm1: ip route show 192.168.77.200/32 table 254")
 
 
 def test_probes_that_are_lost_where_a_cable_is_out_advise_no_firewall() -> None:
