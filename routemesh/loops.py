@@ -7,6 +7,8 @@ returns is a bug: that ends the daemon, with a reason, and its supervisor starts
 
 import asyncio
 import logging
+import math
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import NoReturn
 
@@ -17,6 +19,8 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.1, 1.0
 """The last is well below what a lease lasts: when a store that was away is back, no node is given up because it waits."""
 _LONGEST_TEXT = 500
+_BEAT_S, _PHASE_S = 1.0, random.random()
+"""Each daemon wakes up at a moment of its own within a second: those of one machine share a store."""
 
 Act = Callable[[], Awaitable[float]]
 """What a loop does; returns after how many seconds it acts again though nothing happened."""
@@ -96,10 +100,17 @@ async def rounds(loop: str, act: Act, wake: asyncio.Event, troubles: Troubles) -
             continue
         guard.well()
         try:
-            async with asyncio.timeout(pause_s):
+            async with asyncio.timeout_at(_together_from(asyncio.get_running_loop().time(), pause_s)):
                 await wake.wait()
         except TimeoutError:
             continue
+
+
+def _together_from(now: float, pause_s: float) -> float:
+    """When a pause ends. Those of a second or more end together with others, somewhat earlier: the process wakes up once."""
+    if pause_s < _BEAT_S:
+        return now + pause_s
+    return _PHASE_S + math.floor((now + pause_s - _PHASE_S) / _BEAT_S) * _BEAT_S
 
 
 async def follow(

@@ -25,6 +25,7 @@ LEAST_PAUSE_S = 0.02
 GRACE_S = 5.0
 """So long a manager that was away counts nodes that fell silent meanwhile as live: what kept it from looking (a power cut, a
 suspended machine, a locked store) has kept them from renewing their leases, too."""
+_NOTHING_ELSE_S = 3600.0
 AWAY_S = 2.0
 """A manager looks every second; one that has not for so long was away."""
 
@@ -87,7 +88,7 @@ class Manager:
     async def _lead(self) -> float:
         """Step when something was written, a deadline has come or, since silence wakes nobody, a node's lease may have lapsed."""
         if not self._leads:
-            return RENEW_S
+            return _NOTHING_ELSE_S  # to lead is to be woken
         self._stepped, pause_s = await self._step(self._stepped)
         return pause_s
 

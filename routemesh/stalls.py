@@ -7,8 +7,7 @@ does, the log has its stack and how long that took.
 import asyncio
 import logging
 import selectors
-import sys
-import threading
+import signal
 import time
 import traceback
 from collections.abc import Iterator
@@ -18,56 +17,53 @@ from types import FrameType
 log = logging.getLogger(__name__)
 
 STALL_S = 0.1
-_LOOK_EVERY_S = 0.05
 _PAUSE_S = 10.0
 """Between two of them in the log: what stalls once stalls often."""
 _DEEPEST = 12
 
 
 class _Selector(selectors.DefaultSelector):
-    """Knows since when the loop has been doing something other than to wait; None while it waits."""
+    """Sets the process's alarm while the loop does something other than to wait: at rest that costs nothing."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.busy_since: float | None = None
+        self.stalls = Stalls()
 
     def select(self, timeout: float | None = None) -> "list[tuple[selectors.SelectorKey, int]]":
         """See selectors.BaseSelector."""
-        self.busy_since = None
+        self.stalls.waits()
         try:
             return super().select(timeout)
         finally:
-            self.busy_since = time.monotonic()
+            self.stalls.works()
 
 
 class Stalls:
-    """Watches one loop, from a thread of its own."""
+    """Watches the loop of the main thread."""
 
-    def __init__(self, selector: _Selector, thread_id: int) -> None:
-        self._selector, self._thread_id = selector, thread_id
-        self._clock = time.pthread_getcpuclockid(thread_id)
-        self._end = threading.Event()
-        self._next = 0.0
+    def __init__(self) -> None:
+        self._since = self._used_s = self._next = 0.0
+        self._stack = ""
 
-    def watch(self) -> None:
-        """Until `end`."""
-        while not self._end.wait(_LOOK_EVERY_S):
-            since, now = self._selector.busy_since, time.monotonic()
-            if since is not None and now - since > STALL_S and now >= self._next:
-                self._next = now + _PAUSE_S
-                self._tell(since)
+    def works(self) -> None:
+        """The loop has something to do."""
+        self._since = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, STALL_S)
 
-    def end(self) -> None:
-        """Stop watching."""
-        self._end.set()
+    def waits(self) -> None:
+        """The loop waits."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if self._stack:
+            stack, self._stack = self._stack, ""
+            took_s, used_s = time.monotonic() - self._since, time.thread_time() - self._used_s
+            log.warning("event loop held up for %.2f s (then %.2f s of processor time) by %s", took_s, used_s, stack)
 
-    def _tell(self, since: float) -> None:
-        stack = _stack(sys._current_frames().get(self._thread_id))
-        used_s = time.clock_gettime(self._clock)
-        while self._selector.busy_since == since and not self._end.wait(_LOOK_EVERY_S):
-            pass
-        took_s, used_s = time.monotonic() - since, time.clock_gettime(self._clock) - used_s
-        log.warning("event loop held up for %.2f s (then %.2f s of processor time) by %s", took_s, used_s, stack)
+    def alarm(self, _: int, frame: FrameType | None) -> None:
+        """The loop has worked for too long at a time."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _PAUSE_S
+            self._stack, self._used_s = _stack(frame), time.thread_time()
 
 
 def _stack(frame: FrameType | None) -> str:
@@ -78,14 +74,13 @@ def _stack(frame: FrameType | None) -> str:
 
 @contextmanager
 def watched_loop() -> Iterator[asyncio.Runner]:
-    """A runner for the calling thread whose loop is watched."""
+    """A runner whose loop is watched, for the main thread: it takes the process's SIGALRM."""
     selector = _Selector()
-    stalls = Stalls(selector, threading.get_ident())
-    thread = threading.Thread(target=stalls.watch, name="stalls", daemon=True)
-    thread.start()
+    before = signal.signal(signal.SIGALRM, selector.stalls.alarm)
+    signal.siginterrupt(signal.SIGALRM, False)
     try:
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
             yield runner
     finally:
-        stalls.end()
-        thread.join()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
 LEASE_TTL_S = 5.0
+DOUBT_S = 5.0
+"""How often the conditions of taking part are looked at where the kernel tells of no change."""
 RANGES_S = 10.0
 """How often the machine's addresses and routes are looked at; a router may have a million of them."""
 RESYNC_S = 30.0
@@ -150,6 +152,11 @@ class Agent:
         self._alarm.set()
         await self._notify()
 
+    def _something_changed(self) -> None:
+        """In the kernel, by others."""
+        self._wake.set()
+        self._doubt.set()
+
     async def _tell(self) -> float:
         """Show in the node's status what goes wrong here: what the kernel refused, and the troubles of the loops."""
         failures = (*self._failures, *self._clashes, *self.troubles.lines())
@@ -176,7 +183,7 @@ class Agent:
             await self._reporter.report(partial(admit.node_report, node_id=self._node_id, error=fault))
             self._fault = fault
             await self._renew()
-        return HEARTBEAT_S
+        return DOUBT_S
 
     async def _compare_ranges(self) -> float:
         """Whether an address or route has come to this machine that is the mesh's too."""
@@ -211,7 +218,7 @@ class Agent:
     async def _pass(self, group: asyncio.TaskGroup) -> float:
         """Bring everything to the newest state; sooner again when the kernel refused something."""
         if not self._is_watching:
-            await self._dataplane.watch(self._wake.set)
+            await self._dataplane.watch(self._something_changed)
             self._is_watching = True
         state = await self._store.snapshot()
         failures = await self._bring_to(state, group)

@@ -17,13 +17,18 @@ _LONGEST_BYTES = 4096
 def read(path: str) -> str | None:
     """A setting's value, its fields separated by single spaces; None when there is no such setting."""
     try:
-        file = os.open(_file(path), os.O_RDONLY | os.O_CLOEXEC)
+        file = opened(path)
     except OSError:
         return None
     try:
         return " ".join(decoded(os.read(file, _LONGEST_BYTES)).split())
     finally:
         os.close(file)
+
+
+def opened(path: str) -> int:
+    """A descriptor by which the setting of this namespace can be read from any. Raises OSError."""
+    return os.open(_file(path), os.O_RDONLY | os.O_CLOEXEC)
 
 
 def exists(path: str) -> bool:
