@@ -16,7 +16,7 @@ from routemesh.agent.dataplane import Dataplane, published
 from routemesh.agent.ports import NotHeld, Port
 from routemesh.agent.preparation import accepted
 from routemesh.agent.report import Reporter
-from routemesh.agent.silence import Probe, Silence, all_answer
+from routemesh.agent.silence import Ping, Silence, all_answer
 from routemesh.agent.tasks import TaskRunner
 from routemesh.decide import admit
 from routemesh.decide.liveness import lease_name
@@ -57,7 +57,7 @@ class Agent:
         troubles: loops.Troubles | None = None,
         fault: Callable[[], str] = lambda: "",
         identity: str = "",
-        probe: Probe = all_answer,
+        probe: Ping = all_answer,
     ) -> None:
         """`hold_ports`: see ports.PortHolder.hold. `proxied`: the revision that this node's proxies do, None if it has none.
 

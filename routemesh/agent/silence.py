@@ -16,7 +16,7 @@ from routemesh.store import Store
 
 log = logging.getLogger(__name__)
 
-Probe = Callable[[Mapping[str, IPv4Address]], Awaitable[Set[str]]]
+Ping = Callable[[Mapping[str, IPv4Address]], Awaitable[Set[str]]]
 """Asks the sandboxes of nodes, name → overlay address, for about a second; the names of those that answered."""
 
 LOOKS = 2
@@ -28,7 +28,7 @@ _NOTHING_ELSE_S = 3600.0
 class Silence:
     """Looks at the nodes that are down and have tasks that may run on."""
 
-    def __init__(self, store: Store, reporter: Reporter, probe: Probe) -> None:
+    def __init__(self, store: Store, reporter: Reporter, probe: Ping) -> None:
         self._store = store
         self._reporter = reporter
         self._probe = probe
@@ -60,5 +60,5 @@ def _silent(state: State) -> Mapping[NodeId, tuple[str, IPv4Address]]:
 
 
 async def all_answer(nodes: Mapping[str, IPv4Address]) -> Set[str]:
-    """A Probe where nobody can be asked."""
+    """The Ping where nobody can be asked."""
     return nodes.keys()

@@ -231,7 +231,7 @@ def test_doctor_looks_for_what_it_needs_and_says_whether_it_works() -> None:
 
 def test_the_command_line_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     started: list[NodeOptions] = []
-    monkeypatch.setattr("routemesh.node.run", started.append)
+    monkeypatch.setattr("routemesh.start.run", started.append)
     assert main(["node", "--name", "a", "--advertise", "192.0.2.1", "--run-dir", str(tmp_path), "--engine", "invented"]) == 0
     assert [options.engine for options in started] == ["invented"]
     assert main(["node", "--help"]) == 0
