@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from routemesh import names
-from routemesh.errors import Unavailable
-from routemesh.lab.find import NAME_VARIABLE
+from routemesh.errors import Conflict, Unavailable
+from routemesh.lab.find import NAME_VARIABLE, running_labs
 
-LAB = "demo"
+DEFAULT_LAB = "demo"
+_HOST_VARIABLE = "ROUTEMESH_HOST"
+"""Another daemon that somebody chose: not for the demo's commands."""
 NODES = {"node1": "192.168.200.10", "node2": "192.168.200.11", "node3": "192.168.200.12"}
 CLIENT = "192.168.200.100"
 PORT = 8080
@@ -26,9 +28,10 @@ Chosen = Callable[[str], bool]
 
 
 def main(*, keep: bool) -> None:
-    """Run the demo in a lab of its own, removed at the end unless `keep`.
+    """Run the demo in a lab of its own, called as ROUTEMESH_LAB says, and removed at the end unless `keep`.
 
-    Raises Unavailable when a step fails or an answer is not what the mesh promises.
+    Raises Conflict for a lab that is there already, which somebody else made, and Unavailable when a step fails or an answer is
+    not what the mesh promises.
     """
     with _lab(keep):
         _say("1. Publish a port: a service of two tasks, on two of the three nodes.")
@@ -42,22 +45,26 @@ def main(*, keep: bool) -> None:
 
 def _show_path() -> None:
     _say("3. What carried the requests. On the node, a published port of any local address leads into the ingress sandbox.")
-    _table("chain", names.INGRESS_CHAIN)
+    _table("chain", names.INGRESS_CHAIN, swarm="iptables -nvL -t nat")
     _table("set", "published")
     _exec("node1", "ip", "-br", "-4", "address", "show", "dev", names.GWBRIDGE)
     _say("4. The sandbox is a network namespace, not a container. The port gives the packet a mark, the mark a task in turn.")
     sandbox = ("--sandbox", names.SANDBOX)
     _exec("node1", *sandbox, "--", "ip", "-br", "-4", "address")
-    _table("map", "marks", *sandbox)
-    _table("map", "backends", *sandbox)
+    _table("map", "marks", *sandbox, swarm="iptables -nvL -t mangle")
+    _table("map", "backends", *sandbox, swarm="ipvsadm -Ln")
     _exec("node1", *sandbox, "--", "ip", "route")
     _say("5. The overlay of the node without a task knows each task's MAC and the node behind which it is.")
     fdb = ("bridge", "fdb", "show", "dev", names.VXLAN)
     overlay = next(name for name in _exec("node3", "ip", "netns", show=_nothing).split() if name.startswith("1-"))
     _exec("node3", "--sandbox", overlay, "--", *fdb, show=lambda line: " dst " in line)
     _say("6. In the task: published port to target port; the reply leaves by the sandbox whose MAC brought the request.")
-    _table("map", "ports", "--task", "web.1")
+    _table("map", "ports", "--task", "web.1", swarm="iptables -nvL -t nat")
     _table("map", "nodes", "--task", "web.1")
+    print(
+        "\n  Swarm's own commands show it with --engine ipvs, on a kernel that has ip_vs: ./run uml gives a shell in one.",
+        flush=True,
+    )
 
 
 def _ask_every_node() -> list[str]:
@@ -79,19 +86,30 @@ def _ask_every_node() -> list[str]:
 @contextmanager
 def _lab(keep: bool) -> Iterator[None]:
     _say(f"A cluster on this machine: {len(NODES)} nodes, each a network namespace with a daemon of its own, and a client.")
-    subprocess.run([*_command(), "lab", "down", "--name", LAB], capture_output=True, check=False)
-    _routemesh("lab", "up", "--name", LAB, "--nodes", str(len(NODES)))
+    name = _lab_name()
+    if any(lab.name == name for lab in running_labs()):
+        raise Conflict(
+            f"lab {name} is there already, perhaps of a demo before; remove it with 'routemesh lab down --name {name}', "
+            f"or call this one otherwise: {NAME_VARIABLE}=NAME"
+        )
+    _routemesh("lab", "up", "--name", name, "--nodes", str(len(NODES)))
     try:
         yield
     finally:
         if keep:
-            _say(f"The lab stays. Look around with `routemesh lab exec`, end it with `routemesh lab down --name {LAB}`.")
+            _say(f"The lab stays. Look around with `routemesh lab exec`, end it with `routemesh lab down --name {name}`.")
         else:
-            _routemesh("lab", "down", "--name", LAB)
+            _routemesh("lab", "down", "--name", name)
 
 
-def _table(kind: str, name: str, *place: str) -> None:
-    """Show one object of the node's, the sandbox's or the task's nftables table."""
+def _lab_name() -> str:
+    return os.environ.get(NAME_VARIABLE) or DEFAULT_LAB
+
+
+def _table(kind: str, name: str, *place: str, swarm: str = "") -> None:
+    """Show one object of the node's, the sandbox's or the task's nftables table; `swarm`: what shows the same in a Swarm."""
+    if swarm:
+        print(f"\n  in a Swarm this would be: {swarm}", end="", flush=True)
     inner = ("nft", "list", kind, "ip", names.TABLE, name)
     _exec("node1", *place, "--", *inner, show=lambda line: line.startswith("\t\t"))
 
@@ -111,7 +129,7 @@ def _routemesh(*args: str, show: Chosen = bool) -> str:
         text=True,
         errors="replace",
         check=False,
-        env=os.environ | {NAME_VARIABLE: LAB},
+        env={**os.environ, NAME_VARIABLE: _lab_name(), _HOST_VARIABLE: ""},
     )
     for line in done.stdout.splitlines():
         if show(line):

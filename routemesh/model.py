@@ -24,6 +24,8 @@ FIRST_FWMARK, LAST_FWMARK = 0x100, 0x7FFF
 INGRESS_VNI = 4096
 VXLAN_PORT = 4789
 VXLAN_OVERHEAD_BYTES = 50
+LEAST_UNDERLAY_MTU_BYTES = 576 + VXLAN_OVERHEAD_BYTES
+"""What every IPv4 host must accept (RFC 791) has room in a tunnel; an overlay below that would be of no use."""
 TASK_HISTORY_PER_SLOT = 5
 MAX_HEADER_BYTES = 16 * 1024
 """How large the head of a service's answer may be behind the gateway, unless its label says otherwise."""

@@ -29,7 +29,16 @@ from routemesh.gateway.loop import GatewayLoop
 from routemesh.gateway.loop import check as check_gateway
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.manager import Manager
-from routemesh.model import INGRESS_VNI, VXLAN_OVERHEAD_BYTES, VXLAN_PORT, Node, NodeId, ServiceSpec, State
+from routemesh.model import (
+    INGRESS_VNI,
+    LEAST_UNDERLAY_MTU_BYTES,
+    VXLAN_OVERHEAD_BYTES,
+    VXLAN_PORT,
+    Node,
+    NodeId,
+    ServiceSpec,
+    State,
+)
 from routemesh.nodeplan import HOST, Capabilities, Link, NodePlan, Vxlan, namespace
 from routemesh.nodeplan.ranges import Occupied
 from routemesh.options import NodeOptions
@@ -47,8 +56,6 @@ from routemesh.threads import in_thread
 
 log = logging.getLogger(__name__)
 
-LEAST_OVERLAY_MTU_BYTES = 576
-"""What every IPv4 host must accept (RFC 791); an overlay below it would be of no use."""
 _JOIN_PAUSE_S = 0.5
 
 
@@ -72,11 +79,11 @@ def _fault(options: NodeOptions, kernel: LinuxKernel) -> str:
     mtu = kernel.underlay_mtu()
     if mtu == 0:
         return f"no link of this machine that is up has the address {options.advertise}; --advertise takes one of its own"
-    least = LEAST_OVERLAY_MTU_BYTES + VXLAN_OVERHEAD_BYTES
+    least = LEAST_UNDERLAY_MTU_BYTES
     if mtu < least:
         return (
             f"the link of {options.advertise} has MTU {mtu}, which leaves {mtu - VXLAN_OVERHEAD_BYTES} bytes inside VXLAN; "
-            f"at least {LEAST_OVERLAY_MTU_BYTES} are needed: raise it to {least} or more"
+            f"at least {least - VXLAN_OVERHEAD_BYTES} are needed: raise it to {least} or more"
         )
     return "; ".join(kernel.foreign(_claims(options)))
 

@@ -7,6 +7,7 @@ import click
 
 from routemesh.cli.host import Host
 from routemesh.cli.output import OWN_ESCAPE, format_flag, is_coloured, print_json, print_table, say, say_text, terminal_width
+from routemesh.cli.waits import waits
 from routemesh.errors import RoutemeshError, Unavailable, UserError
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def doctor(host: Host, fix: bool, machine: bool, recordings: tuple[Path, ...], s
         raise UserError("--fix is for a running cluster of routemesh: what else there is can't be repaired from here")
     if fix:
         _fix(host, quiet=format_ == "json")
-    of_mesh, of_machine = _looked(host, recordings, machine=machine, swarm=swarm)
+    with waits("looking at everything"):
+        of_mesh, of_machine = _looked(host, recordings, machine=machine, swarm=swarm)
     from routemesh.doctor import report
 
     found = report((*of_mesh, *of_machine))

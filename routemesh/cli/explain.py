@@ -12,6 +12,7 @@ import click
 from routemesh.cli.host import Host, endpoints
 from routemesh.cli.output import OWN_ESCAPE, is_coloured, say_text, terminal_width, to_json
 from routemesh.cli.values import HEADER, URL
+from routemesh.cli.waits import waits
 from routemesh.errors import Unavailable, UserError
 from routemesh.model import Protocol
 
@@ -81,8 +82,9 @@ def explain(
     request = _request(url, cookie, headers)
     if request is not None and (recordings or swarm):
         raise UserError("--http asks the gateway's proxies, which no recording and no Swarm has")
-    seen = _read(recordings) if recordings or swarm else None
-    found = _asked(host, wanted, client, request) if seen is None else _of_recordings(seen, wanted, client)
+    with waits("reading the nodes"):
+        seen = _read(recordings) if recordings or swarm else None
+        found = _asked(host, wanted, client, request) if seen is None else _of_recordings(seen, wanted, client)
     say_text(_printed(found, format_, way=way or 0, brief=brief))
     if found.status:
         raise click.exceptions.Exit(found.status)

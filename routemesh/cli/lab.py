@@ -13,8 +13,10 @@ from routemesh.cli import output
 from routemesh.cli.groups import Group
 from routemesh.cli.output import say
 from routemesh.cli.values import ENGINE, SUBNET
+from routemesh.cli.waits import waits
 from routemesh.errors import RoutemeshError, UserError
 from routemesh.lab import find, topology
+from routemesh.model import LEAST_UNDERLAY_MTU_BYTES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -124,7 +126,13 @@ def lab() -> None:
 @click.option("--nodes", type=click.IntRange(1, topology.MAX_NODES), default=3, show_default=True, help="How many nodes.")
 @click.option("--managers", type=click.IntRange(min=1), help="How many of them, from node1 on, are managers (default: all).")
 @click.option("--engine", type=ENGINE, default="auto", show_default=True, help="What makes the data path.")
-@click.option("--mtu", type=click.IntRange(68, 65535), default=1500, show_default=True, help="MTU of the underlay, in bytes.")
+@click.option(
+    "--mtu",
+    type=click.IntRange(LEAST_UNDERLAY_MTU_BYTES, 65535),
+    default=1500,
+    show_default=True,
+    help="MTU of the underlay, in bytes.",
+)
 @click.option("--ingress-subnet", type=SUBNET, help="The ingress network's addresses (default: as routemesh node chooses).")
 @click.option("--gwbridge-subnet", type=SUBNET, help="docker_gwbridge's addresses (default: as routemesh node chooses).")
 def up(
@@ -148,7 +156,8 @@ def up(
         ingress_subnet=str(ingress_subnet or ""),
         gwbridge_subnet=str(gwbridge_subnet or ""),
     )
-    control.up(wanted)
+    with waits(f"starting {nodes} node{'s' * (nodes > 1)}"):
+        control.up(wanted)
     ends = dict.fromkeys((wanted.node_names[0], wanted.node_names[-1]))
     say(f"lab {lab_name} is up: {' to '.join(f'{name} at {topology.address(name)}' for name in ends)}")
 
@@ -258,4 +267,5 @@ def down(lab_name: str) -> None:
     """Remove a lab with everything in it."""
     from routemesh.lab import control
 
-    control.down(lab_name)
+    with waits(f"removing lab {lab_name}"):
+        control.down(lab_name)

@@ -62,9 +62,14 @@ def say_text(text: str, *, err: bool = False) -> None:
     _write(visible(text).replace(_OWN_ESCAPE_SHOWN, "\x1b["), err=err)
 
 
-def redraw(line: str) -> None:
+def redraw(line: str, *, err: bool = False) -> None:
     """Put a line in place of the one on which the terminal's cursor is, without going on to the next."""
-    _write(f"\r\x1b[K{one_line(line)}", err=False)
+    _write(f"\r\x1b[K{one_line(line)}", err=err)
+
+
+def erase(*, err: bool = False) -> None:
+    """Take that line away again."""
+    _write("\r\x1b[K", err=err)
 
 
 def _write(text: str, *, err: bool) -> None:

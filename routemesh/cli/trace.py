@@ -11,6 +11,7 @@ import click
 
 from routemesh.cli.host import Host, endpoints, task_names
 from routemesh.cli.output import OWN_ESCAPE, is_coloured, print_json, print_table, say, say_text, terminal_width, to_json
+from routemesh.cli.waits import waits
 from routemesh.errors import Unavailable, UserError
 
 if TYPE_CHECKING:
@@ -88,6 +89,13 @@ def _many(host: Host, wanted: str, query: Mapping[str, str], task: str, format_:
 
 
 def _traced(host: Host, wanted: str, query: Mapping[str, str]) -> "Trace":
+    """One connection; while it is waited for or watched, a terminal says so."""
+    live = query["live"] == "1"
+    with waits(f"waiting for a connection to {wanted}; Ctrl-C ends it" if live else f"watching a connection to {wanted}"):
+        return _watched(host, wanted, query)
+
+
+def _watched(host: Host, wanted: str, query: Mapping[str, str]) -> "Trace":
     """By the daemons; in a lab without them, if one is silent."""
     from routemesh.lab import find
     from routemesh.trace.compare import compare

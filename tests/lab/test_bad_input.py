@@ -91,11 +91,24 @@ def test_a_lab_name_in_use(mesh: Cluster) -> None:
     assert mesh.name in mesh.refused("lab", "up", "--name", mesh.name)
 
 
+def test_a_demo_leaves_a_lab_alone_that_it_did_not_make(mesh: Cluster) -> None:
+    refused = mesh.refused("demo")
+    assert refused.startswith(
+        f"routemesh: lab {mesh.name} is there already, perhaps of a demo before; remove it with 'routemesh "
+    )
+    assert refused.endswith("or call this one otherwise: ROUTEMESH_LAB=NAME")
+    assert mesh.json("node", "ls")
+
+
 def test_a_lab_with_an_mtu_too_small(mesh: Cluster) -> None:
-    assert "MTU" in mesh.refused("lab", "up", "--name", unique("small"), "--mtu", "600").replace("mtu", "MTU")
+    refused = mesh.refused("lab", "up", "--name", unique("small"), "--mtu", "600", status=2)
+    assert "600 is not in the range 626<=x<=65535" in refused
 
 
-REFUSAL = "engine 'ipvs' needs the ip_vs module, which kernel {} does not have; use --engine nftables"
+REFUSAL = (
+    "engine 'ipvs' needs the ip_vs module, which kernel {} does not have (./run uml gives a shell in one that has it); "
+    "use --engine nftables"
+)
 needs_a_kernel_without_ip_vs = pytest.mark.skipif(has_ip_vs(), reason="this kernel has IPVS")
 
 

@@ -15,5 +15,5 @@ def test_an_engine_that_the_kernel_can_not_run_is_refused_before_anything_is_mad
     monkeypatch.setattr(control, "_capabilities", lambda _: WITHOUT_IP_VS)
     monkeypatch.setattr(control, "_apply", lambda *_: pytest.fail("something was made"))
     monkeypatch.setattr(Lab, "directory", property(lambda _: pytest.fail("the lab's directory was asked for")))
-    with pytest.raises(UserError, match=r"needs the ip_vs module, which kernel 6\.18\.0 does not have; use --engine nftables"):
+    with pytest.raises(UserError, match=r"which kernel 6\.18\.0 does not have \(./run uml .*\); use --engine nftables"):
         control.up(lab)

@@ -289,7 +289,7 @@ def _return_path(view: NodeView) -> Iterator[Item]:
 
 def _lacks(caps: Capabilities) -> str:
     if not caps.ip_vs:
-        return f"needs the ip_vs module, which kernel {caps.kernel} does not have"
+        return f"needs the ip_vs module, which kernel {caps.kernel} does not have (./run uml gives a shell in one that has it)"
     return "" if caps.iptables else "needs iptables (Debian's package iptables), which does not work here"
 
 
