@@ -487,6 +487,11 @@ class Task:
     revision: int = 0
 
     @property
+    def prepared(self) -> bool:
+        """Whether its node may make its network: its driver has nothing to prepare, or has done so."""
+        return self.status.state not in (TaskState.ACCEPTED, TaskState.PREPARING)
+
+    @property
     def serving(self) -> bool:
         """Whether new connections may go to it (rule 10)."""
         return self.desired == TaskState.RUNNING == self.status.state and self.status.healthy

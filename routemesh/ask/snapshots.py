@@ -17,7 +17,7 @@ from routemesh.ask.context import Context
 from routemesh.codec.plain import plain, restored
 from routemesh.decide.reach import answering
 from routemesh.errors import RoutemeshError
-from routemesh.model import ClientIp, Node, NodeState, Service, State, Task
+from routemesh.model import ClientIp, Node, NodeState, Service, State, Task, TaskState
 from routemesh.snapshot import (
     ClusterSnapshot,
     Connections,
@@ -150,7 +150,7 @@ def _named_task(state: State, task: Task) -> NamedTask:
         id=task.id,
         service=task.spec.name if service is None else service.spec.name,
         node="" if node is None else node.name,
-        netns="" if node is None else names.container_id(task.id),
+        netns=names.container_id(task.id) if node is not None and task.prepared else "",
         addresses={each.network_id: each.address for each in task.attachments},
         gateway_address=task.gateway_address,
         state=task.status.state.name.lower(),
@@ -165,4 +165,6 @@ def _why_not(task: Task) -> str:
         return ""
     if not task.status.healthy:
         return task.status.error or "it is unhealthy"
+    if task.status.state is TaskState.PREPARING and task.status.message:
+        return f"it is being prepared: {task.status.message}"
     return task.status.error or task.status.message or f"it is {task.status.state.name.lower()}"

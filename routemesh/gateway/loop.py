@@ -42,16 +42,16 @@ _TIDY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Driver:
+class ProxyDriver:
     """A program that a gateway can be made of: how its configuration is written, how it is carried out."""
 
     render: Callable[[RouteTable, Gateway, str, Mapping[str, str], str], Rendered]
     proxy: Callable[[Directory, Inside], Proxy]
 
 
-DRIVERS: Mapping[GatewayDriver, Driver] = {
-    GatewayDriver.HAPROXY: Driver(haproxy.render, Haproxy),
-    GatewayDriver.NGINX: Driver(nginx.render, Nginx),
+PROXIES: Mapping[GatewayDriver, ProxyDriver] = {
+    GatewayDriver.HAPROXY: ProxyDriver(haproxy.render, Haproxy),
+    GatewayDriver.NGINX: ProxyDriver(nginx.render, Nginx),
 }
 
 
@@ -185,7 +185,7 @@ class GatewayLoop:
         """A task's proxy, how its configuration is written, and where."""
         gateway = task.spec.gateway
         assert gateway is not None and task.status.pid is not None
-        driver = DRIVERS[gateway.driver]
+        driver = PROXIES[gateway.driver]
         directory = Directory(self._root / hostname)
         pems = certificates(state)
         proxy = driver.proxy(directory, Inside(partial(self._execute, task), task.status.pid))

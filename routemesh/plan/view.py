@@ -7,9 +7,6 @@ from ipaddress import IPv4Address
 from routemesh.errors import NotFound
 from routemesh.model import Cluster, Network, Node, NodeId, NodeState, Service, ServiceId, State, Task, TaskState
 
-_UNPREPARED = {TaskState.ACCEPTED, TaskState.PREPARING}
-"""Its driver may bring the task's namespace, and none must be there before."""
-
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
@@ -59,7 +56,7 @@ def view(state: State, node_id: NodeId) -> NodeView:
     own, remote = [], []
     for task in sorted(_placed(state), key=_by_slot):
         if task.node_id == node_id:
-            if task.status.state not in _UNPREPARED:
+            if task.prepared:
                 own.append(task)
         elif task.attachments and task.node_id in peers and _has_way(task, peers[task.node_id]):
             remote.append(task)

@@ -64,6 +64,9 @@ def test_an_image_is_prepared_while_daemons_come_and_go_and_answers_in_its_own_n
     assert task["state"] == "preparing"
     assert not mesh.netns(f"node1/{task['container']}").exists()
     assert mesh.json("diff", "node1")["ops"] == []
+    assert (
+        "none of its tasks takes connections (pot.1 on node1: it is being prepared: pot.1 has drawn" in mesh.run("doctor").stdout
+    )
 
     teahouse.restart()
     wait_until(lambda: "Preparing" in mesh.cli("service", "ps", "pot"))

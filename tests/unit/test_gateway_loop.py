@@ -12,7 +12,7 @@ import pytest
 from routemesh.decide.liveness import lease_name
 from routemesh.decide.progress import progress
 from routemesh.gateway import loop
-from routemesh.gateway.loop import Driver, GatewayLoop
+from routemesh.gateway.loop import GatewayLoop, ProxyDriver
 from routemesh.gateway.proxies import ConfigRefused, NotRunning, NotYet
 from routemesh.model import Gateway, GatewayDriver, Lease, NodeId, ProxyStatus, State, TaskState, TaskStatus
 from routemesh.proxy import haproxy
@@ -69,7 +69,7 @@ def run(work: Callable[[GatewayLoop, MemoryStore, FakeProxies], Awaitable[None]]
         store, proxies = MemoryStore(), FakeProxies()
         await store.update(lambda _: state)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "DRIVERS", {GatewayDriver.HAPROXY: Driver(haproxy.render, lambda *_: proxies)})
+            patch.setattr(loop, "PROXIES", {GatewayDriver.HAPROXY: ProxyDriver(haproxy.render, lambda *_: proxies)})
             gateway = GatewayLoop(NODE, store, Any, path)  # type: ignore[arg-type]
             running = asyncio.create_task(gateway.run())
             try:
