@@ -118,8 +118,8 @@ class Agent:
         """The file of a namespace."""
         return self._dataplane.netns_path(name)
 
-    async def hand_over(self, name: str, namespace: Path) -> None:
-        """Have the kernel take a namespace of a driver's when `name` is made."""
+    async def hand_over(self, name: str, namespace: Path | None) -> None:
+        """Have the kernel take a namespace of a driver's when `name` is made; None: make one."""
         await self._dataplane.hand_over(name, namespace)
 
     async def namespace_ready(self, name: str) -> None:

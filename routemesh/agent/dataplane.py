@@ -88,8 +88,8 @@ class Dataplane:
         except RoutemeshError as refusal:
             log.warning("connections of %s end without a word: %s", netns, refusal)
 
-    async def hand_over(self, name: str, namespace: Path) -> None:
-        """Take a namespace of somebody else's making, when `name` is made next. Raises KernelError."""
+    async def hand_over(self, name: str, namespace: Path | None) -> None:
+        """Take a namespace of somebody else's making when `name` is made next; None: make one. Raises KernelError."""
         await self._run(self._kernel.hand_over, name, namespace)
 
     async def watch(self, on_change: Callable[[], None]) -> None:

@@ -44,8 +44,8 @@ class Surroundings(Protocol):
         """The file of a namespace."""
         ...
 
-    async def hand_over(self, name: str, namespace: Path) -> None:
-        """Have the kernel take a namespace of the driver's when `name` is made."""
+    async def hand_over(self, name: str, namespace: Path | None) -> None:
+        """Have the kernel take a namespace of the driver's when `name` is made; None: make one."""
         ...
 
     async def namespace_ready(self, name: str) -> None:
@@ -175,6 +175,7 @@ class TaskRunner:
     async def _undo(self) -> None:
         """Take away what was prepared, or was about to be."""
         if self._is_begun:
+            await self._around.hand_over(names.container_id(self._task.id), None)
             await self._around.runtime.remove(self._task.id)
             self._found, self._is_begun = None, False
 

@@ -88,8 +88,8 @@ class Kernel(Protocol):
         device on our UDP port or VNI, an active Docker Swarm (its docker_gwbridge, its ingress_sbox below /run/docker/netns)."""
         ...
 
-    def hand_over(self, name: str, namespace: Path) -> None:
-        """When a namespace `name` is made next, take the one at `namespace`, which somebody else has made.
+    def hand_over(self, name: str, namespace: Path | None) -> None:
+        """When a namespace `name` is made next, take the one at `namespace`, which somebody else has made; None: make one again.
 
         It is held until then. Fine when it has that name already. Raises KernelError: there is none, it is the node's own or has
         another name of ours, or another one has that name.

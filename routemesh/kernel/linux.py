@@ -177,7 +177,7 @@ class LinuxKernel:
             return self._spaces.get(netns).nft.learned() if self._has_tables else ()
         return ()
 
-    def hand_over(self, name: str, namespace: Path) -> None:
+    def hand_over(self, name: str, namespace: Path | None) -> None:
         """See Kernel.hand_over."""
         with self._turn, told_as(f"nsenter --net={namespace}"):
             self._refresh()

@@ -254,9 +254,12 @@ class Spaces:
         self._identities[name] = identity
         self._handed.let_go(name)
 
-    def hand_over(self, name: str, path: Path) -> None:
-        """Keep the namespace at `path`, of somebody else's making, to be taken when `name` is made. Raises OSError."""
-        self._handed.keep(name, path, self._identities)
+    def hand_over(self, name: str, path: Path | None) -> None:
+        """Keep the namespace at `path`, of others' making, to be taken when `name` is made; None: none. Raises OSError."""
+        if path is None:
+            self._handed.let_go(name)
+        else:
+            self._handed.keep(name, path, self._identities)
 
     def cut_off(self, names: Sequence[str]) -> None:
         """Remove what namespaces that are to go have elsewhere: the peers of their veths, the UDP ports of their tunnels.

@@ -510,6 +510,15 @@ def test_a_namespace_is_held_from_the_hand_over_on(kernel: LinuxKernel, node: Pr
     assert kernel.netns_path("task").stat().st_ino == number
 
 
+def test_a_namespace_that_is_not_wanted_any_more_is_let_go(kernel: LinuxKernel, node: Private) -> None:
+    with private_netns() as theirs:
+        kernel.hand_over("task", theirs.path)
+        kernel.hand_over("task", None)
+        assert _held(theirs) == []
+        do(kernel, Create(HOST, Netns("task")))
+        assert kernel.netns_path("task").stat().st_ino != theirs.path.stat().st_ino
+
+
 def test_what_no_task_may_have_is_not_taken(kernel: LinuxKernel, node: Private, tmp_path: Path) -> None:
     do(kernel, Create(HOST, Netns("task")))
     mere_file = tmp_path / "mere"

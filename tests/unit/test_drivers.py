@@ -19,7 +19,7 @@ from routemesh.decide import admit
 from routemesh.decide.progress import progress
 from routemesh.errors import Unavailable, UserError
 from routemesh.model import HealthCheck, HealthKind, RestartPolicy, State, Task, TaskState
-from routemesh.nodeplan import HOST, Capabilities, NodePlan
+from routemesh.nodeplan import HOST, Capabilities, Netns, NodePlan, item_of
 from routemesh.plan import plan
 from routemesh.plan.view import view
 from routemesh.runtime import Prepared, Running
@@ -230,10 +230,27 @@ def test_a_preparation_that_fails_is_told_with_the_reason(
     play(monkeypatch, scenario)
 
 
+def test_a_task_that_is_removed_before_its_start_has_its_namespace_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(node: Node) -> None:
+        node.daemon.kernel.refuse = lambda op: "busy" if isinstance(item_of(op), Netns) else None
+        node.slow.served.set()
+        await node.running.create(TEA)
+        task = await node.task(TaskState.READY)
+        await node.running.until(lambda _: bool(node.daemon.kernel.handed_over))
+        await node.running.store.update(lambda state: admit.remove_service(state, "web"))
+        await node.running.until(lambda state: not state.tasks)
+        assert not node.slow.netns
+        assert not node.slow.known
+        assert names.container_id(task.id) not in node.daemon.kernel.handed_over
+
+    play(monkeypatch, scenario)
+
+
 def test_a_namespace_that_can_not_be_taken_is_told_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(node: Node) -> None:
-        def refuse(name: str, namespace: Path) -> None:
-            raise Unavailable(f"{namespace} is no namespace")
+        def refuse(name: str, namespace: Path | None) -> None:
+            if namespace is not None:
+                raise Unavailable(f"{namespace} is no namespace")
 
         node.daemon.kernel.hand_over = refuse  # type: ignore[method-assign]
         node.slow.served.set()

@@ -121,9 +121,12 @@ class FakeKernel:
         """Occupied out of `clients`."""
         self.clients[netns] = tuple(element for element in self.learned(netns) if element not in elements)
 
-    def hand_over(self, name: str, namespace: Path) -> None:
+    def hand_over(self, name: str, namespace: Path | None) -> None:
         """Noted in `handed_over`."""
-        self.handed_over[name] = namespace
+        if namespace is None:
+            self.handed_over.pop(name, None)
+        else:
+            self.handed_over[name] = namespace
 
     def occupied(self) -> tuple[Occupied, ...]:
         """What the test put into `ranges`."""
