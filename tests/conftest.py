@@ -15,6 +15,9 @@ from tests.uml.outer import Outer
 settings.register_profile("routemesh", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("routemesh")
 
+# Thousands of processes are started: without bytecode each would compile the whole program, and daemons start half as fast.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 os.environ["ROUTEMESH_HINTS"] = "off"
 """Most services of tests have no health check."""
 

@@ -59,6 +59,7 @@ async def serving(context: Context, path: Path) -> AsyncIterator[None]:
     A socket that a dead daemon left is replaced. Raises Unavailable when a live one answers there or the socket can't be made.
     """
     sock = _listening(path)
+    logging.getLogger("aiohttp.server").addFilter(_is_untold)
     runner = web.AppRunner(
         make_app(context), access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=SHUTDOWN_S
     )
@@ -71,6 +72,11 @@ async def serving(context: Context, path: Path) -> AsyncIterator[None]:
         path.unlink(missing_ok=True)
         await runner.cleanup()
         sock.close()
+
+
+def _is_untold(record: logging.LogRecord) -> bool:
+    """Whether a line of aiohttp's is news: that a body can't be read, which it tells with its stack, the client was answered."""
+    return not (record.exc_info and isinstance(record.exc_info[1], web.RequestPayloadError))
 
 
 def _listening(path: Path) -> socket.socket:

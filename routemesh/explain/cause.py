@@ -19,7 +19,7 @@ from routemesh.nodeplan import HOST, Chain, XtChain
 from routemesh.reasons import causes
 from routemesh.reasons.ends import NobodyListens
 from routemesh.reasons.events import Stopped
-from routemesh.snapshot import NamedTask
+from routemesh.snapshot import OUTSIDE, NamedTask
 from routemesh.walk import Branch, Delivered, Hop, Place, Walk
 
 
@@ -37,7 +37,7 @@ def of_branch(places: Places, asked: Asked, branch: Branch, number: int, blame: 
     last = hops[step] if 0 <= step < len(hops) else None
     yield from nearby.links_down(places, branch, number, repairs)
     yield from nearby.doubled(places, branch, number, repairs)
-    missing = None if returning else _missing(places, asked, place, reason, last)
+    missing = _in_range(places, asked, reason) if returning else _missing(places, asked, place, reason, last)
     ended_by = last if last is not None and isinstance(last.event, Stopped) else None
     by = theirs.foreign(places, ended_by)
     how = _by_others(reason, ended_by, by) if isinstance(reason, causes.Failure) else reason
@@ -185,6 +185,16 @@ def _missing(places: Places, asked: Asked, place: Place, then: causes.OfWays, la
     if target is not None and place != asked.start and places.task(place) is not None and at.port == port != target:
         commands = mend.to_target(places, asked, place, at.address, target)
         return _Known(causes.NotRedirected(port, protocol, target, then), commands)
+    return None
+
+
+def _in_range(places: Places, asked: Asked, then: causes.OfWays) -> _Known | None:
+    """That a client from outside can't be answered, since nodes look for its address inside of the mesh."""
+    client = asked.source.address
+    if asked.start == OUTSIDE:
+        for network in places.cluster.names.networks:
+            if network.subnet is not None and client in network.subnet:
+                return _Known(causes.ClientInRange(client, network.name, network.subnet, then))
     return None
 
 

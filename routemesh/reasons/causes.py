@@ -1,7 +1,7 @@
 """Why a way, or a service, is not as it should be: the end of a packet in the words of the mesh. PURE."""
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from routemesh.model import Protocol
 from routemesh.reasons.ends import End, LinkDown, root
@@ -115,7 +115,17 @@ class NotRedirected:
     then: OfWays
 
 
-OfMissing = NotLed | NoMark | NotBalanced | NotRedirected
+@dataclass(frozen=True, slots=True)
+class ClientInRange:
+    """The client has an address of a range that the mesh has for itself on every node, where the answer to it is looked for."""
+
+    client: IPv4Address
+    network: str
+    subnet: IPv4Network
+    then: OfWays
+
+
+OfMissing = NotLed | NoMark | NotBalanced | NotRedirected | ClientInRange
 
 # --- what else may be wrong near the way -----------------------------------------------------------------------------
 
@@ -221,6 +231,8 @@ def end_of(reason: Reason) -> End | None:
         case ByOthers(failure):
             return root(failure.end)
         case NotLed(then=then) | NoMark(then=then) | NotBalanced(then=then) | NotRedirected(then=then):
+            return end_of(then)
+        case ClientInRange(then=then):
             return end_of(then)
         case _:
             return None

@@ -359,6 +359,11 @@ def _missing(reason: causes.OfMissing) -> str:
             return f"nothing balances what has mark {mark:#x}, and {then}"
         case causes.NotRedirected(port, protocol, target):
             return f"published port {port}/{protocol} is not redirected to {target}, and {then}"
+        case causes.ClientInRange(client, network, subnet):
+            return (
+                f"{client} is in the range {subnet} of {network}, which the mesh has for itself on every node, and {then}; "
+                "such a client needs another address, or a translation before the nodes, or the cluster other ranges"
+            )
     assert_never(reason)
 
 

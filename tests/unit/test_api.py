@@ -485,11 +485,14 @@ def test_a_wrong_request_gets_one_line(daemon: Daemon, method: str, path: str, b
     ],
 )
 def test_what_can_not_be_read_or_set_is_named(
-    daemon: Daemon, path: str, headers: dict[str, str], body: bytes, message: str
+    daemon: Daemon, path: str, headers: dict[str, str], body: bytes, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     status, _, answer = raw(daemon, "POST", wire.PREFIX + path, body, **headers)
     assert (status, daemon.state.services) == (400, {})
     assert message in answer["message"]
+    # The daemon has looked at what is left of a body before it takes the next connection.
+    assert raw(daemon, "GET", wire.PREFIX + "/services")[0] == 200
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
 
 
 def test_a_spec_may_be_sent_back_with_other_labels_but_not_with_other_balancing(daemon: Daemon) -> None:

@@ -1,12 +1,15 @@
 """Snapshots over the API: every node's from any node, with the names that a manager has."""
 
-from collections.abc import Iterator
+import socket
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from routemesh import names
 from routemesh.doctor import State
+from routemesh.doctor.mesh import Look
 from routemesh.errors import UserError
 from routemesh.model import Protocol, Publish, ServiceSpec
 from routemesh.nodeplan import Change, Create, Sysctl
@@ -74,6 +77,29 @@ def test_what_every_node_says_of_itself_is_judged_where_it_is_asked(nodes: list[
             ("plan", "node2", "net/ipv4/ip_forward is 0 instead of 1"),
             ("node", "node2", "ip link add …: no"),
         ]
+
+
+def test_nobody_thinks_for_an_asker_who_has_left(nodes: list[Daemon], monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def thinks_for_ever(_: object, __: object, ___: object, stop: Callable[[], None]) -> Look:
+        begun.set()
+        try:
+            while not ended.wait(0.01):
+                stop()
+        finally:
+            ended.set()
+        raise AssertionError("it was not told to stop")
+
+    with monkeypatch.context() as patched, socket.socket(socket.AF_UNIX) as asker:
+        patched.setattr("routemesh.doctor.mesh.look", thinks_for_ever)
+        asker.connect(str(nodes[0].socket))
+        asker.sendall(b"GET /routemesh/v1/doctor HTTP/1.1\r\nHost: node\r\n\r\n")
+        assert begun.wait(20)
+        assert not ended.is_set()
+        asker.close()
+        assert ended.wait(20)
+    assert nodes[0].client.doctor().outcome == "clean", "the next asker's turn has come"
 
 
 def test_every_node_repairs_what_is_ours_and_says_so(nodes: list[Daemon]) -> None:
