@@ -16,6 +16,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_BODY_BYTES = 1024 * 1024
@@ -267,8 +268,9 @@ class Server:
             self._selector.register(sock, selectors.EVENT_READ, handler)
 
     def stop(self) -> None:
-        """Stop accepting and end as soon as what came in is answered; safe in a signal handler and from any thread."""
-        self._waker.send(b"x")
+        """Stop accepting and end when what came in is answered; safe in a signal handler, from any thread, and after the end."""
+        with suppress(OSError):  # it has ended
+            self._waker.send(b"x")
 
     def run(self) -> None:
         """Serve until stopped."""

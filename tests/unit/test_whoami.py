@@ -252,6 +252,11 @@ def test_stop_ends_idle_connections_and_answers_the_others(running: Running) -> 
     running.stop()
 
 
+def test_who_is_told_to_stop_after_the_end_is_not_troubled(running: Running) -> None:
+    running.stop()
+    running.server.stop()
+
+
 def test_stop_does_not_wait_for_silent_clients(running: Running) -> None:
     with running.connect():
         running.stop()
