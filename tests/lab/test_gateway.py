@@ -361,7 +361,8 @@ def test_of_a_thousand_clients_only_those_of_a_task_that_is_gone_move(gate: Clus
     before = crowd.tasks()
     assert len(before) == 4
     if driver == "haproxy":
-        assert Counter(crowd.homes) == Counter(dict.fromkeys(before, CLIENTS // 4))
+        # A connection that is tried again with another task, or a server that joins as the first ask, moves the turn by one.
+        assert {abs(count - CLIENTS // 4) for count in Counter(crowd.homes).values()} <= {0, 1, 2}
     workers = {node: children(proxy_pid(gate, node)) for node in ADDRESSES}
 
     def come_again(address: str) -> None:
@@ -497,8 +498,13 @@ def test_explain_knows_what_a_proxy_has_otherwise(haproxy: Cluster) -> None:
             connection.sendall(f"set server seen/{task['id'][:12]} state {state}\n".encode())
             connection.recv(100)
 
-    tell("maint")
-    said = haproxy.cli("explain", "node1:80", "--http", "seen.example", status=3)
+    def seen() -> str:
+        """What is said, unless the node has put it right before anybody looked: it looks every few seconds."""
+        tell("maint")
+        done = haproxy.run("explain", "node1:80", "--http", "seen.example")
+        return done.stdout if done.returncode == 3 else ""
+
+    said = wait_until(seen, 30, "the fault")
     tell("ready")
     assert "it answers 503 itself: no task of the service serves" in said
     assert "haproxy has seen.1 in maintenance, though it serves" in said
