@@ -47,6 +47,7 @@ from routemesh.nodeplan import (
     Numgen,
     Redirect,
     Reject,
+    RejectWith,
     Rule,
     Scalar,
     SetTimeouts,
@@ -379,10 +380,20 @@ def _counter_or_reject(kind: str, content: Json) -> Statement:
             return SetTimeouts(name)
         case "reject", {"type": "tcp reset"}:
             return Reject("tcp reset")
-        case "reject", None | {"type": "icmp" | "icmpx", "expr": "port-unreachable"}:
+        case "reject", None:
             return Reject("icmp port-unreachable")
+        case "reject", {"type": "icmp" | "icmpx", "expr": str(why)}:
+            return Reject(_rejection(why))
         case _:
             raise _NotOurs
+
+
+def _rejection(why: str) -> RejectWith:
+    """By its name in ICMP; one that nft chooses for either family has no-route for net-unreachable."""
+    named = f"icmp {'net-unreachable' if why == 'no-route' else why}"
+    if named not in get_args(RejectWith):
+        raise _NotOurs
+    return cast(RejectWith, named)
 
 
 def _translation(kind: str, content: Json) -> Statement:
@@ -504,6 +515,14 @@ def _expression(raw: Json) -> Field | Index:
             return Jhash(field=_field(expression), modulus=modulus, seed=seed)
         case _:
             return _field(raw)
+
+
+def field_of(raw: Json) -> Field | None:
+    """Which of our fields an expression reads; None for another."""
+    try:
+        return _field(raw)
+    except _NotOurs:
+        return None
 
 
 def _field(raw: Json) -> Field:

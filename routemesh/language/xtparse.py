@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from routemesh.language.values import MAX_U32, mark, match_value, number, port
-from routemesh.language.xtrule import tokens, unquoted
+from routemesh.language.xtrule import REJECTIONS, tokens, unquoted
 from routemesh.nodeplan import (
     Assign,
     ClampMss,
@@ -42,10 +42,7 @@ _PROTOCOL_NUMBERS: Mapping[str, int] = {
 _STATES = ("invalid", "new", "related", "established", "untracked")
 _TRANSLATED = ("snat", "dnat")
 _STATUS = {"expected": "expected", "seen_reply": "seen-reply", "assured": "assured", "confirmed": "confirmed"}
-_REJECTIONS: Mapping[str, Literal["tcp reset", "icmp port-unreachable"]] = {
-    "tcp-reset": "tcp reset",
-    "icmp-port-unreachable": "icmp port-unreachable",
-}
+_REJECTIONS = {text: with_ for with_, text in REJECTIONS.items()}
 
 
 class ParsedRule(NamedTuple):
@@ -227,6 +224,9 @@ _MODULES: Mapping[str, Mapping[str, Callable[[_Option], Statement]]] = {
 }
 
 
+MODULES = frozenset(_MODULES)
+"""The matches that are read as our own statements, most of their options at least."""
+
 # --- targets -----------------------------------------------------------------------------------------------------
 
 
@@ -323,3 +323,5 @@ _TARGETS: Mapping[str, Callable[[_Options], Statement]] = {
     "REJECT": _reject,
     "TCPMSS": _clamp,
 }
+TARGETS = frozenset(_TARGETS)
+"""The targets that are read as our own statements, likewise."""

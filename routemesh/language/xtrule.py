@@ -22,6 +22,7 @@ from routemesh.nodeplan import (
     Match,
     Redirect,
     Reject,
+    RejectWith,
     Rule,
     Snat,
     Statement,
@@ -41,7 +42,17 @@ _TCP_FLAGS = ("fin", "syn", "rst", "psh", "ack", "urg")
 
 _WHOLE = f"--nfmask {values.MAX_U32:#x} --ctmask {values.MAX_U32:#x}"
 _MARKS = {"meta mark": "mark", "ct mark": "connmark"}
-_REJECTIONS = {"tcp reset": "tcp-reset", "icmp port-unreachable": "icmp-port-unreachable"}
+REJECTIONS: Mapping[RejectWith, str] = {
+    "tcp reset": "tcp-reset",
+    "icmp net-unreachable": "icmp-net-unreachable",
+    "icmp host-unreachable": "icmp-host-unreachable",
+    "icmp prot-unreachable": "icmp-proto-unreachable",
+    "icmp port-unreachable": "icmp-port-unreachable",
+    "icmp net-prohibited": "icmp-net-prohibited",
+    "icmp host-prohibited": "icmp-host-prohibited",
+    "icmp admin-prohibited": "icmp-admin-prohibited",
+}
+"""What iptables calls what a refused sender gets."""
 
 
 def rule_text(rule: Rule, comment: str = "", *, present: bool = False) -> str:
@@ -211,7 +222,7 @@ def _target(statement: Statement) -> str:
         case Masquerade():
             return "-j MASQUERADE"
         case Reject(with_):
-            return f"-j REJECT --reject-with {_REJECTIONS[with_]}"
+            return f"-j REJECT --reject-with {REJECTIONS[with_]}"
         case ClampMss(size):
             return f"-j TCPMSS --set-mss {values.port(size)}"
         case _:

@@ -134,11 +134,17 @@ class Redirect:
     to: int | Lookup
 
 
+RejectWith = Literal[
+    "tcp reset", "icmp net-unreachable", "icmp host-unreachable", "icmp prot-unreachable", "icmp port-unreachable",
+    "icmp net-prohibited", "icmp host-prohibited", "icmp admin-prohibited",
+]  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """`reject with tcp reset` or `reject with icmp port-unreachable`."""
+    """`reject with tcp reset`, `reject with icmp port-unreachable`; ours are no others."""
 
-    with_: Literal["tcp reset", "icmp port-unreachable"]
+    with_: RejectWith
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,10 +67,13 @@ def _arp(mac: str, address: IPv4Address) -> Packet:
     return Packet(protocol=Protocol.UDP, source=Endpoint(address, 0), destination=nobody, source_mac=mac, arp=True)
 
 
-def _is_let_in(trip: Trip, stack: Stack, port: Link, frame: Packet) -> bool:
-    """Whether a frame of ARP gets from a port into its bridge."""
+def _passes(trip: Trip, stack: Stack, port: Link, frame: Packet, *hooks: str) -> bool:
+    """Whether a frame of ARP that comes in by a bridge's port, or from the bridge itself, gets past rules for frames."""
+    flight = Flight(Trip(trip.network, trip.choose, supposed=trip.supposed), stack, frame, incoming=port.name)
     try:
-        enter_bridge(Flight(Trip(trip.network, trip.choose, supposed=trip.supposed), stack, frame, incoming=port.name))
+        for hook in hooks:
+            for chain in stack.bridge_chains(hook):
+                rules.traverse(flight, chain)
     except Ended:
         return False
     return True
@@ -85,18 +88,19 @@ def _answers(trip: Trip, stack: Stack, link: Link, address: IPv4Address, asked: 
         if known is not None and known.state not in FORGOTTEN:
             yield known.mac, known
     elif link.kind == "bridge":
-        for port in stack.bridge_ports(link):
-            yield from _answers_by(trip, stack, port, address, asked)
+        ports = stack.bridge_ports(link) if _passes(trip, stack, link, asked, "output", "postrouting") else ()
+        for port in ports:
+            yield from _answers_by(trip, stack, port, address, asked, "input")
     elif (end := other_end(trip, stack, link)) is not None:
         yield from _answers_behind(trip, *end, address, asked)
 
 
 def _answers_by(
-    trip: Trip, stack: Stack, port: Link, address: IPv4Address, asked: Packet
+    trip: Trip, stack: Stack, port: Link, address: IPv4Address, asked: Packet, *hooks: str
 ) -> Iterator[tuple[str, Neighbour | Link]]:
-    """The same for a bridge's port, by which the answer comes in."""
+    """The same for a bridge's port, by which the answer comes in; behind the first, it passes these hooks of the bridge."""
     for mac, item in _answers(trip, stack, port, address, asked):
-        if _is_let_in(trip, stack, port, _arp(mac, address)):
+        if _passes(trip, stack, port, _arp(mac, address), "prerouting", *hooks):
             yield mac, item
 
 
@@ -104,18 +108,23 @@ def _answers_behind(
     trip: Trip, stack: Stack, link: Link, address: IPv4Address, asked: Packet
 ) -> Iterator[tuple[str, Neighbour | Link]]:
     """The same for a request that comes in by `link`."""
-    if link.master and not _is_let_in(trip, stack, link, asked):
+    if link.master and not _passes(trip, stack, link, asked, "prerouting"):
         return
     bridge = stack.link(link.master) if link.master else link
     suppose = partial(trip.suppose, stack.place, packet=asked)
     if bridge is not None and stack.answers_arp(bridge.name, address, asked.source.address, suppose):
         if (unknown := stack.rules_of("arp")) is not None:
             raise UnknownRule(stack.place, unknown)
-        yield stack.mac(bridge), bridge
-    if bridge is not None and link.master:
+        mac = stack.mac(bridge)
+        if not link.master or (
+            _passes(trip, stack, link, asked, "input")
+            and _passes(trip, stack, bridge, _arp(mac, address), "output", "postrouting")
+        ):
+            yield mac, bridge
+    if bridge is not None and link.master and _passes(trip, stack, link, asked, "forward", "postrouting"):
         for port in stack.bridge_ports(bridge):
             if port != link and not apart(port, link):
-                yield from _answers_by(trip, stack, port, address, asked)
+                yield from _answers_by(trip, stack, port, address, asked, "forward", "postrouting")
 
 
 def other_end(trip: Trip, stack: Stack, link: Link) -> tuple[Stack, Link] | None:
@@ -139,5 +148,5 @@ def is_hidden(link: Link) -> bool:
 
 def enter_bridge(flight: Flight) -> None:
     """What meets a frame that comes in by a port of a bridge; raises Ended where it is dropped."""
-    for chain in flight.stack.bridge_chains():
+    for chain in flight.stack.bridge_chains("prerouting"):
         rules.traverse(flight, chain)

@@ -69,6 +69,11 @@ def _one_of(known: Set[str]) -> Callable[[str, str], bool]:
     return test
 
 
+def _is_protocol(value: str, text: str) -> bool:
+    """Those without a name among ours go by number (language.values)."""
+    return value == text if text.isdigit() else _one_of(_PROTOCOLS)(value, text)
+
+
 def _any_of(known: Set[str]) -> Callable[[Set[str], str], bool]:
     def test(value: Set[str], text: str) -> bool:
         names = set(text.split(","))
@@ -131,7 +136,7 @@ def _arp(read: Callable[[Packet], Any]) -> Callable[[Flight], Any]:
 FIELDS: Mapping[Field, Reading] = {
     "iifname": Reading(lambda f: f.incoming, _named, "link"),
     "oifname": Reading(lambda f: f.outgoing, _named, "link"),
-    "meta l4proto": Reading(_ip(lambda p: "icmp" if p.error else p.protocol), _one_of(_PROTOCOLS), "proto"),
+    "meta l4proto": Reading(_ip(lambda p: "icmp" if p.error else p.protocol), _is_protocol, "proto"),
     "meta mark": Reading(lambda f: f.packet.mark, _equal, "mark"),
     "ip saddr": Reading(_ip(lambda packet: packet.source.address), _within, "ip"),
     "ip daddr": Reading(_ip(lambda packet: packet.destination.address), _within, "ip"),

@@ -8,9 +8,9 @@ from routemesh.reasons.unclear import AnswerFrom
 from routemesh.snapshot import OUTSIDE, Place
 from routemesh.walk.conntrack import flow_of
 from routemesh.walk.flight import Arrived, Ended, Sending, Step, Trip, refusal_of
-from routemesh.walk.layer3 import TCP_AND_IP_HEADER_BYTES
 from routemesh.walk.network import Listener
 from routemesh.walk.nouns import (
+    TCP_AND_IP_HEADER_BYTES,
     Delivered,
     Dropped,
     Outcome,

@@ -171,14 +171,16 @@ def _tunnel_entry(stack: Stack, link: Link, mac: str) -> FdbEntry | None:
 def _bridged(flight: Flight, bridge: Link, came_by: Link | None) -> Step:
     """Forward a frame to the one port that has, or may have, its MAC. `came_by` None: the bridge itself sends it."""
     stack, ports = flight.stack, flight.stack.bridge_ports(bridge)
-    if (unknown := stack.rules_of("bridge")) is not None:
-        raise UnknownRule(stack.place, unknown)
+    if came_by is None:
+        _pass_bridge(flight, "output")
     filtered = came_by is not None and stack.filters_bridges()
     leaves = filtered and _leaves_bridge(flight, bridge)
     mac = flight.packet.destination_mac
     if leaves or (came_by is not None and mac in {stack.mac(link) for link in (bridge, *ports)}):
+        _pass_bridge(flight, "input")
         return AtStack(stack, bridge.name, flight.packet, flight.connection, flight.replies, prerouted=filtered)
     port, item = _port_for(flight, ports, came_by)
+    _pass_bridge(flight, *(("forward",) if came_by is not None else ()), "postrouting", port=port.name)
     if filtered:
         flight.outgoing = bridge.name
         pass_hook(flight, "forward")
@@ -187,6 +189,16 @@ def _bridged(flight: Flight, bridge: Link, came_by: Link | None) -> Step:
     _check_fits(flight, port)
     flight.note(Bridged(bridge.name, port.name), item)
     return _send(flight, port)
+
+
+def _pass_bridge(flight: Flight, *hooks: str, port: str = "") -> None:
+    """What meets a frame in its bridge (nftables' family bridge); there its devices are the bridge's ports."""
+    outgoing = flight.outgoing
+    flight.outgoing = port or outgoing
+    for hook in hooks:
+        for chain in flight.stack.bridge_chains(hook):
+            rules.traverse(flight, chain)
+    flight.outgoing = outgoing
 
 
 def _leaves_bridge(flight: Flight, bridge: Link) -> bool:

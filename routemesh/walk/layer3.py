@@ -13,10 +13,8 @@ from routemesh.walk import underlay
 from routemesh.walk.flight import Arrived, AtDevice, AtStack, Flight, Sending, Step, Trip
 from routemesh.walk.layer2 import transmit
 from routemesh.walk.netfilter import pass_hook
-from routemesh.walk.nouns import UnknownRule
+from routemesh.walk.nouns import TCP_AND_IP_HEADER_BYTES, UnknownRule
 from routemesh.walk.stack import LOOPBACK, is_loopback
-
-TCP_AND_IP_HEADER_BYTES = 40
 
 
 def receive(trip: Trip, at: AtStack) -> Step:

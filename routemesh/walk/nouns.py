@@ -14,6 +14,8 @@ from routemesh.reasons.unclear import Doubt
 from routemesh.reasons.words import of_doubt
 from routemesh.snapshot import Endpoint, Place
 
+TCP_AND_IP_HEADER_BYTES = 40
+
 
 class Encapsulated(NamedTuple):
     """The frame that a VXLAN packet carries."""

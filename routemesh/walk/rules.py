@@ -5,12 +5,11 @@ accept, is an UnknownRule, if the packet meets it: not behind a condition that f
 Source: nft(8), iptables-extensions(8); the kernel's nf_tables_core.c, nft_nat.c, nft_masq.c, nf_nat_redirect.c, ip_tables.c.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import Enum, auto
 from ipaddress import IPv4Interface
-from typing import Any
+from typing import Any, Literal, assert_never
 
 from routemesh.nodeplan import (
     Assign,
@@ -39,21 +38,16 @@ from routemesh.reasons.ends import NothingToMasquerade, PolicyDrops, RedirectedN
 from routemesh.reasons.events import Assigned, Clamped, Event, How, Learned, Led, Rewritten
 from routemesh.reasons.unclear import ChainUnknown, MatchUnknown, NoVerdict, StatementUnknown, TranslationUnknown
 from routemesh.snapshot import Endpoint
+from routemesh.walk import nftwords, xtwords
 from routemesh.walk.chains import RuleChain
 from routemesh.walk.conntrack import End
 from routemesh.walk.flight import Flight
-from routemesh.walk.nouns import UnknownRule
+from routemesh.walk.nouns import TCP_AND_IP_HEADER_BYTES, UnknownRule
 from routemesh.walk.reads import Reads
+from routemesh.walk.words import ClampToPath, Condition, CopyMark, Does, Nothing, SetMark, Untrack, Word
 
 _NAT_HOOKS: Mapping[End, tuple[str, ...]] = {"destination": ("prerouting", "output"), "source": ("postrouting", "input")}
 _LOOPBACK = IPv4Interface("127.0.0.1/8")
-_ONLY_TELLING = ("-j LOG", "-j NFLOG", "-j ULOG", "-j AUDIT", "-j TRACE", '{"log":')
-"""What is written down about a packet, and what that depends on, changes nothing about its way."""
-
-_VNI = re.compile(
-    r'-m u32 --u32 "?(0|0x0)>>(22|0x16)&0x3c@(12|0xc)&0xffffff00=(?P<shifted>\d+|0x[0-9a-f]+)"?', re.ASCII | re.IGNORECASE
-)
-"""Behind the IP header, whatever its length, and the UDP header: the second word of VXLAN's (moby, encryption.go, matchVXLAN)."""
 _ASSIGNED = {"meta mark": "mark", "ether daddr": "destination_mac"}
 
 
@@ -98,45 +92,99 @@ class Evaluation:
         return Then.RULE
 
     def rule(self, rule: Rule) -> Then:
-        if self.at.iptables and rule and isinstance(rule[-1], Unknown) and rule[-1].json.startswith(_ONLY_TELLING):
+        if self.does_nothing(rule):
             return Then.RULE
         for number, statement in enumerate(rule, start=1):
+            if isinstance(statement, Unknown) and _draws(statement) and any(map(self.fails, rule[number:])):
+                return Then.RULE
             try:
                 then = self.statement(statement)
             except UnknownRule:
-                if (self.at.iptables or _is_condition(statement)) and any(map(self.fails, rule[number:])):
+                if (self.at.iptables or self.is_condition(statement)) and any(map(self.fails, rule[number:])):
                     return Then.RULE
                 raise
             if then is not Then.STATEMENT:
                 return then
         return Then.RULE
 
-    def statement(self, statement: Statement) -> Then:
-        evaluate = _STATEMENTS.get(type(statement))
-        if isinstance(statement, Unknown) and statement.json.startswith(_ONLY_TELLING):
-            return Then.STATEMENT
-        if isinstance(statement, Unknown) and self.is_of_another_tunnel(statement):
-            return Then.RULE
-        if evaluate is None:
-            raise self.reads.unknown(StatementUnknown, statement.json if isinstance(statement, Unknown) else str(statement))
-        return evaluate(self, statement)
+    def does_nothing(self, rule: Rule) -> bool:
+        """Whether all that it would do is to write something down: then what it depends on does not matter."""
+        unknown = [statement for statement in rule if isinstance(statement, Unknown)]
+        acting = [each for each in rule if not isinstance(each, Match | MarkMatch | IpvsMatch | InSet | Counter | Unknown)]
+        return bool(unknown) and not acting and all(isinstance(self.word(each), Condition | Nothing) for each in unknown)
 
-    def is_of_another_tunnel(self, statement: Unknown) -> bool:
-        """Whether it is u32's test for a VNI that the packet does not carry: how Docker tells its encrypted networks apart."""
-        found = _VNI.fullmatch(statement.json)
-        inner = self.flight.packet.inner
-        return found is not None and inner is not None and int(found["shifted"], 0) >> 8 != inner.vni
+    def statement(self, statement: Statement) -> Then:
+        if isinstance(statement, Unknown):
+            return self.foreign(statement)
+        return _STATEMENTS[type(statement)](self, statement)
+
+    def is_condition(self, statement: Statement) -> bool:
+        return isinstance(statement, Unknown) and isinstance(self.word(statement), Condition)
 
     def fails(self, statement: Statement) -> bool:
         """Whether it is a condition that is known not to hold."""
         if isinstance(statement, Unknown):
-            return self.is_of_another_tunnel(statement)
+            word = self.word(statement)
+            return isinstance(word, Condition) and not _draws(statement) and word.test(self.flight) is False
         if not isinstance(statement, Match | MarkMatch | IpvsMatch):
             return False
         try:
             return self.statement(statement) is Then.RULE
         except UnknownRule:
             return False
+
+    # --- what is beyond our own vocabulary ---
+
+    def word(self, statement: Unknown) -> Word | None:
+        """What it means. A match that is not known by name is a condition all the same."""
+        if not self.at.iptables:
+            return nftwords.word(statement.json)
+        found = xtwords.word(statement.json)
+        return Condition(lambda _: None) if found is None and xtwords.is_match(statement.json) else found
+
+    def foreign(self, statement: Unknown) -> Then:
+        word, doubt = self.word(statement), StatementUnknown(self.at.space, self.at.name, statement.json)
+        flight = self.flight
+        match word:
+            case Condition(test):
+                held = test(flight)
+                if held is None:
+                    held = flight.trip.suppose(flight.stack.place, doubt, flight.packet)
+                return Then.STATEMENT if held else Then.RULE
+            case Does(found):
+                does = found(flight) if callable(found) else found
+                if does is False:
+                    return Then.STATEMENT
+                if not isinstance(does, bool) and does is not None:
+                    return self.statement(does)
+            case SetMark(field, value, mask):
+                return self.set_mark(field, value, mask)
+            case CopyMark(save, nfmask, ctmask):
+                return self.copy_mark(save=save, nfmask=nfmask, ctmask=ctmask)
+            case ClampToPath():
+                return self.clamp(ClampMss(flight.stack.mtu(flight.outgoing) - TCP_AND_IP_HEADER_BYTES))
+            case Untrack():
+                flight.untrack()
+                return Then.STATEMENT
+            case Nothing():
+                return Then.STATEMENT
+            case None:
+                pass
+            case _:
+                assert_never(word)
+        raise UnknownRule(flight.stack.place, doubt)
+
+    def set_mark(self, field: Literal["meta mark", "ct mark"], value: int, mask: int) -> Then:
+        before = self.reads.field(field).read(self.flight)
+        return Then.STATEMENT if before is None else self.assign(Assign(field, (before & ~mask) ^ value))
+
+    def copy_mark(self, *, save: bool, nfmask: int, ctmask: int) -> Then:
+        connection, mark = self.flight.connection, self.flight.packet.mark
+        if connection is None:
+            return Then.STATEMENT
+        if save:
+            return self.assign(Assign("ct mark", (connection.mark & ~ctmask) ^ (mark & nfmask)))
+        return self.assign(Assign("meta mark", (mark & ~nfmask) ^ (connection.mark & ctmask)))
 
     # --- statements ---
 
@@ -282,9 +330,9 @@ class Evaluation:
         return Then.ACCEPT
 
 
-def _is_condition(statement: Statement) -> bool:
-    """Whether it can do no more than end its rule: nftables' conditions have no effects, so what is not met does not matter."""
-    return isinstance(statement, Unknown) and statement.json.startswith('{"match":')
+def _draws(statement: Unknown) -> bool:
+    """Whether to ask it draws a lot, which must not be done ahead of its turn."""
+    return "statistic" in statement.json or "numgen" in statement.json
 
 
 def _shown(value: object) -> str:

@@ -12,8 +12,7 @@ from routemesh.model import Protocol
 from routemesh.reasons.ends import End, EverSmaller, LargeAstray, Unheard
 from routemesh.snapshot import OUTSIDE, Place
 from routemesh.walk.flight import AtDevice, Ended, Sending, Trip
-from routemesh.walk.layer3 import TCP_AND_IP_HEADER_BYTES
-from routemesh.walk.nouns import Packet, ReplyArrives, ReplyLost, Unclear, UnknownRule
+from routemesh.walk.nouns import TCP_AND_IP_HEADER_BYTES, Packet, ReplyArrives, ReplyLost, Unclear, UnknownRule
 from routemesh.walk.stack import USUAL_MTU
 from routemesh.walk.travel import set_out, travel
 

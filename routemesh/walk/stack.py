@@ -52,10 +52,6 @@ def is_loopback(address: IPv4Address) -> bool:
     return int(address) >> 24 == _LOOPBACK_BYTE
 
 
-def _before_bridging(chain: RuleChain) -> bool:
-    return chain.family == "bridge" and chain.hook is not None and chain.hook.hook == "prerouting"
-
-
 class Stack:
     """A namespace, ready to be asked. `underlay` is the device to the other nodes, in a node's own namespace only.
 
@@ -165,17 +161,16 @@ class Stack:
             self._turns[hook, device] = tuple(in_order(hook, here, balances=bool(self.services)))
         return self._turns[hook, device]
 
-    def bridge_chains(self) -> tuple[RuleChain, ...]:
-        """What meets a frame that comes in by a port of a bridge, in order."""
+    def bridge_chains(self, hook: str) -> tuple[RuleChain, ...]:
+        """What meets a frame at a hook of a bridge, in order."""
         self.must_know("filters")
-        here = [chain for chain in self._filtering("bridge") if _before_bridging(chain)]
+        here = [chain for chain in self._filtering("bridge") if chain.hook and chain.hook.hook == hook]
         return tuple(sorted(here, key=lambda chain: chain.hook.priority if chain.hook else 0))
 
     def rules_of(self, family: Family) -> FramesFiltered | None:
-        """A base chain with rules, or a policy, of a family at whose hook packets are not walked; None where there is none."""
+        """A base chain with rules, or a policy, of a family whose frames are not walked; None where there is none."""
         for chain in self._filtering(family):
-            if not _before_bridging(chain):
-                return FramesFiltered(family, f"{chain.space} {chain.name}")
+            return FramesFiltered(family, f"{chain.space} {chain.name}")
         return None
 
     def _filtering(self, family: Family) -> Iterator[RuleChain]:

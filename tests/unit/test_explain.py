@@ -17,7 +17,7 @@ from routemesh.explain.mend import Repair
 from routemesh.explain.nouns import Explanation
 from routemesh.explain.text import Screen, text
 from routemesh.model import Protocol
-from routemesh.nodeplan import HOST, Link, Neighbour, Route, Unknown, XtChain
+from routemesh.nodeplan import HOST, Link, Neighbour, Route, Unknown, Verdict, XtChain
 from routemesh.recording.read import read
 from routemesh.snapshot import ClusterSnapshot, ConntrackEntry, Endpoint, Flow, Unread
 
@@ -159,7 +159,7 @@ def test_a_service_whose_tasks_are_unhealthy_says_so(healthy: ClusterSnapshot) -
 
 
 def test_a_rule_that_is_not_understood_is_named_and_not_passed_over(healthy: ClusterSnapshot) -> None:
-    odd = XtChain("raw", "PREROUTING", ((Unknown("-m carrots --orange"),),), "ACCEPT")
+    odd = XtChain("raw", "PREROUTING", ((Unknown("-m carrots --orange"), Verdict("drop")),), "ACCEPT")
     items = healthy.nodes["swarm1"].host.items
     found = explained(changed(healthy, "swarm1", HOST, items=(*items, odd)))
     assert (found.outcome, found.status) == ("untold", 4)

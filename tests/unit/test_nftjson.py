@@ -172,7 +172,6 @@ def test_statements(raw: Any, statement: Statement) -> None:
         {"masquerade": {"flags": "random"}},
         {"redirect": None},
         {"redirect": {"port": 8080}},
-        {"reject": {"type": "icmp", "expr": "host-unreachable"}},
         {"continue": None},
         {"queue": {"num": 0}},
         {"counter": "named"},

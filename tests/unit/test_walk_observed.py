@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Literal
 
 import pytest
 
@@ -29,6 +30,7 @@ from routemesh.nodeplan import (
     Rule,
     Sysctl,
     Table,
+    Unknown,
     Verdict,
     Vxlan,
     XtChain,
@@ -412,9 +414,23 @@ def test_what_comes_in_by_a_device_may_meet_rules_there() -> None:
     assert end(sent(cluster((*HOST_ITEMS, on_card)), NODE, 22, start=OUTSIDE)) == "Dropped node1: filter in drops it"
 
 
-def test_rules_for_frames_and_for_arp_are_not_known() -> None:
-    frames = replace(FENCE, family="bridge", hook=Hook("filter", "forward", 0))
-    assert end(sent(cluster((*HOST_ITEMS, frames)))) == "unclear at node1: chain bridge theirs output, which filters frames"
+@pytest.mark.parametrize(
+    ("hook", "rule", "told"),
+    [
+        ("forward", DROP, "server at node1/box"),  # nothing is forwarded: the node itself sends
+        ("output", DROP, "Dropped node1: nobody on br0 answers ARP for 172.18.0.2"),
+        ("output", (Match("th dport", "81"), *DROP), "server at node1/box"),
+        ("output", (Match("th dport", "80"), *DROP), "Dropped node1: filter frames drops it"),
+        ("input", (Match("th sport", "80"), *DROP), "answer lost at node1: filter frames drops it"),
+        ("output", (Unknown('{"match": {"carrots": 1}}'), Match("th dport", "81"), *DROP), "server at node1/box"),
+    ],
+)
+def test_rules_for_frames_are_met_in_the_bridge(hook: Literal["forward", "output", "input"], rule: Rule, told: str) -> None:
+    frames = Chain("bridge", "frames", Hook("filter", hook, 0), (rule,), table="theirs")
+    assert end(sent(cluster((*HOST_ITEMS, frames)))) == told
+
+
+def test_rules_for_arp_are_not_known() -> None:
     asks = replace(FENCE, family="arp", hook=Hook("filter", "input", 0))
     assert end(sent(cluster(box=(*BOX_ITEMS, asks)))) == "unclear at node1/box: chain arp theirs output, which filters ARP"
 

@@ -147,7 +147,6 @@ def test_says_what_a_rule_says(text: str, statements: list[Statement]) -> None:
         "-j MASQUERADE --random",
         "-j REDIRECT",
         "-j REDIRECT --to-ports 80-90",
-        "-j REJECT --reject-with icmp-host-prohibited",
         "-j TCPMSS --clamp-mss-to-pmtu",
         "-j CT --notrack",
         '-j LOG --log-prefix "-A x "',
