@@ -9,12 +9,12 @@ import fcntl
 import logging
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from routemesh.errors import Conflict, Unavailable
+from routemesh.errors import Conflict, RoutemeshError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,31 @@ def alone(run_dir: Path, data_dir: Path) -> Iterator[str]:
             yield _identity(identity)
         except OSError as exc:
             raise Unavailable(f"can't write {identity}: {exc.strerror}: the node's identity is kept there") from exc
+
+
+@contextmanager
+def traceless(run_dir: Path, data_dir: Path) -> Iterator[Callable[[], None]]:
+    """Remove what was not there before of a node's own files and directories, if the block ends by a RoutemeshError.
+
+    Not once what it yields was called, nor when the node has joined a cluster; what holds anything else stays.
+    """
+    files = (data_dir / _IDENTITY, run_dir / _RUN_LOCK)
+    directories = dict.fromkeys(each for directory in (run_dir, data_dir) for each in (directory, *directory.parents))
+    fresh = [path for path in (*files, *directories) if not path.exists()]
+    keep = False
+
+    def kept() -> None:
+        nonlocal keep
+        keep = True
+
+    try:
+        yield kept
+    except RoutemeshError:
+        if not keep and not past_cluster(run_dir, data_dir):
+            for path in fresh:
+                with suppress(OSError):
+                    path.rmdir() if path.is_dir() else path.unlink()
+        raise
 
 
 def _lock_namespace(held: ExitStack) -> None:

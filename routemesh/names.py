@@ -36,6 +36,11 @@ _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 _ID_LENGTH = 25
 
 
+def natural(name: str) -> tuple[tuple[int, str], ...]:
+    """What to sort names by, so that web.2 comes before web.10."""
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name) if part)
+
+
 def derive_id(*parts: object) -> str:
     """A Swarm-like id (25 characters of base 36) that depends on `parts` alone."""
     digest = hashlib.sha256("\0".join(str(part) for part in parts).encode()).digest()

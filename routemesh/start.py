@@ -21,18 +21,23 @@ def run(options: NodeOptions) -> None:
 
     It is the only one of the node before it does anything; then it prolongs the lease that the last one has left, so that the
     cluster does not give the node up meanwhile. Raises UserError, Conflict or Unavailable where it can't start: not root, a
-    second daemon of the node, what node.run raises.
+    second daemon of the node, what node.run raises. A start that is refused leaves no file that it made.
     """
     logging.basicConfig(level=logging.INFO, handlers=[_log_handler()])
     if os.geteuid() != 0:
         raise UserError("routemesh node needs root, for network namespaces and nftables; start it with sudo")
     _raise_file_limit()
-    for directory in (options.run_dir, options.data_dir):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with identity.alone(options.run_dir, options.data_dir) as known_as, prolonged(options.database, known_as) as begun:
-        from routemesh import node
+    with identity.traceless(options.run_dir, options.data_dir) as kept:
+        for directory in (options.run_dir, options.data_dir):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with identity.alone(options.run_dir, options.data_dir) as known_as, prolonged(options.database, known_as) as begun:
+            from routemesh import node
 
-        node.run(options, known_as, begun)
+            def goes() -> None:
+                kept()
+                begun()
+
+            node.run(options, known_as, goes)
 
 
 class _VisibleLog(logging.Formatter):

@@ -8,6 +8,7 @@ from routemesh.api.networks import find_network, networks
 from routemesh.api.reply import CONTEXT, json_reply, node_asked, node_named, number, said_by_node
 from routemesh.ask import nodes, peer
 from routemesh.model import Node, State
+from routemesh.names import natural
 from routemesh.plan.view import view
 
 _NODES = f"{wire.PREFIX}/nodes"
@@ -17,7 +18,7 @@ _NETWORKS = f"{wire.PREFIX}/networks"
 async def _list(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     state, leases = await context.store.snapshot(), await context.store.leases()
-    every = sorted(state.nodes.values(), key=lambda node: node.name)
+    every = sorted(state.nodes.values(), key=lambda node: natural(node.name))
     return json_reply([node_info(state, node, context.node_id, leases) for node in every])
 
 

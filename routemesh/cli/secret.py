@@ -22,7 +22,10 @@ def secret() -> None:
 @click.pass_obj
 def create(host: Host, name: str, file: IO[bytes]) -> None:
     """Keep a file (- for standard input) as a secret: a certificate in PEM, those that signed it, and its key."""
-    say(host.client().create_secret(name, file.read()).id)
+    kept = host.client().create_secret(name, file.read())
+    say(kept.id)
+    if kept.not_after is None:
+        say(f"note: {name} is no certificate with its key in PEM, which is all that services use a secret for", err=True)
 
 
 @secret.command("ls")

@@ -9,11 +9,12 @@ from routemesh.explain import cause, deaf, faults, nearby
 from routemesh.explain.ask import Asked
 from routemesh.explain.blame import Blame, Mending
 from routemesh.explain.faults import Fault
-from routemesh.explain.ground import ground, natural
+from routemesh.explain.ground import ground
 from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import VERSION, Cause, Explanation, Outcome, Question, Way
 from routemesh.explain.stale import stale
 from routemesh.explain.way import Places, arrives, failure_of, way
+from routemesh.names import natural
 from routemesh.reasons.causes import NoneServes, NotAnswering, NoTasks, UnlikePlanned, end_of
 from routemesh.reasons.ends import NobodyListens
 from routemesh.reasons.words import of_server, unchecked

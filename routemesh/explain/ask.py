@@ -10,6 +10,7 @@ from ipaddress import IPv4Address
 
 from routemesh.errors import NotFound, Unavailable, UserError
 from routemesh.model import Protocol
+from routemesh.names import natural
 from routemesh.nodeplan import HOST, Route
 from routemesh.snapshot import ClusterSnapshot, Endpoint, NamedService, NodeSnapshot
 from routemesh.walk import OUTSIDE, Place
@@ -112,7 +113,7 @@ def _within(cluster: ClusterSnapshot, wanted: Target, client: str, source_port: 
     tasks = cluster.names.tasks
     asking = next((task for task in tasks if name and name in (task.name, task.netns)), None)
     if asking is None or not ends.keys() & asking.addresses.keys():
-        near = sorted(task.name for task in tasks if ends.keys() & task.addresses.keys())[:_SHOWN]
+        near = sorted((task.name for task in tasks if ends.keys() & task.addresses.keys()), key=natural)[:_SHOWN]
         who = name or "a client outside"
         raise NotFound(f"{who} shares no network with {wanted.node}, ingress aside; those that do: {', '.join(near) or 'none'}")
     if asking.node not in cluster.nodes or asking.netns not in cluster.nodes[asking.node].namespaces:
@@ -167,7 +168,7 @@ def _node(cluster: ClusterSnapshot, name: str) -> NodeSnapshot:
     for known in cluster.names.nodes:
         if name in (known.name, str(known.address)):
             raise Unavailable(f"node {known.name} can't be explained: {known.absent or 'nothing of it was read'}")
-    every = sorted({*cluster.nodes, *(node.name for node in cluster.names.nodes)})
+    every = sorted({*cluster.nodes, *(node.name for node in cluster.names.nodes)}, key=natural)
     raise NotFound(f"there is no node {name}; there are {', '.join(every)}")
 
 
@@ -207,8 +208,8 @@ def _start(
     try:
         own = IPv4Address(name)
     except ValueError:
-        tasks = ", ".join(sorted(task.name for task in cluster.names.tasks)[:_SHOWN])
-        nodes = ", ".join(sorted(cluster.nodes))
+        tasks = ", ".join(sorted((task.name for task in cluster.names.tasks), key=natural)[:_SHOWN])
+        nodes = ", ".join(sorted(cluster.nodes, key=natural))
         raise NotFound(f"client {name} is not an address, a node or a task; nodes are {nodes}, tasks {tasks or 'none'}") from None
     if own.is_loopback:
         return Place(asked.name, HOST), own, f"node {asked.name} itself"

@@ -1,11 +1,11 @@
 """What there is for a way to lead through: nodes, their namespaces, the devices and addresses in these. PURE."""
 
-import re
 from collections.abc import Collection, Iterable, Iterator
 
 from routemesh import names
 from routemesh.explain.nouns import Device, Ground, Machine, Site, SiteKind
 from routemesh.explain.way import Places
+from routemesh.names import natural
 from routemesh.nodeplan import HOST, Address, Link
 from routemesh.snapshot import ClusterSnapshot, NamedTask, NamespaceSnapshot, NodeSnapshot, Place
 
@@ -39,11 +39,6 @@ def ground(cluster: ClusterSnapshot, services: Collection[str] | None = None, pa
         sites=tuple(_sites(places, nodes, services, passed)),
         published=tuple(sorted(published, key=lambda each: natural(each[0]))),
     )
-
-
-def natural(name: str) -> tuple[tuple[int, str], ...]:
-    """What to sort names by, so that web.2 comes before web.10."""
-    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part)
 
 
 def kind_of(namespace: str, *, task: bool) -> SiteKind:

@@ -12,11 +12,12 @@ from routemesh.explain.answer import broken_first, explain, listed, once, passed
 from routemesh.explain.ask import SOURCE_PORT, Asked, Target
 from routemesh.explain.faults import Fault
 from routemesh.explain.faults import told as told_fault
-from routemesh.explain.ground import ground, natural
+from routemesh.explain.ground import ground
 from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import Cause, Explanation, Outcome, Step, Way
 from routemesh.explain.way import Places
 from routemesh.model import Protocol
+from routemesh.names import natural
 from routemesh.reasons.causes import ProxyAnswers, ProxyUnlike, Reason
 from routemesh.reasons.events import Decided
 from routemesh.reasons.named import named

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from routemesh import identity
-from routemesh.errors import Unavailable
+from routemesh.errors import Conflict, Unavailable
 from tests.support import require
 
 HOLD = """
@@ -162,3 +162,39 @@ def test_a_lock_is_found_by_its_file(tmp_path: Path) -> None:
     finally:
         os.close(mine)
         os.close(again)
+
+
+def test_a_start_that_is_refused_leaves_nothing_of_its_own(tmp_path: Path) -> None:
+    run, data = tmp_path / "a" / "run", tmp_path / "data"
+
+    def begin(*, refused: bool = True, going: bool = False, cluster: str = "") -> None:
+        with identity.traceless(run, data) as kept:
+            for directory in (run, data):
+                directory.mkdir(parents=True, exist_ok=True)
+            for path in (data / "identity", run / "node.lock"):
+                path.touch()
+            if cluster:
+                identity.remember_cluster(cluster, run, data)
+            if going:
+                kept()
+            if refused:
+                raise Conflict("can't join")
+
+    with pytest.raises(Conflict):
+        begin()
+    assert list(tmp_path.iterdir()) == []
+    tmp_path.joinpath("data").mkdir()
+    tmp_path.joinpath("data", "theirs").touch()
+    with pytest.raises(Conflict):
+        begin()
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", "theirs"]
+    with pytest.raises(Conflict):
+        begin(going=True)
+    assert (data / "identity").exists(), "it was a node for a while"
+    with pytest.raises(Conflict):
+        begin()
+    assert (data / "identity").exists(), "an earlier daemon made it"
+    (data / "identity").unlink()
+    with pytest.raises(Conflict):
+        begin(cluster="c1")
+    assert (data / "identity").exists(), "the cluster knows it"

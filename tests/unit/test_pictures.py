@@ -336,7 +336,7 @@ def test_a_page_needs_nothing_else_and_lets_nothing_else_run(explanation: Explan
 def test_every_command_has_a_button_that_copies_it(explanation: Explanation) -> None:
     page = html(explanation)
     commands = [step.show for way in explanation.ways for step in (*way.there, *way.back) if step.show]
-    commands += [command for cause in explanation.causes for command in cause.mend]
+    commands += [command for cause in explanation.causes for command in (*cause.look, *cause.mend)]
     found = [unescape(each) for each in re.findall(r"<code>([^<]*)</code><button type=\"button\" class=\"copy\"", page)]
     assert sorted(found) == sorted(commands)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from routemesh.explain.ground import kind_of, natural
+from routemesh.explain.ground import kind_of
 from routemesh.explain.nouns import Explanation, Step, Way
 from routemesh.explain.picture.scene import (
     CLIENT,
@@ -20,6 +20,7 @@ from routemesh.explain.picture.scene import (
     Style,
     box_of,
 )
+from routemesh.names import natural
 from routemesh.reasons.events import Accepted, Bridged, Decided
 
 _MOST_ROWS = 8
