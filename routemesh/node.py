@@ -45,10 +45,11 @@ from routemesh.options import NodeOptions
 from routemesh.plan.engines import check_engine
 from routemesh.runtime import Runtime
 from routemesh.runtime.node import NodeRuntime
+from routemesh.sight.asking import ask
 from routemesh.sight.checkup import answering, check_up
 from routemesh.sight.disks import disks
 from routemesh.sight.observe import observe_node
-from routemesh.sightings import Disk, Echoes, Offload
+from routemesh.sightings import Disk, Echoes, Offload, PortAnswer, PortQuestion
 from routemesh.snapshot import Connections, NodeSnapshot
 from routemesh.stalls import watched_loop
 from routemesh.store.sqlite import SqliteStore
@@ -121,6 +122,7 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
             proxies=gateway.look,
             look=partial(_look, options),
             disks=look_at_disks,
+            ask=partial(_ask, options),
             repair=dataplane.repair,
             netns_path=dataplane.netns_path,
             own_netns=Path(f"/proc/{os.getpid()}/ns/net"),
@@ -221,6 +223,11 @@ async def _look(
 
 async def _answering(options: NodeOptions, peers: Mapping[str, IPv4Address]) -> Set[str]:
     return await asyncio.to_thread(answering, options.run_dir / "netns", peers)
+
+
+async def _ask(options: NodeOptions, questions: Sequence[PortQuestion]) -> tuple[PortAnswer, ...]:
+    """In a thread of its own, which goes into namespaces and waits for answers."""
+    return await asyncio.to_thread(ask, options.run_dir / "netns", questions)
 
 
 async def _disks(options: NodeOptions) -> Sequence[Disk]:

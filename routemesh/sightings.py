@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from routemesh.model import Protocol
 from routemesh.nodeplan import HOST
+from routemesh.snapshot import Bound
 
 How = Literal["in", "out", "rule", "hook"]
 """By which a packet was seen: coming in or going out on a link; a rule that it fulfilled, or a chain's policy; a hook's edge."""
@@ -149,6 +151,41 @@ class Sent:
     at: float
     took_s: float
     only_accepted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortQuestion:
+    """A published port that is to be asked: of a task at its overlay `address`, by the node's sandbox, as the mesh does; with
+    `task` "", of the node itself at its own address. `target`: where the process of a task in `netns` should listen."""
+
+    protocol: Protocol
+    port: int
+    address: str
+    task: str = ""
+    netns: str = ""
+    target: int = 0
+
+
+Answering = Literal["accepted", "waits", "refused", "silence", "stopped", "bound", "unbound", "unasked"]
+"""A process (of a node itself: somebody) took a connection, or only its kernel did; it was refused; nothing came. Not asked: the
+process is stopped. Of UDP nothing is sent: a process is bound to the port, or none is. It could not be asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortAnswer:
+    """What became of a question. `what`: why it could not be asked. `instead`: where processes of the task wait, if none does
+    where it should; `process`: who waits there, "" for nobody or not known."""
+
+    asked: PortQuestion
+    outcome: Answering
+    what: str = ""
+    process: str = ""
+    instead: tuple[Bound, ...] = ()
+
+    @property
+    def well(self) -> bool:
+        """Whether it answers, as far as that was to be seen."""
+        return self.outcome in ("accepted", "bound")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

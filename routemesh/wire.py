@@ -12,6 +12,7 @@ import msgspec
 from routemesh.codec import encoded, from_text, to_text
 from routemesh.errors import Conflict, NotFound, RoutemeshError, Unavailable, UserError
 from routemesh.model import Availability, CertificateWarning, GatewayDriver, Listener, Mode, Role, ServiceSpec
+from routemesh.sightings import PortAnswer
 
 PREFIX = "/routemesh/v1"
 SELF = "self"
@@ -100,6 +101,15 @@ class ProgressInfo(msgspec.Struct, frozen=True, kw_only=True):
     failed: str
     seen: str
     answering: tuple[str, ...] | None = None
+
+
+class NodeAnswers(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node's ports and tasks answered. `live`: it is up and takes part; `error`: why it could not be asked."""
+
+    node: str
+    live: bool = True
+    answers: tuple[PortAnswer, ...] = ()
+    error: str = ""
 
 
 class NamespaceInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,8 +11,12 @@ from routemesh.ask import checkups, peer
 _BASE = f"{wire.PREFIX}/doctor"
 
 
+def _passive(request: web.Request) -> bool:
+    return request.query.get("passive") == "1"
+
+
 async def _doctor(request: web.Request) -> web.Response:
-    return json_reply(await checkups.doctor(request.app[CONTEXT]))
+    return json_reply(await checkups.doctor(request.app[CONTEXT], passive=_passive(request)))
 
 
 async def _repair_all(request: web.Request) -> web.Response:
@@ -23,8 +27,10 @@ async def _check_up(request: web.Request) -> web.Response:
     """What one node says of itself."""
     from routemesh.doctor.facts import NodeFacts
 
-    own = partial(checkups.own_facts, request.app[CONTEXT])
-    return await said_by_node(request, own, lambda node: peer.get(node, f"/nodes/{node.id}/checkup", NodeFacts))
+    context, passive = request.app[CONTEXT], _passive(request)
+    own = partial(checkups.own_facts, context, passive=passive)
+    path = f"checkup?passive={int(passive)}"
+    return await said_by_node(request, own, lambda node: peer.get(node, f"/nodes/{node.id}/{path}", NodeFacts))
 
 
 async def _repair(request: web.Request) -> web.Response:

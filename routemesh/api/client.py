@@ -62,6 +62,10 @@ class Client:
         """How far a service is; waits until that is another answer than `seen`, at most `wait_s` seconds."""
         return self._get(f"/services/{_quoted(ref)}/progress", wire.ProgressInfo, seen=seen, wait=f"{wait_s:.3f}")
 
+    def answers(self, ref: str) -> list[wire.NodeAnswers]:
+        """What a service's published ports answer on each node, and its tasks."""
+        return self._get(f"/services/{_quoted(ref)}/answers", list[wire.NodeAnswers])
+
     def logs(self, ref: str, *, follow: bool = False, tail: int | None = None) -> Iterator[bytes]:
         """The lines that a service's tasks wrote, each with its task and node in front; endless with `follow`."""
         query = {"follow": str(int(follow))} | ({} if tail is None else {"tail": str(tail)})
@@ -127,9 +131,9 @@ class Client:
         query = [("target", target), ("client", client), ("outside", outside)]
         return self._get(f"/explain?{urlencode(query + (_words(request) if request else []))}", Explanation)
 
-    def doctor(self) -> Report:
-        """What is wrong with the cluster."""
-        return self._get("/doctor", Report)
+    def doctor(self, *, passive: bool = False) -> Report:
+        """What is wrong with the cluster; `passive`: no task is asked."""
+        return self._get("/doctor", Report, passive=str(int(passive)))
 
     def repair(self) -> list[wire.RepairInfo]:
         """Let every node bring its kernel to its plan, now."""

@@ -1,14 +1,17 @@
-"""What is asked and told about services: list, one, create, update, remove, tasks, progress, logs."""
+"""What is asked and told about services: list, one, create, update, remove, tasks, progress, answers, logs."""
+
+from collections.abc import Awaitable
 
 from aiohttp import web
 
 from routemesh import wire
 from routemesh.api.describe import progress_info, service_infos, task_info
-from routemesh.api.reply import CONTEXT, json_reply, number, stream
+from routemesh.api.reply import CONTEXT, json_reply, number, said_by_node, stream
 from routemesh.ask import services
+from routemesh.ask.answers import answers, answers_of, own_answers
 from routemesh.ask.logs import Output, own_lines, own_task, write_logs
 from routemesh.decide import admit
-from routemesh.model import Service, ServiceSpec, State
+from routemesh.model import Node, Service, ServiceSpec, State
 
 MAX_WAIT_S = 10.0
 
@@ -56,6 +59,23 @@ async def _progress(request: web.Request) -> web.Response:
     return json_reply(progress_info(found))
 
 
+async def _answers(request: web.Request) -> web.Response:
+    """What the service's ports answer on each node, now."""
+    context = request.app[CONTEXT]
+    state = await context.store.snapshot()
+    return json_reply(await answers(context, state, _service(state, request)))
+
+
+async def _node_answers(request: web.Request) -> web.Response:
+    """The same of one node; `service`: a name or an id."""
+    context, service = request.app[CONTEXT], request.query.get("service", "")
+
+    def own(state: State, node: Node) -> Awaitable[wire.NodeAnswers]:
+        return own_answers(context, state, node, admit.find_service(state, service))
+
+    return await said_by_node(request, own, lambda node: answers_of(node, service))
+
+
 async def _logs(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     service = _service(await context.store.snapshot(), request)
@@ -98,6 +118,8 @@ ROUTES = (
     web.delete(f"{_BASE}/{{ref}}", _remove),
     web.get(f"{_BASE}/{{ref}}/tasks", _tasks),
     web.get(f"{_BASE}/{{ref}}/progress", _progress),
+    web.get(f"{_BASE}/{{ref}}/answers", _answers),
     web.get(f"{_BASE}/{{ref}}/logs", _logs),
+    web.get(f"{wire.PREFIX}/nodes/{{ref}}/answers", _node_answers),
     web.get(f"{wire.PREFIX}/tasks/{{ref}}/logs", _task_logs),
 )

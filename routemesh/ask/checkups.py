@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from routemesh import wire
 from routemesh.ask import peer
+from routemesh.ask.answers import of_tasks
 from routemesh.ask.context import Context
 from routemesh.ask.snapshots import cluster_snapshot
 from routemesh.errors import RoutemeshError
@@ -32,25 +33,28 @@ class _NobodyWaits(Exception):  # it is not an error
     """The asker has gone."""
 
 
-async def doctor(context: Context) -> "Report":
-    """All findings about the cluster; what is wrong was so in two looks. Others who ask meanwhile wait for their turn."""
+async def doctor(context: Context, *, passive: bool = False) -> "Report":
+    """All findings about the cluster; what is wrong was so in two looks. Others who ask meanwhile wait for their turn.
+
+    Each look opens a connection to each task's port, unless `passive`.
+    """
     from routemesh.doctor import State, report
 
     async with context.one_doctor:
-        found = await _look(context)
+        found = await _look(context, passive=passive)
         if any(finding.state in (State.WRONG, State.UNTOLD) for finding in found.findings):
             await asyncio.sleep(SETTLE_S)
-            found = await _look(context, found)
+            found = await _look(context, found, passive=passive)
         return report(found.findings)
 
 
-async def _look(context: Context, before: "Look | None" = None) -> "Look":
+async def _look(context: Context, before: "Look | None" = None, *, passive: bool) -> "Look":
     from routemesh.doctor.mesh import look
     from routemesh.explain.ask import SOURCE_PORT
 
     state = await context.store.snapshot()
     which = Connections(client_port=SOURCE_PORT)
-    cluster, facts = await asyncio.gather(cluster_snapshot(context, state, which), _gathered(context, state))
+    cluster, facts = await asyncio.gather(cluster_snapshot(context, state, which), _gathered(context, state, passive=passive))
     gone = threading.Event()
 
     def stop() -> None:
@@ -63,12 +67,12 @@ async def _look(context: Context, before: "Look | None" = None) -> "Look":
         gone.set()  # a thread is not ended by its caller's being cancelled
 
 
-async def _gathered(context: Context, state: State) -> "Facts":
+async def _gathered(context: Context, state: State, *, passive: bool) -> "Facts":
     """What all nodes say of themselves; those that say nothing are left out, since their snapshots tell why."""
     from routemesh.doctor.facts import Facts
 
     told = await asyncio.gather(
-        *(_attempt(context, state, node) for node in sorted(state.nodes.values(), key=lambda node: node.name))
+        *(_attempt(context, state, node, passive=passive) for node in sorted(state.nodes.values(), key=lambda node: node.name))
     )
     errors = [f"{service.spec.name}: {service.error}" for service in state.services.values() if service.error]
     errors += [f"{node.name}: {node.error}" for node in state.nodes.values() if node.error]
@@ -76,6 +80,7 @@ async def _gathered(context: Context, state: State) -> "Facts":
         nodes={each.facts.node: each.facts for each in told if each is not None},
         skews={each.facts.node: each.skew_s for each in told if each is not None},
         errors=tuple(sorted(errors)),
+        asking=not passive,
     )
 
 
@@ -84,28 +89,29 @@ class _Told(NamedTuple):
     skew_s: float
 
 
-async def _attempt(context: Context, state: State, node: Node) -> _Told | None:
+async def _attempt(context: Context, state: State, node: Node, *, passive: bool) -> _Told | None:
     from routemesh.doctor.facts import NodeFacts, skew_s
 
     asked = context.now()
     try:
         if node.id == context.node_id:
-            facts = await own_facts(context, state, node)
+            facts = await own_facts(context, state, node, passive=passive)
         else:
-            facts = await peer.get(node, f"/nodes/{node.id}/checkup", NodeFacts)
+            facts = await peer.get(node, f"/nodes/{node.id}/checkup?passive={int(passive)}", NodeFacts)
     except RoutemeshError:
         return None
     return _Told(facts, skew_s(facts.clock, asked, context.now()))
 
 
-async def own_facts(context: Context, state: State, node: Node) -> "NodeFacts":
-    """What this daemon's own node says of itself."""
+async def own_facts(context: Context, state: State, node: Node, *, passive: bool) -> "NodeFacts":
+    """What this daemon's own node says of itself, and what its tasks answer unless it is to be `passive`."""
     from routemesh.doctor.disks import is_told
     from routemesh.doctor.facts import NodeFacts, differences
 
     seen = view(state, node.id)
-    ops, (probes, offloads), disks = await asyncio.gather(
-        context.strayed(seen), context.look(node, _peers(state, node)), context.disks()
+    questions = [] if passive else of_tasks(state, node, state.services.values())
+    ops, (probes, offloads), disks, answers = await asyncio.gather(
+        context.strayed(seen), context.look(node, _peers(state, node)), context.disks(), context.ask(questions)
     )
     return NodeFacts(
         node=node.name,
@@ -116,6 +122,8 @@ async def own_facts(context: Context, state: State, node: Node) -> "NodeFacts":
         offloads=offloads,
         failures=tuple(failure for failure in node.failures if not is_told(failure, disks)),
         disks=tuple(disks),
+        asked=not passive,
+        answers=answers,
     )
 
 

@@ -14,7 +14,7 @@ from routemesh.model import Node, NodeId, ServiceSpec, State, TaskId
 from routemesh.nodeplan import Failure, NodePlan, Op
 from routemesh.plan.view import NodeView
 from routemesh.proxy.observed import RunningProxy
-from routemesh.sightings import Disk, Echoes, Offload
+from routemesh.sightings import Disk, Echoes, Offload, PortAnswer, PortQuestion
 from routemesh.snapshot import Connections, NodeSnapshot
 from routemesh.store import Store
 
@@ -44,6 +44,14 @@ class Observe(Protocol):
     def __call__(self, node: Node, which: Connections, namespaces: Collection[str] | None) -> Awaitable[NodeSnapshot]:
         """Read."""
         ...
+
+
+AskPorts = Callable[[Sequence[PortQuestion]], Awaitable[tuple[PortAnswer, ...]]]
+"""Asks ports of this node and of its tasks, by a connection each; the answers come in the questions' order."""
+
+
+async def _asks_nobody(_: Sequence[PortQuestion]) -> tuple[PortAnswer, ...]:
+    return ()
 
 
 class Seats:
@@ -96,6 +104,7 @@ class Context:
     look: Look
     disks: Callable[[], Awaitable[Sequence[Disk]]]
     repair: Callable[[NodeView, int], Awaitable[tuple[tuple[Op, ...], tuple[Failure, ...]]]]
+    ask: AskPorts = _asks_nobody
     outputs: Seats = field(default_factory=_outputs)
     one_doctor: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     netns_path: PathOf = default_path

@@ -23,17 +23,21 @@ _MOST_MENDED = 8
 
 @click.command("doctor")
 @click.option("--fix", is_flag=True, help="Let every node bring its kernel to its plan first; what is not ours is left alone.")
+@click.option("--passive", is_flag=True, help="Open no connection to tasks: what is said of their answers is predicted then.")
 @click.option("--machine", is_flag=True, help="Look at this machine alone, and ask no daemon.")
 @click.option("--from", "recordings", multiple=True, type=click.Path(path_type=Path), metavar="DIR",
               help="Look at recordings of nodes (routemesh record); may be given several times.")  # fmt: skip
 @click.option("--swarm", is_flag=True, help="Look at this Docker Swarm node.")
 @format_flag
 @click.pass_obj
-def doctor(host: Host, fix: bool, machine: bool, recordings: tuple[Path, ...], swarm: bool, format_: str) -> None:
+def doctor(host: Host, fix: bool, passive: bool, machine: bool, recordings: tuple[Path, ...], swarm: bool, format_: str) -> None:
     """Tell what is wrong with the cluster, with this machine, and what to do about it.
 
     Reads all nodes' kernels, compares them with the plans, walks the way of every published port from every node, and sends
-    packets as large as may be between the nodes' sandboxes. Without a daemon: what this machine's kernel and programs offer.
+    packets as large as may be between the nodes' sandboxes. Each TCP port of a task gets one connection, which is closed at once
+    (--passive: none). Each line says whether it was (asked), is (predicted) from what was read, or was (recorded).
+
+    Without a daemon: what this machine's kernel and programs offer.
 
     Nothing is loaded or changed by looking; --fix changes what is ours.
 
@@ -47,7 +51,7 @@ def doctor(host: Host, fix: bool, machine: bool, recordings: tuple[Path, ...], s
     if fix:
         _fix(host, quiet=format_ == "json")
     with waits("looking at everything"):
-        of_mesh, of_machine = _looked(host, recordings, machine=machine, swarm=swarm)
+        of_mesh, of_machine = _looked(host, recordings, machine=machine, swarm=swarm, passive=passive)
     from routemesh.doctor import report
 
     found = report((*of_mesh, *of_machine))
@@ -59,7 +63,9 @@ def doctor(host: Host, fix: bool, machine: bool, recordings: tuple[Path, ...], s
         raise click.exceptions.Exit(found.status)
 
 
-def _looked(host: Host, recordings: tuple[Path, ...], *, machine: bool, swarm: bool) -> "tuple[Findings, Findings]":
+def _looked(
+    host: Host, recordings: tuple[Path, ...], *, machine: bool, swarm: bool, passive: bool
+) -> "tuple[Findings, Findings]":
     """What was found of the mesh, and of this machine; of each nothing where it is not asked for, or not there."""
     if recordings or swarm:
         return _of_a_mesh(recordings), ()
@@ -69,7 +75,7 @@ def _looked(host: Host, recordings: tuple[Path, ...], *, machine: bool, swarm: b
     from routemesh.doctor import Finding, State
 
     try:
-        found, engine = client.doctor().findings, next((node.engine for node in client.nodes() if node.asked), "")
+        found, engine = client.doctor(passive=passive).findings, next((node.engine for node in client.nodes() if node.asked), "")
     except Unavailable as silence:
         silent = Finding(what="node", where="", state=State.UNTOLD, found=str(silence), effect="how the cluster is can't be told")
         return (silent,), _of_this_machine()

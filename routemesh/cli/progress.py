@@ -10,6 +10,7 @@ import click
 
 from routemesh import wire
 from routemesh.api.client import Client
+from routemesh.cli import answers
 from routemesh.cli.output import fail, is_terminal, redraw, say
 from routemesh.cli.values import DURATION
 from routemesh.errors import Unavailable
@@ -21,12 +22,14 @@ _BAR_WIDTH = 40
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What a person said about waiting. A service has converged when it has stayed so for `stable_s`."""
+    """What a person said about waiting. A service has converged when it has stayed so for `stable_s`; then its
+    ports may take `answer_s` to answer (0: they are not asked)."""
 
     detach: bool
     quiet: bool
     timeout_s: float
     stable_s: float
+    answer_s: float
 
     def wait(self, client: Client, service: wire.ServiceInfo) -> None:
         """Unless told to detach, show how the service comes to its spec until it is there, with what stands in the way.
@@ -45,8 +48,10 @@ class Waiting:
             raise
         finally:
             display.end()
+        asks = self.answer_s and reached.running and service.spec.publish
+        answered = answers.wait(client, service, self.answer_s) if asks else ""
         if not self.quiet:
-            say(f"verify: service {service.name} converged{_outcome(service, reached)}")
+            say(f"verify: service {service.name} converged{_outcome(service, reached, answered)}")
 
     def _show_until_stable(self, client: Client, service: wire.ServiceInfo, display: "_Display") -> wire.ProgressInfo:
         deadline = time.monotonic() + self.timeout_s
@@ -70,12 +75,19 @@ def wait_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Give a click command the flags about waiting, as the parameter `waiting`."""
 
     @wraps(command)
-    def wrapped(*args: Any, detach: bool, quiet: bool, timeout_s: float, stable_s: float, **flags: Any) -> None:
-        command(*args, waiting=Waiting(detach, quiet, timeout_s, stable_s), **flags)
+    def wrapped(*args: Any, detach: bool, quiet: bool, timeout_s: float, stable_s: float, answer_s: float, **flags: Any) -> None:
+        command(*args, waiting=Waiting(detach, quiet, timeout_s, stable_s, answer_s), **flags)
 
     for option in (
         click.option("--stable", "stable_s", type=DURATION, default="500ms", help="How long tasks must stay up (default 500ms)."),
         click.option("--timeout", "timeout_s", type=DURATION, default="1m", help="How long to wait (default 1m)."),
+        click.option(
+            "--answer-timeout",
+            "answer_s",
+            type=DURATION,
+            default="10s",
+            help="How long ports may take to answer then (default 10s; 0s asks none).",
+        ),
         click.option("--quiet", "-q", is_flag=True, help="Wait, but show no progress."),
         click.option("--detach", "-d", is_flag=True, help="Do not wait until the service has converged."),
     ):
@@ -83,14 +95,15 @@ def wait_flags(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def _outcome(service: wire.ServiceInfo, reached: wire.ProgressInfo) -> str:
+def _outcome(service: wire.ServiceInfo, reached: wire.ProgressInfo, answered: str) -> str:
+    """`answered`: what was seen to answer, "" where nobody was asked."""
     if not reached.running:
         return f": {reached.message.removeprefix('converged: ')}" if reached.finished else ""
     ports = ", ".join(f"{port.published}/{port.protocol}" for port in service.spec.publish)
     if not ports:
         return ""
     if reached.answering is None:
-        return f": every node answers on {ports}"
+        return f": {answered or f'every node has {ports} and its tasks in its maps; nobody was asked'}"
     some = ", ".join(reached.answering)
     where = f"of all nodes, only {some} answers" if len(reached.answering) == 1 else f"of all nodes, only {some} answer"
     has = "it has" if len(reached.answering) == 1 else "they have"

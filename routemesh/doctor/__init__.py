@@ -36,6 +36,9 @@ class State(StrEnum):
     """It is missing or broken, and routemesh needs it."""
 
 
+Basis = Literal["asked", "predicted", "recorded"]
+"""Nodes, or real packets, answered so; it follows from what was read; a recording has it so."""
+
 Outcome = Literal["clean", "findings", "untold"]
 
 
@@ -45,7 +48,8 @@ class Finding:
 
     `found` is how it is there. `effect` is what that costs and `fix` what to do; both are empty where all is well. `commands`:
     all that a person could type on that node instead, of which `fix` may show the first. `ours`: a node mends it by itself when
-    it carries out its plan (doctor --fix). `reason`: why a way fails, as a value (reasons.causes).
+    it carries out its plan (doctor --fix). `reason`: why a way fails, as a value (reasons.causes). `basis`: on what
+    `found` rests; `effect_basis`: on what `effect` does, where that is something else.
     """
 
     what: str
@@ -57,6 +61,8 @@ class Finding:
     commands: tuple[str, ...] = ()
     ours: bool = False
     reason: Named | None = None
+    basis: Basis = "asked"
+    effect_basis: Basis | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from routemesh.explain.mend import Repair, Repairs
 from routemesh.language import command
 from routemesh.language.commands import PathOf
 from routemesh.nodeplan import Op
-from routemesh.sightings import Disk, Echoes, Offload
+from routemesh.sightings import Disk, Echoes, Offload, PortAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,10 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
-    """What a node says of itself. `pid`: its daemon's. `clock`: seconds since the epoch. `failures`: what its kernel refuses."""
+    """What a node says of itself. `pid`: its daemon's. `clock`: seconds since the epoch. `failures`: what its kernel refuses.
+
+    `asked`: it has asked its tasks (False of a daemon that does not know how, or was not told to), which gave these `answers`.
+    """
 
     node: str
     pid: int = 0
@@ -38,6 +41,8 @@ class NodeFacts:
     offloads: tuple[Offload, ...] = ()
     failures: tuple[str, ...] = ()
     disks: tuple[Disk, ...] = ()
+    asked: bool = False
+    answers: tuple[PortAnswer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +50,14 @@ class Facts:
     """Everything that is judged besides the snapshot. `nodes` by name; those that said nothing are left out.
 
     `skews`: by how many seconds a node's clock is ahead of that of the node which asked. `errors`: what the manager could not do.
-    `repairing`: there are daemons that carry the plans out.
+    `repairing`: there are daemons that carry the plans out. `asking`: they were told to ask their tasks.
     """
 
     nodes: Mapping[str, NodeFacts] = field(default_factory=dict)
     skews: Mapping[str, float] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
     repairing: bool = True
+    asking: bool = False
 
     def differences(self, node: str) -> Sequence[Difference]:
         """What of a node is not as planned."""

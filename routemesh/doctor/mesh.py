@@ -1,9 +1,9 @@
 """Everything about a mesh as it was read: what is not as planned, the way of every published port, what nodes say. PURE."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from routemesh.doctor import Finding, State, disks, listed, load, mtu, overlay, planned, twice, ways
+from routemesh.doctor import Finding, State, answers, disks, listed, load, mtu, overlay, planned, twice, ways
 from routemesh.doctor.facts import Difference, Facts, NodeFacts
 from routemesh.doctor.ways import Stop, Walked
 from routemesh.reasons.ends import TableFull, TooLarge
@@ -46,7 +46,8 @@ def look(cluster: ClusterSnapshot, facts: Facts, before: Look | None = None, sto
     found = (
         *_silent(cluster, live=told.repairing),
         *planned.findings(cluster, told, walked.by_place),
-        *ways.findings(walked, _told_elsewhere(cluster)),
+        *ways.findings(walked, _told_elsewhere(cluster), _confirmed(told)),
+        *answers.findings(cluster, told, _told_of(walked)),
         *mtu.findings(cluster, walked),
         *overlay.findings(cluster, told, network),
         *disks.findings(told),
@@ -54,7 +55,21 @@ def look(cluster: ClusterSnapshot, facts: Facts, before: Look | None = None, sto
         *twice.findings(moving, cluster),
         *_unread(cluster),
     )
+    if not told.repairing:
+        found = tuple(replace(each, basis="recorded") if each.basis == "asked" else each for each in found)
     return Look(cluster, facts, walked, tuple(sorted(found, key=lambda finding: _ORDER.index(finding.state))))
+
+
+def _told_of(walked: Walked) -> Mapping[ways.Kept, object]:
+    """The namespaces of which ways that fail are told."""
+    causes = (cause for failing in walked.by_reason.values() for cause in failing.causes)
+    return {**walked.by_place, **{(cause.node, cause.namespace): cause for cause in causes}}
+
+
+def _confirmed(facts: Facts) -> Set[ways.Kept]:
+    """Those of tasks that were asked, or looked at, and do not answer."""
+    every = ((name, answer) for name, node in facts.nodes.items() for answer in node.answers)
+    return {(name, answer.asked.netns) for name, answer in every if not answer.well and answer.outcome != "unasked"}
 
 
 def _told_elsewhere(cluster: ClusterSnapshot) -> Set[ways.Origin]:

@@ -47,6 +47,7 @@ def findings(cluster: ClusterSnapshot, walked: Walked) -> Iterator[Finding]:
             state=State.WRONG,
             found=f"{link} has MTU {mtu}, and {names.VXLAN} has {needed - VXLAN_OVERHEAD_BYTES}, which needs {needed}",
             effect=lost.effect if lost else effect,
+            effect_basis="predicted",
             fix=f"on {name}: ip link set {link} mtu {needed}, if its network carries that; else give the overlay {room}",
             commands=(f"ip link set {link} mtu {needed}",),
         )

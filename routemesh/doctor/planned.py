@@ -31,6 +31,7 @@ def findings(cluster: ClusterSnapshot, facts: Facts, failing: Mapping[Kept, Fail
                 fix=_fix(node, commands, repairing=facts.repairing),
                 commands=commands,
                 ours=facts.repairing,
+                effect_basis="predicted",
             )
         for failure in facts.nodes[node].failures:
             yield Finding(

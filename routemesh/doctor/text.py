@@ -18,9 +18,11 @@ def text(findings: Iterable[Finding], screen: Screen | None = None) -> str:
 
 def _lines(finding: Finding, screen: Screen) -> Iterator[str]:
     where = f"{finding.where}: " if finding.where else ""
-    first, *rest = screen.wrap(one_line(f"{where}{finding.what}: {finding.found}"), _COLUMN)
+    first, *rest = screen.wrap(one_line(f"{where}{finding.what} ({finding.basis}): {finding.found}"), _COLUMN)
     yield f"{screen.style(f'{finding.state:8}', _STYLES[finding.state])} {first}"
-    for line in (*rest, *(screen.wrap(one_line(finding.effect), _COLUMN) if finding.effect else ())):
+    differs = finding.effect_basis not in (None, finding.basis)
+    effect = f"{finding.effect_basis}: {finding.effect}" if differs else finding.effect
+    for line in (*rest, *(screen.wrap(one_line(effect), _COLUMN) if finding.effect else ())):
         yield " " * _COLUMN + line
     if finding.fix:
         yield " " * _COLUMN + screen.style(one_line(finding.fix), "bold")

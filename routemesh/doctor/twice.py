@@ -35,7 +35,7 @@ def without(cluster: ClusterSnapshot, services: frozenset[str]) -> ClusterSnapsh
 
 
 def both_say(before: Facts, after: Facts) -> Facts:
-    """What nodes say of themselves in the second look, of differences and failures what they said in the first one too."""
+    """What nodes say of themselves in the second look, of differences, failures and answers what they said before too."""
     return replace(after, nodes={name: _both(before.nodes.get(name), node) for name, node in after.nodes.items()})
 
 
@@ -43,10 +43,12 @@ def _both(before: NodeFacts | None, after: NodeFacts) -> NodeFacts:
     if before is None:
         return after
     known, failed = set(before.differences), set(before.failures)
+    well = {answer.asked for answer in before.answers if answer.well}
     return replace(
         after,
         differences=tuple(each for each in after.differences if each in known),
         failures=tuple(each for each in after.failures if each in failed),
+        answers=tuple(each for each in after.answers if each.well or each.asked not in well),
     )
 
 

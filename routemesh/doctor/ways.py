@@ -234,9 +234,9 @@ def _there_or_back(reason: Reason) -> Reason:
             return reason
 
 
-def findings(found: Walked, elsewhere: Set[Origin] = frozenset()) -> Iterator[Finding]:
+def findings(found: Walked, elsewhere: Set[Origin] = frozenset(), confirmed: Set[Kept] = frozenset()) -> Iterator[Finding]:
     """The ways that fail, by reason, but for those that are by place; and how many there are. `elsewhere`: whose findings are not
-    of ways."""
+    of ways. `confirmed`: the namespaces of tasks that were asked, and did not answer."""
     for failing in found.by_reason.values():
         cause = failing.causes[0]
         if _origin(failing) in elsewhere:
@@ -250,9 +250,11 @@ def findings(found: Walked, elsewhere: Set[Origin] = frozenset()) -> Iterator[Fi
             effect=failing.effect,
             fix=_fix(failing.causes),
             reason=named(cause.reason),
+            basis="asked" if (cause.node, cause.namespace) in confirmed else "predicted",
+            effect_basis="predicted",
         )
     for why, ways in found.unasked.items():
-        yield Finding(what="way", where="", state=State.UNTOLD, found=why, effect=f"not told: {listed(ways)}")
+        yield Finding(what="way", where="", state=State.UNTOLD, found=why, effect=f"not told: {listed(ways)}", basis="predicted")
     if found.whole:
         good = f"{found.whole} of {found.ways} ways" if found.whole < found.ways else f"all {found.ways} ways"
         yield Finding(
@@ -260,6 +262,7 @@ def findings(found: Walked, elsewhere: Set[Origin] = frozenset()) -> Iterator[Fi
             where=listed(found.nodes, 8),
             state=State.OK,
             found=f"{good} of published ports reach every task, and the answers come back to {listed(sorted(found.asked_as))}",
+            basis="predicted",
         )
 
 

@@ -114,6 +114,27 @@ def _waiting(protocol: Protocol, family: int, answer: bytes) -> Waiting:
     return Waiting(protocol, address or ANY_ADDRESS, int.from_bytes(port, "big"), inode, queued, backlog, alone)
 
 
+_CONNECTED = struct.Struct("=4x2s2s60xI")
+"""Own port, the other's, inode of a struct inet_diag_msg."""
+_ESTABLISHED = 1 << 1
+_TCP = 6
+
+
+def unaccepted() -> set[tuple[int, int]]:
+    """TCP connections that the kernel has made and no process has accepted: own port and the client's. Raises OSError.
+
+    Such a connection belongs to no file yet (inode 0). Source: net/ipv4/inet_diag.c, tcp_diag_dump.
+    """
+    found: set[tuple[int, int]] = set()
+    with closing(Requests(protocol=SOCK_DIAG)) as requests:
+        for family in (_IPV4, _IPV6):
+            for reply in requests.dump(_BY_FAMILY, _REQUEST.pack(family, _TCP, 0, 0, _ESTABLISHED)):
+                own, client, inode = _CONNECTED.unpack_from(reply.body)
+                if inode == 0:
+                    found.add((int.from_bytes(own, "big"), int.from_bytes(client, "big")))
+    return found
+
+
 def _ipv4(raw: bytes, answer: bytes) -> IPv4Address | None:
     if len(raw) == 4:
         return IPv4Address(raw)

@@ -32,7 +32,8 @@ def traced() -> Iterator[Cluster]:
     with running("trace", "--nodes", "2") as cluster:
         ports = ("-p", f"{WEB}:80", "-p", f"{DNS}:80/udp")
         cluster.cli("service", "create", "--name", "web", "--replicas", "2", *ports, "host", "routemesh", "whoami")
-        cluster.cli("service", "create", "--name", "deaf", "-p", f"{DEAF}:80", "host", "sleep", "1000000")
+        cluster.cli("service", "create", "--name", "deaf", "-p", f"{DEAF}:80", "-d", "host", "sleep", "1000000")
+        wait_until(lambda: cluster.serving("deaf"), what="a task that does not listen")
         yield cluster
 
 

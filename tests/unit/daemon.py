@@ -24,12 +24,12 @@ from routemesh.cli.main import main
 from routemesh.decide import admit, step
 from routemesh.decide.liveness import lease_name
 from routemesh.errors import NotFound, UserError
-from routemesh.model import Node, NodeId, ServiceSpec, State, TaskId, TaskState, TaskStatus
+from routemesh.model import Node, NodeId, Protocol, ServiceSpec, State, TaskId, TaskState, TaskStatus
 from routemesh.nodeplan import Capabilities, Failure, Op, Sysctl
 from routemesh.plan import plan
 from routemesh.plan.view import NodeView
 from routemesh.proxy.observed import RunningProxy
-from routemesh.sightings import SMALL_BYTES, Disk, Echoes, Offload
+from routemesh.sightings import SMALL_BYTES, Answering, Disk, Echoes, Offload, PortAnswer, PortQuestion
 from routemesh.snapshot import Connections, NamespaceSnapshot, NodeSnapshot
 from routemesh.store.memory import MemoryStore
 
@@ -100,6 +100,7 @@ class Daemon:
             look=self._look,
             disks=self._disks,
             repair=self._repair,
+            ask=self._ask,
         )
 
     async def _observe(self, node: Node, which: Connections, namespaces: Collection[str] | None) -> NodeSnapshot:
@@ -116,6 +117,10 @@ class Daemon:
     ) -> tuple[tuple[Echoes, ...], tuple[Offload, ...]]:
         sizes = {name: (SMALL_BYTES, size) for name, (_, size) in peers.items()}
         return tuple(Echoes(peer=name, sizes=each, answered=each, heard=each) for name, each in sizes.items()), ()
+
+    async def _ask(self, questions: Sequence[PortQuestion]) -> tuple[PortAnswer, ...]:
+        outcomes: Mapping[Protocol, Answering] = {Protocol.TCP: "accepted", Protocol.UDP: "bound"}
+        return tuple(PortAnswer(asked=each, outcome=outcomes[each.protocol]) for each in questions)
 
     async def _disks(self) -> tuple[Disk, ...]:
         return self.disks

@@ -120,7 +120,7 @@ def test_a_global_service_tells_that_every_node_answers(type_: Type, daemon: Dae
     words = ["--name", "dns", "--mode", "global", "-p", "5353:53/udp", "--stable", "10ms", "host", "x"]
     status, out, _ = type_("service", "create", *words)
     assert status == 0
-    assert out.splitlines()[-1] == "verify: service dns converged: every node answers on 5353/udp"
+    assert out.splitlines()[-1] == "verify: service dns converged: every task is bound to 5353/udp"
 
 
 @pytest.mark.parametrize(
