@@ -86,7 +86,7 @@ def wait_flags(command: Callable[..., None]) -> Callable[..., None]:
             "answer_s",
             type=DURATION,
             default="10s",
-            help="How long ports may take to answer then (default 10s; 0s asks none).",
+            help="How long ports may take to answer then, 0s: ask none (default 10s).",
         ),
         click.option("--quiet", "-q", is_flag=True, help="Wait, but show no progress."),
         click.option("--detach", "-d", is_flag=True, help="Do not wait until the service has converged."),

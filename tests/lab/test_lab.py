@@ -105,21 +105,8 @@ def test_after_up_every_node_is_ready(lab: Cluster) -> None:
 def test_down_leaves_nothing(make: Make) -> None:
     links_before = links()
     lab = make("--nodes", "2")
-    lab.cli(
-        "service",
-        "create",
-        "--name",
-        "web",
-        "--replicas",
-        "2",
-        "-p",
-        "8080:80",
-        "--answer-timeout",
-        "0s",
-        "host",
-        "sleep",
-        "1000",
-    )
+    options = ("--replicas", "2", "-p", "8080:80", "--answer-timeout", "0s")
+    lab.cli("service", "create", "--name", "web", *options, "host", "sleep", "1000")
     assert links() == links_before
     inside = namespaces(lab)
     assert len(inside) == 4 + 2 * 3  # machines; on each node sandbox, overlay and task

@@ -248,7 +248,7 @@ def test_the_defaults_of_a_new_service_are_in_the_help_of_create_alone(type_: Ty
     def defaults(command: str) -> set[str]:
         return set(re.findall(r"\(default\s+([^)]*)\)", type_("service", command, "--help")[1]))
 
-    of_waiting = {"1m", "500ms"}
+    of_waiting = {"1m", "500ms", "10s"}
     assert defaults("create") == of_waiting | {"1", "local", "SIGTERM", "10s", "any", "5s", "stop-first", "30s", "3"}
     assert defaults("update") == of_waiting
 
