@@ -59,14 +59,14 @@ def _by(bound: "tuple[Bound, ...] | list[Bound]") -> str:
 
 
 def findings(cluster: ClusterSnapshot, facts: Facts, told: Mapping[tuple[str, str], object]) -> Iterator[Finding]:
-    """Of tasks. `told`: the nodes and namespaces of which something is wrong anyway."""
-    every = [(name, answer) for name, node in facts.nodes.items() for answer in node.answers]
+    """Of tasks of the cluster's services. `told`: the nodes and namespaces of which something is wrong anyway."""
     checked = {service.name: service.checked for service in cluster.names.services}
-    of = {task.name: task.service for task in cluster.names.tasks}
+    of = {task.name: task.service for task in cluster.names.tasks if task.service in checked}
+    every = [(name, each) for name, node in facts.nodes.items() for each in node.answers if each.asked.task in of]
     for node, answer in every:
         asked = answer.asked
         if not answer.well and (node, asked.netns) not in told:
-            service = of.get(asked.task, "")
+            service = of[asked.task]
             hint = f"; {unchecked(service)}" if checked.get(service) is False else ""
             yield Finding(
                 what="task",

@@ -47,7 +47,7 @@ def look(cluster: ClusterSnapshot, facts: Facts, before: Look | None = None, sto
         *_silent(cluster, live=told.repairing),
         *planned.findings(cluster, told, walked.by_place),
         *ways.findings(walked, _told_elsewhere(cluster), _confirmed(told)),
-        *answers.findings(cluster, told, _told_of(walked)),
+        *answers.findings(at_rest, told, _told_of(walked)),
         *mtu.findings(cluster, walked),
         *overlay.findings(cluster, told, network),
         *disks.findings(told),

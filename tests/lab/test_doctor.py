@@ -20,7 +20,7 @@ def test_a_running_cluster_is_looked_at_as_a_whole(mesh: Cluster) -> None:
     with mesh.service("seen", "--replicas", "3", "-p", "8240:80", "-p", "8241:80"):
         assert findings(mesh, status=0) == []
         text = mesh.cli("doctor", host="node2")
-        assert "ok       node1, node2 and node3: ways: all 6 ways of published ports reach every task" in text
+        assert "ok       node1, node2 and node3: ways (predicted): all 6 ways of published ports reach every task" in text
         assert "packets of 1450 bytes get there and back through VXLAN between 6 of 6 pairs of nodes" in text
         with mesh.listening("node1/ingress_sbox", 9999):  # a process in the mesh is none on the node
             assert findings(mesh, status=0) == []
@@ -57,7 +57,7 @@ def test_beside_a_service_that_crashes_again_and_again_only_what_is_wrong_is_cal
         for _ in range(2):
             assert findings(mesh, status=0) == []
             assert json.loads(mesh.cli("explain", "node1:8245", "--format", "json"))["outcome"] == "reaches"
-        assert "service crashing: tasks: they changed while they were looked at" in mesh.cli("doctor")
+        assert "service crashing: tasks (asked): they changed while they were looked at" in mesh.cli("doctor")
         mesh.nft("node1", "table ip enemy { chain f { type filter hook forward priority 0; tcp dport 8245 drop; }; }")
         try:
             (firewall,) = findings(mesh, status=3)

@@ -53,7 +53,7 @@ def assert_differences_are_told(mesh: Cluster, directory: Path) -> None:
     file = directory / "node2" / "netns" / "ingress_sbox" / "nft-ruleset.json"
     file.write_text(file.read_text().replace("8080", "8081"))
     told = mesh.cli("doctor", "--from", str(directory), status=3)
-    assert "wrong    node2: ingress_sbox: plan: element tcp . 8080 of " in told
+    assert "wrong    node2: ingress_sbox: plan (recorded): element tcp . 8080 of " in told
     assert "element tcp . 8081 of marks is not planned" in told
     (directory / "node2" / "plan.json").write_text("{}")
     assert "plan.json is not a plan of a node" in mesh.refused("doctor", "--from", str(directory))

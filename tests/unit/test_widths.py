@@ -86,8 +86,8 @@ def test_trace_fits(state: str, width: int) -> None:
 def test_a_findings_state_has_a_colour() -> None:
     for state, code in ((State.WRONG, "31;1"), (State.OK, "32;1"), (State.UNTOLD, "33")):
         finding = Finding(what="way", where="node1", state=state, found="so it is")
-        assert doctor_text([finding], Screen(colour=True)) == f"\x1b[{code}m{state:8}\x1b[0m node1: way: so it is\n"
-        assert doctor_text([finding]) == f"{state:8} node1: way: so it is\n"
+        assert doctor_text([finding], Screen(colour=True)) == f"\x1b[{code}m{state:8}\x1b[0m node1: way (asked): so it is\n"
+        assert doctor_text([finding]) == f"{state:8} node1: way (asked): so it is\n"
 
 
 def test_what_others_named_stays_one_line() -> None:
