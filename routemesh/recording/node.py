@@ -79,7 +79,7 @@ def read_node(place: str, texts: Texts) -> NodeSnapshot:
     for name, files in found.items():
         peers = {here[1]: Peer(*there) for here, there in ends.items() if here[0] == name}
         namespaces[name] = snapshot(files, f"{about.netns}/{name}" if name else "", devices[name], peers)
-    halted = stopped(texts.get(_PROCESSES, ""))
+    halted = stopped(texts.get(PROCESSES, ""))
     namespaces = {name: replace(space, sockets=_marked(space.sockets, halted)) for name, space in namespaces.items()}
     device, addresses = underlay(namespaces.get(HOST, NamespaceSnapshot(path="")), about.address)
     return NodeSnapshot(
@@ -96,12 +96,12 @@ def read_node(place: str, texts: Texts) -> NodeSnapshot:
     )
 
 
-_PROCESSES = f"{HOST_DIRECTORY}/ps.txt"
+PROCESSES = f"{HOST_DIRECTORY}/ps.txt"
 _PROCESS = re.compile(r"\s*(?P<pid>\d+)\s+\d+\s+[Tt]\S*\s.*")
 
 
 def stopped(text: str) -> Set[int]:
-    """The processes that are stopped, by `ps -eo pid,ppid,stat,args`."""
+    """The processes that are stopped, by `ps -eo pid,ppid,stat,…`."""
     return {int(found["pid"]) for line in text.splitlines() if (found := _PROCESS.fullmatch(line))}
 
 

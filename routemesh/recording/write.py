@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from routemesh.kernel.netlink import ipvs
 from routemesh.legible import storable
 from routemesh.nodeplan import HOST
 from routemesh.recording.namespace import HOST_DIRECTORY, LEGACY, NUMBERS, XTABLES
-from routemesh.recording.node import ABOUT, NETNS_DIRECTORY, VERSION, About
+from routemesh.recording.node import ABOUT, NETNS_DIRECTORY, PROCESSES, VERSION, About
 from routemesh.sight.observe import numbers
 from routemesh.snapshot import LINK_SYSCTLS, SYSCTLS
 
@@ -91,6 +91,7 @@ def record(directory: Path, target: Target) -> Report:
             with netns.entered(path):
                 for file, text in ((NUMBERS, _numbers(spaces)), *_outputs(place, report)):
                     _write(directory / place / file, text, report)
+    _write(directory / PROCESSES, "".join(_processes()), report)
     return report
 
 
@@ -124,6 +125,15 @@ def _numbers(spaces: Mapping[str, Path]) -> str:
     """As `ip netns list-id` prints it, which knows only namespaces that `ip netns` made."""
     found = sorted(numbers(spaces).items())
     return "".join(f"nsid {number} (iproute2 netns name: {name or HOST_DIRECTORY})\n" for number, name in found)
+
+
+def _processes() -> Iterator[str]:
+    """As `ps -eo pid,ppid,stat,comm` prints them: whether a server is stopped decides about answers. Arguments may be secret."""
+    for number in sorted(map(int, filter(str.isdigit, os.listdir("/proc")))):
+        with suppress(OSError):  # it has ended meanwhile
+            name, _, rest = Path(f"/proc/{number}/stat").read_bytes().partition(b"(")[2].rpartition(b")")
+            state, parent = rest.split()[:2]
+            yield f"{number} {int(parent)} {state.decode()} {' '.join(name.decode(errors='replace').split())}\n"
 
 
 # --- one namespace, which the calling thread is in ---------------------------------------------------------------

@@ -3,7 +3,10 @@
 import http.server
 import json
 import os
+import signal
 import socketserver
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -14,6 +17,7 @@ from typing import Any
 import pytest
 
 from routemesh.errors import Unavailable, UserError
+from routemesh.kernel.listeners import is_stopped
 from routemesh.nodeplan import HOST, Link, Neighbour, Peer
 from routemesh.recording import swarm
 from routemesh.recording.node import DOCKER_NETNS, About
@@ -22,6 +26,7 @@ from routemesh.recording.write import Target, record
 from routemesh.sight.observe import observe
 from routemesh.snapshot import NamespaceSnapshot
 from tests.kernel.private import Private, private_netns
+from tests.support import wait_until
 
 RECORDED = Path(__file__).parent.parent / "data" / "swarm" / "2-service"
 ABOUT = About(name="one", kind="routemesh", engine="nftables", address=IPv4Address("10.9.0.1"), kernel="6", netns="/n", at=7.5)
@@ -74,6 +79,24 @@ def test_a_recording_tells_what_is_there(outer: Private, inner: Private, tmp_pat
     for name, space in seen.items():
         assert steady(node.namespaces[name]) == steady(space)
         assert node.namespaces[name].conntrack is not None
+
+
+def test_a_stopped_server_is_recorded_as_one_and_no_argument_is(outer: Private, inner: Private, tmp_path: Path) -> None:
+    program = "import socket, time; s = socket.create_server(('', 8000)); time.sleep(1000)"
+    command = ["nsenter", f"--net={outer.path}", sys.executable, "-c", program, "secret"]
+    with subprocess.Popen(command) as server:
+        try:
+            wait_until(
+                lambda: any(each.port == 8000 for each in observe({HOST: outer.path})[HOST].sockets or ()), what="a server"
+            )
+            server.send_signal(signal.SIGSTOP)
+            wait_until(lambda: is_stopped(server.pid), what="a stopped process")
+            record(tmp_path / "case", target(outer, inner))
+        finally:
+            server.kill()
+    (node,) = read([tmp_path / "case"]).nodes.values()
+    assert [(each.pid, each.stopped) for each in node.host.sockets or () if each.port == 8000] == [(server.pid, True)]
+    assert "secret" not in (tmp_path / "case" / "host" / "ps.txt").read_text()
 
 
 def test_the_namespace_that_one_is_in_stays_the_nodes_own(outer: Private, inner: Private, tmp_path: Path) -> None:
