@@ -15,7 +15,7 @@ from routemesh.errors import RoutemeshError
 from routemesh.model import Availability, NodeState, Role
 from routemesh.options import DATA_DIR, RUN_DIR, STORE, NodeOptions
 
-_PATH = click.Path(path_type=Path, file_okay=False)
+_PATH = click.Path(readable=False, path_type=Path, file_okay=False)
 
 
 @click.group("node", cls=Group, invoke_without_command=True)
