@@ -7,16 +7,40 @@ Source: nft(8) (insert rule … handle), iptables(8) (-I CHAIN NUMBER), ip-route
 
 from collections.abc import Iterable
 from shlex import quote
+from typing import assert_never
 
 from routemesh import names
 from routemesh.explain.firewalls import by_whom
 from routemesh.explain.shown import command
 from routemesh.explain.way import Places
 from routemesh.model import VXLAN_PORT
-from routemesh.nodeplan import HOST, Chain, Element, Item, Neighbour, Route, RoutingRule, XtChain
+from routemesh.nodeplan import (
+    HOST,
+    Address,
+    Chain,
+    CtTimeouts,
+    Element,
+    FdbEntry,
+    IpvsDestination,
+    IpvsService,
+    IpvsTimeouts,
+    Item,
+    Link,
+    Map,
+    Neighbour,
+    Netns,
+    Route,
+    RoutingRule,
+    Sysctl,
+    Table,
+    XtChain,
+    XtRule,
+)
 from routemesh.reasons.ends import End, LeadsAway, PolicyDrops, RuleDrops, RuleRejects
 from routemesh.snapshot import NodeSnapshot
 from routemesh.walk import Hop, Packet
+
+_WITH_IPV4 = frozenset({"ip", "inet", "bridge", "netdev"})
 
 
 def foreign(places: Places, last: Hop | None) -> str:
@@ -47,20 +71,25 @@ def table_of(item: Chain | XtChain) -> str:
 def looking_at(node: NodeSnapshot | None, item: Item | None, end: End) -> str:
     """The command that shows what somebody else has made, with the numbers by which its owner would change it; "" for nothing."""
     match item:
-        case Chain() | XtChain() if _is_ours(item):
-            return ""
         case Chain():
-            return command(node, item).replace("nft list", "nft -a list")
+            return "" if _is_ours(item) else command(node, item).replace("nft list", "nft -a list")
         case XtChain():
-            return f"{command(node, item)} --line-numbers"
-        case Element(table=table) if table != names.TABLE:
+            return "" if _is_ours(item) else f"{command(node, item)} --line-numbers"
+        case Element(table=table):
+            return "" if table == names.TABLE else command(node, item)
+        case Neighbour(state=state):
+            return command(node, item) if state == "permanent" else ""
+        case Route():
+            leads_away = isinstance(end, LeadsAway) and item.destination.prefixlen
+            return command(node, item) if item.kind != "unicast" or leads_away else ""
+        case RoutingRule():
             return command(node, item)
-        case RoutingRule() | Neighbour(state="permanent"):
-            return command(node, item)
-        case Route() if item.kind != "unicast" or (isinstance(end, LeadsAway) and item.destination.prefixlen):
-            return command(node, item)
-        case _:
+        case Netns() | Link() | Sysctl() | Address() | FdbEntry() | Table() | CtTimeouts() | Map() | XtRule() | None:
             return ""
+        case IpvsTimeouts() | IpvsService() | IpvsDestination():
+            return ""
+        case _:
+            assert_never(item)
 
 
 def chains(items: Iterable[Item], end: RuleDrops | PolicyDrops | RuleRejects) -> list[Chain | XtChain]:
@@ -90,13 +119,11 @@ def exception(node: NodeSnapshot | None, last: Hop, *, answer: bool) -> str:
     item, packet = last.item, last.before
     if packet.error or packet.arp:
         return ""
-    match item:
-        case Chain(family="ip" | "inet" | "bridge" | "netdev"):
-            return f"nft {_nft_place(item, last)} {_nft_match(packet, answer=answer)} accept"
-        case XtChain():
-            return f"{_iptables(node)} -t {item.table} {_xt_place(item, last)} {_xt_match(packet, answer=answer)} -j ACCEPT"
-        case _:
-            return ""
+    if isinstance(item, Chain) and item.family in _WITH_IPV4:
+        return f"nft {_nft_place(item, last)} {_nft_match(packet, answer=answer)} accept"
+    if isinstance(item, XtChain):
+        return f"{_iptables(node)} -t {item.table} {_xt_place(item, last)} {_xt_match(packet, answer=answer)} -j ACCEPT"
+    return ""
 
 
 def _iptables(node: NodeSnapshot | None) -> str:

@@ -14,8 +14,11 @@ WORDS = frozenset({"of_event", "of_end", "of_doubt", "of_cause", "ending"})
 CUTTING = frozenset({"partition", "rpartition", "split", "rsplit", "removeprefix", "removesuffix"})
 SEARCHING = CUTTING | {"startswith", "endswith", "find", "index", "count"}
 MATCHING = frozenset({"match", "fullmatch", "search", "findall", "finditer", "sub", "split"})
-VERDICTS = {("trace/compare.py", "seen.verdict"), ("trace/story.py", "seen.verdict"), ("sight/nftrace.py", "event.verdict")}
-"""Fields of such a name that hold a word of a fixed few: what nftables says of a rule."""
+NO_SENTENCES = {
+    ("trace/compare.py", "seen.verdict"), ("trace/story.py", "seen.verdict"), ("sight/nftrace.py", "event.verdict"),
+    ("explain/picture/mermaid.py", "cable.end"),
+}  # fmt: skip
+"""Fields of such a name that hold something else: a word of a fixed few, which nftables says of a rule; where a cable ends."""
 
 
 def is_told(node: ast.expr) -> bool:
@@ -29,8 +32,16 @@ def is_told(node: ast.expr) -> bool:
     return False
 
 
+def in_one_line(tree: ast.AST) -> Iterator[ast.expr]:
+    """What is taken apart only to be put together again: `" ".join(text.split())`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "join":
+            yield from (each for each in node.args if isinstance(each, ast.Call))
+
+
 def decisions(tree: ast.AST) -> Iterator[tuple[ast.expr, int]]:
     """The sentences that are compared or searched, with their lines."""
+    laid_out = set(in_one_line(tree))
     for node in ast.walk(tree):
         match node:
             case ast.Compare(left=left, comparators=others, ops=ops):
@@ -39,7 +50,8 @@ def decisions(tree: ast.AST) -> Iterator[tuple[ast.expr, int]]:
                 if not whether_any and not isinstance(ops[0], ast.Is | ast.IsNot):
                     yield from ((each, node.lineno) for each in compared if is_told(each))
             case ast.Call(func=ast.Attribute(value=receiver, attr=method)) if method in SEARCHING and is_told(receiver):
-                yield receiver, node.lineno
+                if node not in laid_out:
+                    yield receiver, node.lineno
             case ast.Call(func=ast.Attribute(attr=method), args=arguments) if method in MATCHING:
                 yield from ((each, node.lineno) for each in arguments if is_told(each))
             case ast.Match(subject=subject) if is_told(subject):
@@ -49,7 +61,7 @@ def decisions(tree: ast.AST) -> Iterator[tuple[ast.expr, int]]:
 def in_file(path: Path) -> list[str]:
     name = path.relative_to(ROOT).as_posix()
     found = [(ast.unparse(sentence), line) for sentence, line in decisions(ast.parse(path.read_text()))]
-    return [f"{name}:{line}: {sentence}" for sentence, line in found if (name, sentence) not in VERDICTS]
+    return [f"{name}:{line}: {sentence}" for sentence, line in found if (name, sentence) not in NO_SENTENCES]
 
 
 def test_no_module_compares_or_searches_a_sentence() -> None:
@@ -76,7 +88,14 @@ def test_a_sentence_that_decides_is_found(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ['x = cause.why == ""', "x = cause.why or step.what", "print(step.what)", "x = step.why is None"]
+    "code",
+    [
+        'x = " ".join(cause.why.split())',
+        'x = cause.why == ""',
+        "x = cause.why or step.what",
+        "print(step.what)",
+        "x = step.why is None",
+    ],
 )
 def test_a_sentence_that_is_only_told_is_not(code: str) -> None:
     assert not list(decisions(ast.parse(code)))
