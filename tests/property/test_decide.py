@@ -219,7 +219,9 @@ class Cluster(RuleBasedStateMachine):
             new = self.state.tasks.get(task_id)
             if new is None:
                 continue
-            assert new.status.state >= old.status.state
+            was, now = old.status.state, new.status.state
+            # What was given up with its node is an orphan until its end was seen after all.
+            assert now >= was or (was is TaskState.ORPHANED and now.ended)
             assert new.desired >= old.desired
             assert old.node_id in (None, new.node_id)
             assert on_ingress(old) in (None, on_ingress(new))
