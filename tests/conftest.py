@@ -14,6 +14,8 @@ from tests.spread import Spread, is_scheduler, is_worker, join
 from tests.uml.machine import is_inside
 from tests.uml.outer import Outer
 
+PROPERTIES = Path(__file__).with_name("property")
+
 # A busy machine must not make a property fail.
 settings.register_profile("routemesh", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("routemesh")
@@ -45,6 +47,13 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
             if not _is_whole(file):
                 file.unlink(missing_ok=True)
     return result
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Measure no properties: they take half as long so, and unit tests measure the pure core that each runs hundreds of times."""
+    for item in items:
+        if item.path.is_relative_to(PROPERTIES):
+            item.add_marker("no_cover")
 
 
 def _is_whole(data: Path) -> bool:

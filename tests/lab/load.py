@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tests.lab.cluster import ADDRESSES, Cluster
+from tests.uml.machine import is_inside
 
-PAUSE_S = 0.002
+PAUSE_S = 0.05 if is_inside() else 0.002
+"""User-Mode Linux has one processor, which what is to happen under the load needs too."""
 
 
 @dataclass
