@@ -5,13 +5,13 @@ absent in the kernel.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from routemesh.language import xtsave
 from routemesh.nodeplan import HOST, Address, Item, ItemKey, Link, LinkKind, Peer, Sysctl, Vxlan, XtChain, key
-from routemesh.recording import connections, entries, links, nftables, routes, tables
+from routemesh.recording import connections, entries, links, nftables, routes, tables, usual
 from routemesh.recording.source import Source
 from routemesh.snapshot import Bound, ConntrackEntry, NamespaceSnapshot, Part, Socket, Unread
 
@@ -133,9 +133,7 @@ def snapshot(files: Files, path: str, devices: Sequence[links.Device], peers: Ma
         items += tables.read_ipvs(source)
     if (source := files.source("ipvsadm-timeouts.txt")) is not None:
         items += filter(None, [tables.read_ipvs_timeouts(source)])
-    settings = {}
-    if (source := files.source("sysctl.txt")) is not None:
-        settings = {setting.path: setting for setting in tables.read_sysctls(source)}
+    settings = {setting.path: setting for setting in _settings(files, devices)}
     items += settings.values()
     sockets = _sockets(files)
     return NamespaceSnapshot(
@@ -148,6 +146,17 @@ def snapshot(files: Files, path: str, devices: Sequence[links.Device], peers: Ma
         only_ipv6=tuple(each for each in sockets or () if isinstance(each, Bound)),
         unread=tuple(files.unread),
     )
+
+
+def _settings(files: Files, devices: Sequence[links.Device]) -> Iterator[Sysctl]:
+    """Those of a Swarm's node that nobody took down are as Docker makes them."""
+    source = files.source("sysctl.txt")
+    if source is not None:
+        yield from tables.read_sysctls(source)
+    elif not files.ours:
+        if files.unread and files.unread[-1].part == "settings":
+            files.unread[-1] = replace(files.unread[-1], reason="missing: taken as Docker makes them")
+        yield from usual.settings(files.place.rpartition("/")[2], [device.name for device in devices])
 
 
 def _of_device(device: links.Device, peer: Peer | None) -> Iterator[Item]:

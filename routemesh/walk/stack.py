@@ -268,13 +268,12 @@ class Stack:
         return self._either("route_localnet", link)
 
     def _reverse_path_objection(self, link: str, source: IPv4Address, destination: IPv4Address, mark: int) -> End | None:
-        strictness = self._most("rp_filter", link)
-        if strictness == 0 or source in self._local:
+        """The setting is asked only where it makes a difference."""
+        back = None if source in self._local else self.route(source, self._mark_back(mark, link), destination, link)
+        if source in self._local or (back is not None and back.link == link):
             return None
-        back = self.route(source, self._mark_back(mark, link), destination, link)
-        if back is None or (strictness == 1 and back.link != link):
-            return ReversePath(source, link, strictness)
-        return None
+        strictness = self._most("rp_filter", link)
+        return ReversePath(source, link, strictness) if strictness == 1 or (strictness and back is None) else None
 
     def _mark_back(self, mark: int, link: str) -> int:
         """The mark by which the way back is looked up; the setting is asked only where it makes a difference."""

@@ -16,6 +16,7 @@ from routemesh.explain.ask import ask, target
 from routemesh.explain.nouns import Explanation
 from routemesh.nodeplan import HOST, Item, Link, Neighbour, Route, RouteKind, Sysctl, XtChain
 from routemesh.recording.expected import lacking
+from routemesh.recording.usual import settings
 from routemesh.sightings import Echoes
 from routemesh.snapshot import ClusterSnapshot
 from tests.swarm.recorded import recording
@@ -249,3 +250,33 @@ def test_every_broken_node_is_in_the_verdict() -> None:
     cluster = changed(cluster, "swarm1", WEB_2, without_rules("Redirect"))
     verdict = explained(cluster, "swarm1:8080").verdict
     assert "swarm2: eth0 has no carrier" in verdict and "swarm1: task web.2: published port 8080/tcp is not redirected" in verdict
+
+
+# --- what was not recorded ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["faults/00-healthy", "2-service", "5-overlay"])
+def test_what_is_taken_for_usual_of_a_swarm_is_what_recorded_ones_have(step: str) -> None:
+    for node in recording(step).nodes.values():
+        for name, space in node.namespaces.items():
+            there = {item.path: item.value for item in space.of(Sysctl)}
+            usual = settings(name or "host", [link.name for link in space.of(Link)])
+            other = [each for each in usual if there.get(each.path, each.value) != each.value]
+            assert other == [], name
+
+
+@pytest.mark.parametrize(
+    ("question", "reached"),
+    [
+        ("swarm1:9053/udp", ("udp.1", "udp.2")),
+        ("swarm2:8085", ("diff.1", "diff.2")),
+        ("swarm2:8085/udp", ("diff.1", "diff.2")),
+        ("swarm1:8087/udp", ("diff.1", "diff.2")),
+        ("swarm1:8070", ("hostp.swarm1",)),
+        ("swarm1:8086", ()),
+    ],
+)
+def test_without_recorded_settings_the_answers_are_those_that_real_requests_got(question: str, reached: tuple[str, ...]) -> None:
+    """tests/data/swarm/4-udp-host-ports/requests.txt; nothing listens on 82, to which 8086 leads."""
+    found = explained(recording("4-udp-host-ports"), question)
+    assert (found.reached, found.outcome) == (reached, "reaches" if reached else "broken")

@@ -34,7 +34,7 @@ from routemesh.nodeplan import (
 from routemesh.recording.expected import lacking
 from routemesh.recording.read import read
 from routemesh.sightings import Echoes, Offload
-from routemesh.snapshot import ClusterSnapshot, ConntrackEntry, Endpoint, Flow, NamedTask, Socket
+from routemesh.snapshot import ClusterSnapshot, ConntrackEntry, Endpoint, Flow, NamedTask, Socket, Unread
 from routemesh.walk import Packet
 from routemesh.walk.nouns import Encapsulated
 
@@ -130,7 +130,8 @@ def test_many_differences_are_told_in_few_words() -> None:
 
 
 def test_what_was_not_read_is_told_and_is_neither_fine_nor_broken() -> None:
-    found = findings(read([DATA / "3-node2-killed"]), recorded({}))
+    unread = (Unread("node1/host/ip-route.txt", "missing", "which way packets are routed", "routes"),)
+    found = findings(changed("swarm1", HOST, unread=unread), recorded({}))
     assert report(found).status == 4
     assert [each.what for each in found if each.state is State.UNTOLD] == ["way"]
 
