@@ -15,7 +15,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -131,7 +131,11 @@ def running_labs() -> list[Lab]:
         found = sorted(LABS.glob("*/lab.json"))
     except OSError:
         return []
-    return [_read(path) for path in found]
+    labs = []
+    for path in found:
+        with suppress(FileNotFoundError):  # it is being taken down
+            labs.append(_read(path))
+    return labs
 
 
 def default_socket() -> Path | None:

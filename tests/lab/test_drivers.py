@@ -72,6 +72,7 @@ def test_an_image_is_prepared_while_daemons_come_and_go_and_answers_in_its_own_n
     wait_until(lambda: "Preparing" in mesh.cli("service", "ps", "pot"))
     (made / "served").touch()
     wait_until(lambda: mesh.serving("pot"), 20, "the task")
+    wait_until(lambda: not mesh.is_refused(ADDRESSES["node1"], 8300), 20, "its node to lead to it")
     (task,) = mesh.serving("pot")
     theirs = made / "teas" / task["id"]
     assert mesh.netns(f"node1/{task['container']}").stat().st_ino == theirs.stat().st_ino

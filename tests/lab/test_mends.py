@@ -59,6 +59,7 @@ FAULTS = {
     "a rejection in the task": Fault("TASK", REJECT.format("input", "tcp dport 80"), TASK, "rejects with icmp", PEACE),
     "a policy that drops": Fault("node1", POLICY, "node1", "the policy of filter c drops it", PEACE),
     "a node that does not forward": Fault("node1", OFF.format("eth0"), "node1", "forwards nothing"),
+    "a node's bridge that does not forward": Fault("node1", OFF.format("docker_gwbridge"), "node1", "forwards nothing"),
     "a sandbox that does not forward": Fault("SANDBOX", OFF.format("eth1"), SANDBOX, "forwards nothing"),
     "a strict reverse path filter": Fault("TASK", "sysctl -w net.ipv4.conf.eth0.rp_filter=1", TASK, "rp_filter is 1"),
     "an FDB entry missing": Fault("OVERLAY", "bridge fdb del FAR dev vxlan0 self", OVERLAY, "does not know which node has"),

@@ -31,6 +31,19 @@ def test_a_saved_lab_is_found_again() -> None:
     assert find.running_labs() == [lab]
 
 
+def test_a_lab_that_is_taken_down_while_one_looks_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    made("gone")
+    stays, read = made("stays"), find._read
+
+    def read_late(path: Path) -> Lab:
+        if path.parent.name == "gone":
+            path.unlink()
+        return read(path)
+
+    monkeypatch.setattr(find, "_read", read_late)
+    assert find.running_labs() == [stays]
+
+
 def test_managers_come_first() -> None:
     lab = made("one", nodes=3, managers=2)
     assert [lab.node(name).role for name in lab.node_names] == [Role.MANAGER, Role.MANAGER, Role.WORKER]
