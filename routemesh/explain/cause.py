@@ -5,6 +5,7 @@ the command that a node's own plan has for it.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from routemesh import names
@@ -35,7 +36,13 @@ def of_branch(places: Places, asked: Asked, branch: Branch, number: int, blame: 
     # The steps are those of small packets, which get through where large ones do not.
     step = -1 if arrived else len(hops) - 1 if returning else len(branch.hops) - 1
     last = hops[step] if 0 <= step < len(hops) else None
-    yield from nearby.links_down(places, branch, number, repairs)
+    down = tuple(nearby.links_down(places, branch, number, repairs))
+    if isinstance(reason, causes.Lost | causes.AnswerLost) and any(
+        each.at == place and each.reason == reason.end for each in down
+    ):
+        yield from (replace(each, step=step) if each.at == place else each for each in down)
+        return
+    yield from down
     yield from nearby.doubled(places, branch, number, repairs)
     missing = _in_range(places, asked, reason) if returning else _missing(places, asked, place, reason, last)
     ended_by = last if last is not None and isinstance(last.event, Stopped) else None

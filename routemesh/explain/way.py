@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 from ipaddress import IPv4Address
+from shlex import quote
 from typing import assert_never
 
 from routemesh.explain.deaf import Silent, silent
@@ -72,7 +73,7 @@ def arrives(branch: Branch) -> bool:
 def way(places: Places, branch: Branch, *, taken: bool = True) -> Way:
     """A branch, there and back. `taken`: who gets it is who should."""
     there = tuple(_steps(places, branch.hops))
-    back = tuple(_steps(places, branch.reply_hops))
+    back = tuple(_steps(places, branch.reply_hops, answer=True))
     outcome = branch.outcome
     delivered = isinstance(outcome, Delivered)
     arrived = taken and arrives(branch)
@@ -143,7 +144,7 @@ def ending(places: Places, branch: Branch) -> str:
             assert_never(outcome)
 
 
-def _steps(places: Places, hops: tuple[Hop, ...]) -> Iterator[Step]:
+def _steps(places: Places, hops: tuple[Hop, ...], *, answer: bool = False) -> Iterator[Step]:
     for hop in hops:
         before, after = headers(hop.before), headers(hop.after)
         task = places.task(hop.place)
@@ -156,7 +157,7 @@ def _steps(places: Places, hops: tuple[Hop, ...]) -> Iterator[Step]:
             what=of_event(hop.event),
             kind=_kind(hop),
             rule=rule_text(hop.item, hop.rule),
-            show=in_namespace(node, _where(hop), _show(node, hop)),
+            show=in_namespace(node, _where(hop), _show(node, hop, answer=answer)),
             before=before,
             after=after,
             event=named(hop.event),
@@ -198,20 +199,31 @@ def _where(hop: Hop) -> str:
     return hop.event.place.netns if isinstance(hop.event, events.OutOfTunnel) else hop.place.netns
 
 
-def _show(node: NodeSnapshot | None, hop: Hop) -> str:
-    protocol = hop.before.protocol.value
+def _show(node: NodeSnapshot | None, hop: Hop, *, answer: bool) -> str:
+    """The command that shows what decided; "" where only the packet brings it (what ARP answers, a client's port)."""
     if isinstance(hop.event, events.Resolved) and hop.event.learned:
-        return f"ip neighbour show {hop.event.address} dev {hop.device}"
+        return ""
+    if isinstance(hop.event, events.Learned) and isinstance(hop.item, Element):
+        return f"nft list map {hop.item.family} {quote(hop.item.table)} {quote(hop.item.map)}"
+    protocol = hop.before.protocol.value
     match _kind(hop):
         case "conntrack":
-            source, destination = (hop.before.destination, hop.before.source)
-            return f"conntrack -L -p {protocol} | grep -e {source.address} -e {destination.address}"
+            return f"conntrack -L -p {protocol} {_tracked(hop, answer=answer)}"
         case "ipvs" if hop.item is None:
             return "ipvsadm -Lcn"
         case "socket":
-            return f"ss -ln{protocol[0]}p 'sport = :{hop.after.destination.port}'"
+            return "" if answer else f"ss -ln{protocol[0]}p 'sport = :{hop.after.destination.port}'"
         case _:
             return command(node, hop.item)
+
+
+def _tracked(hop: Hop, *, answer: bool) -> str:
+    """The end by which conntrack(8) finds the connection: the other one may be translated already."""
+    packet = hop.before
+    if not answer:
+        return f"--orig-src {packet.source.address}"
+    turned = isinstance(hop.event, events.Translated) and hop.event.end == "destination"
+    return f"--reply-dst {packet.destination.address}" if turned else f"--reply-src {packet.source.address}"
 
 
 def headers(packet: Packet) -> Headers:

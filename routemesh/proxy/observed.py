@@ -74,7 +74,7 @@ def command(seen: RunningProxy, driver: GatewayDriver, at: str, backend: str) ->
     if driver is GatewayDriver.NGINX:
         file = f"{seen.directory}/{NGINX_MAIN}"
         return f"grep -A 99 'upstream {backend} ' {file}" if at == "server" else f"cat {file}"
-    socket = f"socat - {seen.directory}/admin.sock"
+    socket = f"curl -s --unix-socket {seen.directory}/admin.sock telnet://haproxy"
     match at:
         case "rule":
             return f"echo 'show map {seen.map}' | {socket}"

@@ -32,6 +32,7 @@ def receive(trip: Trip, at: AtStack) -> Step:
     if not stack.forwards(at.link):
         flight.drop(NotForwarding())
     flight.route()
+    underlay.pass_on(flight)
     flight.check_size()
     pass_hook(flight, "forward")
     if flight.taken:

@@ -6,6 +6,7 @@ peer. What is between the nodes nobody sees.
 
 from ipaddress import IPv4Address
 
+from routemesh.names import SANDBOX
 from routemesh.nodeplan import HOST, Link, Neighbour
 from routemesh.reasons.ends import LeadsAway, WrongNeighbour
 from routemesh.reasons.unclear import OtherMac, WayUnseen
@@ -26,6 +27,15 @@ def leave(flight: Flight) -> None:
     elif flight.outgoing != flight.stack.underlay and _is_near(flight.stack, destination):
         raise UnknownRule(flight.stack.place, WayUnseen(flight.outgoing, destination))
     _check_mac(flight)
+
+
+def pass_on(flight: Flight) -> None:
+    """Check that an observed node, or its sandbox, does not forward a packet away from where its destination is, before rules end
+    it for that; raises Ended. A task answers by the way that the request came, on purpose.
+    """
+    network, place, destination = flight.trip.network, flight.stack.place, flight.packet.destination.address
+    if place.node in network.seen and place.netns in (HOST, SANDBOX) and network.owner(destination) is None:
+        _check_is_not_here(flight, destination)
 
 
 def stay(flight: Flight, link: Link) -> None:

@@ -40,6 +40,8 @@ class Fault:
     node: str = "node1"
     port: int = WEB
     reported: str = ""
+    told: str = ""
+    """Why the doctor does not find it, where it does not."""
 
 
 @contextmanager

@@ -44,6 +44,7 @@ from tests.lab.faults import (
     inflict,
     three_services,
 )
+from tests.lab.printed import Printed, typed
 from tests.lab.still import Still, happens
 
 SEEDS = tuple(map(int, os.environ.get("ROUTEMESH_SEEDS", "20261126 20261130 7 11").split()))
@@ -92,16 +93,25 @@ def test_who_is_to_see_the_client_sees_it(still: Still) -> None:
         assert found.notes == ()
 
 
-def test_every_command_shows_what_it_is_to_show(still: Still) -> None:
-    happens(still, "client", ADDRESSES["node1"], WEB, Protocol.TCP, TASKS)
-    found = still.explain(f"node1:{WEB}")
-    shown = {(step.node, step.show) for way in found.ways for step in (*way.there, *way.back) if step.show}
-    assert len(shown) > 20
-    for node, command in sorted(shown):
-        program = command.removeprefix(f"nsenter --net={command.partition('--net=')[2].split(' ')[0]} ").split()[0]
-        if shutil.which(program) is None:
-            continue  # conntrack is seldom installed
-        assert still.cluster.inside(node, "sh", "-c", command).strip(), command
+@pytest.mark.parametrize(("place", "client"), [("client", ""), ("node1", "node1"), ("node1", "127.0.0.1"), ("old.1", "old.1")])
+def test_every_command_shows_what_it_is_to_show(still: Still, place: str, client: str) -> None:
+    """Connections are made first: what a packet brings with it (conntrack, neighbours) is there from then on."""
+    caller = next((task for task in still.known.names.tasks if task.name == place), None)
+    for port, protocol in ((WEB, Protocol.TCP), (DNS, Protocol.UDP), (OLD, Protocol.TCP)):
+        address = client if client == "127.0.0.1" else ADDRESSES["node1"]
+        happens(still, f"{caller.node}/{caller.netns}" if caller else place, address, port, protocol, TASKS)
+        found = still.explain(f"node1:{port}/{protocol}", client)
+        steps = [step for way in found.ways for step in (*way.there, *way.back) if step.show]
+        shown = {Printed(step.node, step.show) for step in steps if shutil.which(program(step.show))}
+        assert len(shown) > 12
+        for each in sorted(shown):
+            assert typed(still, each).strip(), each
+
+
+def program(command: str) -> str:
+    """Which one it is that a namespace is entered for; that of conntrack(8) is seldom installed."""
+    words = command.split()
+    return words[2] if words[0] == "nsenter" else words[0]
 
 
 # --- faults that break no way, and what packets can't show -----------------------------------------------------------

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from routemesh.doctor import State
+from tests.lab.cluster import ADDRESSES, CLIENT
 from tests.lab.faults import (
     OVERLAY,
     SANDBOX,
@@ -16,6 +17,7 @@ from tests.lab.faults import (
     inflict,
     three_services,
 )  # fmt: skip
+from tests.lab.kinds import KINDS, NOT_MADE, PROVED, kinds
 from tests.lab.printed import fixes, looks, mends, typed
 from tests.lab.still import Still
 
@@ -38,6 +40,7 @@ def mended(still: Still) -> Iterator[Still]:
     forget_connections(still)
 
 
+FAR, OTHERS = ADDRESSES["node2"], "the doctor asks as another client"
 DROP = "table inet enemy {{ chain c {{ type filter hook {} priority -5; {} drop;\n}}\n}}\n"
 REJECT = DROP.replace(" drop;", " reject;")
 POLICY = "table inet enemy { chain c { type filter hook forward priority -5; policy drop;\n}\n}\n"
@@ -95,7 +98,42 @@ FAULTS = {
     "an underlay with a small MTU": Fault("node2", "ip link set eth0 mtu 1300", "node2", "large packets are lost"),
     "a bridge without its port": Fault("OVERLAY", "ip link set vxlan0 nomaster", OVERLAY, ""),
     "a rule that sends all away": Fault("node1", "ip rule add pref 5 blackhole", "node1", "", "ip rule del pref 5"),
+    "a black hole for one client": Fault(
+        "node1", f"ip route add blackhole {CLIENT}", "node1", "is a black hole", f"ip route del blackhole {CLIENT}", told=OTHERS
+    ),
+    "a client that is unreachable": Fault(
+        "node1", f"ip route add unreachable {CLIENT}", "node1", "unreachable", f"ip route del unreachable {CLIENT}", told=OTHERS
+    ),
+    "a wrong MAC of the other node": Fault(
+        "node1",
+        f"ip neighbour replace {FAR} lladdr 02:42:00:00:00:99 dev eth0 nud permanent",
+        "node1",
+        f"the ARP table has 02:42:00:00:00:99 for {FAR}",
+        f"ip neighbour del {FAR} dev eth0",
+    ),
+    "a route of others to the sandbox": Fault(
+        "node1", f"ip route add 172.18.0.2/32 via {FAR}", "node1", "leads to eth0, and", "ip route del 172.18.0.2/32"
+    ),
+    "a route of others to a task": Fault(
+        "SANDBOX", "ip route add FARIP/32 via 172.18.0.1", SANDBOX, "leads to eth1, and", "ip route del FARIP/32"
+    ),
+    "a default route takes over for the bridge": Fault(
+        "node1",
+        "ip route add default via 192.168.200.254; ip route del 172.18.0.0/16 dev docker_gwbridge",
+        "node1",
+        "leads to eth0, and that address is behind docker_gwbridge",
+    ),
+    "two ports that may not reach one another": Fault(
+        "OVERLAY2", "bridge link set dev vxlan0 isolated on; bridge link set dev PORT isolated on", OVERLAY, "isolated"
+    ),
+    "an address missing": Fault("TASK", "ip address del FARIP/24 dev eth0", TASK, "eth0 has no address"),
 }
+
+
+def test_each_kind_of_reason_has_its_fault_or_the_reason_why_it_has_none() -> None:
+    assert PROVED.keys() | NOT_MADE.keys() == KINDS
+    assert not PROVED.keys() & NOT_MADE.keys()
+    assert set(PROVED.values()) <= FAULTS.keys()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -106,15 +144,17 @@ def test_a_fault_is_where_it_is_said_and_what_is_printed_mends_it(mended: Still,
         compare(mended, wrong.node, wrong.port)
         found = mended.explain(f"{wrong.node}:{wrong.port}")
         assert found.status == 3
+        assert {kind for kind, by in PROVED.items() if by == fault} <= kinds(found)
         assert any(wrong.at in cause.place and wrong.why in cause.why for cause in found.causes), found.causes
-        demand(mended, wrong.reported or wrong.at)
+        if wrong.told != OTHERS:
+            demand(mended, wrong.reported or wrong.at)
         assert bool(looks(found)) == bool(wrong.undo), "what is others' is shown, and nothing of it is undone"
         type_what_explain_prints(mended, wrong)
         type_what_the_doctor_prints(mended)
         compare(mended, wrong.node, wrong.port)
     finally:
         if wrong.undo:
-            inflict(mended, wrong.where, wrong.undo)
+            inflict(mended, wrong.where, f"{wrong.undo} 2>/dev/null || true")
 
 
 def type_what_explain_prints(still: Still, wrong: Fault) -> None:
@@ -127,6 +167,8 @@ def type_what_explain_prints(still: Still, wrong: Fault) -> None:
             assert typed(still, each).strip(), each
         for each in mends(found):
             typed(still, each)
+        if not mends(found):
+            inflict(still, wrong.where, wrong.undo)  # only its owner can
         forget_connections(still)
     found = still.explain(f"{wrong.node}:{wrong.port}")
     assert found.outcome == "reaches", found.causes
