@@ -11,7 +11,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from errno import ECONNREFUSED, EINPROGRESS
 from ipaddress import IPv4Address
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from routemesh import names
 from routemesh.kernel import netns
-from routemesh.kernel.listeners import Processes, is_stopped, sockets, unaccepted
+from routemesh.kernel.listeners import Processes, Waiting, is_stopped, sockets, unaccepted
 from routemesh.model import Protocol
 from routemesh.sight.observe import told
 from routemesh.sightings import Answering, PortAnswer, PortQuestion
@@ -29,8 +29,6 @@ from routemesh.snapshot import ANY_ADDRESS, Bound, Socket, bound_instead
 WITHIN_S = 1.0
 _AT_ONCE = 200
 _PAUSE_S = 0.02
-
-_processes = Processes()
 
 
 def ask(directory: Path, questions: Sequence[PortQuestion], within_s: float = WITHIN_S) -> tuple[PortAnswer, ...]:
@@ -59,7 +57,7 @@ class _Round:
 
     def __init__(self, directory: Path, questions: Sequence[PortQuestion]) -> None:
         self._directory, self._questions = directory, questions
-        self._spaces = {netns: _look(directory / netns) for netns in {each.netns for each in questions if each.task}}
+        self._spaces = _look(directory, {each.netns for each in questions if each.task})
         self._open: dict[int, tuple[socket.socket, PortQuestion]] = {}
         self._connected: set[int] = set()
         self._busy: list[PortQuestion] = []
@@ -103,7 +101,7 @@ class _Round:
     def _look_again(self, opened: ExitStack) -> None:
         """Ask those whose process has taken all that waited."""
         busy, self._busy = self._busy, []
-        self._spaces |= {netns: _look(self._directory / netns) for netns in {each.netns for each in busy}}
+        self._spaces |= _look(self._directory, {each.netns for each in busy}) if busy else {}
         for question in busy:
             self._begin(opened, question)
 
@@ -159,11 +157,16 @@ class _Round:
         self._tell(asked, "refused" if refused else "silence", "" if refused else os.strerror(failed))
 
 
-def _look(path: Path) -> _Space | None:
-    """Who waits in a namespace; None where that can't be told."""
+def _look(directory: Path, spaces: Iterable[str]) -> dict[str, _Space | None]:
+    """Who waits in namespaces, by their names; None where that can't be told. All processes are searched for at once."""
+    waiting = {name: _sockets(directory / name) for name in spaces}
+    processes = Processes().of({each.inode for found in waiting.values() for each in found or ()})
+    return {name: None if found is None else _Space(*told(found, processes)) for name, found in waiting.items()}
+
+
+def _sockets(path: Path) -> list[Waiting] | None:
     try:
         with netns.entered(path):
-            waiting = sockets()
+            return sockets()
     except OSError:
         return None
-    return _Space(*told(waiting, _processes.of({each.inode for each in waiting})))
