@@ -167,7 +167,7 @@ def test_a_full_table_of_connections(still: Still) -> None:
     assert found.status == 3
     assert "262144 of 262144" in found.causes[0].why and SANDBOX in found.causes[0].place, found.causes
     assert found.causes[0].mend == ("sysctl -w net.netfilter.nf_conntrack_max=524288",)
-    demand(still, SANDBOX, now)
+    demand(still, "node1", now)
 
 
 def test_a_task_that_is_unhealthy(still: Still) -> None:
