@@ -41,8 +41,11 @@ def findings(cluster: ClusterSnapshot, facts: Facts, failing: Mapping[Kept, Fail
 
 
 def _fix(node: str, commands: Sequence[str], *, repairing: bool) -> str:
-    """All commands where nobody else can tell the rest of them."""
-    if not commands or not repairing:
-        return f"on {node}: {' && '.join(commands)}" if commands else ""
-    more = f" (and {len(commands) - _MOST_COMMANDS} more: routemesh diff {node})" if len(commands) > _MOST_COMMANDS else ""
-    return f"routemesh doctor --fix, or on {node}: {' && '.join(commands[:_MOST_COMMANDS])}{more}"
+    """What is printed as a command can be typed as it is: all of them, or where the node itself tells them, how to see them."""
+    if not commands:
+        return ""
+    if not repairing:
+        return f"on {node}: {' && '.join(commands)}"
+    if len(commands) > _MOST_COMMANDS:
+        return f"routemesh doctor --fix ({len(commands)} commands, which routemesh diff {node} prints)"
+    return f"routemesh doctor --fix, or on {node}: {' && '.join(commands)}"

@@ -63,7 +63,6 @@ from routemesh.reasons.ends import (
 from routemesh.snapshot import Names, NodeSnapshot
 from routemesh.walk import OUTSIDE, Hop, Place
 
-_MOST_COMMANDS = 4
 _GATEWAY = 2
 """The sandbox's place in docker_gwbridge's network."""
 
@@ -86,8 +85,7 @@ Repairs = Mapping[str, Sequence[Repair]]
 
 def planned(repairs: Repairs, place: Place) -> tuple[str, ...]:
     """What the node itself would do in a namespace."""
-    found = [repair.command for repair in repairs.get(place.node, ()) if repair.planned and repair.netns == place.netns]
-    return tuple(found[:_MOST_COMMANDS])
+    return tuple(repair.command for repair in repairs.get(place.node, ()) if repair.planned and repair.netns == place.netns)
 
 
 class Advice(NamedTuple):

@@ -13,7 +13,7 @@ from tests.lab.still import Still
 _MEND = re.compile(r"^ +(?:mend|let this pass)(?: on (?P<node>\S+):)? (?P<command>.+)$", re.MULTILINE)
 _LOOK = re.compile(r"^ +look(?: on (?P<node>\S+):)? (?P<command>.+)$", re.MULTILINE)
 _ON_NODE = re.compile(r"(?:^|(?<=; )|(?<=, or )|(?<=look )|(?<=pass ))on (node\d+): ")
-_MORE = re.compile(r" \(and \d+ more: routemesh diff node\d+\)$|; if its owner agrees, let this pass $|; $")
+_MORE = re.compile(r"; if its owner agrees, let this pass $|; $")
 
 
 class Printed(NamedTuple):
