@@ -160,6 +160,32 @@ def bound_instead(
     return tuple(same or (every if any_port else ()))[:_MOST_INSTEAD]
 
 
+IpsecDirection = Literal["in", "out", "fwd"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IpsecPolicy:
+    """What is to become of packets for or from a network by IPsec (ip-xfrm(8)); the lowest `priority` that fits decides.
+
+    `protocol` is IP's number (0: any), a port or the mark has only the bits of its mask. `blocks`: they are dropped.
+    `transforms`: they are to be encrypted, or to have been.
+    """
+
+    direction: IpsecDirection
+    source: IPv4Network
+    destination: IPv4Network
+    protocol: int = 0
+    port: int = 0
+    port_mask: int = 0
+    source_port: int = 0
+    source_port_mask: int = 0
+    mark: int = 0
+    mark_mask: int = 0
+    priority: int = 0
+    blocks: bool = False
+    transforms: bool = False
+
+
 # --- a node ------------------------------------------------------------------------------------------------------
 
 
@@ -199,7 +225,7 @@ class NamespaceSnapshot:
     whose policy is not ACCEPT), IPVS. A table that iptables-nft keeps is there as XtChains only. A rule of others in a built-in
     chain is part of the chain: there are no XtRules. Sysctls: see SYSCTLS.
 
-    `only_ipv6`: processes that wait for IPv6 alone.
+    `only_ipv6`: processes that wait for IPv6 alone. `ipsec`: policies; none of a recording.
 
     `led`: of a sandbox whose connections are not all told, where they are led, else None. None for `conntrack`,
     `conntrack_count`, `conntrack_max` or `sockets`: not known, as `unread` says; not: none.
@@ -213,6 +239,7 @@ class NamespaceSnapshot:
     conntrack_max: int | None = None
     sockets: tuple[Socket, ...] | None = None
     only_ipv6: tuple[Bound, ...] = ()
+    ipsec: tuple[IpsecPolicy, ...] = ()
     unread: tuple[Unread, ...] = ()
 
     def of(self, kind: type[ItemType]) -> Iterator[ItemType]:

@@ -47,6 +47,7 @@ from routemesh.plan.engines.entry import Mend, Port
 from routemesh.reasons.causes import LargeLost, Reason
 from routemesh.reasons.ends import (
     End,
+    IpsecBlocks,
     LeadsAway,
     NoFdbEntry,
     NoRoute,
@@ -153,6 +154,8 @@ def more_connections(node: NodeSnapshot) -> str:
 def _by_hand(
     places: Places, end: End, last: Hop | None, by: str, node: NodeSnapshot | None, items: Sequence[Item], *, answer: bool
 ) -> Iterator[str]:
+    if isinstance(end, IpsecBlocks):
+        return  # its owner decides
     item, device = (None, "") if last is None else (last.item, last.device)
     if last is not None and (allowing := letting_pass(by, last.before)):
         yield allowing

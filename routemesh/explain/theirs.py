@@ -36,7 +36,7 @@ from routemesh.nodeplan import (
     XtChain,
     XtRule,
 )
-from routemesh.reasons.ends import End, LeadsAway, PolicyDrops, RuleDrops, RuleRejects
+from routemesh.reasons.ends import End, IpsecBlocks, LeadsAway, PolicyDrops, RuleDrops, RuleRejects
 from routemesh.snapshot import NodeSnapshot
 from routemesh.walk import Hop, Packet
 
@@ -70,6 +70,8 @@ def table_of(item: Chain | XtChain) -> str:
 
 def looking_at(node: NodeSnapshot | None, item: Item | None, end: End) -> str:
     """The command that shows what somebody else has made, with the numbers by which its owner would change it; "" for nothing."""
+    if isinstance(end, IpsecBlocks):
+        return f"ip xfrm policy list dir {end.direction}"
     match item:
         case Chain():
             return "" if _is_ours(item) else command(node, item).replace("nft list", "nft -a list")

@@ -1,11 +1,11 @@
 """Why a packet goes no further. PURE."""
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from routemesh.model import Protocol
 from routemesh.nodeplan import RouteKind
-from routemesh.snapshot import Bound, Endpoint, Place
+from routemesh.snapshot import Bound, Endpoint, IpsecDirection, Place
 
 # --- devices ------------------------------------------------------------------------------------------------------
 
@@ -252,6 +252,15 @@ class RuleRejects:
 
 
 @dataclass(frozen=True, slots=True)
+class IpsecBlocks:
+    """An IPsec policy (ip xfrm policy) blocks what is from `source` for `destination`."""
+
+    direction: IpsecDirection
+    source: IPv4Network
+    destination: IPv4Network
+
+
+@dataclass(frozen=True, slots=True)
 class RedirectedNowhere:
     """A rule redirects what came in through a link that has no address."""
 
@@ -299,7 +308,7 @@ class LoopbackToServer:
 
 OfRules = (
     RuleDrops | PolicyDrops | RuleRejects | RedirectedNowhere | NothingToMasquerade | TableFull | AnswersClash | NoServer
-    | ServerGone | LoopbackToServer
+    | IpsecBlocks | ServerGone | LoopbackToServer
 )  # fmt: skip
 
 # --- processes and answers ----------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 from routemesh.model import Protocol
 from routemesh.nodeplan import RouteKind
 from routemesh.reasons.events import How
-from routemesh.snapshot import Endpoint
+from routemesh.snapshot import Endpoint, IpsecDirection
 
 # --- what was not read or seen ------------------------------------------------------------------------------------
 
@@ -82,9 +82,19 @@ class OtherMac:
     own: str
 
 
+@dataclass(frozen=True, slots=True)
+class IpsecTransforms:
+    """An IPsec policy (ip xfrm policy) has what is from `source` for `destination` encrypted, or takes it only if it was."""
+
+    direction: IpsecDirection
+    source: IPv4Network
+    destination: IPv4Network
+
+
 OfReading = (
     NotRead | ItemUnknown | SettingNotRead | ListenersNotRead | NodeNotRead | FarEndUnseen | ArpUnseen | WayUnseen | OtherMac
-)
+    | IpsecTransforms
+)  # fmt: skip
 
 # --- ambiguities --------------------------------------------------------------------------------------------------
 

@@ -196,6 +196,8 @@ def _by_rule(end: ends.OfRules) -> str:
             return f"the policy of {kind} {chain} drops it"
         case ends.RuleRejects(kind, chain, answer):
             return f"{kind} {chain} rejects with {answer}"
+        case ends.IpsecBlocks(direction, source, destination):
+            return f"an IPsec policy ({direction}, {source} to {destination}) blocks it"
         case ends.RedirectedNowhere(link):
             return f"redirected, but {link} has no address"
         case ends.NothingToMasquerade():
@@ -257,6 +259,8 @@ def _unread(doubt: unclear.OfReading) -> str:
             return f"{address}: that is {node}, {absent or 'which was not read'}"
         case unclear.FarEndUnseen(link):
             return f"the other end of {link}, in a namespace that was not seen"
+        case unclear.IpsecTransforms(direction, source, destination):
+            return f"an IPsec policy ({direction}, {source} to {destination}): what becomes of it once encrypted is not seen"
         case unclear.WayUnseen(link, address):
             return f"the route to {address} by {link}: that is not the underlay, and what is behind it is not seen"
         case unclear.OtherMac(address, mac, own):

@@ -6,6 +6,7 @@ it goes from namespace to namespace. A namespace, or a part of one, that can't b
 Source: rtnetlink(7), namespaces(7); the kernel's net_namespace.c (RTM_GETNSID), rtnetlink.c (IFLA_LINK_NETNSID).
 """
 
+import errno
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -18,7 +19,19 @@ from typing import TypeVar
 from routemesh.errors import RoutemeshError
 from routemesh.kernel import netns, sysctl
 from routemesh.kernel.listeners import Process, Processes, Waiting, is_stopped, sockets
-from routemesh.kernel.netlink import Message, Requests, as_u32, attribute, conntrack, entries, entryreader, links, parse, u32
+from routemesh.kernel.netlink import (
+    Message,
+    Requests,
+    as_u32,
+    attribute,
+    conntrack,
+    entries,
+    entryreader,
+    ipsec,
+    links,
+    parse,
+    u32,
+)
 from routemesh.kernel.netlink.conntrack import ALL
 from routemesh.kernel.netlink.links import Row
 from routemesh.kernel.netlink.numbers.rtnetlink import Nsid
@@ -31,6 +44,7 @@ from routemesh.snapshot import (
     Bound,
     Connections,
     ConntrackEntry,
+    IpsecPolicy,
     Led,
     NamespaceSnapshot,
     NodeSnapshot,
@@ -69,6 +83,7 @@ class _Space:
     count: int | None = None
     limit: int | None = None
     waiting: list[Waiting] | None = None
+    ipsec: tuple[IpsecPolicy, ...] = ()
 
     def attempt(self, what: str, loses: str, part: Part, read: Callable[[], T]) -> T | None:
         """What `read` gives; None, and a note of it, where it fails."""
@@ -113,6 +128,7 @@ def observe(paths: Mapping[str, Path], which: Connections = ALL) -> dict[str, Na
             conntrack_max=space.limit,
             sockets=None if waiting is None else waiting[0],
             only_ipv6=() if waiting is None else waiting[1],
+            ipsec=space.ipsec,
             unread=tuple(space.unread),
         )
     return found
@@ -166,6 +182,7 @@ def _read(space: _Space, which: Connections) -> None:
     rules = rulesets.everything()
     space.items += rules.items
     space.unread += rules.unread
+    space.ipsec = space.attempt("ip xfrm policy", "what IPsec blocks or encrypts", "routes", _ipsec) or ()
     _read_connections(space, which)
     space.waiting = space.attempt("ss -lntu", "who listens", "sockets", sockets)
 
@@ -193,6 +210,18 @@ def _rules(space: _Space) -> Iterator[Item]:
     for reply in space.requests.dump(*entries.dump_rules()):
         if (found := entryreader.rule(reply.body)) is not None:
             yield found
+
+
+def _ipsec() -> tuple[IpsecPolicy, ...]:
+    """No policies where the kernel has no IPsec."""
+    try:
+        with closing(Requests(protocol=ipsec.PROTOCOL)) as requests:
+            answers = requests.dump(*ipsec.dump())
+    except OSError as refusal:
+        if refusal.errno in (errno.EPROTONOSUPPORT, errno.ECONNREFUSED):
+            return ()
+        raise
+    return tuple(found for each in answers if (found := ipsec.policy(each.body)) is not None)
 
 
 def _neighbours(space: _Space, names: Mapping[int, str]) -> Iterator[Item]:

@@ -9,7 +9,7 @@ from routemesh.nodeplan import HOST
 from routemesh.reasons.ends import LinkDown, LoopbackLeaves, NotForwarding, NoTunnel
 from routemesh.reasons.events import Accepted, OutOfTunnel
 from routemesh.reasons.unclear import SeveralTunnels
-from routemesh.walk import underlay
+from routemesh.walk import ipsec, underlay
 from routemesh.walk.flight import Arrived, AtDevice, AtStack, Flight, Sending, Step, Trip
 from routemesh.walk.layer2 import transmit
 from routemesh.walk.netfilter import pass_hook
@@ -28,10 +28,14 @@ def receive(trip: Trip, at: AtStack) -> Step:
         flight.drop(objection)
     if stack.is_local(packet.destination.address):
         pass_hook(flight, "input")
-        return _sent_on(flight) if flight.taken else _deliver(flight)
+        if flight.taken:
+            return _sent_on(flight)
+        ipsec.meet(flight, "in")
+        return _deliver(flight)
     if not stack.forwards(at.link):
         flight.drop(NotForwarding())
     flight.route()
+    ipsec.meet(flight, "fwd", "out")
     underlay.pass_on(flight)
     flight.check_size()
     pass_hook(flight, "forward")
@@ -45,6 +49,7 @@ def send(trip: Trip, sending: Sending) -> Step:
     """Send a packet of the namespace's own."""
     flight = Flight(trip, sending.stack, sending.packet, connection=sending.connection, replies=sending.replies)
     flight.route()
+    ipsec.meet(flight, "out")
     if "syn" in flight.packet.flags:
         flight.packet = replace(flight.packet, mss_bytes=flight.stack.mtu(flight.outgoing) - TCP_AND_IP_HEADER_BYTES)
     pass_hook(flight, "output")

@@ -15,6 +15,7 @@ from routemesh.snapshot import (
     ClusterSnapshot,
     ConntrackEntry,
     Endpoint,
+    IpsecPolicy,
     NamespaceSnapshot,
     NodeSnapshot,
     Place,
@@ -145,6 +146,11 @@ class Network:
     def _entries(self, place: Place) -> Iterable[ConntrackEntry]:
         seen = self._space(place)
         return () if seen is None else seen.conntrack or ()
+
+    def policies(self, place: Place) -> Iterable[IpsecPolicy]:
+        """The IPsec policies of a namespace; a plan has none."""
+        seen = self._space(place)
+        return () if seen is None else seen.ipsec
 
     def full(self, place: Place) -> TableFull | None:
         """That the table of a namespace's connections is full; None where it takes another one."""

@@ -34,7 +34,7 @@ from routemesh.nodeplan import (
 )
 from routemesh.sight import observe as observe_module
 from routemesh.sight.observe import observe
-from routemesh.snapshot import Connections, NamespaceSnapshot
+from routemesh.snapshot import Connections, IpsecPolicy, NamespaceSnapshot
 from tests.kernel.private import Private, private_netns
 from tests.support import require, wait_until
 
@@ -62,6 +62,22 @@ def inner(outer: Private) -> Iterator[Private]:
 
 
 ASK = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b'?', ('{}', 53))"
+
+
+def test_ipsec_policies_of_ipv4(outer: Private) -> None:
+    block = ("src", "10.1.0.0/16", "dst", "10.2.0.0/16", "proto", "udp", "dport", "4789", "mark", "0x10", "mask", "0xff")
+    outer.run("ip", "xfrm", "policy", "add", *block, "dir", "out", "action", "block", "priority", "5")
+    ends = ("src", "192.0.2.1", "dst", "192.0.2.2")
+    outer.run("ip", "xfrm", "policy", "add", "dst", "1.2.3.4/32", "dir", "in", "tmpl", *ends, "proto", "esp", "mode", "transport")
+    outer.run("ip", "-6", "xfrm", "policy", "add", "dst", "::1/128", "dir", "fwd", "action", "block")
+    encrypted, blocked = sorted(seen(outer)[HOST].ipsec, key=lambda each: each.priority)
+    assert blocked == IpsecPolicy(
+        direction="out", source=IPv4Network("10.1.0.0/16"), destination=IPv4Network("10.2.0.0/16"), protocol=17,
+        port=4789, port_mask=0xFFFF, mark=0x10, mark_mask=0xFF, priority=5, blocks=True,
+    )  # fmt: skip
+    assert encrypted == IpsecPolicy(
+        direction="in", source=IPv4Network("0.0.0.0/0"), destination=IPv4Network("1.2.3.4/32"), transforms=True
+    )
 
 
 def seen(outer: Private, *others: Private) -> dict[str, NamespaceSnapshot]:

@@ -111,6 +111,20 @@ FAULTS = {
         f"the ARP table has 02:42:00:00:00:99 for {FAR}",
         f"ip neighbour del {FAR} dev eth0",
     ),
+    "an IPsec policy against the other node": Fault(
+        "node1",
+        f"ip xfrm policy add src 0.0.0.0/0 dst {FAR}/32 dir out action block",
+        "node1",
+        f"an IPsec policy (out, 0.0.0.0/0 to {FAR}/32) blocks it",
+        f"ip xfrm policy delete src 0.0.0.0/0 dst {FAR}/32 dir out",
+    ),
+    "a drop of frames in the overlay": Fault(
+        "OVERLAY",
+        "table bridge enemy { chain c { type filter hook forward priority -5; ip protocol tcp drop;\n}\n}\n",
+        OVERLAY,
+        "filter c drops it (bridge enemy: ",
+        "nft delete table bridge enemy",
+    ),
     "a route of others to the sandbox": Fault(
         "node1", f"ip route add 172.18.0.2/32 via {FAR}", "node1", "leads to eth0, and", "ip route del 172.18.0.2/32"
     ),

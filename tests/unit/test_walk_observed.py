@@ -43,6 +43,7 @@ from routemesh.snapshot import (
     ConntrackEntry,
     Endpoint,
     Flow,
+    IpsecPolicy,
     NamedNode,
     Names,
     NamespaceSnapshot,
@@ -235,6 +236,51 @@ SPECIAL = RoutingRule(priority=10, fwmark=0, mask=0, table=0, action="blackhole"
 def test_a_routing_rule_is_for_the_packets_that_it_says(rule: RoutingRule, applies: bool) -> None:
     found = "Dropped node1: the route to 172.18.0.2 is a black hole" if applies else "server at node1/box"
     assert end(sent(cluster((*HOST_ITEMS, rule)))) == found
+
+
+BLOCKS = IpsecPolicy(
+    direction="out",
+    source=IPv4Network("172.18.0.1/32"),
+    destination=IPv4Network("172.18.0.0/16"),
+    protocol=6,
+    priority=5,
+    blocks=True,
+)
+UNSEEN = "an IPsec policy (out, 172.18.0.1/32 to 172.18.0.0/16): what becomes of it once encrypted is not seen"
+BLOCKED = "Dropped node1: an IPsec policy (out, 172.18.0.1/32 to 172.18.0.0/16) blocks it"
+
+
+@pytest.mark.parametrize(
+    ("policies", "found"),
+    [
+        ((BLOCKS,), BLOCKED),
+        ((replace(BLOCKS, port=80, port_mask=0xFFFF),), BLOCKED),
+        ((replace(BLOCKS, port=81, port_mask=0xFFFF),), "server at node1/box"),
+        ((replace(BLOCKS, source_port=40000, source_port_mask=0xFFFF),), BLOCKED),
+        ((replace(BLOCKS, protocol=17),), "server at node1/box"),
+        ((replace(BLOCKS, protocol=0),), BLOCKED),
+        ((replace(BLOCKS, mark=1, mark_mask=1),), "server at node1/box"),
+        ((replace(BLOCKS, direction="fwd"),), "server at node1/box"),
+        ((replace(BLOCKS, direction="in"),), "server at node1/box"),
+        ((BLOCKS, replace(BLOCKS, priority=1, blocks=False)), "server at node1/box"),
+        ((replace(BLOCKS, blocks=False, transforms=True),), f"unclear at node1: {UNSEEN}"),
+        (
+            (replace(BLOCKS, direction="in", source=IPv4Network("172.18.0.2/32"), destination=IPv4Network("172.18.0.1/32")),),
+            "answer lost at node1: an IPsec policy (in, 172.18.0.2/32 to 172.18.0.1/32) blocks it",
+        ),
+    ],
+)
+def test_an_ipsec_policy_is_for_the_packets_that_it_says(policies: tuple[IpsecPolicy, ...], found: str) -> None:
+    assert end(sent(cluster(host_space=replace(HOST_SPACE, ipsec=policies)))) == found
+
+
+def test_a_forwarded_packet_meets_the_policies_for_forwarding_and_for_leaving() -> None:
+    for direction in ("fwd", "out"):
+        policy = replace(BLOCKS, direction=direction, source=EVERYWHERE)
+        seen = cluster(host_space=replace(HOST_SPACE, ipsec=(policy,)))
+        packet = Packet(protocol=TCP, source=Endpoint(CLIENT, 40000), destination=Endpoint(INSIDE, 80))
+        (branch,) = every_way(observed(seen), packet, router="node1")
+        assert end(branch) == f"Dropped node1: an IPsec policy ({direction}, 0.0.0.0/0 to 172.18.0.0/16) blocks it"
 
 
 def test_a_routing_rule_that_is_not_understood_matters_only_where_it_may_apply() -> None:
