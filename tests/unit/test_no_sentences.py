@@ -16,9 +16,10 @@ SEARCHING = CUTTING | {"startswith", "endswith", "find", "index", "count"}
 MATCHING = frozenset({"match", "fullmatch", "search", "findall", "finditer", "sub", "split"})
 NO_SENTENCES = {
     ("trace/compare.py", "seen.verdict"), ("trace/story.py", "seen.verdict"), ("sight/nftrace.py", "event.verdict"),
-    ("explain/picture/mermaid.py", "cable.end"),
+    ("explain/picture/mermaid.py", "cable.end"), ("explain/cause.py", "reason.end"), ("explain/way.py", "hop.event.end"),
 }  # fmt: skip
-"""Fields of such a name that hold something else: a word of a fixed few, which nftables says of a rule; where a cable ends."""
+"""Fields of such a name that hold something else: a word of a fixed few, which nftables says of a rule; where a cable ends; a
+reason; which end of a connection was translated."""
 
 
 def is_told(node: ast.expr) -> bool:
