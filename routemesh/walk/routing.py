@@ -1,8 +1,8 @@
 """The routes of one namespace: which rule asks which table, and which of its routes is taken. PURE.
 
 A planned route counts only while its next hop is on one of its link's subnets (fib_check_nh) and its source address is here
-(fib_valid_prefsrc); an observed one is there, so the kernel took it. Local addresses are the stack's affair: whatever the rules,
-the table `local` is asked first.
+(fib_valid_prefsrc); an observed one is there, so the kernel took it. Local addresses are the stack's affair: the table `local` is
+asked first, unless its rule is gone.
 
 Source: ip-route(8), ip-rule(8); the kernel's fib_rules.c, fib_frontend.c, fib_semantics.c, fib_trie.c.
 """
@@ -94,11 +94,18 @@ class Routing:
         self._rules.sort(key=lambda rule: rule.priority)
         self.minds_marks = any(rule.mask for rule in self._rules)
         """Whether a packet's mark can choose its route."""
+        self.asks_local_first = not observed or self._begins_with_local()
+        """Whether an address of the namespace is its own whatever other routes there are."""
         self._tables: dict[int, list[_Entry]] = defaultdict(list)
         for entry in _of_items(items) if observed else self._planned(items):
             self._tables[entry.table].append(entry)
         for entries in self._tables.values():
             entries.sort(key=lambda entry: (-entry.network.prefixlen, entry.metric))
+
+    def _begins_with_local(self) -> bool:
+        """A namespace begins with a rule for its own addresses, which can be deleted; rules that were not read are there."""
+        own, main = ([rule.priority for rule in self._rules if rule.table == table] for table in (_LOCAL_TABLE, _MAIN_TABLE))
+        return not self._rules or (bool(own) and min(own) <= min(main, default=min(own)))
 
     def look_up(self, destination: IPv4Address, mark: int, source: IPv4Address | None, incoming: str) -> NextHop | None:
         """The next hop to an address; None where no rule leads to a route. Raises UnknownRule where that can't be told."""

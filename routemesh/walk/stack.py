@@ -95,14 +95,16 @@ class Stack:
         every = tuple(items)
         self._arrange(every)
         self.translates = any(chain.hook is not None and chain.hook.type == "nat" for chain in self.chains.values())
+        self._asks_local_first = True
         self._routing = Routing(self, every, observed=observed)
+        self._asks_local_first = self._routing.asks_local_first
 
     # --- what is here ---
 
     def is_local(self, address: IPv4Address) -> bool:
         """Whether packets to `address` end in this namespace."""
         self.must_know("links")
-        return address in self._local or is_loopback(address)
+        return self._asks_local_first and (address in self._local or is_loopback(address))
 
     def is_broadcast(self, address: IPv4Address) -> bool:
         """Whether it is the broadcast address of a subnet of this namespace, or of all."""

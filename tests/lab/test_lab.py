@@ -289,7 +289,7 @@ def test_a_name_in_use_is_refused_and_the_lab_goes_on(lab: Cluster) -> None:
         (("--name", "Not_a_name"), 1, "'Not_a_name' can't be a lab's name"),
         (("--nodes", "0"), 2, "0 is not in the range 1<=x<=80"),
         (("--nodes", "81"), 2, "81 is not in the range 1<=x<=80"),
-        (("--nodes", "1", "--mtu", "625"), 1, "626 or more"),
+        (("--nodes", "1", "--mtu", "625"), 2, "625 is not in the range 626<=x<=65535"),
         (("--nodes", "1", "--engine", "ebpf"), 2, "nftables"),
     ],
 )

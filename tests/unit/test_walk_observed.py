@@ -238,6 +238,15 @@ def test_a_routing_rule_is_for_the_packets_that_it_says(rule: RoutingRule, appli
     assert end(sent(cluster((*HOST_ITEMS, rule)))) == found
 
 
+def test_an_address_is_the_namespaces_own_by_the_rule_that_it_begins_with() -> None:
+    gone = instead(BOX_ITEMS, RULES[0])
+    assert end(sent(cluster(box=gone))) == "Dropped node1: nobody on br0 answers ARP for 172.18.0.2"
+    late = (*gone, replace(RULES[0], priority=32767))
+    assert end(sent(cluster(box=late))) == end(sent(cluster(box=gone))) != "server at node1/box"
+    earlier = (*gone, replace(RULES[0], priority=100))
+    assert end(sent(cluster(box=earlier))) == "server at node1/box"
+
+
 BLOCKS = IpsecPolicy(
     direction="out",
     source=IPv4Network("172.18.0.1/32"),
