@@ -15,6 +15,8 @@ _LOOK = re.compile(r"^ +look(?: on (?P<node>\S+):)? (?P<command>.+)$", re.MULTIL
 _ON_NODE = re.compile(r"(?:^|(?<=; )|(?<=, or )|(?<=look )|(?<=pass ))on (node\d+): ")
 _MORE = re.compile(r"; if its owner agrees, let this pass $|; $")
 
+_DIFF = re.compile(r"commands, which routemesh diff (?P<node>\S+) prints\)$")
+
 
 class Printed(NamedTuple):
     """A command, and where it is to be typed."""
@@ -34,14 +36,20 @@ def looks(found: Explanation) -> list[Printed]:
 
 
 def fixes(findings: Sequence[Finding]) -> list[Printed]:
-    """The commands in the doctor's last column."""
-    return [each for finding in findings if finding.state is State.WRONG for each in _of_fix(finding.fix)]
+    """The commands in the doctor's last column, or those that it says the node prints."""
+    wrong = [finding for finding in findings if finding.state is State.WRONG]
+    return [each for finding in wrong for each in (*_of_fix(finding.fix), *_of_diff(finding))]
 
 
 def _of_fix(fix: str) -> Iterator[Printed]:
     _, *parts = _ON_NODE.split(fix)
     for node, command in zip(parts[::2], parts[1::2], strict=True):
         yield Printed(node, _MORE.sub("", command))
+
+
+def _of_diff(finding: Finding) -> Iterator[Printed]:
+    if (found := _DIFF.search(finding.fix)) is not None:
+        yield from (Printed(found["node"], command) for command in finding.commands)
 
 
 def typed(still: Still, printed: Printed) -> str:
