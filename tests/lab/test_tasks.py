@@ -79,7 +79,7 @@ def test_exit_codes_and_history_are_kept(mesh: Cluster) -> None:
 
 def test_only_a_healthy_task_enters_the_mesh(mesh: Cluster, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
-    health = ("--health-cmd", f"test -e {ready}", "--health-interval", "200ms", "--health-retries", "50")
+    health = ("--health-cmd", f"test -e {ready}", "--health-interval", "200ms", "--health-retries", "500")
     with mesh.service("gated", "-p", "8101:80", "--detach", *health):
         task = wait_until(lambda: [t for t in mesh.tasks("gated") if t["state"] == "starting"], 10, "the start")[0]
         assert mesh.is_refused(ADDRESSES["node1"], 8101)
