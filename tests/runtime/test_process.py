@@ -155,6 +155,19 @@ async def test_the_command_ignores_no_signal_and_has_a_session_of_its_own(node: 
 
 
 @in_loop
+async def test_the_command_heeds_what_its_daemon_ignores(node: ProcessNode) -> None:
+    before = {each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGHUP, signal.SIGQUIT)}
+    try:
+        running = await start(node, *FOREVER)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    (main,) = children(running.pid)
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{main}/status").read_text().splitlines())
+    assert int(status["SigIgn"], 16) == 0
+
+
+@in_loop
 async def test_no_child_stays_with_the_daemon(node: ProcessNode) -> None:
     before = children(os.getpid())
     await start(node, *FOREVER)

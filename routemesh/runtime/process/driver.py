@@ -295,7 +295,8 @@ class ProcessRuntime:
     async def _launch(self, task_id: TaskId, spec: ServiceSpec, hostname: str, netns: Path) -> str:
         """Start init.sh with the command and return what launch.sh answers (see there)."""
         argv = (
-            "nsenter", f"--net={netns}", *_UNSHARE, "setsid", "--fork",
+            # A shell can't undo what is ignored when it begins, as SIGHUP is below nohup(1).
+            "env", "--default-signal", "nsenter", f"--net={netns}", *_UNSHARE, "setsid", "--fork",
             "/bin/sh", str(_INIT_SCRIPT), str(self._directory(task_id)), hostname, *spec.command,
         )  # fmt: skip
         answer, its_answer = os.pipe()
