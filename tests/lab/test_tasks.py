@@ -86,6 +86,7 @@ def test_only_a_healthy_task_enters_the_mesh(mesh: Cluster, tmp_path: Path) -> N
         assert _hold(mesh, task["address"]) == []
         ready.touch()
         wait_until(lambda: _hold(mesh, task["address"]) == list(ADDRESSES), 10, "its way into the maps")
+        wait_until(lambda: not mesh.is_refused(ADDRESSES["node3"], 8101), 10, "its server, which the check does not ask")
         assert mesh.ask(ADDRESSES["node3"], 8101)[0].hostname == task["container"]
 
 
