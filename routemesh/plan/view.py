@@ -78,9 +78,11 @@ def view(state: State, node_id: NodeId) -> NodeView:
     )
 
 
-def _placed(state: State) -> Iterator[Task]:
+def _placed(state: State) -> Iterable[Task]:
     """The tasks that may have something in their node's kernel; of two with one address the one that is meant to live."""
     tasks = [task for task in state.tasks.values() if task.status.state.may_live and task.status.state >= TaskState.ASSIGNED]
+    if not any(map(_is_given_up, tasks)):
+        return tasks
     given = {address for task in tasks if not _is_given_up(task) for address in _held(task)}
     return (task for task in tasks if not _is_given_up(task) or given.isdisjoint(_held(task)))
 
