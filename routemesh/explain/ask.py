@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 from routemesh.errors import NotFound, Unavailable, UserError
 from routemesh.model import Protocol
 from routemesh.names import natural
-from routemesh.nodeplan import HOST, Route
+from routemesh.nodeplan import HOST, MAIN_TABLE, Route
 from routemesh.snapshot import ClusterSnapshot, Endpoint, NamedService, NodeSnapshot
 from routemesh.walk import OUTSIDE, Place
 
@@ -223,7 +223,7 @@ def _from_task(cluster: ClusterSnapshot, node: str, netns: str, name: str, asked
     space = cluster.nodes[node].namespaces.get(netns) if node in cluster.nodes else None
     if space is None:
         raise Unavailable(f"task {name} can't be the client: its namespace on {node or 'no node'} could not be read")
-    default = next((route for route in space.of(Route) if route.table == 254 and route.destination.prefixlen == 0), None)
+    default = next((route for route in space.of(Route) if route.table == MAIN_TABLE and route.destination.prefixlen == 0), None)
     link = default.link if default is not None else ""
     sources = [route.source for route in space.of(Route) if route.kind == "unicast" and route.link == link and route.source]
     if not sources:

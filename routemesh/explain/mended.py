@@ -11,6 +11,8 @@ from typing import assert_never
 
 from routemesh.nodeplan import (
     HOST,
+    KERNEL_PROTOCOL,
+    MAIN_TABLE,
     Address,
     Change,
     Create,
@@ -31,7 +33,7 @@ from routemesh.nodeplan import (
 )
 from routemesh.snapshot import LINK_SYSCTLS, ClusterSnapshot, NamespaceSnapshot, NodeSnapshot
 
-_MAIN_TABLE, _OF_KERNEL, _HOST_PREFIX = 254, 2, 32
+_HOST_PREFIX = 32
 _NOTHING = NamespaceSnapshot(path="", conntrack=(), sockets=())
 
 
@@ -158,12 +160,12 @@ def _out_of_chain(items: list[Item], rule: XtRule) -> None:
 def _subnets(items: Sequence[Item]) -> Iterator[Item]:
     """The routes that the kernel adds for addresses on links that are up."""
     up = {item.name for item in items if isinstance(item, Link) and item.up}
-    routed = {(item.link, item.destination) for item in items if isinstance(item, Route) and item.table == _MAIN_TABLE}
+    routed = {(item.link, item.destination) for item in items if isinstance(item, Route) and item.table == MAIN_TABLE}
     for item in items:
         if isinstance(item, Address) and item.link in up and item.address.network.prefixlen < _HOST_PREFIX:
             network = item.address.network
             if (item.link, network) not in routed:
-                yield Route(destination=network, via=None, link=item.link, source=item.address.ip, protocol=_OF_KERNEL)
+                yield Route(destination=network, via=None, link=item.link, source=item.address.ip, protocol=KERNEL_PROTOCOL)
 
 
 def _settings(items: Sequence[Item], created: Sequence[str]) -> Iterator[Item]:

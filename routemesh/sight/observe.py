@@ -36,7 +36,7 @@ from routemesh.kernel.netlink.conntrack import ALL
 from routemesh.kernel.netlink.links import Row
 from routemesh.kernel.netlink.numbers.rtnetlink import Nsid
 from routemesh.names import SANDBOX
-from routemesh.nodeplan import HOST, Address, Capabilities, Item, Link, LinkKind, Peer, Sysctl
+from routemesh.nodeplan import HOST, LOOPBACK, Address, Capabilities, Item, Link, LinkKind, Peer, Sysctl
 from routemesh.sight import rulesets
 from routemesh.snapshot import (
     LINK_SYSCTLS,
@@ -58,7 +58,6 @@ _GET_NSID = 90
 _NSID, _NETNS_FILE = Nsid.NSID, Nsid.FILE
 _HEADER = bytes(4)
 _UNKNOWN = 0xFFFFFFFF
-_LOOPBACK = "lo"
 _MOST_CONNECTIONS = 100_000
 
 T = TypeVar("T")
@@ -321,7 +320,7 @@ def numbers(paths: Mapping[str, Path]) -> Mapping[int, str]:
 def _links(space: _Space, peers: _Peers) -> Iterator[Link]:
     names = {index: row.name for index, row in space.rows.items()}
     for row in space.rows.values():
-        kind: LinkKind = "loopback" if row.name == _LOOPBACK else "other"
+        kind: LinkKind = "loopback" if row.name == LOOPBACK else "other"
         ours = links.as_link(row, names, peers.of(space, row))
         link = ours or Link(name=row.name, kind=kind, mtu=row.mtu, mac=row.mac, master=names.get(row.master))
         yield replace(link, up=row.on, carrier=row.carrier)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import NoReturn, Protocol
 
-from routemesh.nodeplan import Element, Item, Link, Rule
+from routemesh.nodeplan import LOOPBACK, Element, Item, Link, Rule
 from routemesh.reasons.ends import BlackHole, End, NoRoute, RouteRefuses, TooLarge
 from routemesh.reasons.events import Event, Stopped
 from routemesh.reasons.unclear import Doubt
@@ -14,7 +14,7 @@ from routemesh.walk.balancer import Balancer
 from routemesh.walk.conntrack import Connection, Conntrack
 from routemesh.walk.network import Network
 from routemesh.walk.nouns import Dropped, Hop, Packet, Question, Refused, Supposed, UnknownRule
-from routemesh.walk.stack import LOOPBACK, Stack
+from routemesh.walk.stack import Stack
 
 
 class Choose(Protocol):

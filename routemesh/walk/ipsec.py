@@ -6,12 +6,12 @@ Source: ip-xfrm(8); the kernel's xfrm_policy.c (xfrm_selector_match, xfrm_policy
 """
 
 from routemesh.model import Protocol
+from routemesh.nodeplan import LOOPBACK
 from routemesh.reasons.ends import IpsecBlocks
 from routemesh.reasons.unclear import IpsecTransforms
 from routemesh.snapshot import IpsecDirection, IpsecPolicy
 from routemesh.walk.flight import Flight
 from routemesh.walk.nouns import Packet, UnknownRule
-from routemesh.walk.stack import LOOPBACK
 
 _NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17}
 _ICMP, _ANY = 1, 0

@@ -5,7 +5,7 @@ Source: the kernel's ip_input.c, ip_forward.c, ip_output.c, route.c.
 
 from dataclasses import replace
 
-from routemesh.nodeplan import HOST
+from routemesh.nodeplan import HOST, LOOPBACK
 from routemesh.reasons.ends import LinkDown, LoopbackLeaves, NotForwarding, NoTunnel
 from routemesh.reasons.events import Accepted, OutOfTunnel
 from routemesh.reasons.unclear import SeveralTunnels
@@ -14,7 +14,7 @@ from routemesh.walk.flight import Arrived, AtDevice, AtStack, Flight, Sending, S
 from routemesh.walk.layer2 import transmit
 from routemesh.walk.netfilter import pass_hook
 from routemesh.walk.nouns import TCP_AND_IP_HEADER_BYTES, UnknownRule
-from routemesh.walk.stack import LOOPBACK, is_loopback
+from routemesh.walk.stack import is_loopback
 
 
 def receive(trip: Trip, at: AtStack) -> Step:

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import NamedTuple, Protocol
 
-from routemesh.nodeplan import Address, Item, Link, Route, RouteKind, RoutingRule
+from routemesh.nodeplan import LOCAL_TABLE, MAIN_TABLE, Address, Item, Link, Route, RouteKind, RoutingRule
 from routemesh.reasons.events import Routed
 from routemesh.reasons.unclear import RouteUnknown, RoutingRuleUnknown
 from routemesh.snapshot import Place
 from routemesh.walk.nouns import UnknownRule
 
-_MAIN_TABLE, _LOCAL_TABLE = 254, 255
-_MAIN_RULE = RoutingRule(priority=32766, fwmark=0, mask=0, table=_MAIN_TABLE)
+_MAIN_RULE = RoutingRule(priority=32766, fwmark=0, mask=0, table=MAIN_TABLE)
 _EVERYWHERE = IPv4Network("0.0.0.0/0")
 _ON_LINK = IPv4Address("0.0.0.0")
 _HOST_PREFIX = 32
@@ -104,13 +103,13 @@ class Routing:
 
     def _begins_with_local(self) -> bool:
         """A namespace begins with a rule for its own addresses, which can be deleted; rules that were not read are there."""
-        own, main = ([rule.priority for rule in self._rules if rule.table == table] for table in (_LOCAL_TABLE, _MAIN_TABLE))
+        own, main = ([rule.priority for rule in self._rules if rule.table == table] for table in (LOCAL_TABLE, MAIN_TABLE))
         return not self._rules or (bool(own) and min(own) <= min(main, default=min(own)))
 
     def look_up(self, destination: IPv4Address, mark: int, source: IPv4Address | None, incoming: str) -> NextHop | None:
         """The next hop to an address; None where no rule leads to a route. Raises UnknownRule where that can't be told."""
         for rule in self._rules:
-            if rule.table == _LOCAL_TABLE or not self._applies(rule, destination, mark, source, incoming):
+            if rule.table == LOCAL_TABLE or not self._applies(rule, destination, mark, source, incoming):
                 continue
             if rule.action == "unknown":
                 raise UnknownRule(self._links.place, RoutingRuleUnknown(rule.priority))
@@ -152,10 +151,10 @@ class Routing:
             for item in found if links.link(name) else ():
                 if item.address.network.prefixlen == _HOST_PREFIX:
                     continue  # brings no route (fib_add_ifaddr)
-                yield _Entry(_MAIN_TABLE, item.address.network, 0, NextHop(name, _ON_LINK, item))
+                yield _Entry(MAIN_TABLE, item.address.network, 0, NextHop(name, _ON_LINK, item))
         yield from _of_items(item for item in items if isinstance(item, Route) and self._usable(item))
         if links.underlay:
-            yield _Entry(_MAIN_TABLE, _EVERYWHERE, 0, NextHop(links.underlay, _ON_LINK, None))
+            yield _Entry(MAIN_TABLE, _EVERYWHERE, 0, NextHop(links.underlay, _ON_LINK, None))
 
     def _usable(self, route: Route) -> bool:
         near = route.via is None or any(route.via in address.network for address in self._links.addresses_on(route.link))

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from typing import Never, assert_never
 
 from routemesh.nodeplan import (
+    LOOPBACK,
     Address,
     Chain,
     CtTimeouts,
@@ -39,7 +40,6 @@ from routemesh.walk.hooks import Turn, in_order
 from routemesh.walk.nouns import UnknownRule
 from routemesh.walk.routing import NextHop, Routing
 
-LOOPBACK = "lo"
 _LOOPBACK_BYTE = 127
 _ALL_HOSTS, _NARROW = IPv4Address("255.255.255.255"), 31
 USUAL_MTU = 1500
