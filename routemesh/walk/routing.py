@@ -83,6 +83,16 @@ class _Entry(NamedTuple):
     hop: NextHop
 
 
+def asks_local_first(items: Iterable[Item]) -> bool:
+    """Whether an address of an observed namespace is its own, whatever other routes there are.
+
+    A namespace begins with a rule for its own addresses, which can be deleted; rules that were not read are there.
+    """
+    rules = [item for item in items if isinstance(item, RoutingRule)]
+    own, main = ([rule.priority for rule in rules if rule.table == table] for table in (LOCAL_TABLE, MAIN_TABLE))
+    return not rules or (bool(own) and min(own) <= min(main, default=min(own)))
+
+
 class Routing:
     """Rules by priority, each table's routes with the narrowest first."""
 
@@ -93,18 +103,11 @@ class Routing:
         self._rules.sort(key=lambda rule: rule.priority)
         self.minds_marks = any(rule.mask for rule in self._rules)
         """Whether a packet's mark can choose its route."""
-        self.asks_local_first = not observed or self._begins_with_local()
-        """Whether an address of the namespace is its own whatever other routes there are."""
         self._tables: dict[int, list[_Entry]] = defaultdict(list)
         for entry in _of_items(items) if observed else self._planned(items):
             self._tables[entry.table].append(entry)
         for entries in self._tables.values():
             entries.sort(key=lambda entry: (-entry.network.prefixlen, entry.metric))
-
-    def _begins_with_local(self) -> bool:
-        """A namespace begins with a rule for its own addresses, which can be deleted; rules that were not read are there."""
-        own, main = ([rule.priority for rule in self._rules if rule.table == table] for table in (LOCAL_TABLE, MAIN_TABLE))
-        return not self._rules or (bool(own) and min(own) <= min(main, default=min(own)))
 
     def look_up(self, destination: IPv4Address, mark: int, source: IPv4Address | None, incoming: str) -> NextHop | None:
         """The next hop to an address; None where no rule leads to a route. Raises UnknownRule where that can't be told."""

@@ -38,7 +38,7 @@ from routemesh.snapshot import Part, Place, Unread
 from routemesh.walk.chains import RuleChain, Space, of_iptables, of_nftables, space_of
 from routemesh.walk.hooks import Turn, in_order
 from routemesh.walk.nouns import UnknownRule
-from routemesh.walk.routing import NextHop, Routing
+from routemesh.walk.routing import NextHop, Routing, asks_local_first
 
 _LOOPBACK_BYTE = 127
 _ALL_HOSTS, _NARROW = IPv4Address("255.255.255.255"), 31
@@ -95,9 +95,8 @@ class Stack:
         every = tuple(items)
         self._arrange(every)
         self.translates = any(chain.hook is not None and chain.hook.type == "nat" for chain in self.chains.values())
-        self._asks_local_first = True
+        self._asks_local_first = not observed or asks_local_first(every)
         self._routing = Routing(self, every, observed=observed)
-        self._asks_local_first = self._routing.asks_local_first
 
     # --- what is here ---
 
