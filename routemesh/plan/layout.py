@@ -75,14 +75,14 @@ def host(view: NodeView, caps: Capabilities) -> Iterator[Item]:
     for task, address in here:
         yield Netns(names.container_id(task.id))
         yield Neighbour(names.GWBRIDGE, address, names.mac(address))
-    yield from _gateway_ports(view, 0, here, caps)
+    yield from _gwbridge_ports(view, 0, here, caps)
 
 
 def further_gwbridges(view: NodeView, caps: Capabilities) -> Iterator[tuple[str, tuple[Item, ...]]]:
     """The namespaces of the bridges beside docker_gwbridge, each with what is in it."""
     here, mtu = _on_gwbridge(view), view.node.mtu_bytes
     for number in bridges.numbers(task for task, _ in here):
-        ports = _gateway_ports(view, number, here, caps)
+        ports = _gwbridge_ports(view, number, here, caps)
         yield names.more_gwbridge(number), (*bridges.further_gwbridge(mtu, number), *ports)
 
 
@@ -90,7 +90,7 @@ def _on_gwbridge(view: NodeView) -> bridges.Here:
     return [(task, address) for task in placed(view) if (address := task.gateway_address) is not None]
 
 
-def _gateway_ports(view: NodeView, number: int, here: bridges.Here, caps: Capabilities) -> Iterator[Item]:
+def _gwbridge_ports(view: NodeView, number: int, here: bridges.Here, caps: Capabilities) -> Iterator[Item]:
     """The tasks' ports on one of the node's bridges."""
     on_it = [(task, address) for task, address in here if task.bridge == number]
     for task, address in on_it:
