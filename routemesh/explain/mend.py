@@ -86,7 +86,11 @@ Repairs = Mapping[str, Sequence[Repair]]
 
 def planned(repairs: Repairs, place: Place) -> tuple[str, ...]:
     """What the node itself would do in a namespace."""
-    return tuple(repair.command for repair in repairs.get(place.node, ()) if repair.planned and repair.netns == place.netns)
+    return tuple(repair.command for repair in _of_plan(repairs, place))
+
+
+def _of_plan(repairs: Repairs, place: Place) -> Iterator[Repair]:
+    return (repair for repair in repairs.get(place.node, ()) if repair.planned and repair.netns == place.netns)
 
 
 class Advice(NamedTuple):
@@ -135,8 +139,8 @@ def of_untold(places: Places, place: Place, reason: Reason) -> Advice | None:
 
 def _is_planned(repairs: Repairs, place: Place, last: Hop | None) -> bool:
     """Whether what ended the packet is a difference from the node's own plan."""
-    ops = (repair.op for repair in repairs.get(place.node, ()) if repair.planned and repair.netns == place.netns)
     item = None if last is None else last.item
+    ops = (repair.op for repair in _of_plan(repairs, place))
     return item is not None and any(op is not None and key(item_of(op)) == key(item) for op in ops)
 
 
