@@ -1,10 +1,8 @@
 """Settings of the whole run: Hypothesis without a clock, tests in User-Mode Linux, a last word on what was not tested."""
 
 import os
-import sqlite3
 from collections import Counter
 from collections.abc import Generator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -38,30 +36,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Outer(config))
 
 
-@pytest.hookimpl(wrapper=True, trylast=True)
-def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
-    """Leave out of the coverage, before it is summed up, what processes wrote that were killed as they wrote it."""
-    result = yield
-    if not is_worker(session.config):
-        for file in session.config.rootpath.glob(".coverage.*"):
-            if not _is_whole(file):
-                file.unlink(missing_ok=True)
-    return result
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Measure no properties: they take half as long so, and unit tests measure the pure core that each runs hundreds of times."""
     for item in items:
         if item.path.is_relative_to(PROPERTIES):
             item.add_marker("no_cover")
-
-
-def _is_whole(data: Path) -> bool:
-    with closing(sqlite3.connect(f"file:{data}?mode=ro", uri=True)) as database:
-        try:
-            return database.execute("SELECT version FROM coverage_schema").fetchone() is not None
-        except sqlite3.Error:
-            return False
 
 
 @pytest.hookimpl(wrapper=True)

@@ -26,9 +26,6 @@ CLIENT = "192.168.200.100"
 ADDRESSES = {"node1": "192.168.200.10", "node2": "192.168.200.11", "node3": "192.168.200.12"}
 ANSWER_S = 3.0
 """So long a client waits for an answer on an idle machine; a busy one is given more (`answer_s`)."""
-STARTS_DAEMONS = ("lab", "demo")
-MEASURING = "COVERAGE_PROCESS_CONFIG"
-"""By which coverage reaches a test's processes. A command takes three times as long to start with it, and there are thousands."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +63,6 @@ class Cluster:
         """Run a command, whatever comes of it."""
         env = os.environ | {NAME_VARIABLE: self.name}
         env.pop("ROUTEMESH_HOST", None)
-        if args[0] not in STARTS_DAEMONS:
-            env.pop(MEASURING, None)
         if host:
             env["ROUTEMESH_HOST"] = host
         command = [sys.executable, "-m", "routemesh", *args]

@@ -10,8 +10,7 @@ rest are Python, mounts and 70 modules). A system call takes 15 to 20 us (0.25),
 (1.3), an empty Python 130 ms (14), `routemesh version` 0.6 s (0.1): what costs is memory touched for the first time, thus each
 new process, and not computing. So a test here should start few processes. What was tried and makes no difference: the amount of
 memory, keeping all on one processor, overlayfs instead of plain hostfs, Python's files on a tmpfs (a tenth faster; copying them
-takes 6 s). Two machines side by side are no gain, since the outer run keeps the second core busy. Coverage makes Python processes
-cost half as much again: it is measured of the tests' own process alone.
+takes 6 s). Two machines side by side are no gain, since the outer run keeps the second core busy.
 
 Source: linux.uml --help, Documentation/virt/uml/user_mode_linux_howto_v2.rst.
 """
