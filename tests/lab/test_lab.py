@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,16 @@ def status(lab: Cluster) -> dict[str, dict[str, Any]]:
     return {node["name"]: node for node in lab.json("lab", "status")}
 
 
-def namespaces(lab: Cluster) -> set[int]:
+@contextmanager
+def numbers(files: Iterable[Path]) -> Iterator[set[int]]:
+    """The numbers of network namespaces; held open, because the kernel soon gives another lab those that are free."""
+    with ExitStack() as stack:
+        yield {os.fstat(stack.enter_context(open(file, "rb", buffering=0)).fileno()).st_ino for file in files}
+
+
+def namespaces(lab: Cluster) -> AbstractContextManager[set[int]]:
     """Every network namespace below a lab's directory, by number."""
-    return {path.stat().st_ino for path in lab.directory.glob("**/netns/*")}
+    return numbers(lab.directory.glob("**/netns/*"))
 
 
 def links() -> set[str]:
@@ -79,11 +87,11 @@ def mounts() -> set[str]:
     return {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
 
 
-def processes_in(numbers: set[int]) -> list[str]:
+def processes_in(inside: set[int]) -> list[str]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if (process / "ns/net").stat().st_ino in numbers:
+            if (process / "ns/net").stat().st_ino in inside:
                 found.append((process / "cmdline").read_text())
         except OSError:
             continue
@@ -108,21 +116,20 @@ def test_down_leaves_nothing(make: Make) -> None:
     options = ("--replicas", "2", "-p", "8080:80", "--answer-timeout", "0s")
     lab.cli("service", "create", "--name", "web", *options, "host", "sleep", "1000")
     assert links() == links_before
-    inside = namespaces(lab)
-    assert len(inside) == 4 + 2 * 3  # machines; on each node sandbox, overlay and task
-    assert len(processes_in(inside)) >= 4
-    lab.cli("lab", "down")
-    assert not (lab.directory).exists()
-    assert not [mount for mount in mounts() if lab.name in mount]
-    assert processes_in(inside) == []
+    with namespaces(lab) as inside:
+        assert len(inside) == 4 + 2 * 3  # machines; on each node sandbox, overlay and task
+        assert len(processes_in(inside)) >= 4
+        lab.cli("lab", "down")
+        assert not (lab.directory).exists()
+        assert not [mount for mount in mounts() if lab.name in mount]
+        assert processes_in(inside) == []
     assert lab.refused("lab", "down").startswith(f"routemesh: there is no lab {lab.name}; ")
 
 
 def test_down_ends_what_was_started_by_exec(make: Make) -> None:
     lab = make("--nodes", "1")
     command = (sys.executable, "-m", "routemesh", "lab", "exec", "--name", lab.name, "client", "--", "sleep", "1000")
-    with subprocess.Popen(command) as process:
-        client = {(lab.directory / "netns" / "client").stat().st_ino}
+    with subprocess.Popen(command) as process, numbers([lab.directory / "netns" / "client"]) as client:
         wait_until(lambda: processes_in(client))
         lab.cli("lab", "down")
         assert process.wait(TIMEOUT_S) == -signal.SIGKILL
@@ -132,21 +139,21 @@ def test_down_repairs_a_half_made_lab(make: Make) -> None:
     lab = make("--nodes", "1")
     (lab.directory / "lab.json").unlink()
     assert "half made" in lab.refused("lab", "status")
-    inside = namespaces(lab)
-    lab.cli("lab", "down")
-    assert not (lab.directory).exists()
-    assert processes_in(inside) == []
+    with namespaces(lab) as inside:
+        lab.cli("lab", "down")
+        assert not (lab.directory).exists()
+        assert processes_in(inside) == []
 
 
 def test_down_finds_processes_whose_namespaces_lost_their_names(make: Make) -> None:
     lab = make("--nodes", "1")
     lab.cli("service", "create", "--name", "web", "host", "sleep", "1000")
-    inside = namespaces(lab)
-    for path in lab.directory.glob("**/netns/*"):
-        netns.remove(path)
-    assert processes_in(inside)
-    lab.cli("lab", "down")
-    wait_until(lambda: not processes_in(inside))
+    with namespaces(lab) as inside:
+        for path in lab.directory.glob("**/netns/*"):
+            netns.remove(path)
+        assert processes_in(inside)
+        lab.cli("lab", "down")
+        wait_until(lambda: not processes_in(inside))
 
 
 def test_labs_live_side_by_side(lab: Cluster, make: Make) -> None:
@@ -241,10 +248,10 @@ def test_a_killed_node_is_gone_and_comes_back(make: Make) -> None:
     lab = make("--nodes", "2")
     lab.cli("service", "create", "--name", "web", "--mode", "global", "host", "sleep", "1000")
     run_dir = lab.directory / "node2"
-    gone = {path.stat().st_ino for path in (*run_dir.glob("netns/*"), lab.directory / "netns" / "node2")}
-    assert len(processes_in(gone)) >= 3  # the daemon; the task and its init
-    lab.cli("lab", "kill", "node2")
-    assert processes_in(gone) == []
+    with numbers((*run_dir.glob("netns/*"), lab.directory / "netns" / "node2")) as gone:
+        assert len(processes_in(gone)) >= 3  # the daemon; the task and its init
+        lab.cli("lab", "kill", "node2")
+        assert processes_in(gone) == []
     assert not run_dir.exists()
     nodes = status(lab)
     assert (nodes["node2"]["pid"], nodes["node2"]["ready"], nodes["node2"]["link"]) == (None, False, "off")

@@ -57,9 +57,11 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def pid_namespace(pid: int) -> int:
-    """The number of a process's pid namespace."""
-    return os.stat(f"/proc/{pid}/ns/pid").st_ino
+@contextmanager
+def pid_namespace(pid: int) -> Iterator[int]:
+    """The number of a process's pid namespace; held open, because the kernel soon gives another one a number that is free."""
+    with open(f"/proc/{pid}/ns/pid", "rb", buffering=0) as namespace:
+        yield os.fstat(namespace.fileno()).st_ino
 
 
 def processes_in(namespace: int) -> set[int]:

@@ -354,18 +354,18 @@ class ProcessContract(RuntimeContract):
     @in_loop
     async def test_after_the_grace_time_everything_is_killed(self, node: Node) -> None:
         running = await start_script(node, "trap '' TERM; setsid sleep 1000 & echo ready; while :; do sleep 0.01; done")
-        namespace = pid_namespace(running.pid)
-        begin = time.monotonic()
-        assert await node.daemon().stop(TASK, "SIGTERM", 0.2) == Exit(137)
-        assert time.monotonic() - begin >= 0.2
-        assert not processes_in(namespace)
+        with pid_namespace(running.pid) as namespace:
+            begin = time.monotonic()
+            assert await node.daemon().stop(TASK, "SIGTERM", 0.2) == Exit(137)
+            assert time.monotonic() - begin >= 0.2
+            assert not processes_in(namespace)
 
     @in_loop
     async def test_what_the_command_leaves_behind_ends_with_it(self, node: Node) -> None:
         running = await start_script(node, "trap 'exit 0' TERM; setsid sleep 1000 & echo ready; while :; do sleep 0.01; done")
-        namespace = pid_namespace(running.pid)
-        assert await node.daemon().stop(TASK, "SIGTERM", LONG_S) == Exit(0)
-        assert not processes_in(namespace)
+        with pid_namespace(running.pid) as namespace:
+            assert await node.daemon().stop(TASK, "SIGTERM", LONG_S) == Exit(0)
+            assert not processes_in(namespace)
 
     @in_loop
     async def test_a_killed_pid_1_is_an_end(self, node: Node) -> None:
@@ -400,14 +400,14 @@ class ProcessContract(RuntimeContract):
     @in_loop
     async def test_a_probe_that_takes_too_long_is_killed_whole(self, node: Node) -> None:
         running = await start(node, *FOREVER)
-        namespace = pid_namespace(running.pid)
-        before = processes_in(namespace)
-        script = "trap '' TERM; echo begun; sleep 1000 & sleep 1000; sleep 1000"
-        # On a busy machine a probe may not even begin in a short time.
-        results = [await node.daemon().execute(TASK, ["sh", "-c", script], timeout_s) for timeout_s in (0.1, 0.5)]
-        if (124, "begun\n") not in results:
-            assert await node.daemon().execute(TASK, ["sh", "-c", script], 5) == (124, "begun\n")
-        wait_until(lambda: processes_in(namespace) == before)
+        with pid_namespace(running.pid) as namespace:
+            before = processes_in(namespace)
+            script = "trap '' TERM; echo begun; sleep 1000 & sleep 1000; sleep 1000"
+            # On a busy machine a probe may not even begin in a short time.
+            results = [await node.daemon().execute(TASK, ["sh", "-c", script], timeout_s) for timeout_s in (0.1, 0.5)]
+            if (124, "begun\n") not in results:
+                assert await node.daemon().execute(TASK, ["sh", "-c", script], 5) == (124, "begun\n")
+            wait_until(lambda: processes_in(namespace) == before)
 
     @in_loop
     async def test_a_probe_that_floods_or_closes_its_output_is_bounded(self, node: Node) -> None:
@@ -420,14 +420,14 @@ class ProcessContract(RuntimeContract):
     @in_loop
     async def test_a_cancelled_probe_is_killed(self, node: Node) -> None:
         running = await start(node, *FOREVER)
-        namespace = pid_namespace(running.pid)
-        before = processes_in(namespace)
-        probe = asyncio.create_task(node.daemon().execute(TASK, FOREVER, LONG_S))
-        while processes_in(namespace) == before:
-            await asyncio.sleep(0.01)
-        probe.cancel()
-        await asyncio.wait([probe])
-        wait_until(lambda: processes_in(namespace) == before)
+        with pid_namespace(running.pid) as namespace:
+            before = processes_in(namespace)
+            probe = asyncio.create_task(node.daemon().execute(TASK, FOREVER, LONG_S))
+            while processes_in(namespace) == before:
+                await asyncio.sleep(0.01)
+            probe.cancel()
+            await asyncio.wait([probe])
+            wait_until(lambda: processes_in(namespace) == before)
 
     # Logs.
 
@@ -459,14 +459,14 @@ class ProcessContract(RuntimeContract):
     @in_loop
     async def test_remove_kills_and_forgets(self, node: Node) -> None:
         running = await start(node, *FOREVER)
-        namespace = pid_namespace(running.pid)
-        following = asyncio.create_task(_collect(node))
-        await node.daemon().remove(TASK)
-        assert await node.daemon().tasks() == {}
-        assert await following == []
-        assert not processes_in(namespace)
-        with pytest.raises(NotFound):
-            await output(node)
+        with pid_namespace(running.pid) as namespace:
+            following = asyncio.create_task(_collect(node))
+            await node.daemon().remove(TASK)
+            assert await node.daemon().tasks() == {}
+            assert await following == []
+            assert not processes_in(namespace)
+            with pytest.raises(NotFound):
+                await output(node)
 
 
 async def _collect(node: Node) -> list[bytes]:

@@ -270,7 +270,7 @@ async def test_a_machine_that_can_not_says_why(node: ProcessNode, monkeypatch: p
     with pytest.raises(Unavailable, match=r"^can't be started: nsenter: cannot open .*/gone: No such file"):
         await node.daemon().start(TASK, "web.1", spec, "c0ffee", node.directory / "gone")
     monkeypatch.setattr(driver, "_SYSTEM_ENVIRONMENT", {"PATH": "/nowhere"})
-    with pytest.raises(Unavailable, match=r"^can't be started: nsenter: No such file"):
+    with pytest.raises(Unavailable, match=r"^can't be started: env: No such file"):
         await start(node, *FOREVER)
     _nothing_is_left(node)
 
