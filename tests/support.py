@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 
 import pytest
 
+from tests.uml import xstate
 from tests.uml.machine import is_inside
 
 T = TypeVar("T")
@@ -36,7 +37,10 @@ _PROBES: dict[Need, tuple[str, Callable[[], bool]]] = {
     "ip_vs": ("IPVS in the kernel", lambda: Path("/proc/net/ip_vs").exists() or _succeeds("modprobe", "ip_vs")),
     "iptables-nft": ("iptables-nft, and nf_tables for IPv4", lambda: _lists_rules("iptables-nft")),
     "iptables-legacy": ("iptables-legacy, and a kernel that has it", lambda: _lists_rules("iptables-legacy")),
-    "uml": ("User-Mode Linux (Debian's user-mode-linux)", lambda: shutil.which("linux.uml") is not None),
+    "uml": (
+        "User-Mode Linux (Debian's user-mode-linux; with AMX, gcc and libc6-dev)",
+        lambda: shutil.which("linux.uml") is not None and xstate.is_met(),
+    ),
 }
 
 

@@ -30,6 +30,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.uml import xstate
+
 ROOT = Path(__file__).parents[2]
 KERNEL = "linux.uml"
 ORDER, WORDS, COVERAGE = "order", "words", "coverage"
@@ -145,6 +147,9 @@ class Machine:
         # others with PID 1. The kernel itself must not be PID 1, whom an abort() does not end.
         command = ("setpriv", "--pdeathsig=KILL", "unshare", "--pid", "--fork", "--kill-child", "unshare", "--fork", *kernel)
         environment = {**os.environ, "TMPDIR": str(self.directory)}
+        if xstate.is_needed():
+            # For User-Mode Linux alone; the programs before it have their own memory, and no ptrace.
+            environment["LD_PRELOAD"] = str(xstate.library())
         if on_stdio:
             console = (f"con0={'fd:0' if sys.stdin.isatty() else 'null'},fd:1", "con=null", "loglevel=1")
             return subprocess.Popen((*command, *console), env=environment, pass_fds=(held,))
