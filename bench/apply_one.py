@@ -10,7 +10,6 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +26,7 @@ from routemesh.model import Attachment, Node, NodeId, State, TaskState, TaskStat
 from routemesh.nodeplan import Element, NodePlan
 from routemesh.plan import plan
 from routemesh.plan.view import view
+from routemesh.values import replace
 
 RUNS = 15
 BUDGET_MS = 20

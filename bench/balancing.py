@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from itertools import count
 
@@ -31,6 +30,7 @@ from routemesh.labels.balance import balancing
 from routemesh.model import Protocol, Publish, ServiceSpec, State
 from routemesh.plan import plan
 from routemesh.plan.view import view
+from routemesh.values import replace
 
 RUNS = 7
 ENTRY, FIRST_PORT, TARGET = "node1", 5000, 80

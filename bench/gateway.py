@@ -16,7 +16,6 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -33,6 +32,7 @@ from routemesh.lab.find import Lab
 from routemesh.model import Gateway, GatewayDriver, Http, Publish, ServiceId, ServiceSpec
 from routemesh.proxy import haproxy, service
 from routemesh.proxy.routes import Backend, Route, RouteTable, Server
+from routemesh.values import replace
 
 RUNS = 5
 SECONDS, CONNECTIONS = 2, 16

@@ -9,7 +9,6 @@ Budget (issue): the number of processes does not depend on the number of rules.
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +22,7 @@ from routemesh.language.xtables import XT_ITEMS
 from routemesh.nodeplan import HOST, Capabilities, NodePlan, XtChain, namespace
 from routemesh.plan import plan
 from routemesh.plan.view import view
+from routemesh.values import replace
 
 RUNS = 9
 PORTS = 200

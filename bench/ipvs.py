@@ -15,7 +15,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from routemesh.model import Publish, ServiceSpec, State
 from routemesh.nodeplan import NodePlan
 from routemesh.plan import plan
 from routemesh.plan.view import view
+from routemesh.values import replace
 from tests.support import lacking
 from tests.uml.machine import INSIDE, Machine
 

@@ -9,7 +9,6 @@ is not wanted, in reverse. What the kernel removes with something else (`_owners
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import replace
 from graphlib import TopologicalSorter
 from typing import TypeVar, assert_never
 
@@ -64,6 +63,7 @@ from routemesh.nodeplan import (
     XtRule,
     key,
 )
+from routemesh.values import replace
 
 Keys = Mapping[str, Set[ItemKey]]
 """Some objects of a node: namespace name → keys there."""

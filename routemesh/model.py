@@ -1,17 +1,18 @@
-"""The nouns of the cluster: what people ask for and what was seen of it. Standard library only.
+"""The nouns of the cluster: what people ask for and what was seen of it. PURE.
 
 Vocabulary is SwarmKit's: a Service (spec) is carried out by Tasks (slots), which run on Nodes. `desired`
 is written by the manager alone, `status` is what the node's agent observed; states never go backwards.
-All values are immutable; a change is a new value (`dataclasses.replace`). Times are seconds since the epoch.
+All values are immutable; a change is a new value (`values.replace`). Times are seconds since the epoch.
 
 Source: moby/swarmkit design/task_model.md, design/nomenclature.md.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal, NewType
+
+import msgspec
 
 ServiceId = NewType("ServiceId", str)
 NodeId = NewType("NodeId", str)
@@ -196,8 +197,7 @@ class Locality(StrEnum):
     LOCAL_ONLY = "local-only"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
+class Network(msgspec.Struct, frozen=True, kw_only=True):
     """An overlay network: tasks, the nodes' sandboxes and virtual addresses are attached to it.
 
     `mtu_bytes` 0: what each node's underlay leaves of its MTU.
@@ -213,8 +213,7 @@ class Network:
     revision: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+class Attachment(msgspec.Struct, frozen=True):
     """An address on a network: a task's, a node's sandbox's, or a service's virtual one."""
 
     network_id: NetworkId
@@ -226,24 +225,22 @@ def address_on(attachments: tuple[Attachment, ...], network_id: NetworkId) -> IP
     return next((each.address for each in attachments if each.network_id == network_id), None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Weights:
+class Weights(msgspec.Struct, frozen=True, kw_only=True):
     """Shares of a service's tasks: `default`, other ones on some nodes (by name), and others still in some slots.
 
     A task of weight 0 gets no new connections.
     """
 
     default: int = 1
-    nodes: Mapping[str, int] = field(default_factory=dict)
-    slots: Mapping[int, int] = field(default_factory=dict)
+    nodes: Mapping[str, int] = msgspec.field(default_factory=dict)
+    slots: Mapping[int, int] = msgspec.field(default_factory=dict)
 
     def of(self, slot: int, node_name: str) -> int:
         """The weight of a task."""
         return self.slots.get(slot, self.nodes.get(node_name, self.default))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Balancing:
+class Balancing(msgspec.Struct, frozen=True, kw_only=True):
     """How a service's connections are shared out.
 
     `affinity_s`: a client stays with its task until it was idle for so long; 0: every connection is shared out.
@@ -255,8 +252,7 @@ class Balancing:
     locality: Locality = Locality.ANY
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Publish:
+class Publish(msgspec.Struct, frozen=True, kw_only=True):
     """One published port: every node's `published` leads to `target` in a task."""
 
     published: int
@@ -267,8 +263,7 @@ class Publish:
         return f"{self.published}->{self.target}/{self.protocol}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HealthCheck:
+class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
     """How, how often and how patiently a task is probed.
 
     `command`: argv for CMD, one string for CMD_SHELL; `path` for HTTP; `port` for HTTP and TCP (the target port).
@@ -285,8 +280,7 @@ class HealthCheck:
     start_period_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogConfig:
+class LogConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What is kept of a task's output: the last `max_files` files of `max_bytes` each. Defaults are those of Docker's `local`."""
 
     driver: LogDriver = LogDriver.LOCAL
@@ -294,8 +288,7 @@ class LogConfig:
     max_files: int = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestartPolicy:
+class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """What follows a task's end. `max_attempts` 0 means no limit; `window_s` 0 counts for ever."""
 
     condition: RestartCondition = RestartCondition.ANY
@@ -304,16 +297,14 @@ class RestartPolicy:
     window_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateConfig:
+class UpdateConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How a service moves to a new spec."""
 
     order: UpdateOrder = UpdateOrder.STOP_FIRST
     delay_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class Header(msgspec.Struct, frozen=True, kw_only=True):
     """A header that the gateway adds: to requests on their way to a task, or to responses on their way back."""
 
     name: str
@@ -321,8 +312,7 @@ class Header:
     to_response: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Http:
+class Http(msgspec.Struct, frozen=True, kw_only=True):
     """How a service is reached through the gateway: what its labels routemesh.http.* say (labels.http).
 
     `hosts` are in lower case; `*.example.com` stands for one label more, `*` for every name. `path` is `/` or has no slash at its
@@ -352,8 +342,7 @@ class Http:
     headers: tuple[Header, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gateway:
+class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     """What the tasks of the gateway's service run. Ports are both the published and the tasks' own; `https_port` 0: no TLS.
 
     Connections from `accept_proxy` must begin with a PROXY protocol header, whose client is believed.
@@ -365,8 +354,7 @@ class Gateway:
     accept_proxy: tuple[IPv4Network, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceSpec:
+class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a person asked for. `environment` is KEY=VALUE strings, as docker's.
 
     `force` counts the updates that were to replace the tasks though nothing else changed. `http`: how the gateway leads to it;
@@ -378,7 +366,7 @@ class ServiceSpec:
     command: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
     workdir: str = "/"
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     mode: Mode = Mode.REPLICATED
     replicas: int = 1
     publish: tuple[Publish, ...] = ()
@@ -401,8 +389,7 @@ class ServiceSpec:
         return bool(self.publish) or self.http is not None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
+class Service(msgspec.Struct, frozen=True, kw_only=True):
     """A spec under a name, with what the manager allocated for it.
 
     `version` counts the specs: a task whose `service_version` is lower and whose spec differs is out of date.
@@ -428,8 +415,7 @@ class Service:
         return address_on(self.vips, network_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """A proxy does not take the configuration of a service's `version`, for the proxy's own `reason`; it is left out of it."""
 
     service: ServiceId
@@ -437,16 +423,14 @@ class Refusal:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProxyStatus:
+class ProxyStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How far one of the gateway's proxies follows: `error` is why it has not the newest configuration, "" if it has."""
 
     error: str = ""
     refused: tuple[Refusal, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskStatus:
+class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What the node's agent saw last. `healthy` goes False before an unhealthy task is stopped.
 
     `proxy`: how far one of the gateway's follows; None for other tasks, and until it is known.
@@ -462,8 +446,7 @@ class TaskStatus:
     proxy: ProxyStatus | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class Task(msgspec.Struct, frozen=True, kw_only=True):
     """One try at one slot of a service. A task never moves and never restarts: its slot gets a new one.
 
     `slot` counts from 1; 0 in global services, whose slot is the node. `attachments`: to the ingress network when a port or the
@@ -501,8 +484,7 @@ class Task:
         return address_on(self.attachments, network_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
+class Listener(msgspec.Struct, frozen=True, kw_only=True):
     """A process that has a port of the node: what `ss -lntup` shows. `process` is "" when unknown."""
 
     protocol: Protocol
@@ -510,8 +492,7 @@ class Listener:
     process: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class Node(msgspec.Struct, frozen=True, kw_only=True):
     """A machine of the cluster. `address` is on the underlay; `attachments` are its sandboxes', one per network.
 
     `api` is the URL of its daemon (unix://PATH). `mtu_bytes` is the underlay's. `failures` are the operations that
@@ -525,7 +506,7 @@ class Node:
     address: IPv4Address
     role: Role = Role.MANAGER
     availability: Availability = Availability.ACTIVE
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     state: NodeState = NodeState.READY
     engine: str = "nftables"
     mtu_bytes: int = 1500
@@ -549,8 +530,7 @@ class Node:
         return address_on(self.attachments, network_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
+class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     """What all nodes share. `ingress_id`: the network that every node has; `gwbridge_subnet`: each node's own docker_gwbridge."""
 
     id: str
@@ -565,27 +545,27 @@ Amiss = Literal["early", "expired", "soon", "name"]
 """It is not valid yet; it has expired; it will soon; it is for other names. All but `soon` are refused by clients now."""
 
 
-@dataclass(frozen=True, slots=True)
-class CertificateWarning:
+class CertificateWarning(msgspec.Struct, frozen=True):
     """What is amiss with a service's certificate, and in words."""
 
     amiss: Amiss
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Secret:
+class Secret(msgspec.Struct, frozen=True, kw_only=True):
     """Something that the cluster keeps for its services, under a name: a certificate with its key, in PEM. `data` is secret."""
 
     id: SecretId
     name: str
     created_at: float
-    data: bytes = field(repr=False)
+    data: bytes
     revision: int = 0
 
+    def __repr__(self) -> str:
+        return f"Secret(id={self.id!r}, name={self.name!r}, created_at={self.created_at!r}, revision={self.revision!r})"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """A claim that lapses when it was not renewed for `ttl_s`: `node/<id>` (value: the revision it has applied), `leader`."""
 
     name: str
@@ -594,17 +574,16 @@ class Lease:
     value: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class State(msgspec.Struct, frozen=True, kw_only=True):
     """The whole cluster at one revision. Treat the mappings as immutable."""
 
     revision: int = 0
     cluster: Cluster | None = None
-    nodes: Mapping[NodeId, Node] = field(default_factory=dict)
-    services: Mapping[ServiceId, Service] = field(default_factory=dict)
-    tasks: Mapping[TaskId, Task] = field(default_factory=dict)
-    secrets: Mapping[SecretId, Secret] = field(default_factory=dict)
-    networks: Mapping[NetworkId, Network] = field(default_factory=dict)
+    nodes: Mapping[NodeId, Node] = msgspec.field(default_factory=dict)
+    services: Mapping[ServiceId, Service] = msgspec.field(default_factory=dict)
+    tasks: Mapping[TaskId, Task] = msgspec.field(default_factory=dict)
+    secrets: Mapping[SecretId, Secret] = msgspec.field(default_factory=dict)
+    networks: Mapping[NetworkId, Network] = msgspec.field(default_factory=dict)
 
     @property
     def ingress(self) -> Network | None:

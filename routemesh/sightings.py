@@ -4,9 +4,10 @@ Times are seconds since the epoch by the clock of the node.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
+
+import msgspec
 
 from routemesh.model import Protocol
 from routemesh.nodeplan import HOST
@@ -22,8 +23,7 @@ SMALL_BYTES = 100
 """The size of a probe that gets through everything that lets anything through."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Headers:
+class Headers(msgspec.Struct, frozen=True, kw_only=True):
     """A packet's headers: ends as address:port, MACs ("" where there is no Ethernet header), the kernel's mark, and the VNI of a
     packet that carries another (0: none)."""
 
@@ -36,8 +36,7 @@ class Headers:
     vni: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """The packets of one connection: from one of `sources` and `port`, to one of `ports`, and the answers.
 
     `port` 0: from any port; without `sources`: from anybody. Then of TCP only what opens a connection is looked at.
@@ -51,8 +50,7 @@ class Wanted:
     published: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeenPacket:
+class SeenPacket(msgspec.Struct, frozen=True, kw_only=True):
     """One packet at one place of a namespace.
 
     `back`: it answers. `first`: it opens the connection, or is the first kind of answer to that. `flags`: what kind of packet it
@@ -85,8 +83,7 @@ class SeenPacket:
         return here and self.first and not self.back and self.at >= opening.since
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
     """A connection that is waited for: in which namespace of a node, to which address:port ("": any), not before when."""
 
     namespace: str = HOST
@@ -94,8 +91,7 @@ class Opening:
     since: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connection:
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
     """What connection tracking has of it in one namespace: ends as address:port, of the request and of the answer."""
 
     namespace: str
@@ -108,8 +104,7 @@ class Connection:
     replied: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observation:
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """What one node saw. `unwatched`: the namespaces, with the reason, where nothing or less was seen. `lost`: there was more."""
 
     node: str
@@ -121,8 +116,7 @@ class Observation:
     lost: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
+class Probe(msgspec.Struct, frozen=True, kw_only=True):
     """What the sender is to send: from `source` to `destination` (address:port), in a namespace of `node` ("": outside).
 
     `http`: the path to be asked for, "" for no request; `host`: whose name it bears.
@@ -138,8 +132,7 @@ class Probe:
     timeout_s: float = 2.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
+class Sent(msgspec.Struct, frozen=True, kw_only=True):
     """What became of the probe at its sender. `outcome`: it was answered; it was refused; nothing came; live: it is somebody's.
 
     `what` says so to people. `at`: when it was sent, `took_s`: until the answer, the refusal or the end of patience.
@@ -153,8 +146,7 @@ class Sent:
     only_accepted: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PortQuestion:
+class PortQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """A published port that is to be asked: of a task at its overlay `address`, by the node's sandbox, as the mesh does; with
     `task` "", of the node itself at its own address. `target`: where the process of a task in `netns` should listen."""
 
@@ -171,8 +163,7 @@ Answering = Literal["accepted", "waits", "refused", "silence", "stopped", "bound
 process is stopped. Of UDP nothing is sent: a process is bound to the port, or none is. It could not be asked."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PortAnswer:
+class PortAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a question. `what`: why it could not be asked. `instead`: where processes of the task wait, if none does
     where it should; `process`: who waits there, "" for nobody or not known."""
 
@@ -188,8 +179,7 @@ class PortAnswer:
         return self.outcome in ("accepted", "bound")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Echoes:
+class Echoes(msgspec.Struct, frozen=True, kw_only=True):
     """What one node saw of packets through VXLAN between its sandbox and that of `peer`, none of which may be cut into fragments.
 
     `sizes` in bytes with the IP header, the largest is what the overlay takes. `answered`: which of them were answered. `heard`:
@@ -203,8 +193,7 @@ class Echoes:
     refused: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offload:
+class Offload(msgspec.Struct, frozen=True, kw_only=True):
     """A network device that carries the tunnel: its driver, and whether the device is left to write checksums."""
 
     link: str
@@ -229,8 +218,7 @@ class Shortage(StrEnum):
     FEW_INODES = "has few inodes left"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disk:
+class Disk(msgspec.Struct, frozen=True, kw_only=True):
     """The file system of a directory that a node needs. `free_…`: for anybody; sizes are 0 where it does not count them."""
 
     path: str

@@ -9,9 +9,10 @@ Made by sight.observe on a node, and from the engine's API or a recording for a 
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal, NamedTuple, TypeVar
+
+import msgspec
 
 from routemesh.model import Protocol
 from routemesh.nodeplan import HOST, Item
@@ -62,8 +63,7 @@ class Flow(NamedTuple):
         return Flow(self.protocol, self.destination, self.source)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConntrackEntry:
+class ConntrackEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A TCP or UDP connection that a namespace tracks: how its packets come in, in both directions.
 
     `zone` is the zone of the original direction, `reply_zone` of the other (0: the usual one). `status` holds the flags of
@@ -107,8 +107,7 @@ def led(entries: Iterable[ConntrackEntry]) -> tuple[Led, ...]:
     return tuple(Led(*of, number) for of, number in count.items())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connections:
+class Connections(msgspec.Struct, frozen=True, kw_only=True):
     """Which of the connections that a namespace tracks are told: all, those that asked for one of `ports`, or those from
     `client_port`; with that it is told of a sandbox how many of all are led where (NamespaceSnapshot.led)."""
 
@@ -116,8 +115,7 @@ class Connections:
     client_port: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Socket:
+class Socket(msgspec.Struct, frozen=True, kw_only=True):
     """A process that listens on a TCP port or is bound to a UDP port. `address` 0.0.0.0: on all addresses.
 
     An IPv6 socket that takes IPv4 too counts as 0.0.0.0. `process` is "" and `pid` 0 when unknown. `queued`: connections that the
@@ -134,8 +132,7 @@ class Socket:
     stopped: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bound:
+class Bound(msgspec.Struct, frozen=True, kw_only=True):
     """Where a process waits for others than those who ask: another address or port, or IPv6 alone. `process` "": not known."""
 
     protocol: Protocol
@@ -163,8 +160,7 @@ def bound_instead(
 IpsecDirection = Literal["in", "out", "fwd"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IpsecPolicy:
+class IpsecPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """What is to become of packets for or from a network by IPsec (ip-xfrm(8)); the lowest `priority` that fits decides.
 
     `protocol` is IP's number (0: any), a port or the mark has only the bits of its mask. `blocks`: they are dropped.
@@ -197,8 +193,7 @@ Part = Literal[
 timers, and the node's own name and address."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unread:
+class Unread(msgspec.Struct, frozen=True):
     """Something that could not be read: `what` (a file or a command), why, and what can't be told without it.
 
     A question that needs that `part` of the namespace can't be answered.
@@ -216,8 +211,7 @@ class Unread:
 ItemType = TypeVar("ItemType")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamespaceSnapshot:
+class NamespaceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Everything in one network namespace. `path`: the file by which it can be entered, "" for the node's own.
 
     `items` are nodeplan's nouns: links with lo, addresses, all routes of all tables, all routing rules (of IPv4), neighbours and
@@ -268,8 +262,7 @@ LINK_SYSCTLS = (
 """… and of these below net/ipv4/conf/all, …/default and …/LINK for every link."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeSnapshot:
+class NodeSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One node. `addresses` are its own on the underlay, the advertised one first, on the link `device` of its own namespace.
 
     `namespaces` by name, HOST ("") the node's own; the others are those of the mesh: sandbox, overlays, tasks. A veth's Peer
@@ -298,8 +291,7 @@ _NOTHING = NamespaceSnapshot(path="")
 # --- the cluster -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedNode:
+class NamedNode(msgspec.Struct, frozen=True, kw_only=True):
     """A node as the manager knows it. `address` is its underlay's, `ingress_address` its sandbox's on the ingress overlay.
 
     `absent`: why there is no snapshot of it (it is down, its daemon does not answer), "" where there is one.
@@ -313,8 +305,7 @@ class NamedNode:
     absent: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedPort:
+class NamedPort(msgspec.Struct, frozen=True, kw_only=True):
     """A published port; `host`: of the task's own node only, past the mesh (Swarm's mode=host)."""
 
     protocol: Protocol
@@ -323,8 +314,7 @@ class NamedPort:
     host: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedService:
+class NamedService(msgspec.Struct, frozen=True, kw_only=True):
     """A service. `vips` by network id; `marks` by node name, where "" is for all nodes that are not named.
 
     `answering`: the nodes that may lead to its tasks, where it is not for all of them (None) to do so. `checked`: whether a
@@ -333,9 +323,9 @@ class NamedService:
 
     name: str
     id: str = ""
-    vips: Mapping[str, IPv4Address] = field(default_factory=dict)
+    vips: Mapping[str, IPv4Address] = msgspec.field(default_factory=dict)
     ports: tuple[NamedPort, ...] = ()
-    marks: Mapping[str, int] = field(default_factory=dict)
+    marks: Mapping[str, int] = msgspec.field(default_factory=dict)
     scheduler: str = "rr"
     keeps_client: bool = False
     answering: tuple[str, ...] | None = None
@@ -350,8 +340,7 @@ class NamedService:
         return self.marks.get(node, self.marks.get(""))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedTask:
+class NamedTask(msgspec.Struct, frozen=True, kw_only=True):
     """A task that has not ended. `netns` is its namespace on its node, "" when unknown or none.
 
     `addresses` by network id; `gateway_address` on docker_gwbridge. `state` is SwarmKit's word (running, starting …); `serving`:
@@ -363,7 +352,7 @@ class NamedTask:
     service: str = ""
     node: str = ""
     netns: str = ""
-    addresses: Mapping[str, IPv4Address] = field(default_factory=dict)
+    addresses: Mapping[str, IPv4Address] = msgspec.field(default_factory=dict)
     gateway_address: IPv4Address | None = None
     state: str = "running"
     serving: bool = True
@@ -371,8 +360,7 @@ class NamedTask:
     healthy: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedNetwork:
+class NamedNetwork(msgspec.Struct, frozen=True, kw_only=True):
     """A network. `netns`: the namespace of an overlay's bridge and tunnel; "" for docker_gwbridge.
 
     `mtu_bytes`: of the network below it, as it was made for; 0: what its engine takes by itself.
@@ -386,8 +374,7 @@ class NamedNetwork:
     mtu_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Names:
+class Names(msgspec.Struct, frozen=True, kw_only=True):
     """What the manager knows, by which numbers and addresses get their names. Empty where no manager could be asked."""
 
     nodes: tuple[NamedNode, ...] = ()
@@ -396,8 +383,7 @@ class Names:
     networks: tuple[NamedNetwork, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterSnapshot:
+class ClusterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """All nodes that could be read, by name, and the manager's names. A node that is in `names.nodes` alone was not read.
 
     `unread`: what was missing for the cluster as a whole.

@@ -1,13 +1,13 @@
 """A cluster without machines: the real decisions, and agents that carry tasks out at once."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from routemesh.decide import admit, next_deadline, step
 from routemesh.model import Node, NodeId, Publish, Service, ServiceSpec, State, Task, TaskId, TaskState, TaskStatus
 from routemesh.store.changes import committed
+from routemesh.values import replace
 
 INGRESS = IPv4Network("10.0.0.0/24")
 WEB = ServiceSpec(name="web", replicas=2, publish=(Publish(published=8080, target=80),))

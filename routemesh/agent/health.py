@@ -17,7 +17,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address
 
@@ -26,6 +26,7 @@ import aiohttp
 from routemesh.errors import RoutemeshError, Unavailable
 from routemesh.model import HealthCheck, HealthKind, TaskId
 from routemesh.runtime import Runtime
+from routemesh.values import replace
 
 FIRST_DELAY_S = 0.05
 STARTING_DELAY_SHARE = 0.25

@@ -14,7 +14,6 @@ READY, since the driver may hand one over.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, assert_never
 
@@ -24,6 +23,7 @@ from routemesh.agent.preparation import News
 from routemesh.errors import UserError
 from routemesh.model import State, Task, TaskState, TaskStatus
 from routemesh.runtime import Exit, Found, Prepared, Running, Runtime
+from routemesh.values import replace
 
 log = logging.getLogger(__name__)
 

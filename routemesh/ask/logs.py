@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from routemesh import names
 from routemesh.ask import peer
 from routemesh.ask.context import Context
 from routemesh.errors import NotFound, RoutemeshError
 from routemesh.model import ServiceId, State, Task, TaskId, TaskState
+from routemesh.values import replace
 
 _SHORT_ID = 12
 

@@ -6,7 +6,7 @@ proxy opens after the request has come to it is taken for the request's; a healt
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from routemesh.ask.watchers import Watcher
@@ -17,6 +17,7 @@ from routemesh.snapshot import ClusterSnapshot, NamedTask, endpoint
 from routemesh.trace.nouns import Traced
 from routemesh.trace.talk import Watched
 from routemesh.trace.wanted import namespaces, somebodys
+from routemesh.values import replace
 
 if TYPE_CHECKING:
     from routemesh.explain.nouns import Explanation

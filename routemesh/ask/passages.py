@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from routemesh import names
@@ -17,6 +16,7 @@ from routemesh.proxy.request import Request
 from routemesh.proxy.routes import RouteTable, refused_by, route_of
 from routemesh.proxy.routes import table as wanted_table
 from routemesh.snapshot import Endpoint
+from routemesh.values import replace
 
 if TYPE_CHECKING:
     from routemesh.explain.through import Passage

@@ -6,7 +6,7 @@ all is read. Reading and walking are done in threads; what they need is loaded w
 
 import asyncio
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from routemesh.language import command
 from routemesh.model import Node, State, Task
 from routemesh.plan.view import view
 from routemesh.snapshot import Connections, endpoint
+from routemesh.values import replace
 
 if TYPE_CHECKING:
     from routemesh.explain.ask import Target

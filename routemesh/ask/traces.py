@@ -8,7 +8,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from routemesh.ask import predictions
@@ -37,6 +37,7 @@ from routemesh.trace.wanted import (
     somebodys,
     wanted,
 )
+from routemesh.values import replace
 
 Say = Callable[[object], Awaitable[None]]
 Hear = Callable[[], Awaitable[Go | None]]

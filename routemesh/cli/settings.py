@@ -5,7 +5,7 @@ passed over.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
@@ -14,6 +14,7 @@ from routemesh import labels
 from routemesh.cli.values import DURATION, ENV, LOG_OPTION, PAIR, PUBLISH, TARGET, WORDS, OneOf
 from routemesh.errors import UserError
 from routemesh.model import HealthCheck, HealthKind, LogDriver, Mode, Protocol, RestartCondition, ServiceSpec, UpdateOrder
+from routemesh.values import replace
 
 Apply = Callable[[ServiceSpec, Any], ServiceSpec]
 Command = TypeVar("Command", bound=Callable[..., Any])

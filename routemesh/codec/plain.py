@@ -6,16 +6,18 @@ NamedTuple and a set a list. `restored(kind, plain(value))` is `value`, also wit
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import msgspec
+
 from routemesh import nodeplan, snapshot
 from routemesh.errors import RoutemeshError
 from routemesh.nodeplan import Change, Create, Delete, Op, item_of
+from routemesh.nodeplan.fields import of_others
 
 T = TypeVar("T")
 Read = Callable[[Any], Any]
@@ -26,7 +28,7 @@ _CLASSES: Mapping[str, type] = {
     name: found
     for module in (nodeplan, snapshot)
     for name, found in vars(module).items()
-    if isinstance(found, type) and is_dataclass(found)
+    if isinstance(found, type) and issubclass(found, msgspec.Struct)
 }
 
 _OBSERVED = frozenset(
@@ -42,7 +44,7 @@ def plain(value: object, *, compact: bool = False) -> Any:
         return value
     if kind in _TEXTS:
         return str(value)
-    if is_dataclass(value):
+    if isinstance(value, msgspec.Struct):
         return {"item": kind.__name__} | {
             name: plain(content, compact=compact)
             for name, default, optional in _fields(kind)
@@ -90,15 +92,13 @@ def restored_op(raw: Mapping[str, Any]) -> Op:
 
 @cache
 def _fields(kind: Any) -> tuple[tuple[str, object, bool], ...]:
-    """Name, default (MISSING: none) and whether only others set it, of each field of a dataclass."""
-    return tuple(
-        (
-            field.name,
-            field.default_factory() if field.default_factory is not MISSING else field.default,
-            "theirs" in field.metadata,
-        )
-        for field in fields(kind)
-    )
+    """Name, default (NODEFAULT: none) and whether only others set it, of each field of a noun."""
+    theirs = of_others(kind)
+    return tuple((field.name, _default(field), field.name in theirs) for field in msgspec.structs.fields(kind))
+
+
+def _default(field: msgspec.structs.FieldInfo) -> object:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
 @cache
@@ -107,7 +107,7 @@ def _reader(hint: Any) -> Read:
     origin, parts = get_origin(hint), get_args(hint)
     if hint in _TEXTS or (isinstance(hint, type) and issubclass(hint, Enum)):
         return hint  # type: ignore[no-any-return]
-    if isinstance(hint, type) and is_dataclass(hint):
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return _object
     if isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields"):
         inner = tuple(_reader(part) for part in get_type_hints(hint).values())

@@ -5,11 +5,11 @@ mark come those that have become free.
 """
 
 from collections.abc import Iterator, Set
-from dataclasses import replace
 
 from routemesh.decide.edit import blocked, with_tasks
 from routemesh.decide.pool import AddressPool, network_pool
 from routemesh.model import FIRST_FWMARK, LAST_FWMARK, Attachment, Network, Service, State, Task, TaskState, TaskStatus
+from routemesh.values import replace
 
 
 def allocate(state: State, now: float) -> State:

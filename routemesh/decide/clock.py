@@ -4,10 +4,9 @@ A leader's clock may be set back by an hour, and the next leader's may be anothe
 can be by its own making is not waited for.
 """
 
-from dataclasses import replace
-
 from routemesh.decide.edit import with_tasks
 from routemesh.model import State, Task, TaskState
+from routemesh.values import replace
 
 TOLERANCE_S = 5.0
 """By how much nodes' clocks may differ without a word."""

@@ -1,9 +1,9 @@
 """Small changes that several decisions make. PURE."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from routemesh.model import State, Task, TaskId, TaskState, TaskStatus
+from routemesh.values import replace
 
 
 def with_tasks(state: State, changed: Iterable[Task], gone: Iterable[TaskId] = ()) -> State:

@@ -1,10 +1,10 @@
 """Which nodes are there, and what becomes of the tasks of those that are not. PURE."""
 
 from collections.abc import Iterator, Set
-from dataclasses import replace
 
 from routemesh.decide.edit import with_tasks
 from routemesh.model import NodeId, NodeState, State, Task, TaskState, TaskStatus
+from routemesh.values import replace
 
 LEADER = "leader"
 """The lease of the manager that leads."""

@@ -5,7 +5,6 @@ to go), then the fewest in all, then the first name. Nothing is moved when a nod
 """
 
 from collections import Counter
-from dataclasses import replace
 from itertools import count
 
 from routemesh.decide.allocate import task_order
@@ -14,6 +13,7 @@ from routemesh.decide.edit import blocked, with_tasks
 from routemesh.decide.pool import gateway_pools
 from routemesh.decide.slots import wanted
 from routemesh.model import Cluster, Node, NodeId, Service, ServiceId, State, Task, TaskState, TaskStatus
+from routemesh.values import replace
 
 TASKS_A_BRIDGE = 900
 """How many tasks have their ports on one bridge; the next ones get a further bridge behind it (plan/bridges.py).

@@ -1,7 +1,7 @@
 """A service's tasks, slot by slot, and what the decisions about one service rest on. PURE."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import count
 from operator import attrgetter
 
@@ -31,7 +31,7 @@ SlotTasks = tuple[Task, ...]
 Slots = Mapping[SlotKey, SlotTasks]
 
 _WITHOUT_EFFECT_ON_TASKS = {"replicas", "mode", "labels", "restart", "update", "constraints", "http", "balancing"}
-_effective = attrgetter(*(field.name for field in fields(ServiceSpec) if field.name not in _WITHOUT_EFFECT_ON_TASKS))
+_effective = attrgetter(*(name for name in ServiceSpec.__struct_fields__ if name not in _WITHOUT_EFFECT_ON_TASKS))
 _LEAST_GAP_S = 1e-6
 
 

@@ -1,12 +1,11 @@
 """One slot, looked at on its own: what must go goes, what may start starts, and an empty slot gets a task. PURE."""
 
-from dataclasses import replace
-
 from routemesh.decide.edit import retire
 from routemesh.decide.restart import ended_by_itself, restart_at
 from routemesh.decide.slots import Scope, SlotKey, SlotTasks, is_leaving, is_wanted, wanted
 from routemesh.decide.update import replacement_failed
 from routemesh.model import Task, TaskState
+from routemesh.values import replace
 
 
 def tend(scope: Scope, key: SlotKey, tasks: SlotTasks) -> SlotTasks:

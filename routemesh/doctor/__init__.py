@@ -11,9 +11,10 @@ Who gathers the facts is elsewhere (sight.machine, sight.checkup, ask.checkups).
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
+
+import msgspec
 
 from routemesh.explain.nouns import UNTOLD
 from routemesh.reasons.named import Named
@@ -42,8 +43,7 @@ Basis = Literal["asked", "predicted", "recorded"]
 Outcome = Literal["clean", "findings", "untold"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that was looked at, all in words for people.
 
     `found` is how it is there. `effect` is what that costs and `fix` what to do; both are empty where all is well. `commands`:
@@ -65,8 +65,7 @@ class Finding:
     effect_basis: Basis | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """All findings. `outcome`: nothing is wrong, something is, or, where nothing is, something that is asked can't be told."""
 
     version: int

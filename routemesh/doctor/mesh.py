@@ -1,13 +1,14 @@
 """Everything about a mesh as it was read: what is not as planned, the way of every published port, what nodes say. PURE."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from routemesh.doctor import Finding, State, answers, disks, listed, load, mtu, overlay, planned, twice, ways
 from routemesh.doctor.facts import Difference, Facts, NodeFacts
 from routemesh.doctor.ways import Stop, Walked
 from routemesh.reasons.ends import TableFull, TooLarge
 from routemesh.snapshot import ClusterSnapshot, Unread
+from routemesh.values import replace
 from routemesh.walk import observed
 
 _ORDER = (State.WRONG, State.UNTOLD, State.OPTIONAL, State.UNKNOWN, State.OK)

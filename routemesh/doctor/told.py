@@ -1,6 +1,5 @@
 """What a node would change, in words that say what is wrong now. PURE."""
 
-from dataclasses import fields
 from typing import assert_never
 
 from routemesh.nodeplan import (
@@ -28,6 +27,7 @@ from routemesh.nodeplan import (
     XtChain,
     XtRule,
 )
+from routemesh.values import differing
 
 
 def told(op: Op) -> str:
@@ -51,10 +51,10 @@ def told(op: Op) -> str:
 
 def _differing(old: Item, new: Item) -> str:
     found = []
-    for field in fields(old):
-        had, wanted = getattr(old, field.name), getattr(new, field.name)
-        if had != wanted and not (field.name == "mac" and wanted is None):
-            found.append(f"{field.name} {_short(had)} instead of {_short(wanted)}")
+    for name in differing(old, new):
+        had, wanted = getattr(old, name), getattr(new, name)
+        if not (name == "mac" and wanted is None):
+            found.append(f"{name} {_short(had)} instead of {_short(wanted)}")
     return " and ".join(found) or "other properties"
 
 

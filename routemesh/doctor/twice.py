@@ -5,12 +5,12 @@ look finds something else half done.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from routemesh.doctor import Finding, State, listed
 from routemesh.doctor.facts import Facts, NodeFacts
 from routemesh.doctor.ways import Walked
 from routemesh.snapshot import ClusterSnapshot, NamedTask
+from routemesh.values import replace
 
 Tasks = frozenset[tuple[str, str, bool, str]]
 

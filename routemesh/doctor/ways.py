@@ -4,7 +4,7 @@ A fault breaks the ways of a hundred ports at once: they are put together by the
 """
 
 from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from routemesh.doctor import Finding, State, listed
@@ -21,6 +21,7 @@ from routemesh.reasons.ends import End
 from routemesh.reasons.named import kind_of, named
 from routemesh.reasons.words import NOT_OURS, of_cause
 from routemesh.snapshot import ClusterSnapshot, NamedPort, NamedService
+from routemesh.values import replace
 from routemesh.walk import Network
 
 _MOST_FIXES = 3

@@ -1,7 +1,6 @@
 """From a question and what was read to an Explanation. PURE."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -19,6 +18,7 @@ from routemesh.reasons.causes import NoneServes, NotAnswering, NoTasks, UnlikePl
 from routemesh.reasons.ends import NobodyListens
 from routemesh.reasons.words import of_server, unchecked
 from routemesh.snapshot import ClusterSnapshot, Place
+from routemesh.values import replace
 from routemesh.walk import OUTSIDE, Branch, Delivered, Network, Packet, Unclear, Walk, every_way, observed
 
 _MOST_NOTES = 8

@@ -5,7 +5,6 @@ the command that a node's own plan has for it.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from routemesh import names
@@ -21,6 +20,7 @@ from routemesh.reasons import causes
 from routemesh.reasons.ends import NobodyListens
 from routemesh.reasons.events import Stopped
 from routemesh.snapshot import OUTSIDE, NamedTask
+from routemesh.values import replace
 from routemesh.walk import Branch, Delivered, Hop, Place, Walk
 
 

@@ -4,7 +4,6 @@ Source: listen(2), include/net/sock.h sk_acceptq_is_full (one more than the back
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import NamedTuple
 
 from routemesh.explain.faults import Fault
@@ -14,6 +13,7 @@ from routemesh.reasons.causes import NotAnswering
 from routemesh.reasons.named import named
 from routemesh.reasons.words import of_cause, of_server
 from routemesh.snapshot import ClusterSnapshot, NamedTask, Place, Socket
+from routemesh.values import replace
 from routemesh.walk import Branch
 
 

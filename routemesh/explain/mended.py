@@ -5,7 +5,6 @@ fib_add_ifaddr (the route of an address's subnet), inetdev_init (a new link's se
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import fields, replace
 from ipaddress import IPv4Address
 from typing import assert_never
 
@@ -32,6 +31,7 @@ from routemesh.nodeplan import (
     key,
 )
 from routemesh.snapshot import LINK_SYSCTLS, ClusterSnapshot, NamespaceSnapshot, NodeSnapshot
+from routemesh.values import differing, replace
 
 _HOST_PREFIX = 32
 _NOTHING = NamespaceSnapshot(path="", conntrack=(), sockets=())
@@ -120,12 +120,10 @@ def _change(items: list[Item], old: Item, new: Item) -> None:
     elif isinstance(present, XtChain) and isinstance(old, XtChain) and isinstance(new, XtChain):
         _put(items, replace(present, rules=_with_rules(present.rules, old.rules, new.rules)))
     else:
-        differing = {
-            each.name: getattr(new, each.name) for each in fields(new) if getattr(old, each.name) != getattr(new, each.name)
-        }
+        changes = {name: getattr(new, name) for name in differing(old, new)}
         if isinstance(new, Link) and new.mac is None:
-            differing.pop("mac", None)
-        _put(items, replace(present, **differing))
+            changes.pop("mac", None)
+        _put(items, replace(present, **changes))
 
 
 def _with_rules(present: tuple[Rule, ...], old: tuple[Rule, ...], new: tuple[Rule, ...]) -> tuple[Rule, ...]:

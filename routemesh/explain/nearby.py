@@ -1,7 +1,6 @@
 """What else may be wrong where a way ended: a packet ends of what lies before its end, or behind it. PURE."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from routemesh import names
 from routemesh.explain.faults import Fault
@@ -13,6 +12,7 @@ from routemesh.nodeplan import HOST, Address, Change, Create, Link, Neighbour, O
 from routemesh.reasons.causes import Doubled, Reason, UnlikePlanned
 from routemesh.reasons.ends import LinkDown
 from routemesh.snapshot import ClusterSnapshot, NodeSnapshot
+from routemesh.values import replace
 from routemesh.walk import OUTSIDE, Branch, Place
 
 

@@ -3,8 +3,9 @@
 Whatever changes a field's name or meaning raises VERSION; a field that is added does not.
 """
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from routemesh.reasons.named import Named
 from routemesh.sightings import Headers
@@ -24,8 +25,7 @@ Tool = Literal["", "nft", "iptables", "iptables-legacy"]
 """Whose chain decided at a step."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(msgspec.Struct, frozen=True, kw_only=True):
     """Who asks whom. `client` as a person would say it; `source` and `destination` are address:port. `service` that publishes
     the port, "" for none known; `node` is asked. `request` is a URL that the gateway is asked for, "" where it ends before."""
 
@@ -41,8 +41,7 @@ class Question:
     request: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that happened to the packet in one namespace.
 
     `node` "" is outside, `namespace` "" the node's own; `place` is its name for people. `what` happened, decided by something of
@@ -72,8 +71,7 @@ class Step:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cause:
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
     """Why something is not as it should be: where, what is wrong, and the commands that mend it, to be run on `node`.
 
     `step`: which of the way's steps shows it (counted through `there` and `back`), -1 where none does; `way`: which way, or -1.
@@ -94,8 +92,7 @@ class Cause:
     look: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class Way(msgspec.Struct, frozen=True, kw_only=True):
     """One of the ways that a new connection may take; `share` of all take it, as parts of a whole.
 
     `estimated`: the share is what the weights say, the choice depends on what can't be known. `arrives`: the request reaches a
@@ -119,8 +116,7 @@ SiteKind = Literal["host", "sandbox", "overlay", "task", "other"]
 """Whose namespace it is: the node's own, one that balances, an overlay's bridge and tunnel, a task's."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
+class Device(msgspec.Struct, frozen=True, kw_only=True):
     """A network device: a bridge, a tunnel, or one with an address. `addresses` with their prefixes, the VIPs among them apart.
 
     `vni`: a tunnel's, else 0. `into`: the namespace of its node into which it leads ("": the node's own), None where it leads
@@ -135,8 +131,7 @@ class Device:
     into: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
+class Site(msgspec.Struct, frozen=True, kw_only=True):
     """A namespace of a node with its devices. `note`: why a task gets no connections, or why nothing of the site was read."""
 
     node: str
@@ -148,8 +143,7 @@ class Site:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """A node: its address on the underlay, on which device; `absent`: why nothing of it was read, or ""."""
 
     name: str
@@ -158,8 +152,7 @@ class Machine:
     absent: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
+class Ground(msgspec.Struct, frozen=True, kw_only=True):
     """What there is for a way to lead through, passed or not. `published`: PORT/PROTOCOL and the service that publishes it."""
 
     machines: tuple[Machine, ...] = ()
@@ -167,8 +160,7 @@ class Ground:
     published: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """The answer. `verdict` is one line; `causes` come in the order in which a packet meets them, the first is the verdict's.
 
     `reached`: the tasks that connections get to. `ways`: those that fail first. `notes`: what else is worth knowing.

@@ -5,7 +5,7 @@ to a task of the service and back.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from fractions import Fraction
 
 from routemesh.explain.answer import broken_first, explain, listed, once, passed_by, told
@@ -23,6 +23,7 @@ from routemesh.reasons.events import Decided
 from routemesh.reasons.named import named
 from routemesh.sightings import Headers
 from routemesh.snapshot import ClusterSnapshot, Endpoint, NamedTask
+from routemesh.values import differing, replace
 from routemesh.walk import Network, Place, observed
 
 _LEAST_ERROR = 400
@@ -201,7 +202,7 @@ def _opened(leg: Explanation) -> Headers:
 
 
 def _changed(before: Headers, after: Headers) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(Headers) if getattr(before, field.name) != getattr(after, field.name))
+    return differing(before, after)
 
 
 def _answered(way: Way, there: tuple[Step, ...], passage: Passage) -> Way:

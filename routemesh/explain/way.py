@@ -1,7 +1,6 @@
 """A walk's branch as a way for people: every hop with its place, what decided, and what became of the packet. PURE."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
 from functools import cached_property
 from ipaddress import IPv4Address
 from shlex import quote
@@ -17,6 +16,7 @@ from routemesh.reasons.named import named
 from routemesh.reasons.words import of_doubt, of_end, of_event
 from routemesh.sightings import Headers
 from routemesh.snapshot import ClusterSnapshot, NamedTask, NodeSnapshot
+from routemesh.values import differing, replace
 from routemesh.walk import OUTSIDE, Branch, Delivered, Dropped, Hop, Packet, Place, Refused, ReplyArrives, ReplyLost, Unclear
 
 
@@ -164,7 +164,7 @@ def _steps(places: Places, hops: tuple[Hop, ...], *, answer: bool = False) -> It
             tool=_tool(node, hop.item),
             family=hop.item.family if isinstance(hop.item, Chain | Element) else "",
             chain=events.chain_of(hop.event),
-            changed=tuple(field.name for field in fields(Headers) if getattr(before, field.name) != getattr(after, field.name)),
+            changed=differing(before, after),
             service=task.service if task is not None else "",
             task=task.name if task is not None else "",
         )

@@ -8,7 +8,6 @@ import asyncio
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import suppress
-from dataclasses import replace
 
 from routemesh.errors import Unavailable
 from routemesh.gateway.files import Directory
@@ -17,6 +16,7 @@ from routemesh.proxy import haproxy, servers
 from routemesh.proxy.observed import RunningProxy
 from routemesh.proxy.rendered import HAPROXY_MAIN, HAPROXY_MASTER_SOCKET, Rendered
 from routemesh.proxy.routes import RouteTable
+from routemesh.values import replace
 
 ANSWER_TIMEOUT_S = 5.0
 CHECK_TIMEOUT_S = 20.0

@@ -9,7 +9,7 @@ configuration; one that runs and can't be brought to it does. While nothing chan
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from routemesh.proxy.rendered import Rendered
 from routemesh.proxy.routes import RouteTable, refused_by, table
 from routemesh.runtime import Runtime
 from routemesh.store import Store
+from routemesh.values import replace
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ Source: nginx's ngx_process_cycle.c (ngx_master_process_cycle: new workers first
 
 import asyncio
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from routemesh.gateway.files import Directory
@@ -16,6 +15,7 @@ from routemesh.proxy.nginx import STATUS_SOCKET
 from routemesh.proxy.observed import RunningProxy
 from routemesh.proxy.rendered import NGINX_MAIN, Rendered
 from routemesh.proxy.routes import RouteTable
+from routemesh.values import replace
 
 ANSWER_TIMEOUT_S = 5.0
 CHECK_TIMEOUT_S = 20.0

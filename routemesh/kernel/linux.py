@@ -9,7 +9,6 @@ import select
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from secrets import randbelow
@@ -59,6 +58,7 @@ from routemesh.nodeplan import (
     of_kind,
 )
 from routemesh.nodeplan.ranges import Occupied, occupied_by
+from routemesh.values import replace
 
 _FIRST_PORT, _PORTS = 1 << 24, 1 << 30
 """Netlink port ids that the kernel gives to nobody by itself: it takes process ids, then numbers above 2^31."""

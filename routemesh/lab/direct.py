@@ -1,12 +1,11 @@
 """A lab's nodes whose daemons do not answer: their kernels are on this machine, and can be read without them."""
 
-from dataclasses import replace
-
 from routemesh.lab.find import Lab
 from routemesh.nodeplan import HOST, Capabilities
 from routemesh.plan.engines import meant
 from routemesh.sight.observe import observe_node
 from routemesh.snapshot import ClusterSnapshot, NodeSnapshot
+from routemesh.values import replace
 
 
 def with_silent_nodes(cluster: ClusterSnapshot, lab: Lab) -> ClusterSnapshot:

@@ -5,7 +5,6 @@ import select
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 
 from routemesh.errors import Unavailable
 from routemesh.explain.answer import explain
@@ -19,6 +18,7 @@ from routemesh.sightings import Opening, Probe, SeenPacket, Sent, Wanted
 from routemesh.snapshot import ClusterSnapshot
 from routemesh.trace.nouns import Traced
 from routemesh.trace.wanted import LIVE_SETTLE_S, PORTS, SETTLE_S, Asking, nobody_came, probe_of, somebodys, wanted
+from routemesh.values import replace
 
 
 def trace(cluster: ClusterSnapshot, lab: Lab, asking: Asking) -> Traced:

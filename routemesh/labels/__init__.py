@@ -4,12 +4,12 @@ The one place that understands them. `interpret` is called once, as a spec is ad
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from routemesh.errors import UserError
 from routemesh.labels import balance, health, http
 from routemesh.labels.health import HEALTH_HTTP, is_probed, without
 from routemesh.model import ServiceSpec
+from routemesh.values import replace
 
 __all__ = ["HEALTH_HTTP", "LABELS", "TABLE", "interpret", "is_probed", "without"]
 

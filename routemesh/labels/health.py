@@ -8,10 +8,10 @@ Without a port, the first published target port is asked.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from routemesh.errors import UserError
 from routemesh.model import ClientIp, HealthCheck, HealthKind, Publish, ServiceSpec
+from routemesh.values import replace
 
 CLIENT_IP, HEALTH_HTTP, HEALTH_TCP = "routemesh.client-ip", "routemesh.health.http", "routemesh.health.tcp"
 TABLE: Mapping[str, tuple[str, ...]] = {CLIENT_IP: tuple(ClientIp), HEALTH_HTTP: ("/path", "/path:port"), HEALTH_TCP: ()}

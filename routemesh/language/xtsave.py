@@ -10,12 +10,13 @@ Source: iptables-save(8); iptables/iptables-save.c, xtables-save.c.
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
 from routemesh import names
 from routemesh.language.xtparse import parse_rule
 from routemesh.nodeplan import BUILT_IN, Item, Rule, Unknown, XtChain, XtRule, XtTable
+from routemesh.values import replace
 
 _RULE = re.compile(r"(?:\[(\d+):(\d+)\] )?-A (\S+) ?(.*)")
 _CHAIN = re.compile(r":(\S+) (ACCEPT|DROP|-) \[(\d+):(\d+)\]")

@@ -11,7 +11,7 @@ compared. Expressions are named as nft spells them. A statement that is not ours
 """
 
 from routemesh.nodeplan.balancer import IpvsDestination, IpvsService, IpvsTimeouts
-from routemesh.nodeplan.fields import theirs
+from routemesh.nodeplan.fields import Theirs
 from routemesh.nodeplan.plan import (
     KIND_ORDER,
     Capabilities,
@@ -161,6 +161,7 @@ __all__ = [
     "Statement",
     "Sysctl",
     "Table",
+    "Theirs",
     "Unknown",
     "Verdict",
     "VerdictLookup",
@@ -174,5 +175,4 @@ __all__ = [
     "key",
     "namespace",
     "of_kind",
-    "theirs",
 ]

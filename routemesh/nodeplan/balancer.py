@@ -1,12 +1,12 @@
 """IPVS."""
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Literal
 
+import msgspec
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IpvsTimeouts:
+
+class IpvsTimeouts(msgspec.Struct, frozen=True, kw_only=True):
     """Idle connections are forgotten after so many seconds: `ipvsadm --set TCP TCPFIN UDP`; one of each namespace."""
 
     tcp_s: int
@@ -14,8 +14,7 @@ class IpvsTimeouts:
     udp_s: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IpvsService:
+class IpvsService(msgspec.Struct, frozen=True, kw_only=True):
     """A virtual service by firewall mark: `ipvsadm -A -f MARK -s SCHEDULER`.
 
     `persistent_s`: for how many seconds without a packet a client keeps its destination; 0: every connection is scheduled.
@@ -28,8 +27,7 @@ class IpvsService:
     fallback: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IpvsDestination:
+class IpvsDestination(msgspec.Struct, frozen=True, kw_only=True):
     """A real server of a service: `ipvsadm -a -f MARK -r ADDRESS:PORT -m -w WEIGHT`. Port 0: as the client had it.
 
     With weight 0 it keeps its connections and gets no new ones. `method` other is only read: none of the three, or a limit of

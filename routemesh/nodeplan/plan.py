@@ -1,9 +1,10 @@
 """Items of every kind, the keys that name them, plans, what changes them, what a kernel offers."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Literal, TypeVar, cast
+
+import msgspec
 
 from routemesh.names import TABLE
 from routemesh.nodeplan.balancer import IpvsDestination, IpvsService, IpvsTimeouts
@@ -113,23 +114,20 @@ def of_kind(items: Namespace, kind: type[_T]) -> list[_T]:
     return [cast(_T, item) for name, item in items.items() if name[0] == wanted]
 
 
-@dataclass(frozen=True, slots=True)
-class NodePlan:
+class NodePlan(msgspec.Struct, frozen=True):
     """Everything that routemesh has, or should have, in one node's kernel: namespace name → items by key."""
 
-    namespaces: Mapping[str, Namespace] = field(default_factory=dict)
+    namespaces: Mapping[str, Namespace] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Create:
+class Create(msgspec.Struct, frozen=True):
     """Make `item` in `netns`."""
 
     netns: str
     item: Item
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """Turn `old` into `new`; both have the same key."""
 
     netns: str
@@ -137,8 +135,7 @@ class Change:
     new: Item
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True):
     """Remove `item` from `netns`."""
 
     netns: str
@@ -153,8 +150,7 @@ def item_of(op: Op) -> Item:
     return op.new if isinstance(op, Change) else op.item
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """An operation that the kernel refused (rule 9): the command that repeats it, and why."""
 
     op: Op
@@ -165,8 +161,7 @@ class Failure:
         return f"{self.command}: {self.reason}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capabilities:
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What a node's kernel and tools offer. `kernel` is its release; `iptables` the variant that works there, "" for none.
 
     `links`: the devices, not ours, by which packets come to the node. `forwards`: whether its owner has switched forwarding on

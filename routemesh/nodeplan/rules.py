@@ -1,11 +1,12 @@
 """nftables' tables, chains, maps and elements, and the rules that iptables shares with it."""
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Literal
 
+import msgspec
+
 from routemesh.names import TABLE
-from routemesh.nodeplan.fields import theirs
+from routemesh.nodeplan.fields import Theirs
 
 Family = Literal["ip", "ip6", "inet", "arp", "bridge", "netdev"]
 OUR_FAMILIES: tuple[Family, ...] = ("ip", "netdev", "bridge")
@@ -18,16 +19,14 @@ Field = Literal[
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Numgen:
+class Numgen(msgspec.Struct, frozen=True):
     """`numgen inc mod N`: 0, 1 … N-1, 0 …; the counter belongs to the rule and starts anew with it. `random`: any of them."""
 
     modulus: int
     mode: Literal["inc", "random"] = "inc"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Jhash:
+class Jhash(msgspec.Struct, frozen=True, kw_only=True):
     """`jhash FIELD mod N seed S`: a number below N, always the same for the same value of the field."""
 
     field: Field
@@ -40,16 +39,14 @@ Key = tuple[Field | Index, ...]
 """What a map or set is asked with: one expression or a concatenation."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
+class Lookup(msgspec.Struct, frozen=True):
     """`KEY map @NAME`: the value for the key; without an entry the rule ends without effect."""
 
     key: Key
     map: str
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(msgspec.Struct, frozen=True):
     """`FIELD VALUE` or `FIELD != VALUE`. `value` as nft prints it: eth0, tcp, local, 10.0.0.0/24, established,related, dnat."""
 
     field: Field
@@ -57,8 +54,7 @@ class Match:
     negate: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class MarkMatch:
+class MarkMatch(msgspec.Struct, frozen=True):
     """`meta mark & MASK == VALUE`, or ct mark."""
 
     field: Literal["meta mark", "ct mark"]
@@ -66,31 +62,27 @@ class MarkMatch:
     mask: int
 
 
-@dataclass(frozen=True, slots=True)
-class InSet:
+class InSet(msgspec.Struct, frozen=True):
     """`KEY @SET`: goes on when the set holds the key."""
 
     key: Key
     set: str
 
 
-@dataclass(frozen=True, slots=True)
-class Assign:
+class Assign(msgspec.Struct, frozen=True):
     """`FIELD set VALUE`: a number, another field, or a map's value."""
 
     field: Literal["meta mark", "ct mark", "ct original zone", "ether daddr"]
     value: int | Field | Lookup
 
 
-@dataclass(frozen=True, slots=True)
-class ClampMss:
+class ClampMss(msgspec.Struct, frozen=True):
     """`tcp option maxseg size set BYTES`: lowers a SYN's MSS, never raises it (net/netfilter/nft_exthdr.c)."""
 
     bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Learn:
+class Learn(msgspec.Struct, frozen=True, kw_only=True):
     """`update @MAP { KEY timeout T : VALUE }`: the map remembers the value until it was not asked to for so long.
 
     An entry that is there keeps its value (net/netfilter/nft_set_hash.c, nft_rhash_update). When the map is full the rule ends.
@@ -102,33 +94,28 @@ class Learn:
     timeout_s: int
 
 
-@dataclass(frozen=True, slots=True)
-class Counter:
+class Counter(msgspec.Struct, frozen=True):
     """Counts packets and bytes; the numbers are not part of the plan."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dnat:
+class Dnat(msgspec.Struct, frozen=True):
     """`dnat to ADDRESS[:PORT]`; without a port it stays, with one (iptables only) it may be another."""
 
     to: IPv4Address | Lookup
     port: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Snat:
+class Snat(msgspec.Struct, frozen=True):
     """`snat to ADDRESS`."""
 
     to: IPv4Address
 
 
-@dataclass(frozen=True, slots=True)
-class Masquerade:
+class Masquerade(msgspec.Struct, frozen=True):
     """`masquerade`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Redirect:
+class Redirect(msgspec.Struct, frozen=True):
     """`redirect to :PORT`; nftables takes the port from a map, iptables has a rule per port."""
 
     to: int | Lookup
@@ -140,43 +127,37 @@ RejectWith = Literal[
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
+class Reject(msgspec.Struct, frozen=True):
     """`reject with tcp reset`, `reject with icmp port-unreachable`; ours are no others."""
 
     with_: RejectWith
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """accept, drop, return, or jump/goto a chain."""
 
     kind: Literal["accept", "drop", "return", "jump", "goto"]
     chain: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class VerdictLookup:
+class VerdictLookup(msgspec.Struct, frozen=True):
     """`KEY vmap @MAP`: the verdict for the key; without an entry the next rule follows."""
 
     key: Key
     map: str
 
 
-@dataclass(frozen=True, slots=True)
-class SetTimeouts:
+class SetTimeouts(msgspec.Struct, frozen=True):
     """`ct timeout set NAME`: a connection that begins with this packet is remembered for as long as CtTimeouts says."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class IpvsMatch:
+class IpvsMatch(msgspec.Struct, frozen=True):
     """`-m ipvs --ipvs`: the packet belongs to an IPVS connection. iptables only."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(msgspec.Struct, frozen=True):
     """A statement outside this vocabulary, as nft's JSON or iptables-save has it. Read only; nothing plans it."""
 
     json: str
@@ -189,17 +170,15 @@ Statement = (
 Rule = tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(msgspec.Struct, frozen=True):
     """An nftables table. Ours is always named `routemesh`, that is how it is known. `dormant`: no packet meets it."""
 
     family: Family
-    name: str = theirs(TABLE)
-    dormant: bool = theirs(False)
+    name: Theirs[str] = TABLE
+    dormant: Theirs[bool] = False
 
 
-@dataclass(frozen=True, slots=True)
-class CtTimeouts:
+class CtTimeouts(msgspec.Struct, frozen=True):
     """nft's `ct timeout` object: for how many seconds connection tracking remembers a connection in which no packet comes.
 
     `seconds`: by the connection's state (close_wait; of UDP unreplied, replied), in the states' order by name; of a state that is
@@ -210,7 +189,7 @@ class CtTimeouts:
     name: str
     protocol: Literal["tcp", "udp"]
     seconds: tuple[tuple[str, int], ...]
-    table: str = theirs(TABLE)
+    table: Theirs[str] = TABLE
 
 
 KeyType = tuple[Literal["proto", "port", "mark", "index", "mac", "ip", "link"], ...]
@@ -218,8 +197,7 @@ KeyType = tuple[Literal["proto", "port", "mark", "index", "mac", "ip", "link"], 
 link: ifname."""
 
 
-@dataclass(frozen=True, slots=True)
-class Map:
+class Map(msgspec.Struct, frozen=True):
     """A named map (`value`: ip, mark, port, mac, zone, verdict) or a named set (`value` None).
 
     `learns`: what Learn adds to it, up to so many entries, is the kernel's own: no part of the plan, and left out by `read`.
@@ -229,7 +207,7 @@ class Map:
     name: str
     key: KeyType
     value: Literal["ip", "mark", "port", "mac", "zone", "verdict"] | None = None
-    table: str = theirs(TABLE)
+    table: Theirs[str] = TABLE
     learns: int = 0
 
 
@@ -237,19 +215,17 @@ Scalar = str | int | IPv4Address
 """A map's key part or value: proto str, port/mark/index/zone int, mac and link str, ip IPv4Address, verdict Verdict."""
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(msgspec.Struct, frozen=True):
     """One entry of a map, or of a set (`value` None)."""
 
     family: Family
     map: str
     key: tuple[Scalar, ...]
     value: Scalar | Verdict | None = None
-    table: str = theirs(TABLE)
+    table: Theirs[str] = TABLE
 
 
-@dataclass(frozen=True, slots=True)
-class Hook:
+class Hook(msgspec.Struct, frozen=True):
     """Where a base chain sits. `device` for chains of one device only, several are separated by commas."""
 
     type: Literal["filter", "nat", "route"]
@@ -258,8 +234,7 @@ class Hook:
     device: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(msgspec.Struct, frozen=True):
     """A chain with all its rules, in order: rules have no names, so a chain is replaced whole.
 
     `policy` is what becomes of a packet that no rule of a base chain has decided about; ours all accept. `handles`: the rules'
@@ -270,6 +245,6 @@ class Chain:
     name: str
     hook: Hook | None = None
     rules: tuple[Rule, ...] = ()
-    policy: Literal["accept", "drop"] = theirs("accept")
-    table: str = theirs(TABLE)
-    handles: tuple[int, ...] = theirs(())
+    policy: Theirs[Literal["accept", "drop"]] = "accept"
+    table: Theirs[str] = TABLE
+    handles: Theirs[tuple[int, ...]] = ()

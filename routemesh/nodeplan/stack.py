@@ -1,10 +1,12 @@
 """Namespaces, links, addresses, routes, neighbours: what is there before any rule."""
 
-from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Literal
 
-from routemesh.nodeplan.fields import theirs
+import msgspec
+
+from routemesh.nodeplan.fields import Theirs
+from routemesh.values import replace
 
 HOST = ""
 ROUTE_PROTOCOL = 82
@@ -16,23 +18,20 @@ KERNEL_PROTOCOL = 2
 LOOPBACK = "lo"
 
 
-@dataclass(frozen=True, slots=True)
-class Netns:
+class Netns(msgspec.Struct, frozen=True):
     """A network namespace of ours; an item of HOST's."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(msgspec.Struct, frozen=True):
     """The other end of a veth: which namespace it is in and what it is called there."""
 
     netns: str
     link: str
 
 
-@dataclass(frozen=True, slots=True)
-class Vxlan:
+class Vxlan(msgspec.Struct, frozen=True):
     """A VXLAN tunnel whose underlay socket is in the node's own namespace.
 
     `local` 0.0.0.0: sends from the address that the route prefers. `learning`: it notes behind which tunnel end a MAC was seen;
@@ -42,16 +41,15 @@ class Vxlan:
     vni: int
     local: IPv4Address
     port: int
-    learning: bool = theirs(False)
-    proxy: bool = theirs(True)
+    learning: Theirs[bool] = False
+    proxy: Theirs[bool] = True
 
 
 LinkKind = Literal["bridge", "veth", "vxlan", "loopback", "other"]
 """`other`: whatever leads out of what can be seen, as a network card does. Ours are the first three."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
+class Link(msgspec.Struct, frozen=True, kw_only=True):
     """A network device, up. `mac` None: whatever the kernel gave it.
 
     A veth is two Links, one in each namespace, each naming the other as `peer` (None: it is in a namespace that we can't see).
@@ -71,20 +69,18 @@ class Link:
     flood: bool = True
     isolated: bool = False
     up: bool = True
-    learning: bool = theirs(False)
-    carrier: bool = theirs(True)
+    learning: Theirs[bool] = False
+    carrier: Theirs[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
-class Sysctl:
+class Sysctl(msgspec.Struct, frozen=True):
     """A kernel setting of one namespace, by its path below /proc/sys: net/ipv4/ip_forward."""
 
     path: str
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(msgspec.Struct, frozen=True):
     """An IPv4 address on a link."""
 
     link: str
@@ -97,8 +93,7 @@ RouteKind = Literal[
 """As ip-route(8) has it; `unknown`: with several next hops, or one that is not an IPv4 address."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class Route(msgspec.Struct, frozen=True, kw_only=True):
     """A route. Ours (protocol ROUTE_PROTOCOL) go via a next hop; those that come with an address are KERNEL_PROTOCOL's.
 
     `via` None: the destination is on the link. `source`: the address that a socket bound to none takes when it sends this way;
@@ -110,13 +105,12 @@ class Route:
     link: str
     table: int = 254
     source: IPv4Address | None = None
-    metric: int = theirs(0)
+    metric: Theirs[int] = 0
     kind: RouteKind = "unicast"
     protocol: int = ROUTE_PROTOCOL
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoutingRule:
+class RoutingRule(msgspec.Struct, frozen=True, kw_only=True):
     """`ip rule add fwmark MARK/MASK lookup TABLE pref PRIORITY`; mask 0: whatever the mark.
 
     Ours have no more than that. `protocol` is KERNEL_PROTOCOL for the three that every namespace begins with. `source`,
@@ -129,13 +123,13 @@ class RoutingRule:
     mask: int
     table: int
     protocol: int = ROUTE_PROTOCOL
-    source: IPv4Network | None = theirs(None)
-    destination: IPv4Network | None = theirs(None)
-    iif: str = theirs("")
-    oif: str = theirs("")
-    negate: bool = theirs(False)
-    action: Literal["lookup", "blackhole", "unreachable", "prohibit", "unknown"] = theirs("lookup")
-    unknown: tuple[int, ...] = theirs(())
+    source: Theirs[IPv4Network | None] = None
+    destination: Theirs[IPv4Network | None] = None
+    iif: Theirs[str] = ""
+    oif: Theirs[str] = ""
+    negate: Theirs[bool] = False
+    action: Theirs[Literal["lookup", "blackhole", "unreachable", "prohibit", "unknown"]] = "lookup"
+    unknown: Theirs[tuple[int, ...]] = ()
 
 
 LOCAL_TABLE, MAIN_TABLE, _DEFAULT_TABLE = 255, 254, 253
@@ -155,18 +149,16 @@ def first_or_same(rule: RoutingRule) -> RoutingRule:
 NeighbourState = Literal["permanent", "noarp", "reachable", "stale", "delay", "probe", "failed", "incomplete"]
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbour:
+class Neighbour(msgspec.Struct, frozen=True):
     """An ARP entry; ours are permanent. `mac` is "" where it is failed or incomplete."""
 
     link: str
     ip: IPv4Address
     mac: str
-    state: NeighbourState = theirs("permanent")
+    state: Theirs[NeighbourState] = "permanent"
 
 
-@dataclass(frozen=True, slots=True)
-class FdbEntry:
+class FdbEntry(msgspec.Struct, frozen=True):
     """Where a MAC is: behind tunnel end `dst` of a vxlan device (self permanent), or on a bridge port (master static).
 
     `learned`: seen by the device itself, which forgets it again. `local`: frames to it are the bridge's own (master permanent).
@@ -175,4 +167,4 @@ class FdbEntry:
     link: str
     mac: str
     dst: IPv4Address | None = None
-    kind: Literal["static", "learned", "local"] = theirs("static")
+    kind: Theirs[Literal["static", "learned", "local"]] = "static"

@@ -1,10 +1,11 @@
 """iptables' chains and rules."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
-from routemesh.nodeplan.fields import theirs
+import msgspec
+
+from routemesh.nodeplan.fields import Theirs
 from routemesh.nodeplan.rules import Rule
 
 XtTable = Literal["raw", "mangle", "nat", "filter", "security"]
@@ -18,8 +19,7 @@ BUILT_IN: Mapping[XtTable, tuple[str, ...]] = {
 """The chains that a table has by itself, named for their hooks; `security` is read, never planned. Source: iptables(8)."""
 
 
-@dataclass(frozen=True, slots=True)
-class XtChain:
+class XtChain(msgspec.Struct, frozen=True):
     """An iptables chain that is ours alone, with all its rules, in order.
 
     In the node's own namespace it has one of our names (DOCKER-INGRESS); in a namespace of ours every chain is ours. A built-in
@@ -32,8 +32,7 @@ class XtChain:
     policy: Literal["ACCEPT", "DROP"] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class XtRule:
+class XtRule(msgspec.Struct, frozen=True):
     """A rule of ours in a built-in chain of the node's namespace, among rules of others: known by the comment `routemesh`.
 
     `head`: it is put before what is there, else behind it; where it stands later is for those others to say too, so every such
@@ -44,4 +43,4 @@ class XtRule:
     chain: str
     rule: Rule
     head: bool = True
-    copies: int = theirs(1)
+    copies: Theirs[int] = 1

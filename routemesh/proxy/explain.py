@@ -4,7 +4,7 @@ The table, as the cluster wants it or as a proxy has it, says all but whose turn
 Where that decides, all tasks that it may be are named. Hashes are computed (proxy.hashes).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 from routemesh.decide.admit.routes import find_gateway
@@ -14,6 +14,7 @@ from routemesh.proxy import hashes
 from routemesh.proxy.haproxy import COOKIE
 from routemesh.proxy.request import Request
 from routemesh.proxy.routes import DOTS, Backend, Route, RouteTable, Server, route_of, table
+from routemesh.values import replace
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ that is the wanted one, so are its routes; its servers are read from the file.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from routemesh.model import GatewayDriver
@@ -14,6 +14,7 @@ from routemesh.proxy import servers
 from routemesh.proxy.haproxy import INTERNAL
 from routemesh.proxy.rendered import HAPROXY_MAIN, NGINX_MAIN
 from routemesh.proxy.routes import Backend, Route, RouteTable, Server
+from routemesh.values import replace
 
 _UPSTREAM = re.compile(r"^\s*upstream (\S+) \{(.*?)^\s*\}", re.MULTILINE | re.DOTALL)
 _UPSTREAM_SERVER = re.compile(r"^\s*server ([\d.]+):(\d+)[ ;]", re.MULTILINE)

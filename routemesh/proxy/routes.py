@@ -6,13 +6,14 @@ that has a path which covers the request's; among its paths the longest. Both dr
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from urllib.parse import unquote
 
 from routemesh.labels.http import EVERY_HOST
 from routemesh.model import MAX_HEADER_BYTES, Http, NodeState, Service, ServiceId, State, Task
 from routemesh.names import task_name
+from routemesh.values import replace
 
 DOTS = "the path has . or .. in it"
 """Why a path is answered with 400: how it begins would not say what it is below."""

@@ -1,7 +1,8 @@
 """Why a way, or a service, is not as it should be: the end of a packet in the words of the mesh. PURE."""
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+
+import msgspec
 
 from routemesh.model import Protocol
 from routemesh.reasons.ends import End, LinkDown, root
@@ -10,43 +11,37 @@ from routemesh.reasons.unclear import Doubt
 # --- how a way ended ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(msgspec.Struct, frozen=True):
     """The request gets no further."""
 
     end: End
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerLost:
+class AnswerLost(msgspec.Struct, frozen=True):
     """The request is answered, and the answer is lost."""
 
     end: End
 
 
-@dataclass(frozen=True, slots=True)
-class LargeLost:
+class LargeLost(msgspec.Struct, frozen=True):
     """Small packets get there and back, large ones are lost."""
 
     end: End
 
 
-@dataclass(frozen=True, slots=True)
-class Untold:
+class Untold(msgspec.Struct, frozen=True):
     """It can't be told what becomes of the request."""
 
     doubt: Doubt
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerUntold:
+class AnswerUntold(msgspec.Struct, frozen=True):
     """It can't be told what becomes of the answer."""
 
     doubt: Doubt
 
 
-@dataclass(frozen=True, slots=True)
-class LargeUntold:
+class LargeUntold(msgspec.Struct, frozen=True):
     """It can't be told what becomes of large packets."""
 
     doubt: Doubt
@@ -56,8 +51,7 @@ Failure = Lost | AnswerLost | LargeLost
 OfDoubt = Untold | AnswerUntold | LargeUntold
 
 
-@dataclass(frozen=True, slots=True)
-class ByOthers:
+class ByOthers(msgspec.Struct, frozen=True):
     """A way ended by a rule that is not the mesh's: of which tool ("" for none known), in which table; "" for a policy."""
 
     failure: Failure
@@ -66,8 +60,7 @@ class ByOthers:
     rule: str
 
 
-@dataclass(frozen=True, slots=True)
-class WrongTaker:
+class WrongTaker(msgspec.Struct, frozen=True):
     """A process that is not a task of the service takes the connection ("": its name is not known)."""
 
     process: str
@@ -79,8 +72,7 @@ OfWays = Failure | OfDoubt | ByOthers | WrongTaker
 # --- what is missing, so that the way ended so -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class NotLed:
+class NotLed(msgspec.Struct, frozen=True):
     """No rule of the node leads the published port to the sandbox."""
 
     port: int
@@ -88,8 +80,7 @@ class NotLed:
     then: OfWays
 
 
-@dataclass(frozen=True, slots=True)
-class NoMark:
+class NoMark(msgspec.Struct, frozen=True):
     """No rule of the sandbox gives the published port a firewall mark, so that nothing balances it."""
 
     port: int
@@ -97,16 +88,14 @@ class NoMark:
     then: OfWays
 
 
-@dataclass(frozen=True, slots=True)
-class NotBalanced:
+class NotBalanced(msgspec.Struct, frozen=True):
     """Nothing in the sandbox balances what has the mark."""
 
     mark: int
     then: OfWays
 
 
-@dataclass(frozen=True, slots=True)
-class NotRedirected:
+class NotRedirected(msgspec.Struct, frozen=True):
     """No rule of the task redirects the published port to the one on which it listens."""
 
     port: int
@@ -115,8 +104,7 @@ class NotRedirected:
     then: OfWays
 
 
-@dataclass(frozen=True, slots=True)
-class ClientInRange:
+class ClientInRange(msgspec.Struct, frozen=True):
     """The client has an address of a range that the mesh has for itself on every node, where the answer to it is looked for."""
 
     client: IPv4Address
@@ -130,57 +118,49 @@ OfMissing = NotLed | NoMark | NotBalanced | NotRedirected | ClientInRange
 # --- what else may be wrong near the way -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class UnlikePlanned:
+class UnlikePlanned(msgspec.Struct, frozen=True):
     """The namespace is not as its node's plan wants it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Doubled:
+class Doubled(msgspec.Struct, frozen=True):
     """The address is that of a task, and somebody else has it too."""
 
     address: IPv4Address
     task: str
 
 
-@dataclass(frozen=True, slots=True)
-class NotServed:
+class NotServed(msgspec.Struct, frozen=True):
     """The task serves, but gets no connections."""
 
     task: str
 
 
-@dataclass(frozen=True, slots=True)
-class KeptAway:
+class KeptAway(msgspec.Struct, frozen=True):
     """The service has no task that this node may use."""
 
     service: str
 
 
-@dataclass(frozen=True, slots=True)
-class NoTaskHere:
+class NoTaskHere(msgspec.Struct, frozen=True):
     """The port is published in host mode, which only the nodes of the service's tasks answer, and this one has none."""
 
     service: str
     nodes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class NoTasks:
+class NoTasks(msgspec.Struct, frozen=True):
     """The service has no task."""
 
     service: str
 
 
-@dataclass(frozen=True, slots=True)
-class NoneServes:
+class NoneServes(msgspec.Struct, frozen=True):
     """None of the tasks takes connections: each with its node and what keeps it from that."""
 
     tasks: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class NotAnswering:
+class NotAnswering(msgspec.Struct, frozen=True):
     """The kernel accepts connections for the process, and the process takes none of them: it is stopped (by a signal), or as many
     wait as may (one more than `backlog`)."""
 
@@ -198,15 +178,13 @@ OfService = LinkDown | UnlikePlanned | Doubled | NotServed | KeptAway | NoTaskHe
 # --- the gateway's proxies ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyUnlike:
+class ProxyUnlike(msgspec.Struct, frozen=True):
     """The proxy is not as the cluster wants it."""
 
     what: str
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyAnswers:
+class ProxyAnswers(msgspec.Struct, frozen=True):
     """The proxy answers itself, with an error."""
 
     status: int

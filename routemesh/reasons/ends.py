@@ -1,7 +1,8 @@
 """Why a packet goes no further. PURE."""
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+
+import msgspec
 
 from routemesh.model import Protocol
 from routemesh.nodeplan import RouteKind
@@ -10,45 +11,39 @@ from routemesh.snapshot import Bound, Endpoint, IpsecDirection, Place
 # --- devices ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class LinkDown:
+class LinkDown(msgspec.Struct, frozen=True):
     """A link is switched off."""
 
     link: str
 
 
-@dataclass(frozen=True, slots=True)
-class NoCarrier:
+class NoCarrier(msgspec.Struct, frozen=True):
     """A link is up, and nothing is at its other end."""
 
     link: str
 
 
-@dataclass(frozen=True, slots=True)
-class BridgeDown:
+class BridgeDown(msgspec.Struct, frozen=True):
     """A frame came to a port of a bridge that is down or not there."""
 
     bridge: str
     link: str
 
 
-@dataclass(frozen=True, slots=True)
-class FarEndGone:
+class FarEndGone(msgspec.Struct, frozen=True):
     """The other end of a veth is down or not there."""
 
     link: str
 
 
-@dataclass(frozen=True, slots=True)
-class WrongMac:
+class WrongMac(msgspec.Struct, frozen=True):
     """A frame came to a link that has another MAC."""
 
     mac: str
     link: str
 
 
-@dataclass(frozen=True, slots=True)
-class TooLarge:
+class TooLarge(msgspec.Struct, frozen=True):
     """A packet, with its IP header, is larger than a link takes, and may not be cut."""
 
     size_bytes: int
@@ -56,39 +51,34 @@ class TooLarge:
     mtu_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class NoPort:
+class NoPort(msgspec.Struct, frozen=True):
     """No port of the bridge has the MAC, and no port takes flooded frames."""
 
     mac: str
 
 
-@dataclass(frozen=True, slots=True)
-class BehindSamePort:
+class BehindSamePort(msgspec.Struct, frozen=True):
     """The MAC is behind the port through which the frame came."""
 
     mac: str
     link: str
 
 
-@dataclass(frozen=True, slots=True)
-class Isolated:
+class Isolated(msgspec.Struct, frozen=True):
     """Both ports of the bridge are isolated, so that nothing goes from one to the other."""
 
     mac: str
     link: str
 
 
-@dataclass(frozen=True, slots=True)
-class NoNeighbour:
+class NoNeighbour(msgspec.Struct, frozen=True):
     """Nobody answers ARP."""
 
     link: str
     address: IPv4Address
 
 
-@dataclass(frozen=True, slots=True)
-class WrongNeighbour:
+class WrongNeighbour(msgspec.Struct, frozen=True):
     """A permanent entry of the ARP table has another MAC than the node with that address."""
 
     address: IPv4Address
@@ -104,24 +94,21 @@ OfDevices = (
 # --- tunnels ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class NoFdbEntry:
+class NoFdbEntry(msgspec.Struct, frozen=True):
     """A VXLAN device does not know behind which node a MAC is."""
 
     mac: str
     link: str
 
 
-@dataclass(frozen=True, slots=True)
-class TunnelFromElsewhere:
+class TunnelFromElsewhere(msgspec.Struct, frozen=True):
     """A VXLAN device would send from an address that its node does not have."""
 
     address: IPv4Address
     link: str
 
 
-@dataclass(frozen=True, slots=True)
-class NoTunnel:
+class NoTunnel(msgspec.Struct, frozen=True):
     """No VXLAN device of the node takes that VNI on that UDP port."""
 
     vni: int
@@ -133,56 +120,48 @@ OfTunnels = NoFdbEntry | TunnelFromElsewhere | NoTunnel
 # --- addresses and routes -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class NoRoute:
+class NoRoute(msgspec.Struct, frozen=True):
     """There is no route."""
 
     destination: IPv4Address
 
 
-@dataclass(frozen=True, slots=True)
-class BlackHole:
+class BlackHole(msgspec.Struct, frozen=True):
     """The route throws packets away without a word."""
 
     destination: IPv4Address
 
 
-@dataclass(frozen=True, slots=True)
-class RouteRefuses:
+class RouteRefuses(msgspec.Struct, frozen=True):
     """The route is to nowhere, and the sender is told (unreachable, prohibit)."""
 
     destination: IPv4Address
     kind: RouteKind
 
 
-@dataclass(frozen=True, slots=True)
-class NotForwarding:
+class NotForwarding(msgspec.Struct, frozen=True):
     """The packet is for somebody else, and this namespace forwards nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoopbackOnWire:
+class LoopbackOnWire(msgspec.Struct, frozen=True):
     """A packet with a loopback address came in through a link that has no route_localnet."""
 
     link: str
 
 
-@dataclass(frozen=True, slots=True)
-class LoopbackLeaves:
+class LoopbackLeaves(msgspec.Struct, frozen=True):
     """A packet from a loopback address would leave by a link that has no route_localnet."""
 
     link: str
 
 
-@dataclass(frozen=True, slots=True)
-class OwnSource:
+class OwnSource(msgspec.Struct, frozen=True):
     """A packet came in whose source is an address of this namespace."""
 
     address: IPv4Address
 
 
-@dataclass(frozen=True, slots=True)
-class ReversePath:
+class ReversePath(msgspec.Struct, frozen=True):
     """The route back to the source does not lead through the link by which the packet came, and rp_filter minds."""
 
     source: IPv4Address
@@ -190,8 +169,7 @@ class ReversePath:
     rp_filter: int
 
 
-@dataclass(frozen=True, slots=True)
-class LeadsAway:
+class LeadsAway(msgspec.Struct, frozen=True):
     """The route leads to a link, and the address is behind another one."""
 
     destination: IPv4Address
@@ -199,22 +177,19 @@ class LeadsAway:
     behind: str
 
 
-@dataclass(frozen=True, slots=True)
-class NotOwnAddress:
+class NotOwnAddress(msgspec.Struct, frozen=True):
     """The sender does not have the source address."""
 
     address: IPv4Address
 
 
-@dataclass(frozen=True, slots=True)
-class NobodysAddress:
+class NobodysAddress(msgspec.Struct, frozen=True):
     """The address belongs to no node, and nobody outside answers for it."""
 
     address: IPv4Address
 
 
-@dataclass(frozen=True, slots=True)
-class GoesInCircles:
+class GoesInCircles(msgspec.Struct, frozen=True):
     """The packet passes more namespaces and layers than any sensible way has."""
 
 
@@ -226,24 +201,21 @@ OfRoutes = (
 # --- rules, connections, balancing --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class RuleDrops:
+class RuleDrops(msgspec.Struct, frozen=True):
     """A rule drops it. `kind`: the type of nftables' base chain (filter, nat, route), or iptables' table."""
 
     kind: str
     chain: str
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyDrops:
+class PolicyDrops(msgspec.Struct, frozen=True):
     """The policy of a base chain drops what no rule has decided about."""
 
     kind: str
     chain: str
 
 
-@dataclass(frozen=True, slots=True)
-class RuleRejects:
+class RuleRejects(msgspec.Struct, frozen=True):
     """A rule rejects it; `answer` is what the sender gets (tcp reset, icmp port-unreachable)."""
 
     kind: str
@@ -251,8 +223,7 @@ class RuleRejects:
     answer: str
 
 
-@dataclass(frozen=True, slots=True)
-class IpsecBlocks:
+class IpsecBlocks(msgspec.Struct, frozen=True):
     """An IPsec policy (ip xfrm policy) blocks what is from `source` for `destination`."""
 
     direction: IpsecDirection
@@ -260,47 +231,40 @@ class IpsecBlocks:
     destination: IPv4Network
 
 
-@dataclass(frozen=True, slots=True)
-class RedirectedNowhere:
+class RedirectedNowhere(msgspec.Struct, frozen=True):
     """A rule redirects what came in through a link that has no address."""
 
     link: str
 
 
-@dataclass(frozen=True, slots=True)
-class NothingToMasquerade:
+class NothingToMasquerade(msgspec.Struct, frozen=True):
     """A rule masquerades in a namespace without any address."""
 
 
-@dataclass(frozen=True, slots=True)
-class TableFull:
+class TableFull(msgspec.Struct, frozen=True):
     """The namespace tracks as many connections as it may, and this is a new one."""
 
     connections: int
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class AnswersClash:
+class AnswersClash(msgspec.Struct, frozen=True):
     """Answers would look like those of another connection, and no NAT makes them differ."""
 
 
-@dataclass(frozen=True, slots=True)
-class NoServer:
+class NoServer(msgspec.Struct, frozen=True):
     """IPVS has no server for connections with that firewall mark."""
 
     mark: int
 
 
-@dataclass(frozen=True, slots=True)
-class ServerGone:
+class ServerGone(msgspec.Struct, frozen=True):
     """IPVS knows the connection, and its server is in no service any more."""
 
     server: Endpoint
 
 
-@dataclass(frozen=True, slots=True)
-class LoopbackToServer:
+class LoopbackToServer(msgspec.Struct, frozen=True):
     """IPVS sends nothing from a loopback address to another namespace."""
 
     source: IPv4Address
@@ -314,8 +278,7 @@ OfRules = (
 # --- processes and answers ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class NobodyListens:
+class NobodyListens(msgspec.Struct, frozen=True):
     """No process has the port. `instead`: where processes of that namespace wait (address, port, process)."""
 
     protocol: Protocol
@@ -323,8 +286,7 @@ class NobodyListens:
     instead: tuple[Bound, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Unheard:
+class Unheard(msgspec.Struct, frozen=True):
     """It ended so, and its sender (None: the client) does not hear of it, for that was lost `at` a place."""
 
     end: "End"
@@ -333,8 +295,7 @@ class Unheard:
     lost: "End | None" = None
 
 
-@dataclass(frozen=True, slots=True)
-class Astray:
+class Astray(msgspec.Struct, frozen=True):
     """The answer arrives with ends that are not those of anything that the client asked. `error`: an ICMP error about it."""
 
     protocol: Protocol
@@ -344,20 +305,17 @@ class Astray:
     error: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LargeAstray:
+class LargeAstray(msgspec.Struct, frozen=True):
     """Packets of that size get somewhere else than small ones."""
 
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class EverSmaller:
+class EverSmaller(msgspec.Struct, frozen=True):
     """Whatever the sender is told of MTUs, its packets are still too large somewhere."""
 
 
-@dataclass(frozen=True, slots=True)
-class EitherWay:
+class EitherWay(msgspec.Struct, frozen=True):
     """What it is that ends it depends on something that can't be told; it gets no further in either case."""
 
     end: "End"

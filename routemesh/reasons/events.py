@@ -1,8 +1,9 @@
 """What happens to a packet at a hop. PURE."""
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Literal
+
+import msgspec
 
 from routemesh.model import Protocol
 from routemesh.reasons.ends import End
@@ -11,16 +12,14 @@ from routemesh.snapshot import Endpoint, Place
 # --- links and routes ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Routed:
+class Routed(msgspec.Struct, frozen=True):
     """A route was chosen; `via` None: the destination is on the link."""
 
     link: str
     via: IPv4Address | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(msgspec.Struct, frozen=True):
     """The next hop's MAC; `state` of the neighbour's entry, "" where it was asked for or is permanent.
 
     `learned`: ARP tells it, no entry does yet.
@@ -32,24 +31,21 @@ class Resolved:
     learned: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Bridged:
+class Bridged(msgspec.Struct, frozen=True):
     """A bridge passes the frame to one of its ports."""
 
     bridge: str
     port: str
 
 
-@dataclass(frozen=True, slots=True)
-class IntoTunnel:
+class IntoTunnel(msgspec.Struct, frozen=True):
     """The frame is wrapped and sent to a node."""
 
     vni: int
     to: IPv4Address
 
 
-@dataclass(frozen=True, slots=True)
-class OutOfTunnel:
+class OutOfTunnel(msgspec.Struct, frozen=True):
     """The frame is unwrapped and comes out of a VXLAN device."""
 
     vni: int
@@ -57,8 +53,7 @@ class OutOfTunnel:
     link: str
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True):
     """The packet is at the sockets of the namespace, for that port."""
 
     protocol: Protocol
@@ -70,23 +65,20 @@ OfStack = Routed | Resolved | Bridged | IntoTunnel | OutOfTunnel | Accepted
 # --- connections and balancing ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Translated:
+class Translated(msgspec.Struct, frozen=True):
     """Connection tracking gives an end what was decided for the connection."""
 
     end: Literal["source", "destination"]
     to: Endpoint
 
 
-@dataclass(frozen=True, slots=True)
-class OtherPort:
+class OtherPort(msgspec.Struct, frozen=True):
     """NAT takes another source port, such as this one, because answers would look like another connection's."""
 
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Scheduled:
+class Scheduled(msgspec.Struct, frozen=True):
     """IPVS chooses a server for a new connection; `direct`: it gets packets as they are."""
 
     mark: int
@@ -95,15 +87,13 @@ class Scheduled:
     direct: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SentToServer:
+class SentToServer(msgspec.Struct, frozen=True):
     """IPVS gives the packet its server's address."""
 
     server: Endpoint
 
 
-@dataclass(frozen=True, slots=True)
-class AnsweredAs:
+class AnsweredAs(msgspec.Struct, frozen=True):
     """IPVS gives a server's answer the source that was asked."""
 
     asked: Endpoint
@@ -117,8 +107,7 @@ How = Literal["dnat", "redirect", "snat", "masquerade"]
 # --- rules; `kind`: the type of nftables' base chain (filter, nat, route), or iptables' table -----------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Assigned:
+class Assigned(msgspec.Struct, frozen=True):
     """A rule sets a field."""
 
     kind: str
@@ -127,8 +116,7 @@ class Assigned:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class Learned:
+class Learned(msgspec.Struct, frozen=True):
     """A rule adds to a map."""
 
     kind: str
@@ -137,8 +125,7 @@ class Learned:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class Clamped:
+class Clamped(msgspec.Struct, frozen=True):
     """A rule lowers TCP's MSS."""
 
     kind: str
@@ -146,8 +133,7 @@ class Clamped:
     mss_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rewritten:
+class Rewritten(msgspec.Struct, frozen=True):
     """A rule translates an end of a new connection. `port` None: it stays; `address` None: only the port changes (redirect)."""
 
     kind: str
@@ -157,8 +143,7 @@ class Rewritten:
     port: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Led:
+class Led(msgspec.Struct, frozen=True):
     """A map's element leads to another chain."""
 
     kind: str
@@ -172,16 +157,14 @@ OfRules = Assigned | Learned | Clamped | Rewritten | Led
 # --- the end, and what is not a packet's --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(msgspec.Struct, frozen=True):
     """The packet went no further; `refused`: its sender is told."""
 
     end: End
     refused: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(msgspec.Struct, frozen=True):
     """A part of a proxy (frontend, rule, backend, server) decided about a request."""
 
     at: str

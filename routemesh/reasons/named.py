@@ -1,8 +1,9 @@
 """A reason as JSON has it: the name of its kind, and its fields. PURE."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
+
+import msgspec
 
 from routemesh.reasons.causes import Reason
 from routemesh.reasons.ends import End
@@ -10,12 +11,11 @@ from routemesh.reasons.events import Decided, Event
 from routemesh.reasons.unclear import Doubt
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
+class Named(msgspec.Struct, frozen=True, kw_only=True):
     """`name`: of a class of reasons. `fields`: numbers, texts, lists; of a reason within a reason again name and fields."""
 
     name: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -31,7 +31,7 @@ def named(reason: Reason | End | Event | Doubt | Decided) -> Named:
 
 
 def _fields(reason: Any) -> Mapping[str, Any]:
-    return {each.name: _plain(getattr(reason, each.name)) for each in fields(reason)}
+    return {each: _plain(getattr(reason, each)) for each in reason.__struct_fields__}
 
 
 _OF_ONE = frozenset({"mac", "process", "rule", "service", "task", "tasks"})
@@ -40,8 +40,8 @@ _OF_ONE = frozenset({"mac", "process", "rule", "service", "task", "tasks"})
 
 def kind_of(reason: object) -> object:
     """Equal for reasons that differ in numbers, addresses and names of tasks alone: not in links, chains, tables."""
-    if is_dataclass(reason):
-        kept = (getattr(reason, each.name) for each in fields(reason) if each.name not in _OF_ONE)
+    if isinstance(reason, msgspec.Struct):
+        kept = (getattr(reason, each) for each in reason.__struct_fields__ if each not in _OF_ONE)
         return (type(reason).__name__, *map(kind_of, kept))
     return reason if isinstance(reason, str) else None
 
@@ -49,7 +49,7 @@ def kind_of(reason: object) -> object:
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int):
         return value
-    if is_dataclass(value) and not isinstance(value, type):
+    if isinstance(value, msgspec.Struct):
         return {"name": type(value).__name__, "fields": _fields(value)}
     if type(value) is tuple:
         return [_plain(each) for each in value]

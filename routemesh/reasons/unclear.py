@@ -1,7 +1,8 @@
 """Why it can't be told what becomes of a packet: what was not read, what is not understood, what is anybody's guess. PURE."""
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+
+import msgspec
 
 from routemesh.model import Protocol
 from routemesh.nodeplan import RouteKind
@@ -11,8 +12,7 @@ from routemesh.snapshot import Endpoint, IpsecDirection
 # --- what was not read or seen ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class NotRead:
+class NotRead(msgspec.Struct, frozen=True):
     """A part of the namespace: `what` (a file or a command) could not be read, why, and what it would tell."""
 
     what: str
@@ -20,30 +20,26 @@ class NotRead:
     loses: str
 
 
-@dataclass(frozen=True, slots=True)
-class ItemUnknown:
+class ItemUnknown(msgspec.Struct, frozen=True):
     """The namespace holds something of a kind that this version does not know."""
 
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
-class SettingNotRead:
+class SettingNotRead(msgspec.Struct, frozen=True):
     """A setting below /proc/sys."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class ListenersNotRead:
+class ListenersNotRead(msgspec.Struct, frozen=True):
     """What listens there."""
 
     protocol: Protocol
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class NodeNotRead:
+class NodeNotRead(msgspec.Struct, frozen=True):
     """A node that has the address; `absent` says why it was not read, "" where that is not known."""
 
     address: IPv4Address
@@ -51,30 +47,26 @@ class NodeNotRead:
     absent: str
 
 
-@dataclass(frozen=True, slots=True)
-class FarEndUnseen:
+class FarEndUnseen(msgspec.Struct, frozen=True):
     """The other end of a link is in a namespace that was not seen."""
 
     link: str
 
 
-@dataclass(frozen=True, slots=True)
-class ArpUnseen:
+class ArpUnseen(msgspec.Struct, frozen=True):
     """Only namespaces that were not seen may answer ARP for the address."""
 
     address: IPv4Address
 
 
-@dataclass(frozen=True, slots=True)
-class WayUnseen:
+class WayUnseen(msgspec.Struct, frozen=True):
     """The route to a node leads past the underlay, in whose subnet the node is."""
 
     link: str
     address: IPv4Address
 
 
-@dataclass(frozen=True, slots=True)
-class OtherMac:
+class OtherMac(msgspec.Struct, frozen=True):
     """The ARP table has learned another MAC for a node than that has."""
 
     address: IPv4Address
@@ -82,8 +74,7 @@ class OtherMac:
     own: str
 
 
-@dataclass(frozen=True, slots=True)
-class IpsecTransforms:
+class IpsecTransforms(msgspec.Struct, frozen=True):
     """An IPsec policy (ip xfrm policy) has what is from `source` for `destination` encrypted, or takes it only if it was."""
 
     direction: IpsecDirection
@@ -99,24 +90,21 @@ OfReading = (
 # --- ambiguities --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ArpBySeveral:
+class ArpBySeveral(msgspec.Struct, frozen=True):
     """Several MACs answer ARP for the address."""
 
     address: IPv4Address
     macs: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ArpThroughTunnel:
+class ArpThroughTunnel(msgspec.Struct, frozen=True):
     """ARP is sent through a tunnel that does not answer it itself."""
 
     address: IPv4Address
     link: str
 
 
-@dataclass(frozen=True, slots=True)
-class ArpSetting:
+class ArpSetting(msgspec.Struct, frozen=True):
     """Whether ARP is answered depends on a setting that the walker does not evaluate (arp_ignore 3 to 7)."""
 
     link: str
@@ -124,30 +112,26 @@ class ArpSetting:
     value: int
 
 
-@dataclass(frozen=True, slots=True)
-class FramesFiltered:
+class FramesFiltered(msgspec.Struct, frozen=True):
     """Rules of nftables' family bridge, or arp, look at frames, which are not walked."""
 
     family: str
     chain: str
 
 
-@dataclass(frozen=True, slots=True)
-class SeveralCopies:
+class SeveralCopies(msgspec.Struct, frozen=True):
     """Several ports of the bridge get a copy of the frame, and more than one may take it."""
 
     mac: str
 
 
-@dataclass(frozen=True, slots=True)
-class SeveralTunnels:
+class SeveralTunnels(msgspec.Struct, frozen=True):
     """Several VXLAN devices of the node take that VNI."""
 
     vni: int
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerFrom:
+class AnswerFrom(msgspec.Struct, frozen=True):
     """A process on all addresses may answer from `preferred` instead of the address that was asked."""
 
     asked: Endpoint
@@ -159,32 +143,28 @@ OfLinks = ArpBySeveral | ArpThroughTunnel | ArpSetting | FramesFiltered | Severa
 # --- routes and balancing -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class RoutingRuleUnknown:
+class RoutingRuleUnknown(msgspec.Struct, frozen=True):
     """A routing rule with an action, or `conditions` (FRA_ numbers of netlink), that are not understood."""
 
     priority: int
     conditions: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RouteUnknown:
+class RouteUnknown(msgspec.Struct, frozen=True):
     """A route of a kind that is not understood."""
 
     network: IPv4Network
     kind: RouteKind
 
 
-@dataclass(frozen=True, slots=True)
-class SchedulerUnknown:
+class SchedulerUnknown(msgspec.Struct, frozen=True):
     """An IPVS service with a scheduler that is not understood."""
 
     mark: int
     scheduler: str
 
 
-@dataclass(frozen=True, slots=True)
-class MethodUnknown:
+class MethodUnknown(msgspec.Struct, frozen=True):
     """An IPVS destination that is reached neither by masquerading nor directly (tunnel, other)."""
 
     mark: int
@@ -192,8 +172,7 @@ class MethodUnknown:
     method: str
 
 
-@dataclass(frozen=True, slots=True)
-class BalancedToItself:
+class BalancedToItself(msgspec.Struct, frozen=True):
     """IPVS leads a packet of the namespace's own to the namespace's own address."""
 
     server: IPv4Address
@@ -204,8 +183,7 @@ OfDecisions = RoutingRuleUnknown | RouteUnknown | SchedulerUnknown | MethodUnkno
 # --- rules of nftables and iptables; `space`: iptables' table, or nftables' family and table -----------------------
 
 
-@dataclass(frozen=True, slots=True)
-class StatementUnknown:
+class StatementUnknown(msgspec.Struct, frozen=True):
     """A rule has a part outside of the walker's vocabulary, as its own tool spells it."""
 
     space: str
@@ -213,8 +191,7 @@ class StatementUnknown:
     statement: str
 
 
-@dataclass(frozen=True, slots=True)
-class MatchUnknown:
+class MatchUnknown(msgspec.Struct, frozen=True):
     """A rule compares in a way that is not understood; `problem` says what of it, "" where all of it."""
 
     space: str
@@ -223,8 +200,7 @@ class MatchUnknown:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FieldUnknown:
+class FieldUnknown(msgspec.Struct, frozen=True):
     """A rule asks for something that packets do not have at that chain."""
 
     space: str
@@ -232,8 +208,7 @@ class FieldUnknown:
     field: str
 
 
-@dataclass(frozen=True, slots=True)
-class MapUnknown:
+class MapUnknown(msgspec.Struct, frozen=True):
     """A rule looks up `key` in a map or set that is of another type or not there."""
 
     space: str
@@ -242,8 +217,7 @@ class MapUnknown:
     map: str
 
 
-@dataclass(frozen=True, slots=True)
-class LearningUnknown:
+class LearningUnknown(msgspec.Struct, frozen=True):
     """A rule adds to a map of another type."""
 
     space: str
@@ -251,8 +225,7 @@ class LearningUnknown:
     statement: str
 
 
-@dataclass(frozen=True, slots=True)
-class ChainUnknown:
+class ChainUnknown(msgspec.Struct, frozen=True):
     """A rule leads to a chain that is not there."""
 
     space: str
@@ -261,8 +234,7 @@ class ChainUnknown:
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class NoVerdict:
+class NoVerdict(msgspec.Struct, frozen=True):
     """A rule asks a map for a verdict and finds something else."""
 
     space: str
@@ -270,8 +242,7 @@ class NoVerdict:
     element: str
 
 
-@dataclass(frozen=True, slots=True)
-class TranslationUnknown:
+class TranslationUnknown(msgspec.Struct, frozen=True):
     """A rule translates at a hook where the kernel does not accept it."""
 
     space: str

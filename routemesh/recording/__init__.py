@@ -13,7 +13,6 @@ never passed over.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from routemesh.recording import known
 from routemesh.recording.docker import LOSES
@@ -22,6 +21,7 @@ from routemesh.recording.naming import names
 from routemesh.recording.node import read_node
 from routemesh.recording.source import Source
 from routemesh.snapshot import ClusterSnapshot, Names, NodeSnapshot, Unread
+from routemesh.values import replace
 
 __all__ = ["cluster"]
 

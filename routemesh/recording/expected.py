@@ -5,7 +5,6 @@ there besides may be anybody's.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import assert_never
 
 from routemesh import names
@@ -53,6 +52,7 @@ from routemesh.plan.view import view
 from routemesh.recording.state import ingress, state
 from routemesh.recording.swarmplan import IPVS, swarm_plan
 from routemesh.snapshot import ClusterSnapshot, NamespaceSnapshot, NodeSnapshot, Part
+from routemesh.values import replace
 
 _LOAD = "modprobe ip_vs"
 """What everything else of IPVS needs."""

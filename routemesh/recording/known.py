@@ -1,7 +1,6 @@
 """names.json: what routemesh's manager knows of its cluster, as a recording holds it. PURE."""
 
 from collections.abc import Set
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -10,6 +9,7 @@ import msgspec
 from routemesh.recording.naming import NOT_RECORDED
 from routemesh.recording.source import Source
 from routemesh.snapshot import Names
+from routemesh.values import replace
 
 FILE = "names.json"
 

@@ -8,11 +8,12 @@ Source: iproute2's ip/ipaddress.c, ip/iplink_vxlan.c, ip/iplink_bridge_slave.c.
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 
 from routemesh.recording.source import Source
+from routemesh.values import replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ absent in the kernel.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from routemesh.nodeplan import HOST, Address, Item, ItemKey, Link, LinkKind, Pee
 from routemesh.recording import connections, entries, links, nftables, routes, tables, usual
 from routemesh.recording.source import Source
 from routemesh.snapshot import Bound, ConntrackEntry, NamespaceSnapshot, Part, Socket, Unread
+from routemesh.values import replace
 
 HOST_DIRECTORY = "host"
 ANY = IPv4Address("0.0.0.0")

@@ -5,7 +5,6 @@ with their tasks and where those are.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 from routemesh.model import Protocol
@@ -15,6 +14,7 @@ from routemesh.recording import docker
 from routemesh.recording.docker import Overlay
 from routemesh.recording.engine import Engine
 from routemesh.snapshot import NamedNetwork, NamedNode, NamedPort, NamedService, NamedTask, Names, NodeSnapshot, Unread
+from routemesh.values import replace
 
 NOT_RECORDED = "there is no recording of it"
 

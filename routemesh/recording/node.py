@@ -11,7 +11,7 @@ Source: ip-netns(8) for the namespaces' files; Docker's `docker info`.
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Address
 from typing import Any, Literal, TypeVar
@@ -32,6 +32,7 @@ from routemesh.recording.namespace import (
 )
 from routemesh.recording.source import Source
 from routemesh.snapshot import NamespaceSnapshot, NodeSnapshot, Socket, Unread
+from routemesh.values import replace
 
 NETNS_DIRECTORY = "netns"
 DOCKER_NETNS = "/var/run/docker/netns"

@@ -1,7 +1,6 @@
 """What a Docker Swarm's manager knows, as a state of routemesh: by it a Swarm's kernels can be planned. PURE."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 from routemesh import names
@@ -28,6 +27,7 @@ from routemesh.model import (
 )
 from routemesh.plan.engines import SWARM
 from routemesh.snapshot import ClusterSnapshot, NamedNetwork, NamedService, NamedTask
+from routemesh.values import replace
 
 USUAL_MTU = 1500
 """What Docker takes for the network below, whatever it is there. Source: moby daemon/libnetwork, overlay's maxMTU."""

@@ -10,7 +10,6 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from routemesh.recording.node import DOCKER_NETNS, About, underlay
 from routemesh.recording.write import Target
 from routemesh.sight.observe import observe
 from routemesh.snapshot import ClusterSnapshot, NodeSnapshot, Unread
+from routemesh.values import replace
 
 SOCKET = Path("/var/run/docker.sock")
 _TIMEOUT_S = 30.0

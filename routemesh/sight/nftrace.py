@@ -12,7 +12,6 @@ import socket
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import NamedTuple
 
 from routemesh import names
@@ -26,6 +25,7 @@ from routemesh.model import VXLAN_PORT
 from routemesh.sight.packets import Parsed
 from routemesh.sight.packets import parse as parse_packet
 from routemesh.sightings import Edge, How, SeenPacket, Wanted
+from routemesh.values import replace
 
 _ADD_MEMBERSHIP, _TRACE_GROUP = 1, 9
 _RECEIVE_BUFFER_FORCE, _BUFFER_BYTES = 33, 4 << 20

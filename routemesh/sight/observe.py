@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TypeVar
@@ -53,6 +53,7 @@ from routemesh.snapshot import (
     Unread,
     led,
 )
+from routemesh.values import replace
 
 _GET_NSID = 90
 _NSID, _NETNS_FILE = Nsid.NSID, Nsid.FILE

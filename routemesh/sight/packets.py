@@ -8,13 +8,13 @@ Source: packet(7), socket(7) (SO_TIMESTAMPNS), bpf(4)'s classic instructions, Li
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from routemesh.kernel.events import attach_filter
 from routemesh.model import VXLAN_PORT
 from routemesh.sightings import Headers, How, SeenPacket, Wanted
+from routemesh.values import replace
 
 _ALL_PROTOCOLS, _IPV4 = 0x0003, 0x0800
 _TIMESTAMP, _RECEIVE_BUFFER_FORCE = 35, 33

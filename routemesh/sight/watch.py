@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from errno import ENOBUFS
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from routemesh.sight.nftrace import NfTrace
 from routemesh.sight.packets import PacketSocket
 from routemesh.sightings import Connection, Observation, SeenPacket, Wanted
 from routemesh.snapshot import Connections, ConntrackEntry
+from routemesh.values import replace
 
 _TAG_BYTES = 4
 MOST_KEPT = 20_000

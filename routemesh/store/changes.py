@@ -5,10 +5,10 @@ their identity, and so do mappings in which nothing changed: a caller that compa
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from routemesh.model import Cluster, Network, Node, Secret, Service, State, Task
+from routemesh.values import replace
 
 Object = Cluster | Network | Node | Service | Task | Secret
 

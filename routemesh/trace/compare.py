@@ -1,13 +1,13 @@
 """What was seen beside what was predicted. PURE."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from routemesh.explain.nouns import Explanation, Step, Way
 from routemesh.sightings import Observation, Sent
 from routemesh.trace.nouns import VERSION, Hop, Trace, Traced, Where
 from routemesh.trace.story import UNTRACED_FAMILIES, Sighting, Story, shown
 from routemesh.trace.verdict import is_silent, is_untold, verdict
+from routemesh.values import replace
 
 _MOST_STRAYS = 12
 

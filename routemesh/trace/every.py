@@ -4,13 +4,14 @@ Which way a connection takes is the mesh's choice: whoever wants to see them all
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from routemesh.errors import UserError
 from routemesh.explain.nouns import UNTOLD, Explanation, Way
 from routemesh.reasons.causes import NotServed
 from routemesh.trace.nouns import VERSION, Trace
 from routemesh.trace.verdict import milliseconds
+from routemesh.values import replace
 
 _MOST, _TIMES, _LEAST = 60, 6, 8
 _UNSERVED = "gets no connections, as predicted"

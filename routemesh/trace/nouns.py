@@ -4,8 +4,9 @@ Whatever changes a field's name or meaning raises VERSION; a field that is added
 the epoch by the clock of the node; in an answer they are seconds since the probe was sent.
 """
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from routemesh.explain.nouns import UNTOLD, Explanation
 from routemesh.sightings import Observation, Sent
@@ -16,8 +17,7 @@ Mark = Literal["seen", "passed", "missing", "unwatched"]
 """A predicted step: its packet was seen; was not, but further on the way; was not; nobody looked there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Traced:
+class Traced(msgspec.Struct, frozen=True):
     """What was predicted, what became of the probe, and what the nodes saw.
 
     `onward`: the same of the connection that a proxy opened because of it.
@@ -30,8 +30,7 @@ class Traced:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hop:
+class Hop(msgspec.Struct, frozen=True, kw_only=True):
     """A predicted step and what was seen of it. `step`: its number in the way, counted through there and back.
 
     `evidence`: what was seen, for people; `at_s`: when, None where nothing was.
@@ -43,8 +42,7 @@ class Hop:
     at_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Where:
+class Where(msgspec.Struct, frozen=True, kw_only=True):
     """A place on the way: node, namespace, its name for people, device, when, and what was or should have been there.
 
     `later`: it is of a packet that followed once the connection was opened.
@@ -59,8 +57,7 @@ class Where:
     later: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trace:
+class Trace(msgspec.Struct, frozen=True, kw_only=True):
     """The answer. `way`: which of the predicted ways the packet took (-1: none is predicted). `agrees`: it did as predicted;
     None: it did so as far as anything could be predicted, which is not to the end.
 

@@ -1,12 +1,13 @@
 """Which packets to watch for, and where, by what is predicted. PURE."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from routemesh.errors import Unavailable, UserError
 from routemesh.explain.ask import Asked, Target
 from routemesh.explain.nouns import Explanation
 from routemesh.sightings import Probe, SeenPacket, Sent, Wanted
 from routemesh.snapshot import endpoint
+from routemesh.values import replace
 from routemesh.walk import OUTSIDE
 
 PORTS = range(20_000, 32_000)

@@ -15,10 +15,12 @@ Where a rule draws lots (numgen) or IPVS chooses a server, the walk is repeated 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from routemesh.model import Protocol
 from routemesh.snapshot import OUTSIDE, Endpoint, Place
+from routemesh.values import replace
 from routemesh.walk.flight import Trip
 from routemesh.walk.journey import there_and_back
 from routemesh.walk.lots import Lots
@@ -91,8 +93,7 @@ def every_way(network: Network, packet: Packet, start: Place = OUTSIDE, *, full_
     return tuple(_Asked(network, packet, start, full_size, router).branches({}))
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(msgspec.Struct, frozen=True):
     """The question of a walk: everything but what it draws and supposes."""
 
     network: Network

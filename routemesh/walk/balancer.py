@@ -5,13 +5,13 @@ Source: the kernel's ip_vs_conn.c (ip_vs_conn_in_get, ip_vs_conn_out_get).
 
 from collections import ChainMap
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from routemesh.snapshot import ConntrackEntry, Endpoint, Flow
 
 
-@dataclass(frozen=True, slots=True)
-class Balanced:
+class Balanced(msgspec.Struct, frozen=True):
     """A connection from a client, `asked` as it came, and the real server that it is led to.
 
     `translated`: its packets get the server's address (masquerading), and answers the one that was asked. `tracked`: connection

@@ -6,8 +6,9 @@ Source: iptables(8); include/uapi/linux/netfilter_ipv4.h (nf_ip_hook_priorities)
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from routemesh.names import TABLE
 from routemesh.nodeplan import BUILT_IN, Chain, Family, Hook, Item, Rule, XtChain, XtRule, XtTable
@@ -27,8 +28,7 @@ Space = str
 """Within which jumps and maps are: iptables' table, or nftables' family and, if it is not ours, the table's name."""
 
 
-@dataclass(frozen=True, slots=True)
-class RuleChain:
+class RuleChain(msgspec.Struct, frozen=True):
     """A chain, each rule with the item that a hop names as having decided.
 
     `item` is what the chain itself is; None for a chain that is not ours as such. `drops`: its policy. `family` None: it is

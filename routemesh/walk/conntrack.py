@@ -4,10 +4,11 @@ Source: the kernel's nf_conntrack_core.c, nf_nat_core.c (nf_nat_setup_info, nf_n
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from routemesh.snapshot import ConntrackEntry, Endpoint, Flow
+from routemesh.values import replace
 from routemesh.walk.nouns import Packet
 
 End = Literal["source", "destination"]

@@ -5,10 +5,11 @@ nft_fib.c, xt_conntrack.c, xt_addrtype.c.
 """
 
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Literal
+
+import msgspec
 
 from routemesh.model import Protocol
 from routemesh.nodeplan import Field
@@ -24,8 +25,7 @@ _ADDRESS_TYPES = frozenset({"local", "unicast", "multicast", "broadcast"})
 KeyPart = Literal["proto", "port", "mark", "index", "mac", "ip", "link"]
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """How a field is read, compared and typed. `read` gives None where the packet has no such thing: then no rule matches.
 
     `test` raises ValueError for a text that it does not understand. `part` is the field's type in a key, if it can be in one.

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import NoReturn, Protocol
 
+import msgspec
+
 from routemesh.nodeplan import LOOPBACK, Element, Item, Link, Rule
 from routemesh.reasons.ends import BlackHole, End, NoRoute, RouteRefuses, TooLarge
 from routemesh.reasons.events import Event, Stopped
@@ -72,8 +74,7 @@ class Trip:
         return self.balancers[place]
 
 
-@dataclass(frozen=True, slots=True)
-class Sending:
+class Sending(msgspec.Struct, frozen=True):
     """A process or a tunnel of this namespace sends a packet; the kernel, what belongs to a connection already (nf_ct_attach)."""
 
     stack: Stack
@@ -82,8 +83,7 @@ class Sending:
     replies: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AtDevice:
+class AtDevice(msgspec.Struct, frozen=True):
     """A frame came out of a device of this namespace."""
 
     stack: Stack
@@ -91,8 +91,7 @@ class AtDevice:
     packet: Packet
 
 
-@dataclass(frozen=True, slots=True)
-class AtStack:
+class AtStack(msgspec.Struct, frozen=True):
     """A packet is for this namespace's IP layer. One that met hooks here before brings its connection along."""
 
     stack: Stack
@@ -103,8 +102,7 @@ class AtStack:
     prerouted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(msgspec.Struct, frozen=True):
     """A packet is at the sockets of a namespace, or outside the cluster."""
 
     place: Place

@@ -5,7 +5,8 @@ Source: include/uapi/linux/netfilter_ipv4.h; nf_nat_core.c (nf_nat_register_fn);
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from routemesh.walk.chains import RuleChain
 
@@ -15,25 +16,21 @@ _ANSWERS: Mapping[str, int] = {"input": 98, "output": -99, "forward": 100}
 _REQUESTS: Mapping[str, int] = {"input": 99, "output": -98, "forward": 99}
 
 
-@dataclass(frozen=True, slots=True)
-class Tracking:
+class Tracking(msgspec.Struct, frozen=True):
     """Connection tracking looks up the packet's connection."""
 
 
-@dataclass(frozen=True, slots=True)
-class Translation:
+class Translation(msgspec.Struct, frozen=True):
     """NAT: its chains decide about a connection's first packet, its record about all others."""
 
     chains: tuple[RuleChain, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
+class Answers(msgspec.Struct, frozen=True):
     """IPVS gives answers of real servers the source that the client asked."""
 
 
-@dataclass(frozen=True, slots=True)
-class Requests:
+class Requests(msgspec.Struct, frozen=True):
     """IPVS takes what is for a virtual service and sends it to a real server."""
 
 

@@ -10,7 +10,8 @@ ip_vs_proto_tcp.c (tcp_conn_schedule), ip_vs_xmit.c (__ip_vs_get_out_rt, ip_vs_n
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from routemesh.model import Protocol
 from routemesh.nodeplan import IpvsDestination, IpvsService
@@ -18,6 +19,7 @@ from routemesh.reasons.ends import LoopbackToServer, NoServer, ServerGone
 from routemesh.reasons.events import AnsweredAs, Scheduled, SentToServer
 from routemesh.reasons.unclear import BalancedToItself, MethodUnknown, SchedulerUnknown
 from routemesh.snapshot import Endpoint, Flow
+from routemesh.values import replace
 from routemesh.walk.balancer import Balanced
 from routemesh.walk.conntrack import flow_of
 from routemesh.walk.flight import Flight
@@ -101,8 +103,7 @@ def _chosen(flight: Flight, service: IpvsService, servers: Sequence[IpvsDestinat
 # --- schedulers -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Scheduler:
+class _Scheduler(msgspec.Struct, frozen=True):
     """`weight`: how much of the connections a server is given. `estimated`: that depends on hashes or open connections."""
 
     weight: Callable[[IpvsService, IpvsDestination], int]

@@ -1,11 +1,10 @@
 """One packet's way to a process and the answer's way back, with one answer to every choice. PURE."""
 
-from dataclasses import replace
-
 from routemesh.model import Protocol
 from routemesh.reasons.ends import Astray, NobodyListens, NobodysAddress, Unheard
 from routemesh.reasons.unclear import AnswerFrom
 from routemesh.snapshot import OUTSIDE, Place
+from routemesh.values import replace
 from routemesh.walk.conntrack import flow_of
 from routemesh.walk.flight import Arrived, Ended, Sending, Step, Trip, refusal_of
 from routemesh.walk.network import Listener

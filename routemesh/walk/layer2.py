@@ -3,7 +3,6 @@
 Source: the kernel's br_input.c, br_forward.c, br_netfilter_hooks.c, vxlan_core.c (vxlan_xmit), veth.c.
 """
 
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 from routemesh.model import VXLAN_OVERHEAD_BYTES, Protocol
@@ -24,6 +23,7 @@ from routemesh.reasons.ends import (
 from routemesh.reasons.events import Bridged, IntoTunnel
 from routemesh.reasons.unclear import FarEndUnseen, SeveralCopies
 from routemesh.snapshot import ANY_ADDRESS, OUTSIDE, Endpoint, Place
+from routemesh.values import replace
 from routemesh.walk import rules, underlay
 from routemesh.walk.arp import apart, enter_bridge, is_hidden, other_end, resolve
 from routemesh.walk.chains import RuleChain

@@ -3,12 +3,11 @@
 Source: the kernel's ip_input.c, ip_forward.c, ip_output.c, route.c.
 """
 
-from dataclasses import replace
-
 from routemesh.nodeplan import HOST, LOOPBACK
 from routemesh.reasons.ends import LinkDown, LoopbackLeaves, NotForwarding, NoTunnel
 from routemesh.reasons.events import Accepted, OutOfTunnel
 from routemesh.reasons.unclear import SeveralTunnels
+from routemesh.values import replace
 from routemesh.walk import ipsec, underlay
 from routemesh.walk.flight import Arrived, AtDevice, AtStack, Flight, Sending, Step, Trip
 from routemesh.walk.layer2 import transmit

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import NamedTuple
 
+import msgspec
+
 from routemesh.errors import RoutemeshError
 from routemesh.model import Protocol
 from routemesh.nodeplan import Item, Rule
@@ -24,8 +26,7 @@ class Encapsulated(NamedTuple):
     packet: "Packet"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packet:
+class Packet(msgspec.Struct, frozen=True, kw_only=True):
     """A packet with the headers that decide its way. `flags` are TCP's; `mark` is the kernel's, not on the wire.
 
     `size_bytes`: with its IP header, 0: small enough for everything; it may not be cut into fragments. `mss_bytes`: how much of
@@ -66,21 +67,18 @@ class Hop(NamedTuple):
     rule: Rule | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyArrives:
+class ReplyArrives(msgspec.Struct, frozen=True):
     """The answer reaches the client, and comes from the address and port that the client asked."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyLost:
+class ReplyLost(msgspec.Struct, frozen=True):
     """The answer does not reach the client, or not as an answer to what it asked."""
 
     place: Place
     reason: End
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivered:
+class Delivered(msgspec.Struct, frozen=True, kw_only=True):
     """A process gets the packet and answers. `peer` is the source that it sees; `process` its own name, "" where not known.
 
     `full_size`: what becomes of packets as large as client and process then send them; None where that was not asked.
@@ -95,16 +93,14 @@ class Delivered:
     full_size: "ReplyArrives | ReplyLost | Unclear | None" = None
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """The client is told no, by a TCP reset or an ICMP error that reaches it, or by its own kernel."""
 
     place: Place
     reason: End
 
 
-@dataclass(frozen=True, slots=True)
-class Dropped:
+class Dropped(msgspec.Struct, frozen=True):
     """The client is told nothing."""
 
     place: Place
@@ -135,8 +131,7 @@ class Unclear:
 Outcome = Delivered | Refused | Dropped | Unclear
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
+class Branch(msgspec.Struct, frozen=True):
     """One of the ways that a packet may take; `share` of all new connections take it.
 
     `estimated`: a choice depends on what can't be known here, a hash or how many connections are open; the share is as the

@@ -4,9 +4,10 @@ Source: nft(8); the kernel's nft_lookup.c, nft_dynset.c, nft_numgen.c, nft_hash.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
+
+import msgspec
 
 from routemesh.nodeplan import Element, Field, Item, Jhash, Key, Learn, Lookup, Numgen
 from routemesh.reasons.unclear import Doubt, FieldUnknown, LearningUnknown, MapUnknown, MatchUnknown
@@ -19,8 +20,7 @@ from routemesh.walk.nouns import UnknownRule
 _NOT_BELOW_IP = ("ct", "fib")
 
 
-@dataclass(frozen=True, slots=True)
-class Reads:
+class Reads(msgspec.Struct, frozen=True):
     """One packet, as the rules of one chain see it."""
 
     flight: Flight

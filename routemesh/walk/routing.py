@@ -9,9 +9,10 @@ Source: ip-route(8), ip-rule(8); the kernel's fib_rules.c, fib_frontend.c, fib_s
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 from routemesh.nodeplan import LOCAL_TABLE, MAIN_TABLE, Address, Item, Link, Route, RouteKind, RoutingRule
 from routemesh.reasons.events import Routed
@@ -25,8 +26,7 @@ _ON_LINK = IPv4Address("0.0.0.0")
 _HOST_PREFIX = 32
 
 
-@dataclass(frozen=True, slots=True)
-class NextHop:
+class NextHop(msgspec.Struct, frozen=True):
     """Where a route leads. `item` is the route or rule, or the address that brought it; None for what no plan contains.
 
     `kind` other than unicast: to nowhere, then `link` is "".

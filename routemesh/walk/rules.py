@@ -6,7 +6,6 @@ Source: nft(8), iptables-extensions(8); the kernel's nf_tables_core.c, nft_nat.c
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from enum import Enum, auto
 from ipaddress import IPv4Interface
 from typing import Any, Literal, assert_never
@@ -38,6 +37,7 @@ from routemesh.reasons.ends import NothingToMasquerade, PolicyDrops, RedirectedN
 from routemesh.reasons.events import Assigned, Clamped, Event, How, Learned, Led, Rewritten
 from routemesh.reasons.unclear import ChainUnknown, MatchUnknown, NoVerdict, StatementUnknown, TranslationUnknown
 from routemesh.snapshot import Endpoint
+from routemesh.values import replace
 from routemesh.walk import nftwords, xtwords
 from routemesh.walk.chains import RuleChain
 from routemesh.walk.conntrack import End

@@ -5,12 +5,12 @@ all large ones, though small ones arrive. (Where only a device's own check loses
 one packet may still slip through: is_skb_forwardable.)
 """
 
-from dataclasses import replace
 from typing import NamedTuple
 
 from routemesh.model import Protocol
 from routemesh.reasons.ends import End, EverSmaller, LargeAstray, Unheard
 from routemesh.snapshot import OUTSIDE, Place
+from routemesh.values import replace
 from routemesh.walk.flight import AtDevice, Ended, Sending, Trip
 from routemesh.walk.nouns import TCP_AND_IP_HEADER_BYTES, Packet, ReplyArrives, ReplyLost, Unclear, UnknownRule
 from routemesh.walk.stack import USUAL_MTU

@@ -1,9 +1,9 @@
 """What can't be told matters only where it makes a difference: both are walked, and what they have in common is told. PURE."""
 
 from collections import Counter
-from dataclasses import replace
 
 from routemesh.reasons.ends import EitherWay, End
+from routemesh.values import replace
 from routemesh.walk.nouns import Delivered, Dropped, Outcome, Question, Refused, ReplyLost, Unclear, Walk
 
 MOST_OPEN = 4

@@ -4,8 +4,9 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from routemesh.nodeplan import Statement
 from routemesh.walk.flight import Flight
@@ -14,22 +15,19 @@ Test = Callable[[Flight], bool | None]
 """Yes, no, or None: that depends on what nobody can see here, and then both are supposed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(msgspec.Struct, frozen=True):
     """Whether the rule goes on."""
 
     test: Test
 
 
-@dataclass(frozen=True, slots=True)
-class Does:
+class Does(msgspec.Struct, frozen=True):
     """The same as a statement of ours, or one that depends on the packet: False for none, None where that can't be told."""
 
     statement: Statement | Callable[[Flight], Statement | bool | None]
 
 
-@dataclass(frozen=True, slots=True)
-class SetMark:
+class SetMark(msgspec.Struct, frozen=True):
     """`field = (field & ~mask) ^ value`."""
 
     field: Literal["meta mark", "ct mark"]
@@ -37,8 +35,7 @@ class SetMark:
     mask: int
 
 
-@dataclass(frozen=True, slots=True)
-class CopyMark:
+class CopyMark(msgspec.Struct, frozen=True):
     """`to = (to & ~to_mask) ^ (from & from_mask)`: the packet's mark to the connection (save), or back (restore)."""
 
     save: bool
@@ -46,18 +43,15 @@ class CopyMark:
     ctmask: int
 
 
-@dataclass(frozen=True, slots=True)
-class Untrack:
+class Untrack(msgspec.Struct, frozen=True):
     """Connection tracking leaves the packet alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClampToPath:
+class ClampToPath(msgspec.Struct, frozen=True):
     """A SYN's MSS is lowered to what the route's device takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Nothing:
+class Nothing(msgspec.Struct, frozen=True):
     """Nothing that changes the packet's way."""
 
 

@@ -2,7 +2,6 @@
 
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
@@ -38,6 +37,7 @@ from routemesh.nodeplan import (
     XtRule,
     key,
 )
+from routemesh.values import replace
 from tests.kernel.private import Private, private_netns
 
 INNER = "inner"

@@ -4,7 +4,6 @@ import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import TypeVar
@@ -44,6 +43,7 @@ from routemesh.nodeplan import (
     key,
     namespace,
 )
+from routemesh.values import replace
 from tests.kernel.private import private_netns
 from tests.support import wait_until
 

@@ -7,7 +7,6 @@ import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from routemesh.nodeplan import (
     key,
     namespace,
 )
+from routemesh.values import replace
 from tests.kernel.private import Private, private_netns
 from tests.support import wait_until
 

@@ -6,7 +6,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from routemesh.nodeplan import (
     Sysctl,
     namespace,
 )
+from routemesh.values import replace
 from tests.kernel.private import private_netns
 
 pytestmark = pytest.mark.ip_vs

@@ -3,7 +3,6 @@
 import socket
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -35,6 +34,7 @@ from routemesh.plan import plan
 from routemesh.plan.engines import nftbalance
 from routemesh.plan.view import view
 from routemesh.sight import rulesets
+from routemesh.values import replace
 from routemesh.walk import jhash
 from tests.kernel.private import Private, private_netns
 from tests.property.clusters import CAPABILITIES

@@ -7,7 +7,6 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from errno import EIO, EMFILE
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -37,6 +36,7 @@ from routemesh.nodeplan import (
     Sysctl,
     Table,
 )
+from routemesh.values import replace
 from tests.kernel.private import Private, private_netns
 from tests.kernel.test_contract import BRIDGE, DEFAULT_ROUTE, END, GATEWAY, MAC, PLAN, PORT, RULE, TUNNEL, planned
 from tests.support import wait_until

@@ -4,7 +4,6 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Literal
@@ -35,6 +34,7 @@ from routemesh.nodeplan import (
 from routemesh.sight import observe as observe_module
 from routemesh.sight.observe import observe
 from routemesh.snapshot import Connections, IpsecPolicy, NamespaceSnapshot
+from routemesh.values import replace
 from tests.kernel.private import Private, private_netns
 from tests.support import require, wait_until
 

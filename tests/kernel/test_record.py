@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from routemesh.recording.read import read
 from routemesh.recording.write import Target, record
 from routemesh.sight.observe import observe
 from routemesh.snapshot import NamespaceSnapshot
+from routemesh.values import replace
 from tests.kernel.private import Private, private_netns
 from tests.support import wait_until
 

@@ -4,13 +4,13 @@ Datagrams, for what TCP sends in one go may travel as one packet (GSO) past a de
 """
 
 import socket
-from dataclasses import replace
 
 import pytest
 
 from routemesh import names
 from routemesh.model import Protocol
 from routemesh.nodeplan import HOST, Link, NodePlan
+from routemesh.values import replace
 from routemesh.walk import (
     Delivered,
     Endpoint,

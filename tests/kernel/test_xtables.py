@@ -6,7 +6,6 @@ import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -52,6 +51,7 @@ from routemesh.nodeplan import (
     XtRule,
     namespace,
 )
+from routemesh.values import replace
 from tests.kernel.private import Private, private_netns
 from tests.property.xtrules import rules
 from tests.support import require, wait_until

@@ -7,7 +7,6 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from routemesh.__main__ import main
@@ -15,6 +14,7 @@ from routemesh.model import ServiceSpec, TaskId
 from routemesh.runtime import Exit, Found, Prepared, Running, Tell
 from routemesh.runtime.drivers import DRIVERS, Driver
 from routemesh.runtime.process.driver import ProcessRuntime
+from routemesh.values import replace
 
 IMAGE = "tea"
 _POLL_S = 0.05

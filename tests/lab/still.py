@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from ipaddress import IPv4Address
@@ -33,6 +33,7 @@ from routemesh.model import Protocol
 from routemesh.nodeplan import Item, NodePlan, Op, namespace
 from routemesh.sight.checkup import check_up
 from routemesh.snapshot import ClusterSnapshot
+from routemesh.values import replace
 from tests.lab.cluster import Cluster
 from tests.support import patience, wait_until
 

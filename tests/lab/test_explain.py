@@ -4,7 +4,6 @@ import os
 import random
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -29,6 +28,7 @@ from routemesh.nodeplan import (
     Table,
 )
 from routemesh.snapshot import ClusterSnapshot
+from routemesh.values import replace
 from tests.lab.cluster import ADDRESSES, CLIENT
 from tests.lab.faults import (
     DNS,

@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +28,7 @@ from routemesh.decide import admit
 from routemesh.gateway import selfsigned
 from routemesh.model import State
 from routemesh.store.sqlite import SqliteStore
+from routemesh.values import replace
 from tests.lab.cluster import ADDRESSES, CLIENT, Cluster, running
 from tests.lab.gate import (
     HTTP,

@@ -6,7 +6,6 @@ import signal
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 
 from routemesh import wire
 from routemesh.agent.agent import HEARTBEAT_S, LEASE_TTL_S
+from routemesh.values import replace
 from tests.lab.cluster import ADDRESSES, Cluster
 from tests.lab.load import load
 from tests.support import wait_until

@@ -1,7 +1,6 @@
 """Random clusters, their plans as a network that can be walked, and the connections that people may try in it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from itertools import islice
 from typing import NamedTuple
@@ -37,6 +36,7 @@ from routemesh.nodeplan import HOST, Capabilities, Item, NodePlan, namespace
 from routemesh.plan import plan
 from routemesh.plan.engines import ipvs
 from routemesh.plan.view import view
+from routemesh.values import replace
 from routemesh.walk import OUTSIDE, Endpoint, Host, Network, Packet, Place, Walk, walk
 
 CAPABILITIES = Capabilities(nf_tables=True, ip_vs=True, kernel="6.1", iptables="legacy", links=("eth0",), forwards=True)

@@ -1,13 +1,13 @@
 """A small cluster that has one of everything, and its network with one thing missing."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 from routemesh import names
 from routemesh.diff import applied
 from routemesh.model import ClientIp, State, TaskId, TaskState, TaskStatus
 from routemesh.nodeplan import Chain, Change, Delete, Item, Netns, Op, Rule, XtChain, key
+from routemesh.values import replace
 from routemesh.walk import Network, Place
 from tests.property.clusters import CLUSTER, INGRESS, Addresses, node, placed, service, task
 

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 
 from hypothesis import given, settings
@@ -25,6 +24,7 @@ from routemesh.model import (
 )
 from routemesh.nodeplan import HOST
 from routemesh.plan.engines.nftbalance import SCHEDULERS
+from routemesh.values import replace
 from routemesh.walk import Delivered, Place, Refused, ReplyArrives
 from tests.addresses import on_ingress
 from tests.property.clusters import PORTS, from_outside, network, states, tried

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -30,6 +30,7 @@ from routemesh.nodeplan import (
 )
 from routemesh.recording.expected import lacking
 from routemesh.snapshot import ClusterSnapshot, NamespaceSnapshot
+from routemesh.values import replace
 from routemesh.walk import Packet, every_way, observed
 from tests.swarm.recorded import recording
 

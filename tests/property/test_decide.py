@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from ipaddress import IPv4Network
 from typing import TypeVar
 
@@ -28,6 +27,7 @@ from routemesh.model import (
     UpdateConfig,
     UpdateOrder,
 )
+from routemesh.values import replace
 from tests.addresses import on_ingress
 from tests.simulation import Simulation
 

@@ -1,7 +1,6 @@
 """The laws of `diff`, for arbitrary plans without loose ends."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from zlib import crc32
 
@@ -47,6 +46,7 @@ from routemesh.nodeplan import (
     key,
     namespace,
 )
+from routemesh.values import replace
 
 NAMESPACES = (HOST, "a", "b")
 BRIDGES = ("b0", "z0")

@@ -1,7 +1,6 @@
 """The gateway's proxies reach the port that a service behind it names, on every node; nobody else gets past the mesh to it."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 from routemesh import names
 from routemesh.model import ClientIp, Gateway, Http, NodeState, Protocol, Publish, State, Task, TaskState, TaskStatus
+from routemesh.values import replace
 from routemesh.walk import Delivered, Endpoint, Network, Packet, Place, ReplyArrives, Walk, walk
 from tests.addresses import ingress_address, on_ingress
 from tests.property.clusters import PORTS, SOURCE_PORT, Addresses, attached, has_namespace, network, placed, service, states, task

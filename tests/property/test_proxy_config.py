@@ -5,7 +5,6 @@ import string
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -29,6 +28,7 @@ from routemesh.proxy import haproxy, nginx
 from routemesh.proxy.certificates import certificates
 from routemesh.proxy.rendered import Rendered
 from routemesh.proxy.routes import RouteTable, table
+from routemesh.values import replace
 from tests.simulation import Simulation
 from tests.support import require
 from tests.unit.test_labels_http import GATEWAY

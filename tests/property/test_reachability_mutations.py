@@ -4,7 +4,6 @@ One item at a time is removed as the kernel would remove it, and one rule at a t
 """
 
 from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import replace
 from ipaddress import IPV4LENGTH, IPv4Address
 from itertools import product
 
@@ -35,6 +34,7 @@ from routemesh.nodeplan import (
     XtChain,
     XtRule,
 )
+from routemesh.values import replace
 from routemesh.walk import OUTSIDE, Endpoint, Network, Packet, Place, UnknownRule, walk
 from tests.addresses import ingress_address, on_ingress
 from tests.property.clusters import CLIENT, CLUSTER, GATEWAY, PORTS, SOURCE_PORT, from_inside, from_outside, network

@@ -313,7 +313,7 @@ def test_a_damaged_recording_is_read_as_far_as_it_goes(data: st.DataObject) -> N
 
 def can_be_told(found: object) -> None:
     """It goes into JSON, and so into the store, an answer and a recording; and a terminal only shows it."""
-    told = encoded(plain(found) if hasattr(found, "__dataclass_fields__") else found)
+    told = encoded(plain(found) if hasattr(found, "__struct_fields__") else found)
     assert is_harmless(visible_json(told.decode()))
     json.loads(visible_json(told.decode()))
 

@@ -1,7 +1,5 @@
 """What is written in iptables' language is read as what it was: random rules, and the plans of random clusters."""
 
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +11,7 @@ from routemesh.model import State
 from routemesh.nodeplan import HOST, Capabilities, Change, Item, Rule, Verdict, XtChain, XtRule, namespace
 from routemesh.plan import plan
 from routemesh.plan.view import view
+from routemesh.values import replace
 from tests.property.clusters import states
 from tests.property.xtrules import NAMES, among_others, chains, rules
 

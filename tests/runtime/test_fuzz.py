@@ -6,7 +6,6 @@ Real decisions, a real agent and real processes; only the kernel's part of the n
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from routemesh import model
 from routemesh.errors import UserError
 from routemesh.kernel.fake.kernel import FakeKernel
 from routemesh.model import HealthCheck, HealthKind, Publish, RestartPolicy, ServiceSpec, State, TaskState, UpdateConfig
+from routemesh.values import replace
 from tests.runtime.node import ProcessNode, process_node
 from tests.support import patience, require
 from tests.unit.daemons import Cluster, cluster

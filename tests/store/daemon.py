@@ -7,13 +7,13 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from routemesh.errors import Unavailable
 from routemesh.model import Service, ServiceId, ServiceSpec, State
 from routemesh.store.prolong import prolonged
 from routemesh.store.sqlite import SqliteStore
+from routemesh.values import replace
 
 INCREMENTS = 25
 COUNTER = ServiceId("counter")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import wraps
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -16,6 +16,7 @@ from routemesh.store import Change, Store
 from routemesh.store.codec import CodecError
 from routemesh.store.memory import MemoryStore
 from routemesh.store.sqlite import SqliteStore
+from routemesh.values import replace
 from tests.support import patience
 
 DEADLINE_S = 10.0

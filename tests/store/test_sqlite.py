@@ -12,7 +12,6 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from routemesh.store import sqlite, sqlitefile
 from routemesh.store.codec import encode
 from routemesh.store.format import FORMAT
 from routemesh.store.sqlite import SqliteStore
+from routemesh.values import replace
 from tests.store.daemon import COUNTER, INCREMENTS, count, increment
 from tests.support import patience, require, wait_until
 

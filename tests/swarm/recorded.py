@@ -2,9 +2,11 @@
 
 import functools
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from routemesh import names
 from routemesh.model import (
@@ -36,6 +38,7 @@ from routemesh.plan.view import view
 from routemesh.recording.read import read
 from routemesh.recording.state import state
 from routemesh.snapshot import ClusterSnapshot
+from routemesh.values import differing, replace
 
 DATA = Path(__file__).parent.parent / "data" / "swarm"
 KERNELS_OWN = 2
@@ -51,8 +54,7 @@ def recording(step: str) -> ClusterSnapshot:
 # --- facts -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """What a built-in chain does with what none of its rules decided, where that is not to accept it."""
 
     table: XtTable
@@ -60,8 +62,7 @@ class Policy:
     policy: str
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(msgspec.Struct, frozen=True):
     """A rule in a chain."""
 
     table: XtTable
@@ -208,8 +209,7 @@ def _differences(swarm: tuple[Fact, ...], ours: tuple[Fact, ...]) -> Iterator[Di
         if other is None and (settings_are_known or not isinstance(fact, Sysctl)):
             yield Difference("", None, fact)
         elif other is not None and other != fact:
-            changed = (field.name for field in fields(fact) if getattr(fact, field.name) != getattr(other, field.name))
-            yield Difference("", other, fact, frozenset(changed))
+            yield Difference("", other, fact, frozenset(differing(fact, other)))
     common = [_rules_by_chain(facts, theirs.keys() & own.keys()) for facts in (swarm, ours)]
     for one, another in zip(*common, strict=True):
         if one != another:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -27,6 +26,7 @@ from routemesh.nodeplan import (
 from routemesh.recording.expected import lacking
 from routemesh.recording.read import read
 from routemesh.snapshot import ClusterSnapshot, Names, Unread
+from routemesh.values import replace
 from tests.swarm.differences import ROWS, Row
 from tests.swarm.recorded import DATA, compare, recording
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
@@ -19,6 +18,7 @@ from routemesh.recording.expected import lacking
 from routemesh.recording.usual import settings
 from routemesh.sightings import Echoes
 from routemesh.snapshot import ClusterSnapshot
+from routemesh.values import replace
 from tests.swarm.recorded import recording
 
 BOX, WEB_2 = "ingress_sbox", "63b6e03e3e30"

@@ -1,6 +1,5 @@
 """What real requests did in a recorded Swarm, the walker says of what was recorded of its nodes."""
 
-from dataclasses import replace
 from fractions import Fraction
 from ipaddress import IPv4Address
 
@@ -11,6 +10,7 @@ from routemesh.nodeplan import Link
 from routemesh.reasons.events import Bridged, Resolved
 from routemesh.reasons.words import of_doubt, of_end, of_event
 from routemesh.snapshot import ClusterSnapshot
+from routemesh.values import replace
 from routemesh.walk import (
     OUTSIDE,
     Branch,

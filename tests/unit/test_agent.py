@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 from routemesh import names
@@ -21,6 +20,7 @@ from routemesh.model import (
 )
 from routemesh.nodeplan import Create, Delete, Element, FdbEntry, NodePlan, Op, of_kind
 from routemesh.runtime import Exit
+from routemesh.values import replace
 from tests.addresses import ingress_address, on_ingress
 from tests.unit.daemons import Cluster, Daemon, cluster
 

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from routemesh.ask import context
 from routemesh.errors import Conflict, NotFound, RoutemeshError, Unavailable, UserError
 from routemesh.model import Availability, HealthKind, Mode, Publish, Role, ServiceSpec, TaskId, Weights
 from routemesh.nodeplan import HOST, Address, Change, Create, Delete, FdbEntry
+from routemesh.values import replace
 from tests.addresses import on_ingress
 from tests.support import wait_until
 from tests.unit.daemon import Daemon, cluster

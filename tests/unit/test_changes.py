@@ -1,12 +1,11 @@
 """The difference of two states, made again, gives the second; what did not change stays the same object."""
 
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from routemesh.model import Cluster, Service, ServiceId, ServiceSpec, State
 from routemesh.store.changes import apply, committed
+from routemesh.values import replace
 
 _CLUSTERS = st.none() | st.builds(Cluster, id=st.sampled_from("ab"), ingress_id=st.just("i"), created_at=st.just(0.0))
 

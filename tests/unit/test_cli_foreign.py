@@ -4,7 +4,6 @@ import ast
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from routemesh.decide import admit
 from routemesh.kernel.netlink import as_text
 from routemesh.model import Listener, Protocol, Publish, ServiceSpec, TaskState, TaskStatus
 from routemesh.nodeplan import Create, Link
+from routemesh.values import replace
 from tests.unit.daemon import NOW, Daemon, Type, cluster, typist
 
 EVIL = "\x1b[2J\x1b]0;pwned\x07\x9b31m\u202ereversed\r\x7f"

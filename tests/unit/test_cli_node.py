@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from routemesh.errors import Conflict, Unavailable
 from routemesh.model import Role, TaskState, TaskStatus
 from routemesh.nodeplan import Address, Create
 from routemesh.options import NodeOptions
+from routemesh.values import replace
 from tests.simulation import WEB
 from tests.unit.daemon import NOW, Daemon, Type, cluster, typist
 

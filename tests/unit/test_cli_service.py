@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +26,7 @@ from routemesh.model import (
     UpdateConfig,
     UpdateOrder,
 )
+from routemesh.values import replace
 from tests.support import wait_until
 from tests.unit.daemon import NOW, Daemon, Type, cluster, typist
 

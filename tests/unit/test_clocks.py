@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -11,6 +10,7 @@ from routemesh import manager
 from routemesh.agent import agent
 from routemesh.decide.clock import in_bounds
 from routemesh.model import NodeState, RestartPolicy, TaskState, UpdateConfig
+from routemesh.values import replace
 from tests.simulation import WEB, Simulation
 from tests.unit import test_agent
 from tests.unit.daemons import Cluster, cluster

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, replace
 from ipaddress import IPv4Address
 from typing import Any, get_type_hints
 
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from routemesh.model import Node, NodeId, RestartPolicy, Service, ServiceId, ServiceSpec
 from routemesh.store.changes import KINDS, Object
 from routemesh.store.codec import CodecError, decode, encode
+from routemesh.values import replace
 
 _STORABLE: dict[Any, st.SearchStrategy[Any]] = {
     float: st.floats(allow_nan=False, allow_infinity=False),
@@ -27,16 +27,16 @@ _OTHER_JSON: st.SearchStrategy[object] = st.recursive(st.none() | st.integers() 
 
 
 def objects(model: type[Any]) -> st.SearchStrategy[Any]:
-    """Any object of a dataclass of the model, within what can be stored."""
+    """Any object of a class of the model, within what can be stored."""
     hints = get_type_hints(model)
-    return st.builds(model, **{field.name: _values(hints[field.name]) for field in fields(model)})
+    return st.builds(model, **{name: _values(hints[name]) for name in model.__struct_fields__})
 
 
 def _values(hint: Any) -> st.SearchStrategy[Any]:
     if hint in _STORABLE:
         return _STORABLE[hint]
     for nested in (hint, *getattr(hint, "__args__", ())):
-        if hasattr(nested, "__dataclass_fields__"):
+        if hasattr(nested, "__struct_fields__"):
             return _around(hint, objects(nested))
     return st.from_type(hint)
 
@@ -45,7 +45,7 @@ def _around(hint: Any, values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]
     """Strategies for X, X | None and tuple[X, ...] from one for X."""
     if getattr(hint, "__origin__", None) is tuple:
         return st.lists(values, max_size=3).map(tuple)
-    return values if hasattr(hint, "__dataclass_fields__") else st.none() | values
+    return values if hasattr(hint, "__struct_fields__") else st.none() | values
 
 
 @pytest.mark.parametrize("kind", KINDS)

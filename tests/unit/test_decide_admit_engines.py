@@ -1,7 +1,5 @@
 """Whether the nodes' engines can do what a service asks for."""
 
-from dataclasses import replace
-
 import pytest
 
 from routemesh.decide import admit
@@ -9,6 +7,7 @@ from routemesh.decide.admit.engines import check_marks
 from routemesh.errors import Conflict, UserError
 from routemesh.model import FIRST_FWMARK, LAST_FWMARK, Scheduler, ServiceId, ServiceSpec
 from routemesh.plan.engines import schedulers
+from routemesh.values import replace
 from tests.simulation import WEB, Simulation
 
 ENGINES = ("nftables", "ipvs")

@@ -1,6 +1,5 @@
 """Nodes that join, report and are changed."""
 
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -21,6 +20,7 @@ from routemesh.model import (
     TaskState,
     TaskStatus,
 )
+from routemesh.values import replace
 from tests.simulation import WEB, Simulation
 
 NODE = Node(id=NodeId("n1"), name="node1", address=IPv4Address("192.0.2.1"), api="unix:///run/a.sock")

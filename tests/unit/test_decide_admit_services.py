@@ -1,6 +1,5 @@
 """Requests about services: what is taken, and what is said to what is not."""
 
-from dataclasses import replace
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -22,6 +21,7 @@ from routemesh.model import (
     ServiceSpec,
     UpdateConfig,
 )
+from routemesh.values import replace
 from tests.simulation import WEB, Simulation
 
 

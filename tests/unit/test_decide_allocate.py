@@ -1,10 +1,10 @@
 """Addresses, VIPs and marks."""
 
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 from routemesh.decide.pool import AddressPool
 from routemesh.model import Publish, RestartPolicy, Service, ServiceId, ServiceSpec, TaskState
+from routemesh.values import replace
 from tests.addresses import on_ingress
 from tests.simulation import WEB, Simulation
 

@@ -1,6 +1,5 @@
 """Slots are filled, emptied and refilled."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from routemesh.model import (
     RestartPolicy,
     TaskState,
 )
+from routemesh.values import replace
 from tests.addresses import on_ingress
 from tests.simulation import WEB, Simulation
 

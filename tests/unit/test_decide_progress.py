@@ -1,13 +1,12 @@
 """What people who wait are told."""
 
-from dataclasses import replace
-
 import pytest
 
 from routemesh.decide import admit
 from routemesh.decide.liveness import lease_name
 from routemesh.decide.progress import Progress, progress
 from routemesh.model import Availability, Lease, Mode, RestartCondition, RestartPolicy, TaskState, UpdateConfig, UpdateOrder
+from routemesh.values import replace
 from tests.simulation import WEB, Simulation
 
 NOTHING_YET = Progress(wanted=2, running=0, finished=0, converged=False, message="0 of 2 tasks running", errors=(), failed="")

@@ -1,6 +1,5 @@
 """Which node a task gets."""
 
-from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -9,6 +8,7 @@ from routemesh.decide import admit
 from routemesh.decide.constraints import parse
 from routemesh.errors import UserError
 from routemesh.model import Availability, Role, ServiceSpec, TaskState
+from routemesh.values import replace
 from tests.simulation import WEB, Simulation
 
 

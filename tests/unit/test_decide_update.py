@@ -1,6 +1,5 @@
 """A service moves to a new spec one slot at a time."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from routemesh.model import (
     UpdateConfig,
     UpdateOrder,
 )
+from routemesh.values import replace
 from tests.simulation import WEB, Simulation
 
 STOP_FIRST = replace(WEB, replicas=3, environment=("V=1",), restart=RestartPolicy(delay_s=1.0))

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 import msgspec
 import pytest
@@ -13,6 +12,7 @@ from routemesh.doctor import Finding, State, report
 from routemesh.doctor.machine import PROGRAMS, SCHEDULERS, Machine, Presence, features, findings, needing
 from routemesh.errors import Unavailable
 from routemesh.sight import machine as probe
+from routemesh.values import replace
 
 NAMES = [feature.name for feature in (*features(), *SCHEDULERS)]
 WHOLE = Machine(

@@ -1,7 +1,5 @@
 """What tasks answered that were asked, in words, and what a doctor makes of it."""
 
-from dataclasses import replace
-
 import pytest
 
 from routemesh.doctor import State, answers
@@ -11,6 +9,7 @@ from routemesh.doctor.twice import both_say
 from routemesh.model import Protocol
 from routemesh.sightings import Answering, PortAnswer, PortQuestion
 from routemesh.snapshot import Bound, ClusterSnapshot, NamedService, NamedTask, Names
+from routemesh.values import replace
 
 TASK = PortQuestion(protocol=Protocol.TCP, port=8080, address="10.0.0.6", task="web.1", netns="aa", target=8000)
 NODE = PortQuestion(protocol=Protocol.TCP, port=8080, address="192.0.2.1")

@@ -1,7 +1,6 @@
 """What doctor makes of a mesh: one finding for one fault, whatever it breaks; who says what, and what to do."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -35,6 +34,7 @@ from routemesh.recording.expected import lacking
 from routemesh.recording.read import read
 from routemesh.sightings import Echoes, Offload
 from routemesh.snapshot import ClusterSnapshot, ConntrackEntry, Endpoint, Flow, NamedTask, Socket, Unread
+from routemesh.values import replace
 from routemesh.walk import Packet
 from routemesh.walk.nouns import Encapsulated
 

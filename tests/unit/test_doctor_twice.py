@@ -1,12 +1,11 @@
 """Two looks at what goes on changing: what both found is wrong, and nothing else."""
 
-from dataclasses import replace
-
 from routemesh.doctor import Finding, State
 from routemesh.doctor.facts import Difference, Facts, NodeFacts
 from routemesh.doctor.mesh import look
 from routemesh.nodeplan import HOST, Verdict, XtChain
 from routemesh.snapshot import ClusterSnapshot
+from routemesh.values import replace
 from tests.unit.test_doctor_mesh import changed, healthy
 
 BROKEN = Difference(HOST, "the rules of chain ip DOCKER-INGRESS differ from the plan", "nft -f …")

@@ -6,7 +6,6 @@ The invented one runs another image, takes its time to prepare a task, tells how
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +24,7 @@ from routemesh.plan.view import view
 from routemesh.runtime import Prepared, Running
 from routemesh.runtime.drivers import DRIVERS, Driver
 from routemesh.runtime.node import NodeRuntime
+from routemesh.values import replace
 from tests.runtime.fake import FakeRuntime, SlowRuntime
 from tests.unit.daemons import Cluster, Daemon, cluster
 from tests.unit.test_agent import WEB

@@ -3,7 +3,6 @@
 import ast
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Set
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -40,6 +39,7 @@ from routemesh.snapshot import (
     NamespaceSnapshot,
     NodeSnapshot,
 )
+from routemesh.values import replace
 from routemesh.walk import Place
 from tests.simulation import WEB, Simulation
 

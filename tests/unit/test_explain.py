@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -20,6 +19,7 @@ from routemesh.model import Protocol
 from routemesh.nodeplan import HOST, Link, Neighbour, Route, Unknown, Verdict, XtChain
 from routemesh.recording.read import read
 from routemesh.snapshot import ClusterSnapshot, ConntrackEntry, Endpoint, Flow, Unread
+from routemesh.values import replace
 
 DATA = Path(__file__).parent.parent / "data" / "swarm"
 WEB = "swarm1:8080"

@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from routemesh.proxy.observed import RunningProxy
 from routemesh.proxy.rendered import Rendered
 from routemesh.proxy.routes import RouteTable, table
 from routemesh.store.memory import MemoryStore
+from routemesh.values import replace
 from tests.simulation import Simulation
 from tests.unit.test_labels_http import GATEWAY, spec
 

@@ -2,7 +2,6 @@ import asyncio
 import errno
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -13,6 +12,7 @@ from routemesh.agent.health import FIRST_DELAY_S, LONGEST_STARTING_DELAY_S, Heal
 from routemesh.errors import Unavailable
 from routemesh.model import HealthCheck, HealthKind, TaskId
 from routemesh.runtime import Exit, Running
+from routemesh.values import replace
 from tests.runtime.fake import FakeRuntime
 
 TASK = TaskId("t1")

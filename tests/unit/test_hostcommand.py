@@ -1,5 +1,4 @@
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from hypothesis import strategies as st
 from routemesh.errors import UserError
 from routemesh.model import ServiceSpec
 from routemesh.runtime.process import hostcommand
+from routemesh.values import replace
 
 SPEC = ServiceSpec(name="web", command=("sleep", "1"))
 

@@ -1,6 +1,5 @@
 """Links: what the kernel tells becomes a Link, and only what differs is set."""
 
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from routemesh.kernel.netlink import links
 from routemesh.kernel.netlink.links import End, Row
 from routemesh.nodeplan import Link, Peer, Vxlan
+from routemesh.values import replace
 
 TUNNEL = Vxlan(4096, IPv4Address("192.0.2.1"), 4789)
 PORT = Link(name="port", kind="veth", mtu=1450, mac="02:42:0a:00:00:09", master="br0", peer=Peer("task", "eth0"), flood=False)

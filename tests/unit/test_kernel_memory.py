@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
@@ -14,6 +13,7 @@ from routemesh.kernel.netlink.entries import Entry
 from routemesh.kernel.netlink.entryreader import BRIDGE_FAMILY
 from routemesh.kernel.netlink.links import Row
 from routemesh.nodeplan import Address, Item, Neighbour, Route, RoutingRule
+from routemesh.values import replace
 
 ETH0 = Row(
     index=7, name="eth0", kind="", alias="", mtu=1500, mac="", up=False, master=0, flood=True,

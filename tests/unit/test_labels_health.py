@@ -1,12 +1,11 @@
 """Labels that are settings: what they mean, what they refuse, and that taking one away takes its effect away."""
 
-from dataclasses import replace
-
 import pytest
 
 from routemesh.errors import UserError
 from routemesh.labels import interpret, without
 from routemesh.model import ClientIp, HealthCheck, HealthKind, Protocol, Publish, ServiceSpec
+from routemesh.values import replace
 
 WEB = ServiceSpec(
     name="web", publish=(Publish(published=53, target=5353, protocol=Protocol.UDP), Publish(published=80, target=8080))

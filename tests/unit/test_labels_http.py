@@ -1,6 +1,5 @@
 """Labels by which a service joins the gateway: what each may say, and what two services may not both have."""
 
-from dataclasses import replace
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -22,6 +21,7 @@ from routemesh.model import (
     ServiceSpec,
     Sticky,
 )
+from routemesh.values import replace
 from tests.addresses import on_ingress
 from tests.simulation import WEB, Simulation
 

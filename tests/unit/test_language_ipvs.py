@@ -1,12 +1,12 @@
 """What a person would type to make IPVS what a plan wants."""
 
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
 
 from routemesh.language import command
 from routemesh.nodeplan import Change, Create, Delete, IpvsDestination, IpvsService, IpvsTimeouts, Op
+from routemesh.values import replace
 
 INSIDE = "nsenter --net=/run/routemesh/netns/ingress_sbox "
 SERVICE = IpvsService(mark=256, scheduler="rr")

@@ -5,7 +5,6 @@ import builtins
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 from typing import Any, NoReturn
 
 import pytest
@@ -16,6 +15,7 @@ from routemesh.loops import LoopEnded, Troubles
 from routemesh.model import HealthCheck, HealthKind, Protocol, Publish, RestartPolicy, State, Task
 from routemesh.nodeplan import NodePlan
 from routemesh.store.codec import CodecError
+from routemesh.values import replace
 from tests.unit.daemons import cluster
 from tests.unit.test_agent import WEB, serving
 

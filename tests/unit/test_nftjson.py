@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -41,6 +40,7 @@ from routemesh.nodeplan import (
     Verdict,
     VerdictLookup,
 )
+from routemesh.values import replace
 
 PORT: tuple[Field, Field] = ("meta l4proto", "th dport")
 TCP = Match("meta l4proto", "tcp")

@@ -3,7 +3,6 @@
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cache
 from html import unescape
 from itertools import combinations, pairwise
@@ -22,6 +21,7 @@ from routemesh.explain.picture.measure import width, wrapped
 from routemesh.explain.picture.scene import CLIENT, Scene
 from routemesh.recording.read import read
 from routemesh.snapshot import ClusterSnapshot
+from routemesh.values import replace
 
 DATA = Path(__file__).parent.parent / "data" / "swarm"
 SVG = "{http://www.w3.org/2000/svg}"

@@ -1,10 +1,10 @@
 """Values of nodeplan and snapshot survive the way through JSON."""
 
 import json
-from dataclasses import is_dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, get_args
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -93,5 +93,5 @@ def test_what_spells_nothing_is_refused(raw: object) -> None:
         restored(Address, raw)
 
 
-def test_every_noun_is_a_dataclass() -> None:
-    assert all(is_dataclass(kind) for kind in (*get_args(Item), Element, Verdict, XtRule))
+def test_every_noun_is_a_struct() -> None:
+    assert all(issubclass(kind, msgspec.Struct) for kind in (*get_args(Item), Element, Verdict, XtRule))

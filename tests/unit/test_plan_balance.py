@@ -1,6 +1,5 @@
 """Which tasks a node balances over: weights, locality, names, and how the nftables engine chooses among them."""
 
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -32,6 +31,7 @@ from routemesh.plan import plan
 from routemesh.plan.engines import nftbalance
 from routemesh.plan.pools import Pool, pools
 from routemesh.plan.view import view
+from routemesh.values import replace
 from tests.property.clusters import CAPABILITIES, CLUSTER, FIRST_NODE, INGRESS, attached
 
 HTTP, HTTPS = Publish(published=80, target=80), Publish(published=443, target=443)

@@ -1,7 +1,6 @@
 """The ipvs engine's plan: what labels, draining and the kernel change of it. That it is Swarm's, the golden comparison shows."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TypeVar
 
 import pytest
@@ -37,6 +36,7 @@ from routemesh.nodeplan import (
 from routemesh.plan import plan
 from routemesh.plan.engines import check_engine, schedulers
 from routemesh.plan.view import view
+from routemesh.values import replace
 from tests.addresses import ingress_address, on_ingress
 from tests.simulation import WEB, Simulation
 

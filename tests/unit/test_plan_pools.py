@@ -1,6 +1,5 @@
 """Which tasks a port is balanced over, and that a pool's mark lasts as long as its connections."""
 
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from routemesh.model import Balancing, Locality, NodeId, Protocol, Publish, Task, TaskState, UpdateConfig, UpdateOrder, Weights
 from routemesh.plan.pools import Pool, pools
 from routemesh.plan.view import view
+from routemesh.values import replace
 from tests.addresses import ingress_address
 from tests.simulation import WEB, Simulation
 

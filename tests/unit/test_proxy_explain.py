@@ -1,11 +1,11 @@
 """Why a request goes where it goes."""
 
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 from routemesh.model import Gateway, GatewayDriver
 from routemesh.proxy.explain import explain
 from routemesh.proxy.request import Request
+from routemesh.values import replace
 from tests.addresses import on_ingress
 from tests.simulation import Simulation
 from tests.unit.test_labels_http import GATEWAY, spec

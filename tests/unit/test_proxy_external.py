@@ -1,12 +1,12 @@
 """Configurations for proxies outside of the cluster. HAProxy and nginx run theirs in the lab; Envoy was not available."""
 
 import json
-from dataclasses import replace
 from ipaddress import IPv4Network
 from typing import Any
 
 from routemesh.model import Gateway, NodeState, Protocol, Publish
 from routemesh.proxy import external
+from routemesh.values import replace
 from tests.simulation import WEB, Simulation
 from tests.unit.test_labels_http import GATEWAY
 

@@ -1,12 +1,12 @@
 """What a proxy has, by what it answered."""
 
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 from routemesh.model import Gateway, GatewayDriver, Http, ServiceId
 from routemesh.proxy import nginx
 from routemesh.proxy.observed import RunningProxy, amiss, table
 from routemesh.proxy.routes import Backend, Route, RouteTable, Server
+from routemesh.values import replace
 
 AAA = Server("aaa", "web.1", 9, IPv4Address("10.0.0.9"), 80)
 BBB = Server("bbb", "web.2", 10, IPv4Address("10.0.0.10"), 80)

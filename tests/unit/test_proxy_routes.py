@@ -1,13 +1,12 @@
 """Which request goes where: the table that both proxies' configurations are made of."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from routemesh.model import Http, NodeState, ServiceId, ServiceSpec, TaskState
 from routemesh.proxy.routes import Backend, Route, RouteTable, candidates, effective, route_of, table
+from routemesh.values import replace
 from tests.simulation import Simulation
 
 HOSTS = ("a.x", "b.x", "*.x", "*.b.x", "*")

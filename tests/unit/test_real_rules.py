@@ -5,7 +5,7 @@ tests/data/rules names each project and where in it the lines are made; nft's ar
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from routemesh.nodeplan import HOST, Address, Chain, Hook, Item, Link, NodePlan,
 from routemesh.reasons.ends import RuleDrops, RuleRejects
 from routemesh.reasons.unclear import ChainUnknown
 from routemesh.snapshot import Endpoint, Place
+from routemesh.values import replace
 from routemesh.walk import Host, Network, Packet, UnknownRule
 from routemesh.walk.chains import of_iptables, of_nftables
 from routemesh.walk.flight import Ended, Flight, Trip

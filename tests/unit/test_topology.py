@@ -1,6 +1,5 @@
 """The network of a lab as a plan."""
 
-from dataclasses import replace
 from ipaddress import IPv4Interface
 
 import pytest
@@ -9,6 +8,7 @@ from routemesh.diff import applied, diff
 from routemesh.lab import topology, wires
 from routemesh.lab.topology import CLIENT, MAX_NODES, UNDERLAY
 from routemesh.nodeplan import HOST, Address, Link, Netns, NodePlan, Peer, key
+from routemesh.values import replace
 
 MTU = 1400
 

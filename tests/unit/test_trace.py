@@ -1,7 +1,6 @@
 """A trace's pure parts: reading packets, and holding what was seen against what was predicted."""
 
 import struct
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -21,6 +20,7 @@ from routemesh.trace import every as every_way
 from routemesh.trace.compare import compare
 from routemesh.trace.nouns import Trace, Traced
 from routemesh.trace.text import text
+from routemesh.values import replace
 
 CLIENT, NODE, SANDBOX = "192.168.200.100:23456", "192.168.200.10:8080", "172.18.0.2:8080"
 WANTED = Wanted(protocol="tcp", port=23456, sources=("192.168.200.100",), ports=(80, 8080), published=8080)

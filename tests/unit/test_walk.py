@@ -1,7 +1,6 @@
 """How packets get from namespace to namespace and from node to node: by hand-made plans, one fact each."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
@@ -42,6 +41,7 @@ from routemesh.nodeplan import (
 from routemesh.reasons.ends import NobodyListens, NobodysAddress, NotOwnAddress, RuleRejects
 from routemesh.reasons.events import Routed
 from routemesh.reasons.words import of_end, of_event
+from routemesh.values import replace
 from routemesh.walk import (
     OUTSIDE,
     Branch,

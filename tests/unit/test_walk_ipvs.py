@@ -1,7 +1,6 @@
 """What IPVS does: two real servers in namespaces behind a bridge of one machine, which balances over them."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Literal
 
@@ -34,6 +33,7 @@ from routemesh.nodeplan import (
 from routemesh.reasons.ends import NoRoute, NoServer
 from routemesh.reasons.events import Assigned
 from routemesh.reasons.words import of_end, of_event
+from routemesh.values import replace
 from routemesh.walk import (
     OUTSIDE,
     Branch,

@@ -1,6 +1,5 @@
 """What rules do to a packet that arrives at one machine with one device."""
 
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -40,6 +39,7 @@ from routemesh.nodeplan import (
 )
 from routemesh.reasons.ends import RuleDrops, RuleRejects
 from routemesh.reasons.words import of_event
+from routemesh.values import replace
 from routemesh.walk import (
     OUTSIDE,
     Branch,

@@ -1,7 +1,6 @@
 """What was seen of a node's kernel, with everything that others put there: one fact each."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Literal
 
@@ -50,6 +49,7 @@ from routemesh.snapshot import (
     NodeSnapshot,
     Socket,
 )
+from routemesh.values import replace
 from routemesh.walk import (
     OUTSIDE,
     Branch,

@@ -1,12 +1,11 @@
 """Packets as large as both ends may send, on the connection that a small one has opened: one fact each."""
 
-from dataclasses import replace
-
 import pytest
 
 from routemesh.model import Protocol
 from routemesh.nodeplan import HOST, Chain, ClampMss, Hook, Item, Link, Match, Verdict
 from routemesh.reasons.words import of_end
+from routemesh.values import replace
 from routemesh.walk import OUTSIDE, Delivered, Network, Packet, Place, ReplyArrives, ReplyLost, every_way
 from tests.unit.test_walk import (
     BOX,

@@ -1,7 +1,6 @@
 """Nodes that join, report and are changed. PURE."""
 
 from collections.abc import Collection, Iterable, Mapping, Set
-from dataclasses import replace
 from ipaddress import IPv4Network
 
 from routemesh.decide.admit.engines import check_services
@@ -28,6 +27,7 @@ from routemesh.model import (
 )
 from routemesh.names import NODE_NAME, derive_id
 from routemesh.nodeplan.ranges import Occupied
+from routemesh.values import replace
 
 _LONGEST_PREFIX = 29
 

@@ -1,12 +1,11 @@
 """Secrets that people create and remove. PURE. They never change: a new one gets a new name, and what uses it is told so."""
 
-from dataclasses import replace
-
 from routemesh.errors import Conflict, NotFound, UserError
 from routemesh.labels.http import RESERVED_SECRETS, SECRET_NAME
 from routemesh.model import Secret, SecretId, State
 from routemesh.names import derive_id
 from routemesh.pem import DEFAULT_CERTIFICATE, check_strength
+from routemesh.values import replace
 
 MAX_BYTES = 500 * 1024
 """As Docker's."""

@@ -1,7 +1,6 @@
 """Services that people create, change and remove. PURE."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from routemesh.decide.admit.engines import check_engines, check_marks
 from routemesh.decide.admit.find import find_service
@@ -11,6 +10,7 @@ from routemesh.decide.admit.spec import checked
 from routemesh.errors import Conflict, UserError
 from routemesh.model import Service, ServiceId, ServiceSpec, State
 from routemesh.names import derive_id
+from routemesh.values import replace
 
 
 def create_service(state: State, spec: ServiceSpec, now: float) -> State:

@@ -3,12 +3,12 @@
 import math
 import re
 from collections import Counter
-from dataclasses import replace
 
 from routemesh import labels, signals
 from routemesh.decide.constraints import parse
 from routemesh.errors import UserError
 from routemesh.model import HealthCheck, HealthKind, LogConfig, Publish, ServiceSpec
+from routemesh.values import replace
 
 MAX_REPLICAS = 10_000
 """Far above what a cluster runs, and low enough that a slip of the keyboard does no harm."""

@@ -1,7 +1,6 @@
 """The scene of an explanation: the ground with the ways through it. PURE."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 from routemesh.explain.ground import kind_of
@@ -22,6 +21,7 @@ from routemesh.explain.picture.scene import (
 )
 from routemesh.names import natural
 from routemesh.reasons.events import Accepted, Bridged, Decided
+from routemesh.values import replace
 
 _MOST_ROWS = 8
 _MOST_NAMED = 8

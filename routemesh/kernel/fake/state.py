@@ -4,7 +4,6 @@ Each rule here is one of Linux's, and a contract test shows that it is (tests/ke
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from hashlib import sha256
 from itertools import chain
 from typing import TypeGuard, assert_never
@@ -57,6 +56,7 @@ from routemesh.nodeplan import (
     item_of,
     key,
 )
+from routemesh.values import replace
 
 Items = dict[ItemKey, Item]
 

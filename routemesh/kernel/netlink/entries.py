@@ -7,7 +7,6 @@ Source: rtnetlink(7), include/uapi/linux/{if_addr,rtnetlink,neighbour,fib_rules}
 
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import NamedTuple, assert_never
 
 from routemesh.kernel import netlink
@@ -15,6 +14,7 @@ from routemesh.kernel.netlink import Message, Reply, attribute, entryreader, rea
 from routemesh.kernel.netlink.entryreader import BRIDGE_FAMILY
 from routemesh.kernel.netlink.numbers.rtnetlink import Fra, Ifa, Nda, Rta
 from routemesh.nodeplan import FIRST_RULES, KERNEL_PROTOCOL, ROUTE_PROTOCOL, Address, FdbEntry, Neighbour, Route, RoutingRule
+from routemesh.values import replace
 
 Entry = Address | Route | RoutingRule | Neighbour | FdbEntry
 

@@ -12,7 +12,6 @@ Source: iptables-restore(8), iptables-save(8), xtables-nft(8).
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from itertools import groupby
 from typing import cast
 
@@ -44,6 +43,7 @@ from routemesh.nodeplan import (
     namespace,
     of_kind,
 )
+from routemesh.values import replace
 
 _READ_ATTEMPTS = 5
 _APPLY_ATTEMPTS = 3

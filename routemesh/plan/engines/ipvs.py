@@ -7,7 +7,6 @@ Source: moby daemon/libnetwork/service_linux.go; ipvsadm(8), iptables-extensions
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 from routemesh import names
@@ -40,6 +39,7 @@ from routemesh.plan.engines import flows, ipvsmend
 from routemesh.plan.engines.entry import Engine, Feature
 from routemesh.plan.pools import Pool, mark_of_port, pools
 from routemesh.plan.view import NodeView
+from routemesh.values import replace
 
 SCHEDULERS = frozenset(Scheduler) - {Scheduler.RANDOM}
 
