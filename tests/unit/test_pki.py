@@ -4,7 +4,6 @@ import ssl
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from routemesh.errors import Unavailable, UserError
 from routemesh.model import Role
 from routemesh.pki import certificates, tokens
 from routemesh.pki.subject import Subject, of_peer, role_name
+from routemesh.values import replace
 from tests.unit.daemon import modules_after
 from tests.unit.pki import CLUSTER, HOUR_S, Issuer, issuer, shake
 
