@@ -63,7 +63,7 @@ def demand(still: Still, where: str, now: ClusterSnapshot | None = None, *nodes:
 
 
 def inflict(still: Still, where: str, command: str) -> str:
-    """Do it in the namespace that is meant; the node on which that is."""
+    """Do it in the namespace that is meant, and let nobody remember how it was before; the node on which that is."""
     task = next(task for task in still.known.names.tasks if task.name == "web.2")
     far = next(network for network in task.addresses.values())
     place = {
@@ -74,6 +74,7 @@ def inflict(still: Still, where: str, command: str) -> str:
     }.get(where, where)
     if command.startswith("table"):
         still.cluster.inside(place, "sh", "-c", f"printf '%s' '{command}' | nft -f -")
+        forget_neighbours(still)
         return place.partition("/")[0]
     port = next(
         item.name
@@ -82,6 +83,7 @@ def inflict(still: Still, where: str, command: str) -> str:
     )
     words = command.replace("FARIP", str(far)).replace("FAR", mac(far)).replace("PORT", port)
     still.cluster.inside(place, "sh", "-c", words.replace("{", "'{").replace("}", "}'") if words.startswith("nft") else words)
+    forget_neighbours(still)
     return place.partition("/")[0]
 
 
@@ -89,11 +91,10 @@ def mac(address: IPv4Address) -> str:
     return f"02:42:{address.packed.hex(':')}"
 
 
-def forget_connections(still: Still) -> None:
-    """Neighbours that were learned of what was broken would outlive it."""
+def forget_neighbours(still: Still) -> None:
+    """What was learned before hides for a time, which depends on the machine, that it can't be learned any more, or that it can."""
     for place in places(still):
-        still.cluster.inside(place, "ip", "neighbour", "flush", "nud", "stale")
-        still.cluster.inside(place, "ip", "neighbour", "flush", "nud", "failed")
+        still.cluster.inside(place, "ip", "neighbour", "flush", "all")
 
 
 def places(still: Still) -> list[str]:

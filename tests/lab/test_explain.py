@@ -40,7 +40,7 @@ from tests.lab.faults import (
     WEB,
     compare,
     demand,
-    forget_connections,
+    forget_neighbours,
     inflict,
     three_services,
 )
@@ -63,7 +63,7 @@ def mended(still: Still) -> Iterator[Still]:
     """The lab, which is whole again afterwards."""
     yield still
     still.mend()
-    forget_connections(still)
+    forget_neighbours(still)
 
 
 # --- whole --------------------------------------------------------------------------------------------------------
@@ -152,6 +152,7 @@ def test_a_tunnel_of_another_vni(mended: Still) -> None:
     ops: list[Op] = [Delete(netns, tunnel), Create(netns, wrong), *(Create(netns, item) for item in known)]
     for op in ops:
         assert mended.change("node1", op)
+    forget_neighbours(mended)
     compare(mended, "node1", WEB)
     found = mended.explain(f"node1:{WEB}")
     assert any(cause.place == "node2" and "no tunnel here has VNI 4097" in cause.why for cause in found.causes), found.causes
@@ -199,8 +200,7 @@ def test_an_address_that_two_tasks_have(mended: Still) -> None:
     mended.cluster.inside(f"{other.node}/{other.netns}", "ip", "address", "add", f"{address}/24", "dev", "eth0")
     assert " but " not in compare(mended, first.node, WEB)  # its port lets its own ARP in alone
     mended.cluster.inside(mended.cluster.overlay(other.node), "nft", "delete", "table", "bridge", "routemesh")
-    for node in ("node1", "node2"):
-        mended.cluster.inside(f"{node}/{SANDBOX}", "ip", "neighbour", "flush", "dev", "eth0")
+    forget_neighbours(mended)
     found = mended.explain(f"{first.node}:{WEB}")
     assert any(other.name in cause.place and f"{address} is web.1's address" in cause.why for cause in found.causes), found.causes
     demand(mended, f"task {other.name}")
@@ -241,6 +241,7 @@ def test_whatever_is_missing_explanations_agree_with_packets(mended: Still, kind
     chance = random.Random(seed)
     # The kernel keeps what others refer to: it is the first that it lets go.
     gone = next(op for node, op in drawn(mended, kind, chance) if mended.change(node, op))
+    forget_neighbours(mended)
     for _ in range(2):
         port = chance.choice([WEB, DNS, OLD])
         place = chance.choice(["client", "node1", "node2"])

@@ -13,7 +13,7 @@ from tests.lab.faults import (
     Fault,
     compare,
     demand,
-    forget_connections,
+    forget_neighbours,
     inflict,
     three_services,
 )  # fmt: skip
@@ -37,7 +37,7 @@ def mended(still: Still) -> Iterator[Still]:
     """The lab, which is whole again afterwards."""
     yield still
     still.mend()
-    forget_connections(still)
+    forget_neighbours(still)
 
 
 FAR, OTHERS = ADDRESSES["node2"], "the doctor asks as another client"
@@ -183,7 +183,7 @@ def type_what_explain_prints(still: Still, wrong: Fault) -> None:
             typed(still, each)
         if not mends(found):
             inflict(still, wrong.where, wrong.undo)  # only its owner can
-        forget_connections(still)
+        forget_neighbours(still)
     found = still.explain(f"{wrong.node}:{wrong.port}")
     assert found.outcome == "reaches", found.causes
 
@@ -196,6 +196,6 @@ def type_what_the_doctor_prints(still: Still) -> None:
             return
         for each in fixes(found):
             typed(still, each)
-        forget_connections(still)
+        forget_neighbours(still)
     found = [finding for finding in still.findings() if finding.state is not State.OK]
     assert not found, found
