@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from routemesh import wire
-from routemesh.doctor import Report
 from routemesh.errors import RoutemeshError, Unavailable, UserError
-from routemesh.explain.nouns import Explanation
 from routemesh.model import Protocol, ServiceSpec
 
 ANSWER_TIMEOUT_S = 30.0
@@ -20,6 +18,8 @@ ANSWER_TIMEOUT_S = 30.0
 
 Network = Mapping[str, Any]
 if TYPE_CHECKING:
+    from routemesh.doctor import Report
+    from routemesh.explain.nouns import Explanation
     from routemesh.proxy.request import Request
     from routemesh.snapshot import ClusterSnapshot
 
@@ -123,16 +123,20 @@ class Client:
         """What a node would change in its kernel now."""
         return self._get(f"/nodes/{_quoted(ref)}/diff", wire.DiffInfo)
 
-    def explain(self, target: str, client: str = "", outside: str = "", request: "Request | None" = None) -> Explanation:
+    def explain(self, target: str, client: str = "", outside: str = "", request: "Request | None" = None) -> "Explanation":
         """Which way a connection of `client` to NODE:PORT[/udp] takes, and a request on through the gateway.
 
         `outside`: an address that is not a node's.
         """
+        from routemesh.explain.nouns import Explanation
+
         query = [("target", target), ("client", client), ("outside", outside)]
         return self._get(f"/explain?{urlencode(query + (_words(request) if request else []))}", Explanation)
 
-    def doctor(self, *, passive: bool = False) -> Report:
+    def doctor(self, *, passive: bool = False) -> "Report":
         """What is wrong with the cluster; `passive`: no task is asked."""
+        from routemesh.doctor import Report
+
         return self._get("/doctor", Report, passive=str(int(passive)))
 
     def repair(self) -> list[wire.RepairInfo]:

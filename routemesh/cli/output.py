@@ -5,7 +5,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from secrets import token_hex
 from typing import Any, TypeVar
 
 import click
@@ -18,7 +17,7 @@ from routemesh.legible import decoded, one_line, visible, visible_json
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 SHORT_ID = 12
-OWN_ESCAPE = f"\x1b{token_hex(8)}["
+OWN_ESCAPE = f"\x1b{os.urandom(8).hex()}["
 """How colours of ours begin on their way to `say_text`: nobody else knows the number, so nobody else's are acted on."""
 _OWN_ESCAPE_SHOWN = visible(OWN_ESCAPE)
 _JOINED = {"command"}

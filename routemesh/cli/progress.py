@@ -10,7 +10,6 @@ import click
 
 from routemesh import wire
 from routemesh.api.client import Client
-from routemesh.cli import answers
 from routemesh.cli.output import fail, is_terminal, redraw, say
 from routemesh.cli.values import DURATION
 from routemesh.errors import Unavailable
@@ -48,6 +47,8 @@ class Waiting:
             raise
         finally:
             display.end()
+        from routemesh.cli import answers
+
         asks = self.answer_s and reached.running and service.spec.publish
         answered = answers.wait(client, service, self.answer_s) if asks else ""
         if not self.quiet:

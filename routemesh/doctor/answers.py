@@ -1,12 +1,15 @@
 """What tasks and nodes answered that were asked, in words; what is wrong with those that did not. PURE."""
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from routemesh.doctor import Finding, State, listed
-from routemesh.doctor.facts import Facts
 from routemesh.reasons.words import unchecked
 from routemesh.sightings import PortAnswer
 from routemesh.snapshot import ANY_ADDRESS, Bound, ClusterSnapshot
+
+if TYPE_CHECKING:  # a command that waits for answers needs only their words
+    from routemesh.doctor.facts import Facts
 
 
 def trouble(node: str, answer: PortAnswer) -> str:
@@ -58,7 +61,7 @@ def _by(bound: "tuple[Bound, ...] | list[Bound]") -> str:
     return f" ({listed(names)})" if names else ""
 
 
-def findings(cluster: ClusterSnapshot, facts: Facts, told: Mapping[tuple[str, str], object]) -> Iterator[Finding]:
+def findings(cluster: ClusterSnapshot, facts: "Facts", told: Mapping[tuple[str, str], object]) -> Iterator[Finding]:
     """Of tasks of the cluster's services. `told`: the nodes and namespaces of which something is wrong anyway."""
     checked = {service.name: service.checked for service in cluster.names.services}
     of = {task.name: task.service for task in cluster.names.tasks if task.service in checked}

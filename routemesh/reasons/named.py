@@ -1,14 +1,15 @@
 """A reason as JSON has it: the name of its kind, and its fields. PURE."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from routemesh.reasons.causes import Reason
-from routemesh.reasons.ends import End
-from routemesh.reasons.events import Decided, Event
-from routemesh.reasons.unclear import Doubt
+if TYPE_CHECKING:  # a command that prints what a daemon named needs none of them
+    from routemesh.reasons.causes import Reason
+    from routemesh.reasons.ends import End
+    from routemesh.reasons.events import Decided, Event
+    from routemesh.reasons.unclear import Doubt
 
 
 class Named(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +26,7 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
         return any(self.name == kind.__name__ for kind in kinds)
 
 
-def named(reason: Reason | End | Event | Doubt | Decided) -> Named:
+def named(reason: "Reason | End | Event | Doubt | Decided") -> Named:
     """What JSON has of it."""
     return Named(name=type(reason).__name__, fields=_fields(reason))
 
