@@ -41,7 +41,7 @@ from routemesh.model import (
 )
 from routemesh.nodeplan import HOST, Capabilities, Link, NodePlan, Vxlan, namespace
 from routemesh.nodeplan.ranges import Occupied
-from routemesh.options import NodeOptions
+from routemesh.options import NodeOptions, SqliteFile
 from routemesh.plan.engines import check_engine
 from routemesh.runtime import Runtime
 from routemesh.runtime.node import NodeRuntime
@@ -52,7 +52,8 @@ from routemesh.sight.observe import observe_node
 from routemesh.sightings import Disk, Echoes, Offload, PortAnswer, PortQuestion
 from routemesh.snapshot import Connections, NodeSnapshot
 from routemesh.stalls import watched_loop
-from routemesh.store.sqlite import SqliteStore
+from routemesh.store import Store
+from routemesh.store.opening import open_store
 from routemesh.threads import in_thread
 
 log = logging.getLogger(__name__)
@@ -157,20 +158,18 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
         await store.close()
 
 
-async def _open_store(options: NodeOptions, past: identity.Past) -> SqliteStore:
+async def _open_store(options: NodeOptions, past: identity.Past) -> Store:
     """Open the cluster's store; a node that belongs to a cluster makes no new one, whatever became of the old one's store."""
-    path = options.database
-    if past and not options.new_cluster and not path.exists():
+    place = options.place
+    if isinstance(place, SqliteFile) and past and not options.new_cluster and not place.path.exists():
         raise Conflict(
-            f"{path} is not there, but this node belongs to {past}: mount or restore the cluster's store; "
+            f"{place.path} is not there, but this node belongs to {past}: mount or restore the cluster's store; "
             "--new-cluster begins anew: what runs here of the old one is ended, and its logs are deleted"
         )
-    return await SqliteStore.open(path)
+    return await open_store(place)
 
 
-async def _join(
-    options: NodeOptions, store: SqliteStore, node: Node, past: identity.Past, occupied: Collection[Occupied]
-) -> None:
+async def _join(options: NodeOptions, store: Store, node: Node, past: identity.Past, occupied: Collection[Occupied]) -> None:
     """Become a node of the cluster, or make it. A name's lease that nobody renews lapses while this waits."""
 
     def change(state: State) -> State:
@@ -232,7 +231,9 @@ async def _ask(options: NodeOptions, questions: Sequence[PortQuestion]) -> tuple
 
 async def _disks(options: NodeOptions) -> Sequence[Disk]:
     """In a thread: a disk that hangs is to hang nothing else."""
-    paths = (options.data_dir, options.database.parent, options.run_dir)
+    place = options.place
+    stores = (place.path.parent,) if isinstance(place, SqliteFile) else ()
+    paths = (options.data_dir, *stores, options.run_dir)
     return await asyncio.to_thread(lambda: tuple(disks(paths)))
 
 

@@ -3,13 +3,14 @@
 import logging
 import os
 import resource
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any, assert_never
 
 from routemesh import identity
 from routemesh.errors import UserError
 from routemesh.legible import one_line, visible
-from routemesh.options import NodeOptions
+from routemesh.options import EtcdCluster, NodeOptions, Place, SqliteFile
 from routemesh.store.prolong import prolonged
 
 _OPEN_FILES = 1 << 17
@@ -30,7 +31,7 @@ def run(options: NodeOptions) -> None:
     with identity.traceless(options.run_dir, options.data_dir) as kept:
         for directory in (options.run_dir, options.data_dir):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with identity.alone(options.run_dir, options.data_dir) as known_as, prolonged(options.database, known_as) as begun:
+        with identity.alone(options.run_dir, options.data_dir) as known_as, _prolonged(options.place, known_as) as begun:
             from routemesh import node
 
             def goes() -> None:
@@ -38,6 +39,16 @@ def run(options: NodeOptions) -> None:
                 begun()
 
             node.run(options, known_as, goes)
+
+
+def _prolonged(place: Place, known_as: str) -> AbstractContextManager[Callable[[], None]]:
+    match place:
+        case SqliteFile(path):
+            return prolonged(path, known_as)
+        case EtcdCluster():
+            return nullcontext(lambda: None)  # its machine is loaded by one daemon, which starts well within a lease
+        case _:
+            assert_never(place)
 
 
 class _VisibleLog(logging.Formatter):

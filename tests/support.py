@@ -17,7 +17,8 @@ from tests.uml.machine import is_inside
 
 T = TypeVar("T")
 Need = Literal[
-    "root", "netns", "nf_tables", "ip_vs", "iptables-nft", "iptables-legacy", "conntrack", "tcpdump", "uml", "haproxy", "nginx"
+    "root", "netns", "nf_tables", "ip_vs", "iptables-nft", "iptables-legacy", "conntrack", "tcpdump", "uml", "haproxy",
+    "nginx", "etcd"
 ]  # fmt: skip
 
 _POLL_S = 0.01
@@ -31,6 +32,10 @@ _PROBES: dict[Need, tuple[str, Callable[[], bool]]] = {
     "netns": ("network namespaces", lambda: _succeeds("unshare", "--net", "true")),
     "conntrack": ("conntrack(8), of Debian's package conntrack", lambda: shutil.which("conntrack") is not None),
     "haproxy": ("haproxy(1), of Debian's package haproxy", lambda: shutil.which("haproxy") is not None),
+    "etcd": (
+        "etcd(1) and etcdctl(1), of Debian's packages etcd-server and etcd-client",
+        lambda: shutil.which("etcd") is not None and shutil.which("etcdctl") is not None,
+    ),
     "nginx": ("nginx(8), of Debian's package nginx", lambda: shutil.which("nginx") is not None),
     "tcpdump": ("tcpdump(8), of Debian's package tcpdump", lambda: shutil.which("tcpdump") is not None),
     "nf_tables": ("nf_tables in the kernel", lambda: _succeeds("unshare", "--net", "nft", "add", "table", "ip", "probe")),

@@ -13,15 +13,21 @@ from routemesh.cli.output import format_flag, inspect_flags, print_json, print_o
 from routemesh.cli.values import ADDRESS, ENGINE, PAIR, SUBNET, OneOf
 from routemesh.errors import RoutemeshError
 from routemesh.model import Availability, NodeState, Role
-from routemesh.options import DATA_DIR, RUN_DIR, STORE, NodeOptions
+from routemesh.options import DATA_DIR, RUN_DIR, STORE, Keys, NodeOptions
 
 _PATH = click.Path(readable=False, path_type=Path, file_okay=False)
+_FILE = click.Path(readable=False, path_type=Path, dir_okay=False)
 
 
 @click.group("node", cls=Group, invoke_without_command=True)
 @click.option("--name", help="The node's name (default: the machine's).")
 @click.option("--advertise", type=ADDRESS, help="The node's IPv4 address in the underlay; the other nodes reach it there.")
-@click.option("--store", default=STORE, help=f"The cluster's store (default {STORE}).")
+@click.option("--store", default=STORE, help=f"sqlite:PATH or etcd://HOST:PORT,…/PREFIX (default {STORE}).")
+@click.option("--store-ca", type=_FILE, help="Speak TLS with etcd, whose certificates are of this authority.")
+@click.option("--store-cert", type=_FILE, help="This daemon's certificate for etcd.")
+@click.option("--store-key", type=_FILE, help="The key of --store-cert.")
+@click.option("--store-user", default="", help="Whom etcd is to take this daemon for.")
+@click.option("--store-password-file", type=_FILE, help="The password of --store-user, a line.")
 @click.option("--run-dir", type=_PATH, default=RUN_DIR, help=f"For the socket and the namespaces (default {RUN_DIR}).")
 @click.option("--data-dir", type=_PATH, default=DATA_DIR, help=f"For the logs of tasks (default {DATA_DIR}).")
 @click.option("--engine", type=ENGINE, default="auto", help="Which part of the kernel balances (default auto).")
@@ -36,6 +42,11 @@ def node(
     name: str | None,
     advertise: IPv4Address | None,
     store: str,
+    store_ca: Path | None,
+    store_cert: Path | None,
+    store_key: Path | None,
+    store_user: str,
+    store_password_file: Path | None,
     run_dir: Path,
     data_dir: Path,
     engine: str,
@@ -54,6 +65,13 @@ def node(
         name=name or socket.gethostname(),
         advertise=advertise,
         store=store,
+        keys=Keys(
+            ca=_absolute(store_ca),
+            certificate=_absolute(store_cert),
+            key=_absolute(store_key),
+            user=store_user,
+            password=_absolute(store_password_file),
+        ),
         run_dir=run_dir.absolute(),
         data_dir=data_dir.absolute(),
         engine=engine,
@@ -64,6 +82,10 @@ def node(
         new_cluster=new_cluster,
     )
     _run(options)
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.absolute()
 
 
 def _run(options: NodeOptions) -> None:

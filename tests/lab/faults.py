@@ -92,7 +92,7 @@ def mac(address: IPv4Address) -> str:
 
 
 def forget_neighbours(still: Still) -> None:
-    """What was learned before hides for a time, which depends on the machine, that it can't be learned any more, or that it can."""
+    """What was learned before hides for a time, which depends on the machine, whether it can be learned now."""
     for place in places(still):
         still.cluster.inside(place, "ip", "neighbour", "flush", "all")
 

@@ -1,7 +1,7 @@
 """What every store must do: one class of tests, one subclass per implementation."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from ipaddress import IPv4Address
@@ -14,15 +14,16 @@ from routemesh.errors import Conflict
 from routemesh.model import Cluster, Lease, NetworkId, Node, NodeId, Service, ServiceId, ServiceSpec, State
 from routemesh.store import Change, Store
 from routemesh.store.codec import CodecError
+from routemesh.store.etcd.store import EtcdStore
 from routemesh.store.memory import MemoryStore
 from routemesh.store.sqlite import SqliteStore
 from routemesh.values import replace
-from tests.support import patience
+from tests.store import etcd
+from tests.support import patience, require, unique, wait_until
 
 DEADLINE_S = 10.0
 QUIET_S = 0.1
 MANY = 1000
-TTL_S = 5.0
 
 T = TypeVar("T", bound="StoreContract")
 
@@ -131,6 +132,8 @@ class Watcher:
 
 class StoreContract:
     """The contract of routemesh.store.Store. A subclass has a fixture `handles`."""
+
+    ttl_s = 5.0
 
     @in_loop
     async def test_a_new_cluster_is_empty(self, handles: Handles) -> None:
@@ -277,38 +280,38 @@ class StoreContract:
     @in_loop
     async def test_a_lease_has_one_holder_until_it_lapses(self, handles: Handles) -> None:
         mine, other = await handles.open(), await handles.open()
-        assert await mine.renew("leader", "node1", TTL_S)
-        assert not await other.renew("leader", "node2", TTL_S)
-        handles.lapse(TTL_S - 1)
-        assert await mine.renew("leader", "node1", TTL_S, value=7)
-        handles.lapse(TTL_S - 1)
-        assert not await other.renew("leader", "node2", TTL_S)
+        assert await mine.renew("leader", "node1", self.ttl_s)
+        assert not await other.renew("leader", "node2", self.ttl_s)
+        handles.lapse(self.ttl_s - 1)
+        assert await mine.renew("leader", "node1", self.ttl_s, value=7)
+        handles.lapse(self.ttl_s - 1)
+        assert not await other.renew("leader", "node2", self.ttl_s)
         assert holders(await other.leases()) == {"leader": ("node1", 7)}
-        handles.lapse(TTL_S + 1)
+        handles.lapse(self.ttl_s + 1)
         assert await mine.leases() == {}
-        assert await other.renew("leader", "node2", TTL_S)
-        assert not await mine.renew("leader", "node1", TTL_S)
+        assert await other.renew("leader", "node2", self.ttl_s)
+        assert not await mine.renew("leader", "node1", self.ttl_s)
         assert holders(await mine.leases()) == {"leader": ("node2", 0)}
 
     @in_loop
     async def test_a_lease_that_lapsed_for_one_and_is_renewed_is_there_for_all(self, handles: Handles) -> None:
         mine, other = await handles.open(), await handles.open()
-        assert await mine.renew("node/a", "a", TTL_S)
+        assert await mine.renew("node/a", "a", self.ttl_s)
         assert holders(await other.leases()) == {"node/a": ("a", 0)}
-        handles.lapse(TTL_S + 1)
-        assert await mine.renew("node/a", "a", TTL_S)
+        handles.lapse(self.ttl_s + 1)
+        assert await mine.renew("node/a", "a", self.ttl_s)
         assert holders(await other.leases()) == holders(await mine.leases()) == {"node/a": ("a", 0)}
 
     @in_loop
     async def test_whoever_looks_for_the_first_time_gives_a_lease_its_whole_time(self, handles: Handles) -> None:
         mine = await handles.open()
-        await mine.renew("leader", "node1", TTL_S)
-        handles.lapse(TTL_S + 1)
+        await mine.renew("leader", "node1", self.ttl_s)
+        handles.lapse(self.ttl_s + 1)
         late = await handles.open()
         await late.leases()
-        handles.lapse(TTL_S + 1)
+        handles.lapse(self.ttl_s + 1)
         assert await late.leases() == {}
-        assert await late.renew("leader", "node2", TTL_S)
+        assert await late.renew("leader", "node2", self.ttl_s)
 
     @in_loop
     async def test_no_clock_of_day_that_leaps_moves_a_lease(self, handles: Handles) -> None:
@@ -316,28 +319,28 @@ class StoreContract:
         with pytest.MonkeyPatch.context() as patch:
             for day in (1e9, 1e9 + 3600, 1e9 - 3600, 0.0):
                 patch.setattr("time.time", lambda day=day: day)
-                assert await mine.renew("leader", "node1", TTL_S)
+                assert await mine.renew("leader", "node1", self.ttl_s)
                 assert holders(await other.leases()) == {"leader": ("node1", 0)}
                 patch.setattr("time.time", lambda day=day: day - 7200)
-                handles.lapse(TTL_S + 1)
+                handles.lapse(self.ttl_s + 1)
                 assert await other.leases() == {}
 
     @in_loop
     async def test_only_the_holder_can_release_a_lease(self, handles: Handles) -> None:
         mine, other = await handles.open(), await handles.open()
-        await mine.renew("leader", "node1", TTL_S)
+        await mine.renew("leader", "node1", self.ttl_s)
         await other.release("leader", "node2")
         await other.release("nobody's", "node2")
         assert holders(await other.leases()) == {"leader": ("node1", 0)}
         await mine.release("leader", "node1")
         assert await other.leases() == {}
-        assert await other.renew("leader", "node2", TTL_S)
+        assert await other.renew("leader", "node2", self.ttl_s)
 
     @in_loop
     async def test_leases_do_not_change_the_state(self, handles: Handles) -> None:
         store = await handles.open()
         before = await store.update(put(service("web")))
-        await store.renew("node/a", "a", TTL_S, value=1)
+        await store.renew("node/a", "a", self.ttl_s, value=1)
         assert await store.snapshot() is before
 
     @in_loop
@@ -353,16 +356,16 @@ class StoreContract:
             assert len(set(quiet)) == 1
             return not quiet[0]
 
-        await mine.renew("leader", "node1", TTL_S)
+        await mine.renew("leader", "node1", self.ttl_s)
         assert await wakes(), "new"
-        await mine.renew("leader", "node1", TTL_S)
-        await other.renew("leader", "node2", TTL_S)
+        await mine.renew("leader", "node1", self.ttl_s)
+        await other.renew("leader", "node2", self.ttl_s)
         await other.release("leader", "node2")
         assert not await wakes(), "a heartbeat, a refusal, a release by a stranger"
-        await mine.renew("leader", "node1", TTL_S, value=1)
+        await mine.renew("leader", "node1", self.ttl_s, value=1)
         assert await wakes(), "another value"
-        handles.lapse(TTL_S + 1)
-        await mine.renew("leader", "node1", TTL_S, value=1)
+        handles.lapse(self.ttl_s + 1)
+        await mine.renew("leader", "node1", self.ttl_s, value=1)
         assert await wakes(), "it had lapsed"
         await mine.release("leader", "node1")
         assert await wakes(), "released"
@@ -390,3 +393,26 @@ class TestSqliteStore(StoreContract):
     def handles(self, tmp_path: Path) -> Handles:
         clock = FakeClock()
         return Handles(lambda: SqliteStore.open(tmp_path / "state" / "cluster.db", clock), clock.advance)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[etcd.Etcd]:
+    """One for all tests, each of which has a prefix of its own."""
+    require("etcd")
+    with etcd.running() as cluster:
+        yield cluster
+
+
+class TestEtcdStore(StoreContract):
+    ttl_s = 1.0
+
+    @pytest.fixture
+    def handles(self, server: etcd.Etcd) -> Handles:
+        place = server.place(f"/{unique('contract')}")
+
+        def lapse(seconds: float) -> None:
+            """etcd's clock can't be moved: it is waited for where leases are to have lapsed by then."""
+            if seconds > self.ttl_s:
+                wait_until(lambda: not server.ctl("get", "--prefix", f"{place.prefix}/lease/"), DEADLINE_S, "the leases' end")
+
+        return Handles(lambda: EtcdStore.open(place), lapse)

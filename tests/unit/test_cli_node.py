@@ -1,6 +1,7 @@
 """`routemesh node`, `network`, `plan` and `diff` from the words typed to the lines printed."""
 
 import json
+import re
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -9,10 +10,10 @@ import pytest
 
 from routemesh import names
 from routemesh.cli.main import main
-from routemesh.errors import Conflict, Unavailable
+from routemesh.errors import Conflict, Unavailable, UserError
 from routemesh.model import Role, TaskState, TaskStatus
 from routemesh.nodeplan import Address, Create
-from routemesh.options import NodeOptions
+from routemesh.options import EtcdCluster, Keys, NodeOptions, Place, SqliteFile, place
 from routemesh.values import replace
 from tests.simulation import WEB
 from tests.unit.daemon import NOW, Daemon, Type, cluster, typist
@@ -249,3 +250,49 @@ def test_a_node_that_does_not_exist_or_answer(type_: Type, nodes: list[Daemon]) 
         status, out, err = type_(command, "node2")
         assert (status, out, len(err.splitlines())) == (1, "", 1)
         assert err.startswith("routemesh: node node2's daemon can't be asked at unix://")
+
+
+def test_the_daemon_gets_its_keys_to_etcd(started: list[NodeOptions], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = (
+        "--advertise 192.0.2.1 --store etcd://h1,[2001:db8::1]:23790,10.0.0.3:2379/prod/mesh --store-ca ca.pem --store-cert /c "
+        "--store-key /k --store-user mesh --store-password-file /p"
+    )
+    assert main(["node", *words.split()]) == 0
+    keys = Keys(ca=tmp_path / "ca.pem", certificate=Path("/c"), key=Path("/k"), user="mesh", password=Path("/p"))
+    endpoints = ("h1:2379", "[2001:db8::1]:23790", "10.0.0.3:2379")
+    assert started[0].place == EtcdCluster(endpoints, "/prod/mesh", keys)
+
+
+@pytest.mark.parametrize(
+    ("store", "found"),
+    [
+        ("sqlite:/x/y.db", SqliteFile(Path("/x/y.db"))),
+        ("/x/y.db", SqliteFile(Path("/x/y.db"))),
+        ("etcd://h", EtcdCluster(("h:2379",), "/routemesh")),
+        ("etcd://h/", EtcdCluster(("h:2379",), "/routemesh")),
+    ],
+)
+def test_a_store_is_a_file_or_an_etcd_cluster(store: str, found: Place) -> None:
+    assert place(store) == found
+
+
+@pytest.mark.parametrize(
+    ("store", "keys", "message"),
+    [
+        ("consul://h", Keys(), "is of no kind that there is; use sqlite:PATH or etcd://HOST:PORT,HOST:PORT/PREFIX"),
+        ("sqlite:/x", Keys(user="u"), "is a file, which takes no certificates and no user: leave out --store-ca and the like"),
+        ("etcd://", Keys(), "'' is no HOST or HOST:PORT"),
+        ("etcd://h1,,h2", Keys(), "'' is no HOST or HOST:PORT"),
+        ("etcd://h:0", Keys(), "'h:0' is no HOST or HOST:PORT"),
+        ("etcd://h:65536", Keys(), "'h:65536' is no HOST or HOST:PORT"),
+        ("etcd://user@h", Keys(), "'user@h' is no HOST or HOST:PORT"),
+        ("etcd://h/a//b", Keys(), "'a//b' is no prefix"),
+        ("etcd://h/../b c", Keys(), "'../b c' is no prefix"),
+        ("etcd://h", Keys(certificate=Path("/c")), "--store-cert and --store-key belong together; give both or neither"),
+        ("etcd://h", Keys(user="u"), "--store-user and --store-password-file belong together; give both or neither"),
+    ],
+)
+def test_what_is_no_store_is_told_so(store: str, keys: Keys, message: str) -> None:
+    with pytest.raises(UserError, match=f"^store '{re.escape(store)}'.*{re.escape(message)}"):
+        place(store, keys)

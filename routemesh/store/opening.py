@@ -1,0 +1,21 @@
+"""Which store a place has."""
+
+from typing import assert_never
+
+from routemesh.options import EtcdCluster, Place, SqliteFile
+from routemesh.store import Store
+
+
+async def open_store(place: Place) -> Store:
+    """Open the store of that place, which is made first if need be. Raises Unavailable."""
+    match place:
+        case SqliteFile(path):
+            from routemesh.store.sqlite import SqliteStore
+
+            return await SqliteStore.open(path)
+        case EtcdCluster():
+            from routemesh.store.etcd.store import EtcdStore
+
+            return await EtcdStore.open(place)
+        case _:
+            assert_never(place)
