@@ -7,6 +7,8 @@ Source: sock_diag(7), include/uapi/linux/inet_diag.h; proc(5) /proc/pid/fd.
 
 import os
 import struct
+import threading
+import time
 from collections.abc import Iterator, Mapping, Set
 from contextlib import closing, suppress
 from ipaddress import IPv4Address, IPv6Address
@@ -60,23 +62,35 @@ class Process(NamedTuple):
 
 
 _NOBODY = Process(0, "")
+_KNOWN_S = 60.0
+"""The number of a socket that is gone is another's after four thousand million more."""
 
 
 class Processes:
-    """Sockets' processes, remembered for as long as the sockets are seen."""
+    """Sockets' processes, remembered while the sockets are asked about: all that a machine has are searched for an unknown one.
+
+    For several threads: who asks meanwhile waits, and finds what was found.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[int, Process] = {}
+        self._known: dict[int, tuple[Process, float]] = {}
+        self._turn = threading.Lock()
 
     def of(self, inodes: Set[int]) -> Mapping[int, Process]:
         """By inode; of several that have a socket this one, else any."""
-        self._known = {inode: process for inode, process in self._known.items() if inode in inodes}
-        if unseen := inodes - self._known.keys():
-            self._known |= dict.fromkeys(unseen, _NOBODY) | _search(unseen)
-        return self._known
+        with self._turn:
+            now = time.monotonic()
+            if unseen := inodes - self._known.keys():
+                found = dict.fromkeys(unseen, _NOBODY) | _search(unseen)
+                self._known |= {inode: (process, now) for inode, process in found.items()}
+            asked = {inode: self._known[inode][0] for inode in inodes}
+            self._known |= {inode: (process, now) for inode, process in asked.items()}
+            self._known = {inode: known for inode, known in self._known.items() if now - known[1] < _KNOWN_S}
+        return asked
 
 
-_processes = Processes()
+PROCESSES = Processes()
+"""One for all who ask: the daemon's loops, the doctor's two looks, those who explain."""
 
 
 def listeners() -> tuple[Listener, ...]:
@@ -85,7 +99,7 @@ def listeners() -> tuple[Listener, ...]:
         found = [socket for socket in sockets() if not socket.only_ipv6]
     except OSError as exc:
         raise KernelError("ss -lntup", str(exc.strerror), exc.errno or 0) from exc
-    processes = _processes.of({socket.inode for socket in found})
+    processes = PROCESSES.of({socket.inode for socket in found})
     owners = ((socket, processes[socket.inode]) for socket in found)
     seen = {(socket.protocol, socket.port, process.name) for socket, process in owners if not _is_ours(process.pid)}
     return tuple(Listener(protocol=protocol, port=port, process=name) for protocol, port, name in sorted(seen))

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from routemesh import names
 from routemesh.kernel import netns
-from routemesh.kernel.listeners import Processes, Waiting, is_stopped, sockets, unaccepted
+from routemesh.kernel.listeners import PROCESSES, Waiting, is_stopped, sockets, unaccepted
 from routemesh.model import Protocol
 from routemesh.sight.observe import told
 from routemesh.sightings import Answering, PortAnswer, PortQuestion
@@ -160,7 +160,7 @@ class _Round:
 def _look(directory: Path, spaces: Iterable[str]) -> dict[str, _Space | None]:
     """Who waits in namespaces, by their names; None where that can't be told. All processes are searched for at once."""
     waiting = {name: _sockets(directory / name) for name in spaces}
-    processes = Processes().of({each.inode for found in waiting.values() for each in found or ()})
+    processes = PROCESSES.of({each.inode for found in waiting.values() for each in found or ()})
     return {name: None if found is None else _Space(*told(found, processes)) for name, found in waiting.items()}
 
 

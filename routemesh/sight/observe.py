@@ -18,7 +18,8 @@ from typing import TypeVar
 
 from routemesh.errors import RoutemeshError
 from routemesh.kernel import netns, sysctl
-from routemesh.kernel.listeners import Process, Processes, Waiting, is_stopped, sockets
+from routemesh.kernel.capabilities import has_nf_tables
+from routemesh.kernel.listeners import PROCESSES, Process, Waiting, is_stopped, sockets
 from routemesh.kernel.netlink import (
     Message,
     Requests,
@@ -62,8 +63,6 @@ _UNKNOWN = 0xFFFFFFFF
 _MOST_CONNECTIONS = 100_000
 
 T = TypeVar("T")
-
-_processes = Processes()
 
 
 @dataclass(slots=True)
@@ -109,14 +108,15 @@ def observe(paths: Mapping[str, Path], which: Connections = ALL) -> dict[str, Na
             except OSError as refusal:
                 what = Unread(str(path), str(refusal.strerror), f"what is in the namespace {name}")
                 found[name] = NamespaceSnapshot(path=str(path), unread=(what,))
+        nf_tables = has_nf_tables()
         for space in spaces:
             with netns.entered(Path(f"/proc/self/fd/{space.file}")):  # its name may be gone by now
-                _read(space, which)
+                _read(space, which, nf_tables=nf_tables)
         peers = _Peers(spaces)
         for space in spaces:
             space.items = [*_links(space, peers), *space.items]
     inodes = {waiting.inode for space in spaces for waiting in space.waiting or ()}
-    processes = _processes.of(inodes)
+    processes = PROCESSES.of(inodes)
     for space in spaces:
         waiting = None if space.waiting is None else told(space.waiting, processes)
         found[space.name] = NamespaceSnapshot(
@@ -165,7 +165,7 @@ def _socket(waiting: Waiting, pid: int, name: str) -> Socket:
 # --- one namespace -----------------------------------------------------------------------------------------------
 
 
-def _read(space: _Space, which: Connections) -> None:
+def _read(space: _Space, which: Connections, *, nf_tables: bool) -> None:
     """Everything of the namespace that the calling thread is in, without the names of peers."""
     space.attempt("ip -details link show", "which way a packet takes", "links", lambda: _read_links(space))
     names = {index: row.name for index, row in space.rows.items()}
@@ -179,7 +179,7 @@ def _read(space: _Space, which: Connections) -> None:
     for what, loses, part, read in parts:
         space.items += space.attempt(what, loses, part, lambda read=read: list(read())) or []  # type: ignore[misc]  # bound now
     space.items += _sysctls(space)
-    rules = rulesets.everything()
+    rules = rulesets.everything(nf_tables=nf_tables)
     space.items += rules.items
     space.unread += rules.unread
     space.ipsec = space.attempt("ip xfrm policy", "what IPsec blocks or encrypts", "routes", _ipsec) or ()
@@ -238,15 +238,14 @@ def _fdb(space: _Space, names: Mapping[int, str]) -> Iterator[Item]:
 
 def _sysctls(space: _Space) -> Iterator[Sysctl]:
     shared = (f"net/ipv4/conf/{which}/{name}" for which in ("all", "default") for name in LINK_SYSCTLS)
-    for path in (*SYSCTLS, *shared):
-        if (value := sysctl.read(path)) is not None:
-            yield Sysctl(path, value)
+    yield from (Sysctl(path, value) for path, value in sysctl.read_all((*SYSCTLS, *shared)).items())
     for link, settings in space.settings.items():
         yield from (Sysctl(f"net/ipv4/conf/{link}/{name}", str(value)) for name, value in settings.items())
 
 
 def _read_connections(space: _Space, which: Connections) -> None:
-    space.count, space.limit = (_number(f"net/netfilter/nf_conntrack_{which}") for which in ("count", "max"))
+    set_to = {item.path: item.value for item in space.items if isinstance(item, Sysctl)}
+    space.count, space.limit = (_number(set_to.get(f"net/netfilter/nf_conntrack_{which}")) for which in ("count", "max"))
     is_counted = which.client_port is not None and space.name == SANDBOX
     if (is_counted or which == ALL) and (space.count or 0) > _MOST_CONNECTIONS:
         reason = f"it has {space.count} entries, of which at most {_MOST_CONNECTIONS} are read"
@@ -261,8 +260,7 @@ def _read_connections(space: _Space, which: Connections) -> None:
         space.led = space.attempt("conntrack -L", loses, "connections", lambda: led(conntrack.entries()))
 
 
-def _number(path: str) -> int | None:
-    value = sysctl.read(path)
+def _number(value: str | None) -> int | None:
     return int(value) if value is not None and value.isdigit() else None
 
 
@@ -273,7 +271,7 @@ class _Peers:
     """Which of these namespaces a number means, as each of them counts. It is asked of the kernel, one by one, and kept."""
 
     def __init__(self, spaces: Collection[_Space]) -> None:
-        self._spaces = sorted(spaces, key=lambda space: (space.name != HOST, not space.name.startswith("1-")))
+        self._spaces = sorted(spaces, key=lambda space: -len(space.rows))  # of 2,000 tasks, all hang on a few bridges
         self._known: dict[tuple[str, int], _Space] = {}
         self._asked: set[tuple[str, str]] = set()
 

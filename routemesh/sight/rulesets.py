@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from routemesh import names
 from routemesh.errors import KernelError, RoutemeshError
-from routemesh.kernel.capabilities import has_nf_tables
 from routemesh.kernel.netlink import Requests, as_text, parse
 from routemesh.kernel.netlink.ipvs import Ipvs, is_loaded
 from routemesh.kernel.netlink.netfilter import ANY_FAMILY, FAMILIES, HEADER_BYTES, NETDEV, NETFILTER
@@ -34,13 +33,21 @@ class Rules(NamedTuple):
     unread: list[Unread]
 
 
-def everything() -> Rules:
-    """Everything that filters, translates or balances. A kernel without nf_tables, iptables or ip_vs has nothing of it."""
+def everything(*, nf_tables: bool) -> Rules:
+    """Everything that filters, translates or balances. A kernel without nf_tables, iptables or ip_vs has nothing of it.
+
+    `nf_tables`: whether this kernel has that (capabilities.has_nf_tables): to find out takes 10 ms, and namespaces are many.
+    """
     found = Rules([], [])
     told_by_iptables: set[str] = set()
     parts: tuple[tuple[str, str, Part, Callable[[], Iterator[Item]]], ...] = (
         ("iptables-save", "what filters and translates", "filters", lambda: _iptables(told_by_iptables)),
-        ("nft list ruleset", "what filters and translates", "filters", lambda: _nftables(told_by_iptables)),
+        (
+            "nft list ruleset",
+            "what filters and translates",
+            "filters",
+            lambda: _nftables(told_by_iptables) if nf_tables else iter(()),
+        ),
         ("ipvsadm -Ln", "how connections are balanced", "balancing", _ipvs),
     )
     for what, loses, part, read in parts:
@@ -75,8 +82,6 @@ def _iptables(told: set[str]) -> Iterator[Item]:
 
 
 def _nftables(told_by_iptables: Set[str]) -> Iterator[Item]:
-    if not has_nf_tables():
-        return
     with closing(Requests(protocol=NETFILTER)) as requests:
         tables = _tables(requests)
         if not tables:

@@ -125,7 +125,7 @@ def test_who_looks_at_everything_sees_what_was_learned_too(space: Private, nft: 
     create(nft, learning(TURNS))
     call(space, FIRST)
     with space.enter():
-        found = rulesets.everything()
+        found = rulesets.everything(nf_tables=True)
     assert {*learning(TURNS), Element("ip", "clients", (FIRST, 0), 1)} <= set(found.items)
     assert (found.unread, capfd.readouterr()) == ([], ("", ""))
 

@@ -124,7 +124,7 @@ def test_processes_are_searched_once_per_socket(space: Private, processes: ExitS
         searched.append(len(inodes))
         return search(inodes)
 
-    monkeypatch.setattr(module, "_processes", module.Processes())
+    monkeypatch.setattr(module, "PROCESSES", module.Processes())
     monkeypatch.setattr(module, "_search", counted)
     serve(processes, space, "AF_INET", "SOCK_STREAM", "127.0.0.1", 8080)
     first = seen(space)
@@ -138,7 +138,7 @@ def test_a_process_that_ends_during_the_search_does_no_harm(
     space: Private, processes: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listdir = os.listdir
-    monkeypatch.setattr(module, "_processes", module.Processes())
+    monkeypatch.setattr(module, "PROCESSES", module.Processes())
     monkeypatch.setattr(os, "listdir", lambda path: [*listdir(path), "999999999"] if path == "/proc" else listdir(path))
     serve(processes, space, "AF_INET", "SOCK_STREAM", "127.0.0.1", 8080)
     assert [listener.process for listener in seen(space)] == ["some-server"]

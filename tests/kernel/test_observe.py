@@ -1,5 +1,6 @@
 """What a snapshot tells of real namespaces is what `ip`, `bridge` and `nft` were told by somebody else."""
 
+import os
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Literal
 
 import pytest
 
+from routemesh.kernel import sysctl
 from routemesh.model import Protocol
 from routemesh.nodeplan import (
     FIRST_RULES,
@@ -189,6 +191,49 @@ def test_a_table_that_iptables_can_not_show_is_told_by_nft(outer: Private) -> No
     assert {chain.table for chain in found.of(XtChain)} == {"nat"}
     (chain,) = found.of(Chain)
     assert (chain.table, chain.rules) == ("filter", ((Match("ip daddr", "10.0.0.1"), Verdict("drop")),))
+
+
+def test_peers_behind_a_bridge_are_found_with_few_questions_whatever_its_namespace_is_called(
+    outer: Private, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    number = observe_module._Peers._number
+
+    def counted(peers: observe_module._Peers, of: observe_module._Space, other: observe_module._Space) -> int:
+        asked.append(of.name)
+        return number(peers, of, other)
+
+    monkeypatch.setattr(observe_module._Peers, "_number", counted)
+    with ExitStack() as stack:
+        bridge = stack.enter_context(private_netns())
+        tasks = [stack.enter_context(private_netns()) for _ in range(12)]
+        for place, task in enumerate(tasks):
+            bridge.run("ip", "link", "add", f"port{place}", "type", "veth", "peer", "name", "eth0", "netns", task.name)
+        paths = {HOST: outer.path, **{f"task{place:02}": task.path for place, task in enumerate(tasks)}, "zebra": bridge.path}
+        found = observe(paths)
+    for place in range(12):
+        (link,) = (link for link in found[f"task{place:02}"].of(Link) if link.name == "eth0")
+        assert link.peer == Peer("zebra", f"port{place}")
+        assert asked.count(f"task{place:02}") == 1, "that of the most links is asked about first"
+    assert asked.count("zebra") <= 14, "each namespace once"
+
+
+def test_settings_that_there_are_not_are_left_out_and_nothing_stays_open(outer: Private) -> None:
+    paths = [
+        "net/ipv4/conf/lo/no_such",
+        "net/no/such/way",
+        "net/ipv4/ip_forward",
+        "net/ipv4/conf/none/rp_filter",
+        "net/core/wmem_max",
+    ]
+    with outer.enter():
+        before = len(os.listdir("/proc/self/fd"))
+        found = sysctl.read_all(paths)
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert found == {path: value for path in paths if (value := sysctl.read(path)) is not None}
+    assert "net/ipv4/ip_forward" in found and "net/no/such/way" not in found
+    with pytest.raises(OSError, match="only settings below net/"):
+        sysctl.read_all(["net/../kernel/core_pattern"])
 
 
 def test_settings_of_all_links_and_of_each(outer: Private, inner: Private) -> None:
