@@ -12,6 +12,7 @@ from pathlib import Path
 
 from routemesh import loops
 from routemesh.agent import leftovers
+from routemesh.agent.agreement import Agreement
 from routemesh.agent.dataplane import Dataplane, published
 from routemesh.agent.ports import NotHeld, Port
 from routemesh.agent.preparation import accepted
@@ -37,7 +38,6 @@ DOUBT_S = 5.0
 RANGES_S = 10.0
 """How often the machine's addresses and routes are looked at; a router may have a million of them."""
 RESYNC_S = 30.0
-ACKNOWLEDGE_TIMEOUT_S = 10.0
 _TOLD_AT_MOST = 100
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.5, 30.0
 
@@ -80,7 +80,9 @@ class Agent:
         self._eyes = asyncio.Event()
         self._alarm = asyncio.Event()
         self._silence = Silence(store, self._reporter, probe)
-        self._moved = asyncio.Condition()
+        self._agreement = Agreement(store)
+        self._removal = leftovers.Removal(runtime)
+        self._planned = asyncio.Condition()
         self._door = asyncio.Lock()
         self._applied = 0
         self._ready: frozenset[str] = frozenset()
@@ -108,6 +110,7 @@ class Agent:
                 conditions=loops.rounds("conditions", self._look_for_fault, self._doubt, self.troubles),
                 silence=loops.rounds("silent nodes", self._silence.look, self._alarm, self.troubles),
                 ranges=loops.rounds("ranges", self._compare_ranges, self._eyes, self.troubles),
+                removal=loops.rounds("removal", self._removal.carry_out, self._removal.wake, self.troubles),
                 status=loops.rounds("status", self._tell, self.troubles.changed, self.troubles),
                 kernel=loops.rounds("kernel", partial(self._pass, group), self._wake, self.troubles),
             )
@@ -124,18 +127,12 @@ class Agent:
 
     async def namespace_ready(self, name: str) -> None:
         """Return when a pass that planned the namespace went through without a failure in it."""
-        async with self._moved:
-            await self._moved.wait_for(lambda: name in self._ready)
+        async with self._planned:
+            await self._planned.wait_for(lambda: name in self._ready)
 
     async def acknowledged(self, revision: int) -> None:
-        """Return when every live node has applied `revision`; after ACKNOWLEDGE_TIMEOUT_S anyway, with a warning."""
-        behind: list[str] = []
-        try:
-            async with asyncio.timeout(ACKNOWLEDGE_TIMEOUT_S), self._moved:
-                while behind := await self._behind(revision):
-                    await self._moved.wait()
-        except TimeoutError:
-            log.warning("revision=%d not acknowledged by %s within %.0f s", revision, behind, ACKNOWLEDGE_TIMEOUT_S)
+        """See Agreement.reached."""
+        await self._agreement.reached(revision)
 
     async def hang_up(self, name: str) -> None:
         """Let the connections of a namespace whose process has ended come to their end."""
@@ -150,7 +147,7 @@ class Agent:
     async def _something_was_written(self) -> None:
         self._wake.set()
         self._alarm.set()
-        await self._notify()
+        await self._agreement.look()
 
     def _something_changed(self) -> None:
         """In the kernel, by others."""
@@ -211,7 +208,7 @@ class Agent:
     async def proxies_moved(self) -> None:
         """Tell the cluster that `proxied` has changed."""
         await self._renew()
-        await self._notify()
+        await self._agreement.look()
 
     # One pass.
 
@@ -239,9 +236,11 @@ class Agent:
             return ()
         mine = {task.id: task for task in state.tasks.values() if task.node_id == self._node_id}
         found = await self._look(mine)
-        await leftovers.forget(self.runtime, self._dataplane, mine, found, self._runners)
+        await leftovers.forget(self.runtime, self._dataplane, mine, found, self._runners, self._removal)
         want, failures = await self._dataplane.apply(seen, state.revision)
-        self._ready = frozenset(want.namespaces.keys() - {failure.op.netns for failure in failures})
+        async with self._planned:
+            self._ready = frozenset(want.namespaces.keys() - {failure.op.netns for failure in failures})
+            self._planned.notify_all()
         await self._acknowledge(state.revision, failures)
         self._run_tasks(group, mine, found)
         return _abridged((*map(str, failures), *await self._hold_ports(seen)))
@@ -250,19 +249,7 @@ class Agent:
         if not failures and revision != self._applied:
             self._applied = revision
             await self._renew()
-        await self._notify()
-
-    async def _behind(self, revision: int) -> list[str]:
-        state, leases = await self._store.snapshot(), await self._store.leases()
-        return [
-            node.name
-            for node in state.nodes.values()
-            if node.reachable and (lease := leases.get(lease_name(node.id))) is not None and lease.value < revision
-        ]
-
-    async def _notify(self) -> None:
-        async with self._moved:
-            self._moved.notify_all()
+        await self._agreement.look()
 
     async def _hold_ports(self, seen: NodeView) -> tuple[str, ...]:
         """In a thread: thousands of ports take a moment."""

@@ -22,7 +22,7 @@ from tests.unit.test_agent import WEB, serving
 LOOPS = {
     "reports", "watch", "heartbeat", "listeners", "conditions", "ranges", "status", "kernel",
     "leader's watch", "campaign", "leader",
-    "gateway's watch", "gateway", "looking at disks", "silent nodes",
+    "gateway's watch", "gateway", "looking at disks", "silent nodes", "removal",
 }  # fmt: skip
 """Every loop of a daemon by its name; one more is one more here."""
 

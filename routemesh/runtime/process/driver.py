@@ -116,7 +116,7 @@ class ProcessRuntime:
 
     async def prepare(self, task_id: TaskId, name: str, spec: ServiceSpec, hostname: str, tell: Tell) -> Prepared:
         """Nothing is to be done but to look; leaves nothing. Raises UserError (no such program, working directory …)."""
-        self._variables(name, spec, hostname)
+        await asyncio.to_thread(self._variables, name, spec, hostname)
         self._check_new(task_id)
         return Prepared()
 
@@ -127,7 +127,7 @@ class ProcessRuntime:
         when the machine can't do it (no privileges, no such namespace …); then nothing is left of the attempt. When it is
         cancelled the task may run; `tasks` tells.
         """
-        variables = self._variables(name, spec, hostname)
+        variables = await asyncio.to_thread(self._variables, name, spec, hostname)  # it looks at any file system
         self._check_new(task_id)
         try:
             self._write_environment(task_id, variables)
@@ -206,9 +206,7 @@ class ProcessRuntime:
                 if fd is not None:
                     await _kill(fd, task_id)
         await self._settled(task_id)
-        for directory in (self._directory(task_id), self._log(task_id)):
-            with suppress(FileNotFoundError):
-                shutil.rmtree(directory)
+        await asyncio.to_thread(_delete, self._directory(task_id), self._log(task_id))
 
     def _directory(self, task_id: TaskId) -> Path:
         return self._tasks / task_id
@@ -349,6 +347,13 @@ class ProcessRuntime:
             return Unavailable(f"can't be started: {said}")
         reason = _SHELL_PREFIX.sub("", said)
         return UserError(f"can't execute {reason}; check the program and what its #! line names")
+
+
+def _delete(*directories: Path) -> None:
+    """Where a disk is busy, a file may take seconds."""
+    for directory in directories:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(directory)
 
 
 def _not_started(exc: OSError) -> RoutemeshError:
