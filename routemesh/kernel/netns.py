@@ -89,9 +89,14 @@ def remove(path: Path) -> None:
 
     Removing the file also undoes the mounts that other mount namespaces have of it (kernel >= 3.18).
     """
+    unmount(path)
+    path.unlink(missing_ok=True)
+
+
+def unmount(path: Path) -> None:
+    """Undo what is mounted there, at once for those who look for it, even where it is in use; fine when nothing is."""
     while _libc.umount2(bytes(path), _MNT_DETACH) == 0:
         pass
-    path.unlink(missing_ok=True)
 
 
 def identities(directory: Path) -> dict[str, int]:

@@ -12,7 +12,7 @@ from routemesh.kernel.linux import LinuxKernel
 from routemesh.kernel.owner import LAB
 from routemesh.lab import daemons, find, processes, removal, topology, wires
 from routemesh.lab.find import Lab
-from routemesh.lab.processes import Namespaces
+from routemesh.lab.mounts import network_namespaces
 from routemesh.nodeplan import HOST, Capabilities, Change, Delete, Link, Netns, NodePlan, Op
 from routemesh.plan.engines import check_engine
 
@@ -59,11 +59,10 @@ def down(name: str) -> None:
     """Remove a lab and whatever runs in it, also one that is half made. Raises NotFound."""
     with find.locked(name):
         place = find.directory(name)
-        namespaces = removal.namespaces_of_lab(place)
-        if processes.is_inside(namespaces):
+        if processes.is_inside(network_namespaces(place)):
             raise Conflict(f"this command runs inside lab {name}, which it would remove; leave the lab first")
         with suppress(NotFound):  # half made
-            _say_goodbye(find.load(name), namespaces)
+            _say_goodbye(find.load(name))
         removal.remove_lab(place)
 
 
@@ -149,7 +148,8 @@ def _capabilities(lab: Lab) -> Capabilities:
         return kernel.capabilities()
 
 
-def _say_goodbye(lab: Lab, namespaces: Namespaces) -> None:
+def _say_goodbye(lab: Lab) -> None:
     """Let the daemons end by themselves."""
     pids = [pid for name in lab.node_names if (pid := daemons.daemon_pid(lab.node(name))) is not None]
-    processes.end(pids, signal.SIGTERM, _GOODBYE_S, namespaces)
+    with processes.held(map(lab.netns, lab.node_names)) as namespaces:
+        processes.end(pids, signal.SIGTERM, _GOODBYE_S, namespaces)

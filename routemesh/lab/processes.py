@@ -1,41 +1,78 @@
 """Finding and ending processes: those of a lab are the ones in its network namespaces, whatever they are called.
 
-A pidfd stays with its process, so that no signal can reach a later one with the same number. Source: pidfd_open(2).
+Numbers are given again once they are free. A pidfd stays with its process, so that no signal reaches a later one of its number,
+and a namespace is held open as long as processes are told by its number. Source: pidfd_open(2), namespaces(7).
 """
 
 import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterable, Set
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
 
+from routemesh.kernel import netns
 from routemesh.runtime.process.supervision import send
 
+T = TypeVar("T")
 Namespaces = Set[int]
 """Network namespaces by the numbers that the kernel gave them."""
 
 _KILL_DEADLINE_S = 10.0
-_AT_ONCE = 500
-"""Each takes a file descriptor, of which a process has 1024."""
+_AT_ONCE = 400
+"""So many namespaces, and so many processes: each takes a file descriptor, of which a process has 1024."""
+_OWN = "/proc/self/ns/net"
 
 
-def is_inside(namespaces: Namespaces) -> bool:
-    """Whether the calling process is in one of them."""
-    return _namespace(os.getpid()) in namespaces
+@contextmanager
+def held(files: Iterable[Path]) -> Iterator[Namespaces]:
+    """The numbers of the network namespaces at these files, which nobody else is given in the block; what is gone is left out."""
+    device = os.stat(_OWN).st_dev
+    with ExitStack() as opened:
+        numbers = set()
+        for path in files:
+            with suppress(OSError):
+                status = os.fstat(opened.enter_context(netns.opened(path)))
+                if status.st_dev == device:
+                    numbers.add(status.st_ino)
+        yield numbers
 
 
-def kill_inside(namespaces: Callable[[], Namespaces]) -> None:
-    """SIGKILL everything in these namespaces, asked for anew until nothing is left: what dies may just have made another."""
+def is_inside(files: Iterable[Path]) -> bool:
+    """Whether the calling process is in one of these namespaces: none that is gone can have its number."""
+    own = os.stat(_OWN)
+    for path in files:
+        with suppress(OSError):
+            if os.path.samestat(os.stat(path), own):
+                return True
+    return False
+
+
+def kill_inside(files: Callable[[], Sequence[Path]]) -> None:
+    """SIGKILL everything in the namespaces at these files, asked for anew until nothing is left: what dies may just have made
+    another."""
     deadline = time.monotonic() + _KILL_DEADLINE_S
-    while pids := _inside(present := namespaces()):
-        end(pids[:_AT_ONCE], signal.SIGKILL, deadline - time.monotonic(), present)
-        if time.monotonic() > deadline:
-            return
+    while any([_kill_inside(some, deadline) for some in _batches(files())]) and time.monotonic() < deadline:
+        pass
+
+
+def _kill_inside(files: Iterable[Path], deadline: float) -> bool:
+    """Whether there was anything."""
+    with held(files) as namespaces:
+        pids = _inside(namespaces)
+        for some in _batches(pids):
+            end(some, signal.SIGKILL, deadline - time.monotonic(), namespaces)
+    return bool(pids)
+
+
+def _batches(things: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (things[start : start + _AT_ONCE] for start in range(0, len(things), _AT_ONCE))
 
 
 def end(pids: Iterable[int], number: signal.Signals, wait_s: float, namespaces: Namespaces) -> None:
-    """Send a signal to those that are in the namespaces; return when they have ended or after `wait_s`."""
+    """Send a signal to those that are in the namespaces, which are held; return when they have ended or after `wait_s`."""
     files = {}
     try:
         for pid in pids:

@@ -2,27 +2,19 @@
 
 import shutil
 import signal
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from routemesh.kernel import netns
-from routemesh.lab import enter, find, processes
-from routemesh.lab.processes import Namespaces
+from routemesh.lab import enter, find, mounts, processes
+from routemesh.lab.mounts import network_namespaces
 from routemesh.runtime.process.supervision import Init, living, send
 
 
-def namespaces_of_lab(place: Path) -> Namespaces:
-    """All network namespaces of a lab: its machines and what the nodes made below their run directories."""
-    return {number for run_dir in _run_dirs(place) for number in _identities(run_dir)}
-
-
 def remove_lab(place: Path) -> None:
-    """Remove a lab with everything that runs in it."""
+    """Remove a lab with everything that runs in it, in namespaces of its nodes' drivers as well."""
     _kill_noted(place)
-    processes.kill_inside(lambda: namespaces_of_lab(place))
-    for run_dir in _run_dirs(place):
-        _remove_namespaces(run_dir)
+    processes.kill_inside(lambda: network_namespaces(place))
+    mounts.detach(place)
     shutil.rmtree(place)
     if not find.running_labs():
         enter.remove_traces()
@@ -33,9 +25,8 @@ def remove_lab(place: Path) -> None:
 
 def empty_node(machine: Path, run_dir: Path) -> None:
     """Kill everything on a node whose own namespace is `machine`, and remove its run directory."""
-    own = {machine.stat().st_ino} if machine.exists() else set()
-    processes.kill_inside(lambda: own | set(_identities(run_dir)))
-    _remove_namespaces(run_dir)
+    processes.kill_inside(lambda: [machine, *network_namespaces(run_dir)])
+    mounts.detach(run_dir)
     with suppress(FileNotFoundError):
         shutil.rmtree(run_dir)
 
@@ -48,18 +39,3 @@ def _kill_noted(place: Path) -> None:
             with living(process) as file:
                 if file is not None:
                     send(file, signal.SIGKILL)
-
-
-def _run_dirs(place: Path) -> list[Path]:
-    return [path.parent for path in (*place.glob("*/netns"), place / "netns")]
-
-
-def _identities(run_dir: Path) -> Iterator[int]:
-    with suppress(FileNotFoundError):
-        yield from netns.identities(run_dir / "netns").values()
-
-
-def _remove_namespaces(run_dir: Path) -> None:
-    with suppress(FileNotFoundError):
-        for path in sorted((run_dir / "netns").iterdir()):
-            netns.remove(path)

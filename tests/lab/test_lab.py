@@ -145,6 +145,23 @@ def test_down_repairs_a_half_made_lab(make: Make) -> None:
         assert processes_in(inside) == []
 
 
+def test_down_takes_along_what_others_mounted_below_its_directory_and_harms_nothing_of_theirs(make: Make, tmp_path: Path) -> None:
+    lab = make("--nodes", "1")
+    (tmp_path / "precious").touch()
+    place = lab.directory / "node1" / "a driver's"
+    bound, theirs = place / "bound", place / "netns of a task"
+    bound.mkdir(parents=True)
+    theirs.touch()
+    subprocess.run(["mount", "--bind", tmp_path, bound], check=True)
+    with subprocess.Popen(["unshare", f"--net={theirs}", "sleep", "1000"]) as task:
+        wait_until(lambda: any("a\\040driver's/netns" in mount for mount in mounts()))
+        lab.cli("lab", "down")
+        assert task.wait(TIMEOUT_S) == -signal.SIGKILL
+    assert not lab.directory.exists()
+    assert not [mount for mount in mounts() if lab.name in mount]
+    assert (tmp_path / "precious").exists()
+
+
 def test_down_finds_processes_whose_namespaces_lost_their_names(make: Make) -> None:
     lab = make("--nodes", "1")
     lab.cli("service", "create", "--name", "web", "host", "sleep", "1000")
