@@ -32,3 +32,13 @@ def test_routes_rules_and_lo_come_back_by_themselves(mesh: Cluster) -> None:
             mesh.inside(where, "ip", *text.split())
             wait_until(lambda: seen(mesh, where) == before[where], 10, f"what '{text}' took from {where}")  # noqa: B023
         assert mesh.ask(ADDRESSES["node1"], 8112)[0].hostname == task["container"]
+
+
+def test_a_setting_of_which_the_kernel_tells_nobody_is_back_within_two_seconds(mesh: Cluster) -> None:
+    """Without it the node does not answer on its own 127.0.0.1."""
+    setting = "net/ipv4/conf/docker_gwbridge/route_localnet"
+    with mesh.service("local", "-p", "8115:80"):
+        assert mesh.ask("127.0.0.1", 8115, place="node1")
+        mesh.inside("node1", "sysctl", "-qw", f"{setting}=0")
+        wait_until(lambda: mesh.inside("node1", "sysctl", "-n", setting) == "1\n", 2, "the setting")
+        assert mesh.ask("127.0.0.1", 8115, place="node1")
