@@ -19,6 +19,7 @@ NAMES = (
     "iptables",
     "lifecycle",
     "rest",
+    "crowd",
     "explain",
     "trace",
     "doctor",

@@ -32,12 +32,15 @@ _CONNECT_TIMEOUT_S = 0.1
 
 
 @contextmanager
-def lab(*tools: str, engine: str = "auto") -> Iterator[Lab]:
-    """A lab, gone afterwards. Raises Unavailable when one of `tools` is missing, Conflict when there is a lab of that name."""
+def lab(*tools: str, engine: str = "auto", nodes: int = NODES, subnet: str = "") -> Iterator[Lab]:
+    """A lab, gone afterwards; `subnet`: of the ingress network.
+
+    Raises Unavailable when one of `tools` is missing, Conflict when there is a lab of that name.
+    """
     require_root()
     if missing := [tool for tool in tools if shutil.which(tool) is None]:
         raise Unavailable(f"this needs {', '.join(missing)}; install the Debian packages of these names")
-    made = Lab(name="bench", nodes=NODES, managers=NODES, engine=engine, mtu_bytes=1500)
+    made = Lab(name="bench", nodes=nodes, managers=nodes, engine=engine, mtu_bytes=1500, ingress_subnet=subnet)
     control.up(made)
     try:
         yield made

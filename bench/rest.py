@@ -33,12 +33,12 @@ def measure(runs: int) -> Iterator[Measurement]:
         shares: dict[str, list[float]] = {name: [] for name in pids}
         resident: dict[str, list[float]] = {name: [] for name in pids}
         for _ in range(runs):
-            before = {name: _processor_s(pid) for name, pid in pids.items()}
+            before = {name: processor_s(pid) for name, pid in pids.items()}
             started = time.monotonic()
             time.sleep(WINDOW_S)
             for name, pid in pids.items():
-                shares[name].append(100 * (_processor_s(pid) - before[name]) / (time.monotonic() - started))
-                resident[name].append(_resident_mb(pid))
+                shares[name].append(100 * (processor_s(pid) - before[name]) / (time.monotonic() - started))
+                resident[name].append(resident_mb(pid))
         leader = next(node.name for node in client(cluster).nodes() if node.leader)
     for name in pids:
         role = f"{name}, the leader" if name == leader else name
@@ -46,12 +46,14 @@ def measure(runs: int) -> Iterator[Measurement]:
         yield Measurement(f"{role}: resident memory", resident[name], "MB", Limit(RESIDENT_MB))
 
 
-def _processor_s(pid: int) -> float:
+def processor_s(pid: int) -> float:
+    """What a process has taken so far, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[_USER]) + int(fields[_SYSTEM])) / os.sysconf("SC_CLK_TCK")
 
 
-def _resident_mb(pid: int) -> float:
+def resident_mb(pid: int) -> float:
+    """What a process has in memory."""
     status = Path(f"/proc/{pid}/status").read_text()
     kibibytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
     return int(kibibytes) * 1024 / 1e6

@@ -16,7 +16,7 @@ from routemesh.agent.agreement import Agreement
 from routemesh.agent.dataplane import Dataplane, published
 from routemesh.agent.ports import NotHeld, Port
 from routemesh.agent.preparation import accepted
-from routemesh.agent.report import Reporter
+from routemesh.agent.report import TOLD_AT_MOST, Reporter, abridged
 from routemesh.agent.silence import Ping, Silence, all_answer
 from routemesh.agent.tasks import TaskRunner
 from routemesh.decide import admit
@@ -38,7 +38,6 @@ DOUBT_S = 5.0
 RANGES_S = 10.0
 """How often the machine's addresses and routes are looked at; a router may have a million of them."""
 RESYNC_S = 30.0
-_TOLD_AT_MOST = 100
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.5, 30.0
 
 
@@ -243,7 +242,7 @@ class Agent:
             self._planned.notify_all()
         await self._acknowledge(state.revision, failures)
         self._run_tasks(group, mine, found)
-        return _abridged((*map(str, failures), *await self._hold_ports(seen)))
+        return abridged((*map(str, failures), *await self._hold_ports(seen)))
 
     async def _acknowledge(self, revision: int, failures: tuple[Failure, ...]) -> None:
         if not failures and revision != self._applied:
@@ -254,12 +253,12 @@ class Agent:
     async def _hold_ports(self, seen: NodeView) -> tuple[str, ...]:
         """In a thread: thousands of ports take a moment."""
         try:
-            refused = await asyncio.to_thread(self._hold, published(seen))
+            refused = await asyncio.to_thread(lambda: self._hold(published(seen)))
         except OSError as exc:
             log.error("published ports are not held: %s", exc)
             return (f"published ports are not held on {seen.node.name}: {exc.strerror or exc}",)
         told = tuple(each.told(seen.node.name) for each in refused)
-        for line in told[_TOLD_AT_MOST:]:
+        for line in told[TOLD_AT_MOST:]:
             log.error("%s", line)
         return told
 
@@ -296,9 +295,3 @@ class Agent:
             # Should the manager have forgotten the task meanwhile, the next pass must see that it was here.
             self._known.add(task_id)
             self._wake.set()
-
-
-def _abridged(failures: tuple[str, ...]) -> tuple[str, ...]:
-    """Where everything fails, its status is not to be larger than all that failed."""
-    rest = len(failures) - _TOLD_AT_MOST
-    return failures if rest <= 0 else (*failures[:_TOLD_AT_MOST], f"and {rest} more; all are in the log of its daemon")

@@ -11,6 +11,8 @@ from routemesh.store import Store
 Report = Callable[[State], State]
 _Waiting = tuple[Report, asyncio.Future[State]]
 _NOTHING_ELSE_S = 60.0
+TOLD_AT_MOST = 100
+"""So many failures are in a node's status."""
 
 
 class Reporter:
@@ -76,3 +78,9 @@ def _all(batch: Sequence[_Waiting]) -> Report:
         return state
 
     return change
+
+
+def abridged(failures: tuple[str, ...]) -> tuple[str, ...]:
+    """Where everything fails, its status is not to be larger than all that failed."""
+    rest = len(failures) - TOLD_AT_MOST
+    return failures if rest <= 0 else (*failures[:TOLD_AT_MOST], f"and {rest} more; all are in the log of its daemon")

@@ -10,17 +10,16 @@ Source: Linux net/core/net_namespace.c, rtnetlink.c (IFLA_TARGET_NETNSID).
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from errno import EEXIST, EINVAL, ENODEV, ENOENT
+from errno import EINVAL, ENODEV, ENOENT
 from functools import cached_property
 from pathlib import Path
 
 from routemesh.kernel import netns
 from routemesh.kernel.handed import Handed
 from routemesh.kernel.memory import Memory
-from routemesh.kernel.netlink import Message, Reply, Requests, SocketPool, as_u32, attribute, entries, links, parse, u32
+from routemesh.kernel.netlink import Message, Reply, Requests, SocketPool, entries, links, nsids
 from routemesh.kernel.netlink.ipvs import Ipvs
 from routemesh.kernel.netlink.links import Row
-from routemesh.kernel.netlink.numbers.rtnetlink import Nsid
 from routemesh.kernel.refusals import told_as
 from routemesh.kernel.tables.nft import Nft
 from routemesh.kernel.tables.xtables import Xtables
@@ -28,15 +27,8 @@ from routemesh.kernel.tables.xttools import Tools
 from routemesh.language.commands import inside
 from routemesh.nodeplan import HOST, Peer
 
-_NEW_NSID, _GET_NSID = 88, 90
-_NSID, _NETNS_FILE = Nsid.NSID, Nsid.FILE
-_ANY_NUMBER = b"\xff\xff\xff\xff"
-_HEADER = bytes(4)
-
 _DOOMED_GROUP = 0x726D
 """The group into which links go to be deleted together; any number that nobody else uses."""
-
-
 _OPEN_SOCKETS = 64
 """So many stay open in all namespaces together: the busy ones' at any rate."""
 
@@ -313,9 +305,4 @@ class Spaces:
     def _number(self, path: Path) -> int:
         """The node's own namespace's number for the one at `path`, given now or before."""
         with netns.opened(path) as file:
-            which = _HEADER + u32(_NETNS_FILE, file)
-            (refusal,) = self.home.requests.execute([Message(_NEW_NSID, 0, which + attribute(_NSID, _ANY_NUMBER))])
-            if refusal is not None and refusal.errno != EEXIST:
-                raise refusal
-            (reply,) = self.home.requests.ask(Message(_GET_NSID, 0, which))
-        return as_u32(parse(reply.body, len(_HEADER))[_NSID])
+            return nsids.given(self.home.requests, file)

@@ -20,22 +20,9 @@ from routemesh.errors import RoutemeshError
 from routemesh.kernel import netns, sysctl
 from routemesh.kernel.capabilities import has_nf_tables
 from routemesh.kernel.listeners import PROCESSES, Process, Waiting, is_stopped, sockets
-from routemesh.kernel.netlink import (
-    Message,
-    Requests,
-    as_u32,
-    attribute,
-    conntrack,
-    entries,
-    entryreader,
-    ipsec,
-    links,
-    parse,
-    u32,
-)
+from routemesh.kernel.netlink import Requests, conntrack, entries, entryreader, ipsec, links, nsids
 from routemesh.kernel.netlink.conntrack import ALL
 from routemesh.kernel.netlink.links import Row
-from routemesh.kernel.netlink.numbers.rtnetlink import Nsid
 from routemesh.names import SANDBOX
 from routemesh.nodeplan import HOST, LOOPBACK, Address, Capabilities, Item, Link, LinkKind, Peer, Sysctl
 from routemesh.sight import rulesets
@@ -56,10 +43,6 @@ from routemesh.snapshot import (
 )
 from routemesh.values import replace
 
-_GET_NSID = 90
-_NSID, _NETNS_FILE = Nsid.NSID, Nsid.FILE
-_HEADER = bytes(4)
-_UNKNOWN = 0xFFFFFFFF
 _MOST_CONNECTIONS = 100_000
 
 T = TypeVar("T")
@@ -297,12 +280,10 @@ class _Peers:
 
 
 def _number_of(requests: Requests, file: int) -> int:
-    """By which number the namespace of `requests` knows the one that `file` is of."""
     try:
-        (reply,) = requests.ask(Message(_GET_NSID, 0, _HEADER + u32(_NETNS_FILE, file)))
+        return nsids.known(requests, file)
     except OSError:
-        return _UNKNOWN
-    return as_u32(parse(reply.body, len(_HEADER)).get(_NSID, attribute(0, b"")))
+        return nsids.UNKNOWN
 
 
 def numbers(paths: Mapping[str, Path]) -> Mapping[int, str]:
@@ -312,7 +293,7 @@ def numbers(paths: Mapping[str, Path]) -> Mapping[int, str]:
         for name, path in paths.items():
             with suppress(OSError), netns.opened(path) as file:
                 found[_number_of(requests, file)] = name
-    found.pop(_UNKNOWN, None)
+    found.pop(nsids.UNKNOWN, None)
     return found
 
 

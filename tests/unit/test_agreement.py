@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address
 
@@ -14,6 +13,7 @@ from routemesh.decide import admit
 from routemesh.decide.liveness import lease_name
 from routemesh.model import Lease, Node, NodeId, NodeState
 from routemesh.store.memory import MemoryStore
+from routemesh.values import replace
 
 HERE, THERE = NodeId("id-here"), NodeId("id-there")
 
