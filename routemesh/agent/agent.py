@@ -235,14 +235,15 @@ class Agent:
             return ()
         mine = {task.id: task for task in state.tasks.values() if task.node_id == self._node_id}
         found = await self._look(mine)
-        await leftovers.forget(self.runtime, self._dataplane, mine, found, self._runners, self._removal)
+        unstopped = await leftovers.forget(self.runtime, self._dataplane, mine, found, self._runners, self._removal)
+        self._has_looked = not unstopped
         want, failures = await self._dataplane.apply(seen, state.revision)
         async with self._planned:
             self._ready = frozenset(want.namespaces.keys() - {failure.op.netns for failure in failures})
             self._planned.notify_all()
         await self._acknowledge(state.revision, failures)
         self._run_tasks(group, mine, found)
-        return abridged((*map(str, failures), *await self._hold_ports(seen)))
+        return abridged((*unstopped, *map(str, failures), *await self._hold_ports(seen)))
 
     async def _acknowledge(self, revision: int, failures: tuple[Failure, ...]) -> None:
         if not failures and revision != self._applied:

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 from collections.abc import Container, Mapping
-from typing import assert_never
 
+from routemesh import loops
 from routemesh.agent.dataplane import Dataplane
 from routemesh.errors import KernelError, RoutemeshError
 from routemesh.model import Task, TaskId
@@ -62,33 +62,37 @@ async def forget(
     found: Mapping[TaskId, Found],
     carried_out: Container[TaskId],
     removal: Removal,
-) -> None:
+) -> tuple[str, ...]:
     """Stop what has ended for the cluster and what it has forgotten, which is then removed, unless it is still carried out.
 
-    That is done before their networks go, so that their clients hear of it.
+    That is done before their networks go, so that their clients hear of it, and for all at once: each may take seconds. Returns
+    what could not be done, a line for each: a process that hangs in the kernel keeps nothing else from going on.
     """
+    ends = []
     for task_id, what in found.items():
         task = mine.get(task_id)
         if task is None and task_id not in carried_out:
-            if isinstance(what, Running):
-                await runtime.stop(task_id, "SIGKILL", 0)
-                await dataplane.hang_up(container_id(task_id))
-            removal.add(task_id)
+            ends.append(_give_up(runtime, dataplane, task_id, what, removal))
         elif task is not None and not task.status.state.may_live:
-            await _end(runtime, dataplane, task, what)
+            if isinstance(what, Running):
+                ends.append(_stop(runtime, dataplane, task_id, task.spec.stop_signal))
+            elif isinstance(what, Prepared):
+                ends.append(runtime.remove(task_id))
+    outcomes = await asyncio.gather(*ends, return_exceptions=True)
+    if bugs := [each for each in outcomes if isinstance(each, BaseException) and not isinstance(each, OSError | RoutemeshError)]:
+        raise bugs[0]
+    return tuple(loops.said(each) for each in outcomes if each is not None)
 
 
-async def _end(runtime: Runtime, dataplane: Dataplane, task: Task, what: Found) -> None:
-    match what:
-        case Running():
-            await runtime.stop(task.id, task.spec.stop_signal, 0)
-            await dataplane.hang_up(container_id(task.id))
-        case Prepared():
-            await runtime.remove(task.id)
-        case Exit():
-            pass
-        case _:
-            assert_never(what)
+async def _give_up(runtime: Runtime, dataplane: Dataplane, task_id: TaskId, what: Found, removal: Removal) -> None:
+    if isinstance(what, Running):
+        await _stop(runtime, dataplane, task_id, "SIGKILL")
+    removal.add(task_id)
+
+
+async def _stop(runtime: Runtime, dataplane: Dataplane, task_id: TaskId, signal: str) -> None:
+    await runtime.stop(task_id, signal, 0)
+    await dataplane.hang_up(container_id(task_id))
 
 
 def adoptable(found: Found | None) -> Found | None:

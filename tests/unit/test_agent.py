@@ -1,11 +1,8 @@
 """Agents and managers together, on kernels and processes in memory: order, adoption, failure."""
 
 import asyncio
-import errno
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
-
-import pytest
 
 from routemesh import names
 from routemesh.agent.tasks import LOST
@@ -208,30 +205,6 @@ def test_what_the_cluster_has_forgotten_is_removed_from_the_node() -> None:
         await running.until(lambda _: task.id not in daemon.runtime.known)
 
     play(scenario)
-
-
-def test_a_log_that_can_not_be_deleted_keeps_the_kernel_from_nothing_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario(running: Cluster) -> None:
-        (daemon,) = running.daemons
-        await daemon.kill()
-        daemon.runtime.known.update({TaskId("first"): Exit(None), TaskId("second"): Exit(None)})
-        remove, stuck = daemon.runtime.remove, {"first"}
-
-        async def removed(task_id: TaskId) -> None:
-            if task_id in stuck:
-                raise OSError(errno.EROFS, "Read-only file system", f"/var/lib/{task_id}")
-            await remove(task_id)
-
-        monkeypatch.setattr(daemon.runtime, "remove", removed)
-        await daemon.start()
-        state = await running.until(lambda state: bool(state.nodes[daemon.id].failures))
-        assert state.nodes[daemon.id].failures == ("removal: /var/lib/first: Read-only file system",)
-        await two_tasks(running)
-        assert "first" in daemon.runtime.known and "second" not in daemon.runtime.known
-        stuck.clear()
-        await running.until(lambda state: "first" not in daemon.runtime.known and not state.nodes[daemon.id].failures)
-
-    play(scenario, nodes=1)
 
 
 def test_an_unhealthy_task_leaves_the_maps_and_is_then_stopped() -> None:
