@@ -2,6 +2,7 @@
 
     RoutemeshError
     ├── UserError        the request is wrong: change it                  (HTTP 400, exit 1)
+    │   ├── Forbidden    is not for whoever asks                          (HTTP 403, exit 1)
     │   ├── NotFound     names something that does not exist              (HTTP 404, exit 1)
     │   └── Conflict     clashes with something that exists               (HTTP 409, exit 1)
     ├── Unavailable      the machine or the cluster can't do it now       (HTTP 503, exit 1)
@@ -24,6 +25,12 @@ class UserError(RoutemeshError):
     """The request can't be carried out as it was put."""
 
     status = 400
+
+
+class Forbidden(UserError):
+    """The request is not for whoever asks."""
+
+    status = 403
 
 
 class NotFound(UserError):

@@ -162,3 +162,9 @@ def remember_cluster(cluster: str, run_dir: Path, data_dir: Path) -> None:
                 path.write_text(f"{cluster}\n")
         except OSError as exc:
             raise Unavailable(f"can't write {path}: {exc.strerror}") from exc
+
+
+def forget_cluster(run_dir: Path, data_dir: Path) -> None:
+    """Take away the cluster's id and the node's identity: a node that joins again is another one. A second call does nothing."""
+    for path in (data_dir / _CLUSTER, run_dir / _CLUSTER, data_dir / _IDENTITY):
+        path.unlink(missing_ok=True)

@@ -498,7 +498,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     `api` is the URL of its daemon (unix://PATH). `mtu_bytes` is the underlay's. `failures` are the operations that
     its kernel refused in the last pass, each with its command, and what its daemon's loops are in trouble with (rule 9). `error`
     is why it can't be reached by the others just now, "" normally. `identity` is what its data directory knows it by.
-    `lost`: of one that is down, that another node's packets to its sandbox were not answered either.
+    `lost`: of one that is down, that another node's packets to its sandbox were not answered either. `certified_until`: the end
+    of its newest certificate, 0 if it has none, and `signed_by` the name of the root that signed it.
     """
 
     id: NodeId
@@ -517,6 +518,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     identity: str = ""
     lost: bool = False
+    certified_until: float = 0.0
+    signed_by: str = ""
     created_at: float = 0.0
     revision: int = 0
 
@@ -539,6 +542,26 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     gwbridge_subnet: IPv4Network = IPv4Network("172.18.0.0/16")
     vxlan_port: int = VXLAN_PORT
     revision: int = 0
+
+
+class Trust(msgspec.Struct, frozen=True, kw_only=True):
+    """By what the nodes of a cluster that others can join know one another; texts are PEM. `cluster`: its id.
+
+    `roots`: the certificates that all believe, the one that signs first. `key`: that one's; `bridge`: the first root as the last
+    one signs it, while there are two. `tokens`: the secrets by which one joins. Key and tokens are the managers' alone.
+    `one_manager`: their store is a file of one machine.
+    """
+
+    cluster: str
+    roots: tuple[str, ...]
+    key: str = ""
+    bridge: str = ""
+    tokens: Mapping[Role, str] = msgspec.field(default_factory=dict)
+    one_manager: bool = True
+    revision: int = 0
+
+    def __repr__(self) -> str:
+        return f"Trust(cluster={self.cluster!r}, one_manager={self.one_manager!r}, revision={self.revision!r})"
 
 
 Amiss = Literal["early", "expired", "soon", "name"]
@@ -575,7 +598,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole cluster at one revision. Treat the mappings as immutable."""
+    """The whole cluster at one revision. Treat the mappings as immutable. `trust`: None where nobody can join by network."""
 
     revision: int = 0
     cluster: Cluster | None = None
@@ -584,6 +607,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     tasks: Mapping[TaskId, Task] = msgspec.field(default_factory=dict)
     secrets: Mapping[SecretId, Secret] = msgspec.field(default_factory=dict)
     networks: Mapping[NetworkId, Network] = msgspec.field(default_factory=dict)
+    trust: Trust | None = None
 
     @property
     def ingress(self) -> Network | None:

@@ -20,8 +20,10 @@ from routemesh.agent.agent import LEASE_TTL_S, Agent
 from routemesh.agent.dataplane import Dataplane
 from routemesh.agent.disks import watch_disks
 from routemesh.agent.ports import PortHolder
+from routemesh.agent.silence import all_answer
 from routemesh.api.server import serve
 from routemesh.ask.context import Context
+from routemesh.ask.peer import Peers
 from routemesh.decide import admit
 from routemesh.decide.liveness import lease_name
 from routemesh.errors import Conflict
@@ -29,6 +31,7 @@ from routemesh.gateway.loop import GatewayLoop
 from routemesh.gateway.loop import check as check_gateway
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.manager import Manager
+from routemesh.membership import Member
 from routemesh.model import (
     INGRESS_VNI,
     LEAST_UNDERLAY_MTU_BYTES,
@@ -41,7 +44,7 @@ from routemesh.model import (
 )
 from routemesh.nodeplan import HOST, Capabilities, Link, NodePlan, Vxlan, namespace
 from routemesh.nodeplan.ranges import Occupied
-from routemesh.options import NodeOptions, SqliteFile
+from routemesh.options import NodeOptions, OfManagers, SqliteFile
 from routemesh.plan.engines import check_engine
 from routemesh.runtime import Runtime
 from routemesh.runtime.node import NodeRuntime
@@ -54,7 +57,10 @@ from routemesh.snapshot import Connections, NodeSnapshot
 from routemesh.stalls import watched_loop
 from routemesh.store import Store
 from routemesh.store.opening import open_store
+from routemesh.store.stream.client import StreamStore
+from routemesh.store.stream.talk import Hello
 from routemesh.threads import in_thread
+from routemesh.values import replace
 
 log = logging.getLogger(__name__)
 
@@ -101,13 +107,19 @@ def _claims(options: NodeOptions) -> NodePlan:
 async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, node: Node, begun: Callable[[], None]) -> None:
     runtime = NodeRuntime(options.run_dir, options.data_dir / "logs")
     past = identity.Past(identity.past_cluster(options.run_dir, options.data_dir), len(await runtime.tasks()))
-    store = await _open_store(options, past)
+    member = None if options.membership is None else Member(options, options.membership)
+    if member is not None:
+        known = member.certificate
+        node = replace(node, certified_until=known.not_after, signed_by=known.signed_by)
+    store = await _open_store(options, past, member)
     dataplane = Dataplane(kernel, caps)
     ports = PortHolder()
     reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
     try:
         await _join(options, store, node, past, await dataplane.occupied())
         troubles = loops.Troubles()
+        if isinstance(store, StreamStore):
+            store.on_trouble(partial(troubles.note, "managers"))
         look_at_disks = partial(_disks, options)
         gateway = GatewayLoop(node.id, store, runtime, options.run_dir, troubles)
         context = Context(
@@ -125,6 +137,7 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
             disks=look_at_disks,
             ask=partial(_ask, options),
             repair=dataplane.repair,
+            peers=Peers(None if member is None else member.connecting),
             netns_path=dataplane.netns_path,
             own_netns=Path(f"/proc/{os.getpid()}/ns/net"),
             netns_directory=options.run_dir / "netns",
@@ -139,16 +152,20 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
             troubles=troubles,
             fault=partial(_fault, options, kernel),
             identity=node.identity,
-            probe=partial(_answering, options),
+            # What others answer is for managers to judge.
+            probe=all_answer if isinstance(store, StreamStore) else partial(_answering, options),
         )
         gateway.on_acknowledge(agent.proxies_moved)
         begun()
+        network = {} if member is None else {"network": member.run(context, troubles)}
+        leading = {} if isinstance(store, StreamStore) else {"manager": Manager(node.id, store, troubles=troubles).run()}
         await _until_signal(
             agent=agent.run(),
             gateway=gateway.run(),
-            manager=Manager(node.id, store, troubles=troubles).run(),
             api=serve(context, options.socket),
             disks=watch_disks(look_at_disks, troubles),
+            **leading,
+            **network,
         )
     finally:
         reader.shutdown(wait=True, cancel_futures=True)
@@ -158,9 +175,11 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
         await store.close()
 
 
-async def _open_store(options: NodeOptions, past: identity.Past) -> Store:
+async def _open_store(options: NodeOptions, past: identity.Past, member: Member | None) -> Store:
     """Open the cluster's store; a node that belongs to a cluster makes no new one, whatever became of the old one's store."""
     place = options.place
+    if member is not None and isinstance(place, OfManagers):
+        return await StreamStore.open(member.node_id, member.managers)
     if isinstance(place, SqliteFile) and past and not options.new_cluster and not place.path.exists():
         raise Conflict(
             f"{place.path} is not there, but this node belongs to {past}: mount or restore the cluster's store; "
@@ -172,8 +191,24 @@ async def _open_store(options: NodeOptions, past: identity.Past) -> Store:
 async def _join(options: NodeOptions, store: Store, node: Node, past: identity.Past, occupied: Collection[Occupied]) -> None:
     """Become a node of the cluster, or make it. A name's lease that nobody renews lapses while this waits."""
 
+    async def join() -> State:
+        if not isinstance(store, StreamStore):
+            return await store.update(change)
+        hello = Hello(
+            address=str(node.address),
+            engine=node.engine,
+            mtu_bytes=node.mtu_bytes,
+            api=node.api,
+            identity=node.identity,
+            occupied=tuple(occupied),
+        )
+        try:
+            return await store.hello(hello)
+        except Conflict as exc:
+            raise admit.Taken(str(exc)) from exc
+
     def change(state: State) -> State:
-        if past and not options.new_cluster:
+        if past and not options.new_cluster and not (options.membership and not past.cluster):
             admit.check_past(state, past.cluster, str(past))
         return admit.join(
             state,
@@ -189,7 +224,7 @@ async def _join(options: NodeOptions, store: Store, node: Node, past: identity.P
     while True:
         leases = await store.leases()
         try:
-            state = await store.update(change)
+            state = await join()
         except admit.Taken:
             if time.monotonic() > patience:
                 raise
@@ -243,15 +278,16 @@ def _check_spec(runtime: Runtime, spec: ServiceSpec) -> None:
 
 
 def _node(options: NodeOptions, caps: Capabilities, engine: str, known_as: str) -> Node:
+    membership = options.membership
     return Node(
-        id=NodeId(names.derive_id("node", options.name)),
+        id=NodeId(names.derive_id("node", options.name) if membership is None else membership.node_id),
         name=options.name,
         address=options.advertise,
         role=options.role,
         labels=options.labels,
         engine=engine,
         mtu_bytes=caps.mtu_bytes,
-        api=f"unix://{options.socket}",
+        api=f"unix://{options.socket}" if membership is None else f"https://{options.advertise}:{membership.port}",
         identity=known_as,
         created_at=time.time(),
     )

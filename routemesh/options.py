@@ -22,6 +22,20 @@ DEFAULT_PREFIX = "routemesh"
 DEFAULT_SOCKET = RUN_DIR / SOCKET_NAME
 
 
+API_PORT = 2377
+"""Where daemons answer one another; Swarm's port."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """What a node has from `routemesh cluster init` or `join`: ids, the port at its address, the managers (HOST:PORT)."""
+
+    node_id: str
+    cluster: str
+    port: int = API_PORT
+    managers: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keys:
     """The files by which a daemon knows its store and the store knows it; None: none.
@@ -55,7 +69,12 @@ class EtcdCluster:
         return f"etcd at {', '.join(self.endpoints)}"
 
 
-Place = SqliteFile | EtcdCluster
+@dataclass(frozen=True, slots=True)
+class OfManagers:
+    """A worker's: the managers have the store, and it asks them."""
+
+
+Place = SqliteFile | EtcdCluster | OfManagers
 
 
 def place(store: str, keys: Keys = Keys()) -> Place:
@@ -96,7 +115,7 @@ class NodeOptions:
 
     `run_dir` holds what does not survive a reboot (the socket, the namespaces), `data_dir` what does. The subnets count only for
     the node that makes the cluster; None: the first that is free there. `new_cluster`: a node that belonged to another cluster
-    leaves that.
+    leaves that. `membership`: None for one that shares its store's file with all others. A worker with one has no store ("").
     """
 
     name: str
@@ -111,6 +130,7 @@ class NodeOptions:
     ingress_subnet: IPv4Network | None = None
     gwbridge_subnet: IPv4Network | None = None
     new_cluster: bool = False
+    membership: Membership | None = None
 
     @property
     def socket(self) -> Path:
@@ -120,4 +140,6 @@ class NodeOptions:
     @property
     def place(self) -> Place:
         """Where the cluster's state is. Raises UserError, see place()."""
+        if self.membership is not None and not self.store:
+            return OfManagers()
         return place(self.store, self.keys)

@@ -10,7 +10,7 @@ from typing import Any, assert_never
 from routemesh import identity
 from routemesh.errors import UserError
 from routemesh.legible import one_line, visible
-from routemesh.options import EtcdCluster, NodeOptions, Place, SqliteFile
+from routemesh.options import EtcdCluster, NodeOptions, OfManagers, Place, SqliteFile
 from routemesh.store.prolong import prolonged
 
 _OPEN_FILES = 1 << 17
@@ -45,6 +45,8 @@ def _prolonged(place: Place, known_as: str) -> AbstractContextManager[Callable[[
     match place:
         case SqliteFile(path):
             return prolonged(path, known_as)
+        case OfManagers():
+            return nullcontext(lambda: None)  # the managers are asked with more than a file
         case EtcdCluster():
             return nullcontext(lambda: None)  # its machine is loaded by one daemon, which starts well within a lease
         case _:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from routemesh.codec import encoded, from_text, to_text
-from routemesh.errors import Conflict, NotFound, RoutemeshError, Unavailable, UserError
+from routemesh.errors import Conflict, Forbidden, NotFound, RoutemeshError, Unavailable, UserError
 from routemesh.model import Availability, CertificateWarning, GatewayDriver, Listener, Mode, Role, ServiceSpec
 from routemesh.sightings import PortAnswer
 
@@ -295,5 +295,5 @@ def error(status: int, body: bytes) -> RoutemeshError:
         message = msgspec.json.decode(body, type=Message).message
     except msgspec.MsgspecError:
         message = f"the daemon answered {status} without an explanation"
-    kinds = (NotFound, Conflict, Unavailable, UserError)
+    kinds = (Forbidden, NotFound, Conflict, Unavailable, UserError)
     return next((kind for kind in kinds if kind.status == status), RoutemeshError)(message)

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from routemesh import wire
 from routemesh.api.reply import CONTEXT, json_reply, said_by_node
-from routemesh.ask import checkups, peer
+from routemesh.ask import checkups
 
 _BASE = f"{wire.PREFIX}/doctor"
 
@@ -30,12 +30,13 @@ async def _check_up(request: web.Request) -> web.Response:
     context, passive = request.app[CONTEXT], _passive(request)
     own = partial(checkups.own_facts, context, passive=passive)
     path = f"checkup?passive={int(passive)}"
-    return await said_by_node(request, own, lambda node: peer.get(node, f"/nodes/{node.id}/{path}", NodeFacts))
+    return await said_by_node(request, own, lambda node: context.peers.get(node, f"/nodes/{node.id}/{path}", NodeFacts))
 
 
 async def _repair(request: web.Request) -> web.Response:
-    own = partial(checkups.repair_own, request.app[CONTEXT])
-    return await said_by_node(request, own, lambda node: peer.post(node, f"/nodes/{node.id}/repair", wire.RepairInfo))
+    context = request.app[CONTEXT]
+    own = partial(checkups.repair_own, context)
+    return await said_by_node(request, own, lambda node: context.peers.post(node, f"/nodes/{node.id}/repair", wire.RepairInfo))
 
 
 ROUTES = (

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 from routemesh import wire
 from routemesh.errors import RoutemeshError, Unavailable, UserError
-from routemesh.model import Protocol, ServiceSpec
+from routemesh.model import Protocol, Role, ServiceSpec
 
 ANSWER_TIMEOUT_S = 30.0
 """The longest that a daemon may be silent; more than any wait of its own."""
@@ -20,6 +20,7 @@ Network = Mapping[str, Any]
 if TYPE_CHECKING:
     from routemesh.doctor import Report
     from routemesh.explain.nouns import Explanation
+    from routemesh.pki.shapes import JoinToken, Status
     from routemesh.proxy.request import Request
     from routemesh.snapshot import ClusterSnapshot
 
@@ -97,6 +98,26 @@ class Client:
         """Forget a secret that nothing uses."""
         self._ask("DELETE", f"/secrets/{_quoted(name)}", wire.SecretInfo)
 
+    # The cluster.
+
+    def cluster(self) -> "Status":
+        """The members of the cluster."""
+        from routemesh.pki.shapes import Status
+
+        return self._get("/cluster", Status)
+
+    def join_token(self, role: Role, *, rotate: bool = False) -> "JoinToken":
+        """The token by which one joins, with `rotate` a new one."""
+        from routemesh.pki.shapes import JoinToken
+
+        return self._ask("POST" if rotate else "GET", f"/cluster/tokens/{role}", JoinToken)
+
+    def rotate_root(self) -> "Status":
+        """Make another root certificate. Raises Conflict while the last change is not over."""
+        from routemesh.pki.shapes import Status
+
+        return self._ask("POST", "/cluster/root", Status)
+
     # Nodes and networks.
 
     def nodes(self) -> list[wire.NodeInfo]:
@@ -110,6 +131,10 @@ class Client:
     def update_node(self, ref: str, update: wire.NodeUpdate) -> wire.NodeInfo:
         """Change a node's availability, role or labels."""
         return self._ask("POST", f"/nodes/{_quoted(ref)}", wire.NodeInfo, update)
+
+    def remove_node(self, ref: str, *, force: bool = False) -> wire.NodeInfo:
+        """Forget a node. Raises Conflict for one that is up, unless by `force`."""
+        return self._ask("DELETE", f"/nodes/{_quoted(ref)}?force={int(force)}", wire.NodeInfo)
 
     def node_tasks(self, ref: str) -> list[wire.TaskInfo]:
         """A node's tasks, the newest first."""

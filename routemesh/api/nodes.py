@@ -6,7 +6,7 @@ from routemesh import wire
 from routemesh.api.describe import diff_info, node_info, plan_info, task_info
 from routemesh.api.networks import find_network, networks
 from routemesh.api.reply import CONTEXT, json_reply, node_asked, node_named, number, said_by_node
-from routemesh.ask import nodes, peer
+from routemesh.ask import joining, nodes
 from routemesh.model import Node, State
 from routemesh.names import natural
 from routemesh.plan.view import view
@@ -32,13 +32,21 @@ async def _update(request: web.Request) -> web.Response:
     return await _one(request, await nodes.update(context, node.id, wanted))
 
 
+async def _remove(request: web.Request) -> web.Response:
+    """`force=1`: also a node that is up."""
+    context, force = request.app[CONTEXT], bool(number(request, "force", int, 0))
+    before, leases = await context.store.snapshot(), await context.store.leases()
+    gone = await joining.remove(context, node_named(request, before).id, force=force)
+    return json_reply(node_info(before, gone, context.node_id, leases))
+
+
 async def _plan(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
 
     async def own(state: State, node: Node) -> wire.PlanInfo:
         return plan_info(node, context.plan(view(state, node.id)), context.netns_path)
 
-    return await said_by_node(request, own, lambda node: peer.get(node, f"/nodes/{node.id}/plan", wire.PlanInfo))
+    return await said_by_node(request, own, lambda node: context.peers.get(node, f"/nodes/{node.id}/plan", wire.PlanInfo))
 
 
 async def _diff(request: web.Request) -> web.Response:
@@ -50,7 +58,7 @@ async def _diff(request: web.Request) -> web.Response:
         return diff_info(node, ops, context.netns_path)
 
     return await said_by_node(
-        request, own, lambda node: peer.get(node, f"/nodes/{node.id}/diff?strayed={int(bool(strayed))}", wire.DiffInfo)
+        request, own, lambda node: context.peers.get(node, f"/nodes/{node.id}/diff?strayed={int(bool(strayed))}", wire.DiffInfo)
     )
 
 
@@ -81,6 +89,7 @@ ROUTES = (
     web.get(_NODES, _list),
     web.get(f"{_NODES}/{{ref}}", _get),
     web.post(f"{_NODES}/{{ref}}", _update),
+    web.delete(f"{_NODES}/{{ref}}", _remove),
     web.get(f"{_NODES}/{{ref}}/tasks", _tasks),
     web.get(f"{_NODES}/{{ref}}/plan", _plan),
     web.get(f"{_NODES}/{{ref}}/diff", _diff),

@@ -12,10 +12,13 @@ from routemesh.ask import peer
 from routemesh.ask.context import Context
 from routemesh.decide import admit
 from routemesh.errors import RoutemeshError, Unavailable, UserError
-from routemesh.model import Node, State
+from routemesh.model import Node, NodeId, State
+from routemesh.pki.subject import Subject
 from routemesh.proxy.request import Request
 
 CONTEXT = web.AppKey("context", Context)
+SUBJECT = web.RequestKey("subject", Subject)
+"""Whose certificate a request came with; root, at the unix socket, has none."""
 
 Number = TypeVar("Number", int, float)
 Default = TypeVar("Default")
@@ -38,6 +41,14 @@ def is_here(request: web.Request, node: Node) -> bool:
     if peer.MEANT_FOR in request.headers:
         raise Unavailable(f"node {node.name} can't be asked from here: {node.api} is another node's; ask on {node.name} itself")
     return False
+
+
+def asking_node(request: web.Request) -> NodeId:
+    """The node that asks. Raises UserError where none does."""
+    subject = request.get(SUBJECT)
+    if subject is None:
+        raise UserError(f"{request.path}: only a node can ask this, with its certificate, over the network")
+    return NodeId(subject.node)
 
 
 def node_named(request: web.Request, state: State) -> Node:

@@ -6,17 +6,21 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from ipaddress import IPv4Address
 from pathlib import Path
+from ssl import SSLContext
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from routemesh import wire
-from routemesh.api import checkups, explanations, gateway, nodes, secrets, services, snapshots, traces
+from routemesh.api import checkups, cluster, dispatch, explanations, gateway, nodes, secrets, services, snapshots, traces
+from routemesh.api.door import Listener, open_door
 from routemesh.api.reply import CONTEXT, error_reply
 from routemesh.ask.context import Context
 from routemesh.errors import RoutemeshError, Unavailable
 
-__all__ = ["Context", "make_app", "serve", "serving"]
+__all__ = ["Context", "make_app", "serve", "serving", "serving_network"]
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +32,9 @@ _PROBE_TIMEOUT_S = 1.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def make_app(context: Context) -> web.Application:
-    """The application, not yet bound to anything."""
-    app = web.Application(middlewares=[_errors], client_max_size=MAX_BODY_BYTES)
+def make_app(context: Context, *judges: Middleware) -> web.Application:
+    """The application, not yet bound to anything; `judges` see each request before its handler and may refuse it."""
+    app = web.Application(middlewares=[_errors, *judges], client_max_size=MAX_BODY_BYTES)
     app[CONTEXT] = context
     routes = (
         services.ROUTES,
@@ -41,6 +45,8 @@ def make_app(context: Context) -> web.Application:
         traces.ROUTES,
         secrets.ROUTES,
         gateway.ROUTES,
+        cluster.ROUTES,
+        dispatch.ROUTES,
     )
     app.add_routes([web.get(f"{wire.PREFIX}/_ping", _ping), *(route for each in routes for route in each)])
     return app
@@ -72,6 +78,15 @@ async def serving(context: Context, path: Path) -> AsyncIterator[None]:
         path.unlink(missing_ok=True)
         await runner.cleanup()
         sock.close()
+
+
+@asynccontextmanager
+async def serving_network(
+    context: Context, address: IPv4Address, port: int, tls: Callable[[], SSLContext]
+) -> AsyncIterator[Listener]:
+    """Answer other nodes over HTTPS while the block runs, as the table of rights allows. Raises Unavailable, see `listening`."""
+    async with open_door(lambda door: make_app(context, door.judge), context.store, address, port, tls, SHUTDOWN_S) as listener:
+        yield listener
 
 
 def _is_untold(record: logging.LogRecord) -> bool:

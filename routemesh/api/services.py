@@ -73,7 +73,7 @@ async def _node_answers(request: web.Request) -> web.Response:
     def own(state: State, node: Node) -> Awaitable[wire.NodeAnswers]:
         return own_answers(context, state, node, admit.find_service(state, service))
 
-    return await said_by_node(request, own, lambda node: answers_of(node, service))
+    return await said_by_node(request, own, lambda node: answers_of(context, node, service))
 
 
 async def _logs(request: web.Request) -> web.StreamResponse:

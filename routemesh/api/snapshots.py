@@ -11,10 +11,12 @@ from routemesh.snapshot import Connections
 
 
 async def _node(request: web.Request) -> web.Response:
-    async def own(_: State, node: Node) -> object:
-        return await raw_own(request.app[CONTEXT], node, _which(request), _namespaces(request))
+    context = request.app[CONTEXT]
 
-    return await said_by_node(request, own, lambda node: asked(node, request.query_string))
+    async def own(_: State, node: Node) -> object:
+        return await raw_own(context, node, _which(request), _namespaces(request))
+
+    return await said_by_node(request, own, lambda node: asked(context, node, request.query_string))
 
 
 async def _cluster(request: web.Request) -> web.Response:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import urlencode
 
 from routemesh import names, wire
-from routemesh.ask import peer
 from routemesh.ask.context import Context
 from routemesh.decide.reach import answering
 from routemesh.errors import RoutemeshError
@@ -28,16 +27,16 @@ async def answers(context: Context, state: State, service: Service) -> list[wire
         try:
             if node.id == context.node_id:
                 return await own_answers(context, state, node, service)
-            return await answers_of(node, service.id)
+            return await answers_of(context, node, service.id)
         except RoutemeshError as error:
             return wire.NodeAnswers(node=node.name, error=str(error))
 
     return await asyncio.gather(*map(attempt, sorted(state.nodes.values(), key=lambda node: node.name)))
 
 
-async def answers_of(node: Node, service: str) -> wire.NodeAnswers:
+async def answers_of(context: Context, node: Node, service: str) -> wire.NodeAnswers:
     """What another node's daemon says of that. Raises Unavailable."""
-    return await peer.get(node, f"/nodes/{node.id}/answers?{urlencode({'service': service})}", wire.NodeAnswers)
+    return await context.peers.get(node, f"/nodes/{node.id}/answers?{urlencode({'service': service})}", wire.NodeAnswers)
 
 
 async def own_answers(context: Context, state: State, node: Node, service: Service) -> wire.NodeAnswers:

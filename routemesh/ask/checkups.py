@@ -11,7 +11,6 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, NamedTuple
 
 from routemesh import wire
-from routemesh.ask import peer
 from routemesh.ask.answers import of_tasks
 from routemesh.ask.context import Context
 from routemesh.ask.snapshots import cluster_snapshot
@@ -97,7 +96,7 @@ async def _attempt(context: Context, state: State, node: Node, *, passive: bool)
         if node.id == context.node_id:
             facts = await own_facts(context, state, node, passive=passive)
         else:
-            facts = await peer.get(node, f"/nodes/{node.id}/checkup?passive={int(passive)}", NodeFacts)
+            facts = await context.peers.get(node, f"/nodes/{node.id}/checkup?passive={int(passive)}", NodeFacts)
     except RoutemeshError:
         return None
     return _Told(facts, skew_s(facts.clock, asked, context.now()))
@@ -148,7 +147,7 @@ async def repair_all(context: Context) -> list[wire.RepairInfo]:
         try:
             if node.id == context.node_id:
                 return await repair_own(context, state, node)
-            return await peer.post(node, f"/nodes/{node.id}/repair", wire.RepairInfo)
+            return await context.peers.post(node, f"/nodes/{node.id}/repair", wire.RepairInfo)
         except RoutemeshError as error:
             return wire.RepairInfo(node=node.name, error=str(error))
 

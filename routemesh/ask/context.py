@@ -8,6 +8,9 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Protocol
 
+from routemesh.ask.attempts import Attempts
+from routemesh.ask.peer import Peers
+from routemesh.ask.recent import Recent
 from routemesh.errors import NotFound, Unavailable
 from routemesh.language.commands import PathOf, default_path
 from routemesh.model import Node, NodeId, ServiceSpec, State, TaskId
@@ -105,6 +108,9 @@ class Context:
     disks: Callable[[], Awaitable[Sequence[Disk]]]
     repair: Callable[[NodeView, int], Awaitable[tuple[tuple[Op, ...], tuple[Failure, ...]]]]
     ask: AskPorts = _asks_nobody
+    peers: Peers = field(default_factory=Peers)
+    attempts: Attempts = field(default_factory=Attempts)
+    recent: Recent = field(default_factory=Recent)
     outputs: Seats = field(default_factory=_outputs)
     one_doctor: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     netns_path: PathOf = default_path

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from routemesh import names
-from routemesh.ask import peer
 from routemesh.ask.context import Context
 from routemesh.errors import NotFound, RoutemeshError
 from routemesh.model import ServiceId, State, Task, TaskId, TaskState
@@ -98,4 +97,4 @@ def _lines(context: Context, state: State, task: Task, wanted: Output) -> AsyncI
     if node is None or node.id == context.node_id:
         return own_lines(context, task.id, wanted)
     query = f"follow={int(wanted.follow)}" + ("" if wanted.tail is None else f"&tail={wanted.tail}")
-    return peer.lines(node, f"/tasks/{task.id}/logs?{query}")
+    return context.peers.lines(node, f"/tasks/{task.id}/logs?{query}")

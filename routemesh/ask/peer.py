@@ -1,7 +1,12 @@
-"""Asking another node's daemon, for what only that node knows: its kernel and its tasks' output."""
+"""Asking another node's daemon, for what only that node knows: its kernel and its tasks' output.
+
+Daemons of one machine (a lab's) ask one another over unix sockets, those of a cluster that nodes have joined over HTTPS, each
+proving by its certificate who it is: whoever answers at the address of a node but is not that node is not believed.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -19,29 +24,10 @@ MAX_ANSWER_LINE_BYTES = 16 * 1024 * 1024
 
 MEANT_FOR = "Routemesh-Node"
 """The header that says which node a daemon means."""
-_SCHEME = "unix://"
+_UNIX, _HTTPS = "unix://", "https://"
 _FIRST_ERROR = 400
 
 T = TypeVar("T")
-
-
-async def get(node: Node, path: str, kind: type[T], *, within_s: float = ANSWER_TIMEOUT_S) -> T:
-    """The JSON answer of another node's daemon."""
-    async with _answer(node, path, within_s) as answer:
-        return wire.decode(kind, await answer.read())
-
-
-async def post(node: Node, path: str, kind: type[T]) -> T:
-    """The same of something that it is to do."""
-    async with _answer(node, path, ANSWER_TIMEOUT_S, "POST") as answer:
-        return wire.decode(kind, await answer.read())
-
-
-async def lines(node: Node, path: str) -> AsyncIterator[bytes]:
-    """The lines that another node's daemon sends, in blocks of whole ones, until it ends them; one that is too long is cut."""
-    async with _answer(node, path, None) as answer:
-        async for block in whole_lines(answer.content.iter_any(), MAX_LINE_BYTES):
-            yield block
 
 
 class Conversation:
@@ -64,25 +50,100 @@ class Conversation:
             yield line
 
 
-@asynccontextmanager
-async def conversation(node: Node, path: str) -> AsyncIterator[Conversation]:
-    """Talk with another node's daemon; leaving the block ends it. Raises Unavailable."""
-    talk = Conversation()
+class Peers:
+    """The daemons of other nodes. Methods raise Unavailable, or what the other daemon refuses with."""
 
-    async def listen() -> None:
-        async with _answer(node, path, None, "POST", talk._lines()) as answer:
-            talk._answer.set_result(Lines(answer.content, MAX_ANSWER_LINE_BYTES))
-            await ended.wait()
+    def __init__(self, tls: Callable[[], ssl.SSLContext] | None = None) -> None:
+        """`tls`: what to prove this node with, as it is now; None: it has no certificate."""
+        self._tls = tls
 
-    ended = asyncio.Event()
-    listening = asyncio.ensure_future(listen())
-    listening.add_done_callback(lambda task: _pass_on(task, talk._answer))
-    try:
-        yield talk
-    finally:
-        ended.set()
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+    async def get(self, node: Node, path: str, kind: type[T], *, within_s: float = ANSWER_TIMEOUT_S) -> T:
+        """The JSON answer of another node's daemon."""
+        async with self._answer(node, path, within_s) as answer:
+            return wire.decode(kind, await answer.read())
+
+    async def post(self, node: Node, path: str, kind: type[T]) -> T:
+        """The same of something that it is to do."""
+        async with self._answer(node, path, ANSWER_TIMEOUT_S, "POST") as answer:
+            return wire.decode(kind, await answer.read())
+
+    async def lines(self, node: Node, path: str) -> AsyncIterator[bytes]:
+        """The lines that another node's daemon sends, in blocks of whole ones, until it ends them; too long a one is cut."""
+        async with self._answer(node, path, None) as answer:
+            async for block in whole_lines(answer.content.iter_any(), MAX_LINE_BYTES):
+                yield block
+
+    @asynccontextmanager
+    async def conversation(self, node: Node, path: str) -> AsyncIterator[Conversation]:
+        """Talk with another node's daemon; leaving the block ends it."""
+        talk = Conversation()
+
+        async def listen() -> None:
+            async with self._answer(node, path, None, "POST", talk._lines()) as answer:
+                talk._answer.set_result(Lines(answer.content, MAX_ANSWER_LINE_BYTES))
+                await ended.wait()
+
+        ended = asyncio.Event()
+        listening = asyncio.ensure_future(listen())
+        listening.add_done_callback(lambda task: _pass_on(task, talk._answer))
+        try:
+            yield talk
+        finally:
+            ended.set()
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+    @asynccontextmanager
+    async def _answer(
+        self, node: Node, path: str, total_s: float | None, method: str = "GET", body: AsyncIterator[bytes] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=ANSWER_TIMEOUT_S)
+        connector, base, expected = self._way(node)
+        try:
+            async with (
+                aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+                session.request(
+                    method,
+                    f"{base}{wire.PREFIX}{path}",
+                    headers={MEANT_FOR: node.id},
+                    data=body,
+                    read_bufsize=MAX_LINE_BYTES,
+                    server_hostname=expected,
+                ) as answer,
+            ):
+                if answer.status >= _FIRST_ERROR:
+                    raise wire.error(answer.status, await answer.read())
+                yield answer
+        except (aiohttp.ClientError, TimeoutError, ssl.SSLError) as exc:
+            raise Unavailable(f"node {node.name}'s daemon can't be asked at {node.api}: {said_of(exc)}; is it running?") from exc
+
+    def _way(self, node: Node) -> tuple[aiohttp.BaseConnector, str, str | None]:
+        """How to connect, the beginning of the URL, and the name that must be in the certificate."""
+        if node.api.startswith(_UNIX):
+            return aiohttp.UnixConnector(node.api.removeprefix(_UNIX)), "http://routemesh", None
+        if not node.api.startswith(_HTTPS):
+            raise Unavailable(f"node {node.name} can't be asked from here: it has not said where its daemon answers")
+        if self._tls is None:
+            raise Unavailable(f"node {node.name} can't be asked from here: this node has no certificate of the cluster")
+        return aiohttp.TCPConnector(ssl=self._tls()), node.api, node.id
+
+
+def said_of(exc: Exception) -> str:
+    """Why a daemon could not be asked, in a few words."""
+    match exc:
+        case aiohttp.ClientConnectorCertificateError():
+            cause = exc.certificate_error
+            return f"its certificate is not believed ({getattr(cause, 'verify_message', '') or cause})"
+        case aiohttp.ServerDisconnectedError():  # with TLS 1.3 it refuses a certificate after the handshake
+            return "it closed the connection at once; this node's certificate may have expired"
+        case ssl.SSLError():
+            return f"it refuses this node's certificate ({exc.reason or exc})"
+        case aiohttp.ClientOSError() if isinstance(exc.__cause__, ssl.SSLError):
+            return said_of(exc.__cause__)
+        case OSError() if exc.strerror:
+            return exc.strerror
+        case _:
+            return str(exc) or "no answer"
 
 
 def _pass_on(done: "asyncio.Task[None]", answer: "asyncio.Future[Lines]") -> None:
@@ -90,29 +151,3 @@ def _pass_on(done: "asyncio.Task[None]", answer: "asyncio.Future[Lines]") -> Non
     failure = None if done.cancelled() else done.exception()
     if failure is not None and not answer.done():
         answer.set_exception(failure)
-
-
-@asynccontextmanager
-async def _answer(
-    node: Node, path: str, total_s: float | None, method: str = "GET", body: AsyncIterator[bytes] | None = None
-) -> AsyncIterator[aiohttp.ClientResponse]:
-    if not node.api.startswith(_SCHEME):
-        raise Unavailable(f"node {node.name} can't be asked from here: it has not said where its daemon answers")
-    timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=ANSWER_TIMEOUT_S)
-    try:
-        async with (
-            aiohttp.ClientSession(connector=aiohttp.UnixConnector(node.api.removeprefix(_SCHEME)), timeout=timeout) as session,
-            session.request(
-                method,
-                f"http://routemesh{wire.PREFIX}{path}",
-                headers={MEANT_FOR: node.id},
-                data=body,
-                read_bufsize=MAX_LINE_BYTES,
-            ) as answer,
-        ):
-            if answer.status >= _FIRST_ERROR:
-                raise wire.error(answer.status, await answer.read())
-            yield answer
-    except (aiohttp.ClientError, TimeoutError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc) or "no answer"
-        raise Unavailable(f"node {node.name}'s daemon can't be asked at {node.api}: {reason}; is it running?") from exc

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from routemesh import names, wire
-from routemesh.ask import peer
 from routemesh.ask.context import Context
 from routemesh.ask.passages import behind, passages
 from routemesh.ask.snapshots import cluster_snapshot
@@ -154,7 +153,7 @@ async def _repairs(context: Context, state: State, found: "Explanation") -> "Rep
             if node.id == context.node_id:
                 ops = await context.strayed(view(state, node.id))
                 return [Repair(op.netns, command(op, context.netns_path), op) for op in ops]
-            told = await peer.get(node, f"/nodes/{node.id}/diff?strayed=1", wire.DiffInfo)
+            told = await context.peers.get(node, f"/nodes/{node.id}/diff?strayed=1", wire.DiffInfo)
         except RoutemeshError:
             return []
         return [Repair(op.netns, op.command, restored_op(msgspec.structs.asdict(op))) for op in told.ops]

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Mapping
 
-from routemesh.ask import peer
 from routemesh.ask.context import Context
 from routemesh.decide.admit.routes import find_gateway
 from routemesh.errors import NotFound, RoutemeshError, UserError
@@ -18,7 +17,7 @@ async def proxies_of(context: Context, node: Node) -> list[RunningProxy]:
     """What the proxies of a node have, asked by any daemon. Raises Unavailable."""
     if node.id == context.node_id:
         return await context.proxies()
-    return await peer.get(node, f"/nodes/{node.id}/proxies", list[RunningProxy])
+    return await context.peers.get(node, f"/nodes/{node.id}/proxies", list[RunningProxy])
 
 
 def the_gateway(state: State) -> Service:

@@ -12,7 +12,6 @@ from urllib.parse import urlencode
 import msgspec
 
 from routemesh import names, wire
-from routemesh.ask import peer
 from routemesh.ask.context import Context
 from routemesh.codec.plain import plain, restored
 from routemesh.decide.reach import answering
@@ -47,7 +46,7 @@ async def cluster_snapshot(
         query = [("port", f"{number}/{protocol}") for protocol, number in which.ports or ()]
         query += [] if which.client_port is None else [("client", str(which.client_port))]
         query += [("netns", name) for name in wanted or ()]
-        raw = await asked(node, urlencode(query))
+        raw = await asked(context, node, urlencode(query))
         return await asyncio.to_thread(lambda: restored(NodeSnapshot, msgspec.json.decode(raw)))
 
     found, absent = await _from_all(state, read)
@@ -75,7 +74,7 @@ async def raw_cluster(context: Context, state: State, which: Connections, query:
     async def read(node: Node) -> object:
         if node.id == context.node_id:
             return await raw_own(context, node, which, None)
-        return await asked(node, query)
+        return await asked(context, node, query)
 
     found, absent = await _from_all(state, read)
     return {"item": "ClusterSnapshot", "nodes": found, "names": plain(named(state, absent), compact=True)}
@@ -87,9 +86,9 @@ async def raw_own(context: Context, node: Node, which: Connections, namespaces: 
     return msgspec.Raw(await asyncio.to_thread(lambda: wire.encode(plain(found, compact=True))))
 
 
-async def asked(node: Node, query: str) -> msgspec.Raw:
+async def asked(context: Context, node: Node, query: str) -> msgspec.Raw:
     """The JSON of another node's snapshot, unread. Raises Unavailable."""
-    return await peer.get(node, f"/nodes/{node.id}/snapshot?{query}", msgspec.Raw, within_s=ANSWER_WITHIN_S)
+    return await context.peers.get(node, f"/nodes/{node.id}/snapshot?{query}", msgspec.Raw, within_s=ANSWER_WITHIN_S)
 
 
 # --- names -------------------------------------------------------------------------------------------------------

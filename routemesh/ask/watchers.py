@@ -143,9 +143,9 @@ class There:
 
 
 @asynccontextmanager
-async def there(node: Node, watched: Watched) -> AsyncIterator[Watcher]:
+async def there(context: Context, node: Node, watched: Watched) -> AsyncIterator[Watcher]:
     """Watch in another daemon's node while the block runs."""
-    async with peer.conversation(node, f"/nodes/{node.id}/watch") as talk:
+    async with context.peers.conversation(node, f"/nodes/{node.id}/watch") as talk:
         await _heard(node, talk, watched, SILENCE_S)
         yield There(node, talk)
 
@@ -175,7 +175,7 @@ async def watchers(
     async def keep(node: Node) -> None:
         what = watched[node.name]
         try:
-            async with here(context, node, what) if node.id == context.node_id else there(node, what) as watcher:
+            async with here(context, node, what) if node.id == context.node_id else there(context, node, what) as watcher:
                 armed[node.name].set_result(watcher)
                 await done.wait()
         except RoutemeshError as error:

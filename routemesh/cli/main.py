@@ -18,6 +18,7 @@ from routemesh.legible import storable
 FAILED, USAGE, DRIFT, INTERRUPTED = 1, 2, 3, 130
 
 _COMMANDS = {
+    "cluster": "cluster",
     "completion": "more",
     "container": "container",
     "demo": "more",

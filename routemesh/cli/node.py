@@ -5,13 +5,25 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from routemesh import wire
 from routemesh.cli.groups import Group
 from routemesh.cli.host import Host, node_names
-from routemesh.cli.output import format_flag, inspect_flags, print_json, print_objects, print_table, say, say_text, short
+from routemesh.cli.output import (
+    attempt_each,
+    finish,
+    format_flag,
+    inspect_flags,
+    print_json,
+    print_objects,
+    print_table,
+    say,
+    say_text,
+    short,
+)
 from routemesh.cli.values import ADDRESS, ENGINE, PAIR, SUBNET, OneOf
-from routemesh.errors import RoutemeshError
+from routemesh.errors import RoutemeshError, UserError
 from routemesh.model import Availability, NodeState, Role
 from routemesh.options import DATA_DIR, RUN_DIR, STORE, Keys, NodeOptions
 
@@ -59,6 +71,9 @@ def node(
     """Look at and change nodes. Without a subcommand: be a node, until SIGTERM; what runs goes on without the daemon."""
     if ctx.invoked_subcommand is not None:
         return
+    if (joined := _joined(ctx, run_dir.absolute(), data_dir.absolute())) is not None:
+        _run(joined)
+        return
     if advertise is None:
         raise click.UsageError("the daemon needs --advertise ADDRESS, this machine's address among the nodes")
     options = NodeOptions(
@@ -82,6 +97,23 @@ def node(
         new_cluster=new_cluster,
     )
     _run(options)
+
+
+def _joined(ctx: click.Context, run_dir: Path, data_dir: Path) -> NodeOptions | None:
+    """The options of a node that has made or joined a cluster, which says the rest of them; None for any other."""
+    from routemesh.credentials import member
+
+    found = member.member(data_dir)
+    if found is None:
+        return None
+    given = [param for param in ctx.command.params if ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE]
+    others = [param.opts[0] for param in given if param.name not in ("run_dir", "data_dir")]
+    if others:
+        raise UserError(
+            f"this machine is {found.name} of cluster {found.membership.cluster}, which says what its daemon starts with: "
+            f"leave out {', '.join(others)}"
+        )
+    return member.options_of(found, run_dir, data_dir)
 
 
 def _absolute(path: Path | None) -> Path | None:
@@ -165,3 +197,44 @@ def update(
     change = wire.NodeUpdate(availability=availability, role=role, labels_add=dict(added), labels_remove=removed)
     host.client().update_node(ref, change)
     say(ref)
+
+
+@node.command("rm")
+@click.option("--force", is_flag=True, help="Also one that is up: its part of the cluster ends at once.")
+@click.argument("refs", metavar="NODE...", nargs=-1, required=True, shell_complete=node_names)
+@click.pass_obj
+def rm(host: Host, refs: tuple[str, ...], force: bool) -> None:
+    """Forget nodes; their certificates count no more."""
+    client = host.client()
+
+    def remove(ref: str) -> None:
+        client.remove_node(ref, force=force)
+        say(ref)
+
+    finish(attempt_each(refs, remove))
+
+
+@node.command("promote")
+@click.argument("refs", metavar="NODE...", nargs=-1, required=True, shell_complete=node_names)
+@click.pass_obj
+def promote(host: Host, refs: tuple[str, ...]) -> None:
+    """Make workers managers, which may lead the cluster."""
+    _give_role(host, refs, Role.MANAGER)
+
+
+@node.command("demote")
+@click.argument("refs", metavar="NODE...", nargs=-1, required=True, shell_complete=node_names)
+@click.pass_obj
+def demote(host: Host, refs: tuple[str, ...]) -> None:
+    """Make managers workers."""
+    _give_role(host, refs, Role.WORKER)
+
+
+def _give_role(host: Host, refs: tuple[str, ...], role: Role) -> None:
+    client = host.client()
+
+    def give(ref: str) -> None:
+        client.update_node(ref, wire.NodeUpdate(role=role))
+        say(f"{ref} is a {role} now")
+
+    finish(attempt_each(refs, give))

@@ -7,10 +7,10 @@ their identity, and so do mappings in which nothing changed: a caller that compa
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from routemesh.model import Cluster, Network, Node, Secret, Service, State, Task
+from routemesh.model import Cluster, Network, Node, Secret, Service, State, Task, Trust
 from routemesh.values import replace
 
-Object = Cluster | Network | Node | Service | Task | Secret
+Object = Cluster | Network | Node | Service | Task | Secret | Trust
 
 KINDS: Mapping[str, type[Object]] = {
     "cluster": Cluster,
@@ -19,6 +19,7 @@ KINDS: Mapping[str, type[Object]] = {
     "service": Service,
     "task": Task,
     "secret": Secret,
+    "trust": Trust,
 }
 _FIELDS = {
     "cluster": "cluster",
@@ -27,7 +28,12 @@ _FIELDS = {
     "service": "services",
     "task": "tasks",
     "secret": "secrets",
+    "trust": "trust",
 }
+SECRET = {"secret", "trust"}
+"""Objects of these kinds are not to be left on a disk once they are gone."""
+_SINGLE = {"cluster", "trust"}
+"""A state has one at most."""
 
 
 class Edit(NamedTuple):
@@ -54,21 +60,20 @@ def apply(state: State, edits: Iterable[Edit], revision: int) -> State:
     tables: dict[str, dict[str, Object]] = {}
     for kind, key, value in edits:
         if kind not in tables:
-            tables[kind] = dict(_table(state, kind))
+            tables[kind] = dict(table(state, kind))
         if value is None:
             tables[kind].pop(key, None)
         else:
             tables[kind][key] = value
-    fields: dict[str, Any] = {_FIELDS[kind]: table for kind, table in tables.items()}
-    if "cluster" in tables:
-        fields["cluster"] = next(iter(tables["cluster"].values()), None)
+    fields: dict[str, Any] = {_FIELDS[kind]: rows for kind, rows in tables.items()}
+    fields |= {kind: next(iter(tables[kind].values()), None) for kind in _SINGLE & tables.keys()}
     return replace(state, revision=revision, **fields)
 
 
 def _edits(before: State, after: State) -> Iterator[Edit]:
     revision = before.revision + 1
     for kind in KINDS:
-        old, new = _table(before, kind), _table(after, kind)
+        old, new = table(before, kind), table(after, kind)
         if old is new:
             continue
         for key in old:
@@ -84,8 +89,11 @@ def _differs(old: Object | None, new: Object) -> bool:
     return old is None or replace(new, revision=old.revision) != old
 
 
-def _table(state: State, kind: str) -> Mapping[str, Object]:
+def table(state: State, kind: str) -> Mapping[str, Object]:
+    """A state's objects of a kind, by id."""
     if kind == "cluster":
         return {} if state.cluster is None else {state.cluster.id: state.cluster}
-    table: Mapping[str, Object] = getattr(state, _FIELDS[kind])
-    return table
+    if kind == "trust":
+        return {} if state.trust is None else {state.trust.cluster: state.trust}
+    found: Mapping[str, Object] = getattr(state, _FIELDS[kind])
+    return found

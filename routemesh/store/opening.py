@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from routemesh.options import EtcdCluster, Place, SqliteFile
+from routemesh.options import EtcdCluster, OfManagers, Place, SqliteFile
 from routemesh.store import Store
 
 
@@ -17,5 +17,7 @@ async def open_store(place: Place) -> Store:
             from routemesh.store.etcd.store import EtcdStore
 
             return await EtcdStore.open(place)
+        case OfManagers():
+            raise AssertionError("a worker opens none: store.stream has what it asks managers with")
         case _:
             assert_never(place)

@@ -18,7 +18,7 @@ from routemesh.errors import Unavailable
 from routemesh.model import Lease, State
 from routemesh.store import Change, codec
 from routemesh.store.bell import FileBell
-from routemesh.store.changes import KINDS, Edit, apply, committed
+from routemesh.store.changes import KINDS, SECRET, Edit, apply, committed
 from routemesh.store.sightings import Beat, Sightings
 from routemesh.store.sqlitefile import BEAT_BITS, BUSY_TIMEOUT_S, MOVE_AWAY, explained, open_file
 from routemesh.threads import in_thread
@@ -124,7 +124,7 @@ class _Database:
                 on_exit.enter_context(self.bell.ringing())
                 self._write(edits, state.revision)
         self._state = state
-        if any(edit.kind == "secret" for edit in edits):
+        if any(edit.kind in SECRET for edit in edits):
             self._holds_secrets = True
             self._wipe()
         return state

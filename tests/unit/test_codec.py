@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routemesh.model import Node, NodeId, RestartPolicy, Service, ServiceId, ServiceSpec
+from routemesh.model import Node, NodeId, RestartPolicy, Role, Service, ServiceId, ServiceSpec
 from routemesh.store.changes import KINDS, Object
 from routemesh.store.codec import CodecError, decode, encode
 from routemesh.values import replace
@@ -19,6 +19,7 @@ _STORABLE: dict[Any, st.SearchStrategy[Any]] = {
     Mapping[str, str]: st.dictionaries(st.text(), st.text(), max_size=3),
     Mapping[str, int]: st.dictionaries(st.text(), st.integers(0, 65535), max_size=3),
     Mapping[int, int]: st.dictionaries(st.integers(0, 65535), st.integers(0, 65535), max_size=3),
+    Mapping[Role, str]: st.dictionaries(st.sampled_from(Role), st.text(), max_size=2),
     tuple[str, ...]: st.lists(st.text(), max_size=3).map(tuple),
 }
 

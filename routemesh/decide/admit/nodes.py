@@ -5,6 +5,7 @@ from ipaddress import IPv4Network
 
 from routemesh.decide.admit.engines import check_services
 from routemesh.decide.admit.find import find_node
+from routemesh.decide.admit.trust import check_promotion
 from routemesh.decide.pool import network_pool
 from routemesh.decide.ranges import GWBRIDGE_POOLS, INGRESS_POOLS, clashes, free, ranges_of
 from routemesh.errors import Conflict, NotFound, UserError
@@ -24,6 +25,7 @@ from routemesh.model import (
     TaskId,
     TaskState,
     TaskStatus,
+    Trust,
 )
 from routemesh.names import NODE_NAME, derive_id
 from routemesh.nodeplan.ranges import Occupied
@@ -52,7 +54,7 @@ def join(
     if not NODE_NAME.fullmatch(node.name):
         raise UserError(f"node name {node.name!r} is not a host name; use at most 63 letters, digits and . - _")
     if state.cluster is None:
-        cluster, ingress = _new_cluster(node, now, ingress_subnet, gwbridge_subnet, occupied)
+        cluster, ingress = _new_cluster(node, now, ingress_subnet, gwbridge_subnet, occupied, state.trust)
         state = replace(state, cluster=cluster, networks={**state.networks, ingress.id: ingress})
     _check_address(state, node)
     if live is None:
@@ -69,7 +71,12 @@ def join(
 
 
 def _new_cluster(
-    node: Node, now: float, ingress: IPv4Network | None, gwbridge: IPv4Network | None, occupied: Collection[Occupied]
+    node: Node,
+    now: float,
+    ingress: IPv4Network | None,
+    gwbridge: IPv4Network | None,
+    occupied: Collection[Occupied],
+    trust: Trust | None,
 ) -> tuple[Cluster, Network]:
     if ingress is None:
         ingress = free("ingress", INGRESS_POOLS, occupied, () if gwbridge is None else (gwbridge,))
@@ -80,7 +87,7 @@ def _new_cluster(
             raise UserError(f"{what} subnet {subnet} is too small; use a /{_LONGEST_PREFIX} or larger")
     if ingress.overlaps(gwbridge):
         raise UserError(f"ingress subnet {ingress} overlaps docker_gwbridge's {gwbridge}; choose another for one of them")
-    cluster_id = derive_id("cluster", node.name, now)
+    cluster_id = trust.cluster if trust is not None else derive_id("cluster", node.name, now)
     ingress_id = NetworkId(derive_id("ingress", cluster_id))
     return (
         Cluster(id=cluster_id, ingress_id=ingress_id, created_at=now, gwbridge_subnet=gwbridge),
@@ -148,6 +155,8 @@ def _returned(old: Node, node: Node) -> Node:
         labels=old.labels,
         attachments=old.attachments,
         created_at=old.created_at,
+        certified_until=old.certified_until or node.certified_until,
+        signed_by=old.signed_by or node.signed_by,
         revision=old.revision,
         state=NodeState.READY,
     )
@@ -184,6 +193,8 @@ def update_node(
         if not label or "=" in label or any(map(str.isspace, label)):
             raise UserError(f"node {old.name}: label name {label!r} is empty or has a space or '=' in it; write KEY=VALUE")
     _check_role(state, old, role)
+    if role is Role.MANAGER and old.role is Role.WORKER:
+        check_promotion(state, old)
     new = replace(
         old, availability=availability or old.availability, role=role or old.role, labels=labels | dict(labels_add or {})
     )
