@@ -133,6 +133,7 @@ def lab() -> None:
     show_default=True,
     help="MTU of the underlay, in bytes.",
 )
+@click.option("--join", "joined", is_flag=True, help="Share no file: node1 makes a cluster, and the others join it as workers.")
 @click.option("--ingress-subnet", type=SUBNET, help="The ingress network's addresses (default: as routemesh node chooses).")
 @click.option("--gwbridge-subnet", type=SUBNET, help="docker_gwbridge's addresses (default: as routemesh node chooses).")
 def up(
@@ -141,20 +142,24 @@ def up(
     managers: int | None,
     engine: str,
     mtu: int,
+    joined: bool,
     ingress_subnet: IPv4Network | None,
     gwbridge_subnet: IPv4Network | None,
 ) -> None:
     """Make a lab and start its nodes."""
     from routemesh.lab import control
 
+    if joined and managers not in (None, 1):
+        raise click.UsageError("a lab with --join has one manager: its store is node1's file")
     wanted = find.Lab(
         name=lab_name,
         nodes=nodes,
-        managers=managers or nodes,
+        managers=1 if joined else managers or nodes,
         engine=engine,
         mtu_bytes=mtu,
         ingress_subnet=str(ingress_subnet or ""),
         gwbridge_subnet=str(gwbridge_subnet or ""),
+        joined=joined,
     )
     with waits(f"starting {nodes} node{'s' * (nodes > 1)}"):
         control.up(wanted)

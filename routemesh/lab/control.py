@@ -10,7 +10,7 @@ from routemesh.diff import diff
 from routemesh.errors import Conflict, NotFound, Unavailable
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.kernel.owner import LAB
-from routemesh.lab import daemons, find, processes, removal, topology, wires
+from routemesh.lab import daemons, find, joining, processes, removal, topology, wires
 from routemesh.lab.find import Lab
 from routemesh.lab.mounts import network_namespaces
 from routemesh.nodeplan import HOST, Capabilities, Change, Delete, Link, Netns, NodePlan, Op
@@ -49,7 +49,9 @@ def up(lab: Lab) -> None:
         try:
             lab.save()
             _apply(lab, diff(NodePlan(), wires.topology(lab.nodes, lab.mtu_bytes)))
-            _start_daemons(lab, lab.node_names)
+            if lab.joined:
+                joining.join_all(lab)
+            _start_daemons(lab, lab.node_names[1:] if lab.joined else lab.node_names)
         except BaseException:
             removal.remove_lab(lab.directory)
             raise

@@ -23,7 +23,7 @@ _POLL_S = 0.01
 _POLL_SHARE = 0.1
 """How long a pause is, of what was waited until then: asking must not take the processor from those who are asked."""
 _PING_TIMEOUT_S = 1.0
-_PACKAGE_PARENT = Path(routemesh.__file__).parents[1]
+PACKAGE_PARENT = Path(routemesh.__file__).parents[1]
 _LAB_VARIABLES = ("ROUTEMESH_HOST", "ROUTEMESH_LAB")
 
 
@@ -39,9 +39,8 @@ def spawn(lab: Lab, name: str) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with open(log_path(node), "ab") as log, open(os.devnull, "rb") as nothing:
         streams = ((os.POSIX_SPAWN_DUP2, source.fileno(), target) for target, source in enumerate((nothing, log, log)))
-        environment = {name: value for name, value in os.environ.items() if name not in _LAB_VARIABLES}
-        command = ("nsenter", f"--net={lab.netns(name)}", f"--wd={_PACKAGE_PARENT}", "--", *_command(node))
-        pid = os.posix_spawnp("nsenter", command, environment, file_actions=tuple(streams), setsid=True)
+        command = ("nsenter", f"--net={lab.netns(name)}", f"--wd={PACKAGE_PARENT}", "--", *_command(lab, node))
+        pid = os.posix_spawnp("nsenter", command, environment(), file_actions=tuple(streams), setsid=True)
     boot, stat = Path("/proc/sys/kernel/random/boot_id"), Path(f"/proc/{pid}/stat")
     _note(node).write_bytes(boot.read_bytes() + stat.read_bytes())
 
@@ -85,18 +84,23 @@ def wait_ready(nodes: Iterable[NodeOptions]) -> None:
         time.sleep(max(_POLL_S, _POLL_SHARE * waited_s))
 
 
-def _command(node: NodeOptions) -> tuple[str, ...]:
-    flags = {
+def environment() -> dict[str, str]:
+    """What programs on a lab's machine are given: nothing that leads to a daemon of this one."""
+    return {name: value for name, value in os.environ.items() if name not in _LAB_VARIABLES}
+
+
+def _command(lab: Lab, node: NodeOptions) -> tuple[str, ...]:
+    places = {"--run-dir": node.run_dir, "--data-dir": node.data_dir}
+    options = {
         "--name": node.name,
         "--advertise": node.advertise,
         "--store": node.store,
-        "--run-dir": node.run_dir,
-        "--data-dir": node.data_dir,
         "--engine": node.engine,
         "--role": node.role,
         "--ingress-subnet": node.ingress_subnet,
         "--gwbridge-subnet": node.gwbridge_subnet,
     }
+    flags = places if lab.joined else {**places, **options}  # one that has joined knows the rest
     given = (pair for pair in flags.items() if pair[1] is not None)
     return (sys.executable, "-m", "routemesh", "node", *(str(word) for pair in given for word in pair))
 

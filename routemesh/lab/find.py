@@ -5,7 +5,7 @@
         netns/        its machines: underlay, client, node1 …
         node1/        a node's run directory: socket, namespaces, tasks; gone after a power cut
         disk/node1/   a node's data directory: daemon.log, the tasks' logs
-        state.db      the store that all its daemons share
+        state.db      the store that all its daemons share; a lab whose machines have joined has node1's disk/node1/cluster.db
 
 Only root may look in there.
 """
@@ -36,7 +36,8 @@ _VALID_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 class Lab:
     """One lab: what it was asked to be. `managers`: the first so many nodes are managers, the others workers.
 
-    The subnets are the cluster's, as networks in text; "" leaves them to the first node.
+    The subnets are the cluster's, as networks in text; "" leaves them to the first node. `joined`: its machines share no file;
+    node1 is the manager, and the others have joined it over the underlay.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Lab:
     mtu_bytes: int
     ingress_subnet: str = ""
     gwbridge_subnet: str = ""
+    joined: bool = False
 
     @property
     def directory(self) -> Path:
@@ -59,8 +61,8 @@ class Lab:
 
     @property
     def database(self) -> Path:
-        """The store of all its nodes."""
-        return self.directory / "state.db"
+        """The store of all its nodes, or of its manager."""
+        return self.directory / "disk" / self.node_names[0] / "cluster.db" if self.joined else self.directory / "state.db"
 
     @property
     def client(self) -> IPv4Address:

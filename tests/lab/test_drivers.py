@@ -36,7 +36,7 @@ class Teahouse:
 def teahouse(monkeypatch: pytest.MonkeyPatch) -> Iterator[Teahouse]:
     require("root", "netns", "nf_tables")
     usual = daemons._command
-    monkeypatch.setattr(daemons, "_command", lambda node: (sys.executable, "-m", "tests.lab.brewing", *usual(node)[3:]))
+    monkeypatch.setattr(daemons, "_command", lambda lab, node: (sys.executable, "-m", "tests.lab.brewing", *usual(lab, node)[3:]))
     with running("tea", "--nodes", "1") as mesh:
         made = Teahouse(mesh, load(mesh.name))
         made.restart()
