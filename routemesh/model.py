@@ -222,7 +222,10 @@ class Attachment(msgspec.Struct, frozen=True):
 
 def address_on(attachments: tuple[Attachment, ...], network_id: NetworkId) -> IPv4Address | None:
     """The address on that network; None where nothing is attached to it."""
-    return next((each.address for each in attachments if each.network_id == network_id), None)
+    for each in attachments:
+        if each.network_id == network_id:
+            return each.address
+    return None
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ daemon with no memory plans the same names again (rule 5).
 
 import hashlib
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import assert_never
 
@@ -34,6 +35,8 @@ NODE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 _ID_LENGTH = 25
+_MOST_KNOWN = 4096
+"""Names that are remembered, of each formula: a pass asks for those of a task about ten times."""
 
 
 def natural(name: str) -> tuple[tuple[int, str], ...]:
@@ -52,6 +55,7 @@ def derive_id(*parts: object) -> str:
     return "".join(digits)
 
 
+@lru_cache(_MOST_KNOWN)
 def container_id(task_id: TaskId) -> str:
     """12 hex digits: the task's namespace, hostname and `gateway_…` name in `network inspect`."""
     return hashlib.sha256(task_id.encode()).hexdigest()[:12]
@@ -76,11 +80,13 @@ def mac(address: IPv4Address) -> str:
     return f"02:42:{address.packed.hex(':')}"
 
 
+@lru_cache(_MOST_KNOWN)
 def overlay_port(endpoint: str) -> str:
     """The end of an endpoint's veth in the overlay's namespace; 11 characters of at most 15 (IFNAMSIZ)."""
     return "veth" + hashlib.sha256(f"overlay {endpoint}".encode()).hexdigest()[:7]
 
 
+@lru_cache(_MOST_KNOWN)
 def gwbridge_port(endpoint: str) -> str:
     """The end of an endpoint's veth on docker_gwbridge, in the node's namespace."""
     return "veth" + hashlib.sha256(f"gateway {endpoint}".encode()).hexdigest()[:7]

@@ -9,6 +9,7 @@ from routemesh.nodeplan import HOST, Capabilities, Item, Namespace, NodePlan, na
 from routemesh.plan import layout
 from routemesh.plan.along import along
 from routemesh.plan.engines import check_engine
+from routemesh.plan.pools import pools
 from routemesh.plan.view import NodeView
 
 
@@ -21,15 +22,19 @@ def plan(view: NodeView, caps: Capabilities) -> NodePlan:
     engine = check_engine(view.node.engine, caps)
     if view.node.sandbox_on(view.ingress.id) is None:
         return NodePlan()
-    namespaces: dict[str, Namespace] = {HOST: _whole(HOST, (*layout.host(view, caps), *engine.host(view, caps)))}
+    balanced = {network.id: tuple(pools(view, network)) for network in view.networks}
+    host = engine.host(view, balanced[view.ingress.id], caps)
+    namespaces: dict[str, Namespace] = {HOST: _whole(HOST, (*layout.host(view, caps), *host))}
     namespaces |= {netns: _whole(netns, items) for netns, items in layout.further_gwbridges(view, caps)}
     for network in view.networks:
         sandbox, overlay = names.sandbox(network), names.overlay_netns(network.id)
-        namespaces[sandbox] = _whole(sandbox, (*layout.sandbox(view, network), *engine.sandbox(view, network, caps)))
+        balancing = engine.sandbox(view, network, balanced[network.id], caps)
+        namespaces[sandbox] = _whole(sandbox, (*layout.sandbox(view, network), *balancing))
         namespaces[overlay] = _whole(overlay, tuple(layout.overlay(view, network, caps)))
+    of_engine = engine.tasks(view, caps)
     for task in layout.placed(view):
         netns = names.container_id(task.id)
-        namespaces[netns] = _whole(netns, (*layout.task(view, task), *engine.task(view, task, caps)))
+        namespaces[netns] = _whole(netns, (*layout.task(view, task), *of_engine(task)))
     return NodePlan(namespaces)
 
 

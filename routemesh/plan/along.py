@@ -40,7 +40,7 @@ def along(netns: str, items: Iterable[Item]) -> Iterator[Item]:
 
 def _routes(of: Address) -> Iterator[Route]:
     address, subnet = of.address.ip, of.address.network
-    yield _route(of, IPv4Network(address), LOCAL_TABLE)
+    yield _route(of, IPv4Network(int(address)), LOCAL_TABLE)
     if subnet.prefixlen < _HOST_PREFIX:
         yield _route(of, subnet, LOCAL_TABLE if of.link == LOOPBACK else MAIN_TABLE)
 

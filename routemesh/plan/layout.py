@@ -106,7 +106,7 @@ def sandbox(view: NodeView, network: Network) -> Iterator[Item]:
     yield from _overlay_end(view, network, names.sandbox(network), address)
     for service in view.services:
         if (vip := service.vip_on(network.id)) is not None:
-            yield Address(names.OVERLAY_LINK, IPv4Interface(vip))
+            yield Address(names.OVERLAY_LINK, IPv4Interface(int(vip)))
     yield from _gwbridge_end(view, names.SANDBOX, sandbox_gwbridge_address(view.cluster))
     yield from _forwarding(names.OVERLAY_LINK, names.GWBRIDGE_LINK)
     yield from _no_reverse_path_filter(names.OVERLAY_LINK, names.GWBRIDGE_LINK)
@@ -237,4 +237,4 @@ def _no_reverse_path_filter(*links: str) -> Iterator[Item]:
 
 
 def _on(address: IPv4Address, subnet: IPv4Network) -> IPv4Interface:
-    return IPv4Interface((address, subnet.prefixlen))
+    return IPv4Interface((int(address), subnet.prefixlen))

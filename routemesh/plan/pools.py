@@ -1,6 +1,6 @@
 """Which tasks a node balances each published port over: what both engines make their rules from. PURE."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import assert_never
@@ -79,7 +79,7 @@ def _port_bits(protocol: Protocol, port: int) -> int:
     return port << _PORT_SHIFT | (_UDP_BIT if protocol is Protocol.UDP else 0)
 
 
-def _reachable(view: NodeView, service: Service, tasks: list[Task]) -> tuple[Task, ...]:
+def _reachable(view: NodeView, service: Service, tasks: Sequence[Task]) -> tuple[Task, ...]:
     """Those of a port's serving tasks that this node may lead connections to.
 
     A task without weight is not a reason to prefer this node: its connections go elsewhere.
@@ -120,12 +120,24 @@ class _Group:
     draining: tuple[Task, ...]
 
 
+def _of_one_kind(view: NodeView, service: Service, publish: tuple[Publish, ...]) -> _Group:
+    """Where all tasks publish the same ports, as they do but during an update that changes these."""
+    every = (*view.serving.get(service.id, ()), *view.draining.get(service.id, ()))
+    ports = sorted({(port.protocol, port.published) for port in publish})
+    found = _reachable(view, service, view.serving.get(service.id, ()))
+    ids = {task.id for task in found}
+    return _Group(ports, found, tuple(task for task in every if task.id not in ids))
+
+
 def _by_tasks(view: NodeView, service: Service) -> Iterable[_Group]:
     """The ports that the service's tasks publish, those together that the same tasks serve; those that nobody serves too.
 
     Tasks with the same ports are looked at together: there may be thousands of ports.
     """
     serving, draining = view.serving.get(service.id, ()), view.draining.get(service.id, ())
+    published = {task.spec.publish for task in (*serving, *draining)}
+    if len(published) <= 1:
+        return [_of_one_kind(view, service, ports) for ports in published if ports]
     kinds: dict[tuple[Publish, ...], int] = {}
     kind_of = {task.id: kinds.setdefault(task.spec.publish, len(kinds)) for task in (*serving, *draining)}
     kinds_of: dict[tuple[Protocol, int], tuple[int, ...]] = {}

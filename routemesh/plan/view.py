@@ -53,14 +53,18 @@ def view(state: State, node_id: NodeId) -> NodeView:
     node = state.nodes[node_id]
     others = (other for other in state.nodes.values() if other.id != node_id)
     peers = {other.id: other for other in others if other.sandbox_on(ingress.id) is not None}
-    own, remote = [], []
+    own, remote, running = [], [], []
     for task in sorted(_placed(state), key=_by_slot):
         if task.node_id == node_id:
-            if task.prepared:
-                own.append(task)
+            if not task.prepared:
+                continue
+            own.append(task)
         elif task.attachments and task.node_id in peers and _has_way(task, peers[task.node_id]):
             remote.append(task)
-    running = [task for task in sorted((*own, *remote), key=_by_slot) if _runs(task) and task.address_on(ingress.id) is not None]
+        else:
+            continue
+        if _runs(task) and task.address_on(ingress.id) is not None:
+            running.append(task)
     cut_off = {task.id for task in remote if task.node_id is not None and not peers[task.node_id].reachable}
     return NodeView(
         cluster=state.cluster,

@@ -2,7 +2,7 @@
 
 import ast
 import asyncio
-from collections.abc import Collection, Iterable, Iterator, Set
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -22,12 +22,13 @@ from routemesh.explain.way import Places
 from routemesh.kernel.fake.kernel import FakeKernel
 from routemesh.lab import control
 from routemesh.lab.find import Lab
-from routemesh.model import Network, NodeId, Protocol, Scheduler, ServiceSpec, Task
+from routemesh.model import Network, NodeId, Protocol, Scheduler, ServiceSpec
 from routemesh.nodeplan import HOST, Capabilities, Element, Item, ItemKey, Sysctl
 from routemesh.options import NodeOptions
 from routemesh.plan import plan
 from routemesh.plan.engines import ENGINES, check_engine, nftables
 from routemesh.plan.engines.entry import Engine, Feature, Port, Stale, StaleFlows
+from routemesh.plan.pools import Pool
 from routemesh.plan.view import NodeView, view
 from routemesh.snapshot import (
     ClusterSnapshot,
@@ -88,13 +89,9 @@ class Mend:
         return f"take {address} into {mark}"
 
 
-def _sandbox(view: NodeView, network: Network, caps: Capabilities) -> Iterator[Item]:
-    yield from nftables.sandbox(view, network, caps)
+def _sandbox(view: NodeView, network: Network, pools: Sequence[Pool], caps: Capabilities) -> Iterator[Item]:
+    yield from nftables.sandbox(view, network, pools, caps)
     yield MARKER
-
-
-def _task(view: NodeView, task: Task, caps: Capabilities) -> Iterator[Item]:
-    yield from nftables.task(view, task, caps)
 
 
 def _stale(before: NodeView | None, now: NodeView) -> Iterator[Stale]:
@@ -106,7 +103,7 @@ INVENTED = Engine(
     schedulers=frozenset({Scheduler.RR}),
     host=nftables.host,
     sandbox=_sandbox,
-    task=_task,
+    tasks=nftables.tasks,
     lacks=lambda caps: "needs a kernel named 6.18.0" if caps.kernel != "6.18.0" else "",
     features=(Feature(name="invention", module="invention", option="INVENTION", without="nothing is invented"),),
     stale=_stale,

@@ -1,6 +1,6 @@
 """What the registry has of an engine: the nouns of its rows. PURE."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Protocol
@@ -8,6 +8,7 @@ from typing import Protocol
 from routemesh.model import Network, Scheduler, Task
 from routemesh.model import Protocol as L4
 from routemesh.nodeplan import Capabilities, Element, Item, ItemKey
+from routemesh.plan.pools import Pool
 from routemesh.plan.view import NodeView
 
 
@@ -99,8 +100,9 @@ class Mend(Protocol):
 class Engine:
     """All that is known of an engine.
 
-    `host`, `sandbox` and `task` plan: what goes into the node's own namespace, into a network's sandbox, into a task's. `lacks`:
-    why it can't run on a kernel, "" if it can. `features`, `libraries` and `programs`: what it needs, for those who look at a
+    `host`, `sandbox` and `tasks` plan: what goes into the node's own namespace, into a network's sandbox (with the network's
+    pools), into a task's (a function, so that what all tasks have is made once). `lacks`: why it can't run on a kernel, "" if it
+    can. `features`, `libraries` and `programs`: what it needs, for those who look at a
     machine. `stale`: the connections to be forgotten between two views (None: nobody knows what there was). `clients`: how
     clients are forgotten, None where none are remembered. `mend`: None where only a node's own plan mends.
 
@@ -109,9 +111,9 @@ class Engine:
 
     name: str
     schedulers: frozenset[Scheduler]
-    host: Callable[[NodeView, Capabilities], Iterator[Item]]
-    sandbox: Callable[[NodeView, Network, Capabilities], Iterator[Item]]
-    task: Callable[[NodeView, Task, Capabilities], Iterator[Item]]
+    host: Callable[[NodeView, Sequence[Pool], Capabilities], Iterator[Item]]
+    sandbox: Callable[[NodeView, Network, Sequence[Pool], Capabilities], Iterator[Item]]
+    tasks: Callable[[NodeView, Capabilities], Callable[[Task], Iterator[Item]]]
     lacks: Callable[[Capabilities], str]
     features: tuple[Feature, ...]
     libraries: frozenset[str] = frozenset()

@@ -6,7 +6,8 @@ Source: moby daemon/libnetwork/service_linux.go; ipvsadm(8), iptables-extensions
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from ipaddress import IPv4Address
 
 from routemesh import names
@@ -37,7 +38,7 @@ from routemesh.nodeplan import (
 from routemesh.plan import doors, layout
 from routemesh.plan.engines import flows, ipvsmend
 from routemesh.plan.engines.entry import Engine, Feature
-from routemesh.plan.pools import Pool, mark_of_port, pools
+from routemesh.plan.pools import Pool, mark_of_port
 from routemesh.plan.view import NodeView
 from routemesh.values import replace
 
@@ -66,11 +67,11 @@ _TO_LOCAL = Match("fib daddr type", "local")
 _FENCED = ("sctp", "udp", "tcp")
 
 
-def host(view: NodeView, caps: Capabilities) -> Iterator[Item]:
+def host(view: NodeView, pools: Sequence[Pool], caps: Capabilities) -> Iterator[Item]:
     """DOCKER-INGRESS and what docker_gwbridge has around it; the newest port first, as libnetwork inserts them."""
     gateway, subnet = names.GWBRIDGE, str(view.cluster.gwbridge_subnet)
     to_ingress: Rule = (_TO_LOCAL, Verdict("jump", names.INGRESS_CHAIN))
-    ports = [port for pool in pools(view, view.ingress) for port in pool.ports][::-1]
+    ports = [port for pool in pools for port in pool.ports][::-1]
     yield XtChain("nat", names.INGRESS_CHAIN, (*(_publish(view, *port) for port in ports), _RETURN))
     yield XtChain("filter", names.INGRESS_CHAIN, (*(rule for port in ports for rule in _admit(*port)), _RETURN))
     yield XtRule("nat", "PREROUTING", to_ingress)
@@ -100,9 +101,9 @@ def host(view: NodeView, caps: Capabilities) -> Iterator[Item]:
     yield XtRule("mangle", "INPUT", (*doors.tunnel(view), Verdict("jump", names.PEER_CHAIN)))
 
 
-def sandbox(view: NodeView, network: Network, caps: Capabilities) -> Iterator[Item]:
+def sandbox(view: NodeView, network: Network, pools: Sequence[Pool], caps: Capabilities) -> Iterator[Item]:
     """Mark by published port, balance by mark; translate the client where it is the node itself or the service wants it."""
-    every = tuple(part for pool in pools(view, network) for part in _by_protocol(pool))
+    every = tuple(part for pool in pools for part in _by_protocol(pool))
     marking = tuple((*_port(*port), Assign("meta mark", pool.mark)) for pool in every for port in pool.ports)
     served = {pool.service for pool in every}
     oldest_first = sorted(view.services, key=lambda service: service.fwmark or 0)
@@ -125,11 +126,16 @@ def sandbox(view: NodeView, network: Network, caps: Capabilities) -> Iterator[It
         yield from _balance(pool)
 
 
-def task(view: NodeView, task: Task, caps: Capabilities) -> Iterator[Item]:
+def tasks(view: NodeView, caps: Capabilities) -> Callable[[Task], Iterator[Item]]:
     """Published port → target port, and what the gateway asks; nothing else gets in or out through the overlay.
 
     Replies go the way the request came. The gateway's own tasks may call others; the callee's filter (INPUT) decides.
     """
+    return partial(_task, view, tuple(_return_path(view)))
+
+
+def _task(view: NodeView, back: Iterable[Item], task: Task) -> Iterator[Item]:
+    """`back`: the way back to clients, the same from all tasks."""
     address = task.address_on(view.ingress.id)
     if address is None:
         return
@@ -143,7 +149,7 @@ def task(view: NodeView, task: Task, caps: Capabilities) -> Iterator[Item]:
     strays: Rule = (Match("iifname", names.OVERLAY_LINK), _INVALID, Verdict("drop"))
     yield XtChain("mangle", "PREROUTING", (strays, *(_remembering() if keep else ())), "ACCEPT")
     if keep:
-        yield from _return_path(view)
+        yield from back
     if layout.answers_from(view, task) is not None:
         assert task.gateway_address is not None
         outside = (Match("ip saddr", str(address)), Match("oifname", names.GWBRIDGE_LINK), Snat(task.gateway_address))
@@ -298,7 +304,7 @@ ENGINE = Engine(
     schedulers=SCHEDULERS,
     host=host,
     sandbox=sandbox,
-    task=task,
+    tasks=tasks,
     lacks=_lacks,
     features=(
         Feature(name="ip_vs", module="ip_vs", option="IP_VS", without="nothing is balanced by engine ipvs"),

@@ -6,7 +6,8 @@ how a task is chosen is up to the service: each has a chain, reached by a verdic
 Source: nft(8); docs/path.md; the kernel's net/netfilter/nft_numgen.c, nft_hash.c, nft_dynset.c.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 from routemesh import names
@@ -44,7 +45,7 @@ from routemesh.nodeplan import (
 from routemesh.plan import doors, layout
 from routemesh.plan.engines import flows, nftbalance
 from routemesh.plan.engines.entry import Engine, Feature
-from routemesh.plan.pools import Pool, pools
+from routemesh.plan.pools import Pool
 from routemesh.plan.view import NodeView
 
 TIMEOUTS_S: Mapping[Literal["tcp", "udp"], Mapping[str, int]] = {
@@ -77,7 +78,7 @@ _REFUSE: tuple[Rule, ...] = (
 )
 
 
-def host(view: NodeView, caps: Capabilities) -> Iterator[Item]:
+def host(view: NodeView, pools: Sequence[Pool], caps: Capabilities) -> Iterator[Item]:
     """DOCKER-INGRESS: published ports of local addresses go to the sandbox, the port as it is; nothing else goes that way."""
     cluster = view.cluster
     gateway, subnet = names.GWBRIDGE, str(cluster.gwbridge_subnet)
@@ -115,20 +116,20 @@ def host(view: NodeView, caps: Capabilities) -> Iterator[Item]:
             (Match("ip saddr", subnet), Match("oifname", gateway, negate=True), Masquerade()),
         ),
     )
-    for pool in pools(view, view.ingress):
+    for pool in pools:
         for port in pool.ports if pool.open else ():
             yield Element("ip", "published", port)
     for peer in view.peers:
         yield Element("ip", "peers", (peer.address,))
 
 
-def sandbox(view: NodeView, network: Network, caps: Capabilities) -> Iterator[Item]:
+def sandbox(view: NodeView, network: Network, pools: Sequence[Pool], caps: Capabilities) -> Iterator[Item]:
     """Mark by published port, balance by mark, as IPVS does in Swarm's sandbox."""
     own = view.node.sandbox_on(network.id)
     assert own is not None
     from_node = Match("iifname", names.GWBRIDGE_LINK)
     to_overlay = Match("oifname", names.OVERLAY_LINK)
-    open_pools = [pool for pool in pools(view, network) if pool.open]
+    open_pools = [pool for pool in pools if pool.open]
     yield Table("ip")
     yield from _timeouts(caps)
     yield Map("ip", "marks", _PORT_KEY, "mark")
@@ -148,11 +149,16 @@ def sandbox(view: NodeView, network: Network, caps: Capabilities) -> Iterator[It
         yield from _balance(pool)
 
 
-def task(view: NodeView, task: Task, caps: Capabilities) -> Iterator[Item]:
+def tasks(view: NodeView, caps: Capabilities) -> Callable[[Task], Iterator[Item]]:
     """Published port → target port, and what the gateway asks; nothing else gets in or out through the overlay.
 
     Replies go the way the request came. The gateway's own tasks may call others; the other task's filter-prerouting decides.
     """
+    return partial(_task, view, caps, tuple(_return_path(view)))
+
+
+def _task(view: NodeView, caps: Capabilities, back: Iterable[Item], task: Task) -> Iterator[Item]:
+    """`back`: the way back to clients, the same from all tasks."""
     address = task.address_on(view.ingress.id)
     if address is None:
         return
@@ -187,7 +193,7 @@ def task(view: NodeView, task: Task, caps: Capabilities) -> Iterator[Item]:
         for gateway in view.gateways:
             yield Element("ip", "gateways", (gateway,))
     if keep:
-        yield from _return_path(view)
+        yield from back
     if layout.answers_from(view, task) is not None:
         assert task.gateway_address is not None
         own: Rule = (Match("oifname", names.GWBRIDGE_LINK), Match("ip saddr", str(address)), Snat(task.gateway_address))
@@ -276,7 +282,7 @@ ENGINE = Engine(
     schedulers=nftbalance.SCHEDULERS,
     host=host,
     sandbox=sandbox,
-    task=task,
+    tasks=tasks,
     lacks=_lacks,
     features=(
         Feature(
