@@ -18,6 +18,7 @@ from routemesh.language.xtables import XT_ITEMS, saved
 from routemesh.model import Http, Lease, Mode, Node, NodeId, Service, State, Task, TaskState
 from routemesh.nodeplan import Change, Create, NodePlan, Op, item_of
 from routemesh.proxy.certificates import warnings
+from routemesh.proxy.explain import Explanation
 from routemesh.proxy.routes import table
 
 Leases = Mapping[str, Lease]
@@ -126,6 +127,15 @@ def gateway_info(state: State, service: Service, now: float, keys_on_disk: Mappi
         warnings=tuple(warnings(state, now)),
         refused={service.spec.name: said for service in _services(state) if (said := left_out(state, service))},
         keys_on_disk=keys_on_disk,
+    )
+
+
+def gateway_explanation(found: Explanation) -> wire.GatewayExplanation:
+    """Where the gateway leads a request, and why."""
+    return wire.GatewayExplanation(
+        steps=tuple(wire.GatewayStep(at=step.at, decision=step.decision, why=step.why) for step in found.steps),
+        servers=tuple(f"{server.task} {server.address}:{server.port}" for server in found.servers),
+        status=found.status,
     )
 
 

@@ -5,7 +5,7 @@ from functools import partial
 from aiohttp import web
 
 from routemesh import wire
-from routemesh.api.describe import gateway_info
+from routemesh.api.describe import gateway_explanation, gateway_info
 from routemesh.api.reply import CONTEXT, json_reply, request_to_gateway, said_by_node
 from routemesh.ask import proxies
 from routemesh.proxy.explain import explain
@@ -38,12 +38,7 @@ async def _proxies_of(request: web.Request) -> web.Response:
 
 async def _explain(request: web.Request) -> web.Response:
     found = explain(await request.app[CONTEXT].store.snapshot(), request_to_gateway(request))
-    told = wire.GatewayExplanation(
-        steps=tuple(wire.GatewayStep(at=step.at, decision=step.decision, why=step.why) for step in found.steps),
-        servers=tuple(f"{server.task} {server.address}:{server.port}" for server in found.servers),
-        status=found.status,
-    )
-    return json_reply(told)
+    return json_reply(gateway_explanation(found))
 
 
 ROUTES = (

@@ -10,7 +10,6 @@ from typing import assert_never
 
 from routemesh.nodeplan import (
     HOST,
-    KERNEL_PROTOCOL,
     MAIN_TABLE,
     Address,
     Change,
@@ -30,10 +29,10 @@ from routemesh.nodeplan import (
     item_of,
     key,
 )
+from routemesh.plan.along import routes
 from routemesh.snapshot import LINK_SYSCTLS, ClusterSnapshot, NamespaceSnapshot, NodeSnapshot
 from routemesh.values import differing, replace
 
-_HOST_PREFIX = 32
 _NOTHING = NamespaceSnapshot(path="", conntrack=(), sockets=())
 
 
@@ -159,11 +158,8 @@ def _subnets(items: Sequence[Item]) -> Iterator[Item]:
     """The routes that the kernel adds for addresses on links that are up."""
     up = {item.name for item in items if isinstance(item, Link) and item.up}
     routed = {(item.link, item.destination) for item in items if isinstance(item, Route) and item.table == MAIN_TABLE}
-    for item in items:
-        if isinstance(item, Address) and item.link in up and item.address.network.prefixlen < _HOST_PREFIX:
-            network = item.address.network
-            if (item.link, network) not in routed:
-                yield Route(destination=network, via=None, link=item.link, source=item.address.ip, protocol=KERNEL_PROTOCOL)
+    added = (route for item in items if isinstance(item, Address) and item.link in up for route in routes(item))
+    yield from (route for route in added if route.table == MAIN_TABLE and (route.link, route.destination) not in routed)
 
 
 def _settings(items: Sequence[Item], created: Sequence[str]) -> Iterator[Item]:

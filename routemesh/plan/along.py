@@ -31,14 +31,15 @@ def along(netns: str, items: Iterable[Item]) -> Iterator[Item]:
         loopback = Address(LOOPBACK, IPv4Interface("127.0.0.1/8"))
         yield Link(name=LOOPBACK, kind="loopback", mtu=_LOOPBACK_MTU_BYTES)
         yield loopback
-        yield from _routes(loopback)
+        yield from routes(loopback)
         yield from FIRST_RULES
     for item in items:
         if isinstance(item, Address):
-            yield from _routes(item)
+            yield from routes(item)
 
 
-def _routes(of: Address) -> Iterator[Route]:
+def routes(of: Address) -> Iterator[Route]:
+    """The route to the address itself, and the one to its subnet where that is larger."""
     address, subnet = of.address.ip, of.address.network
     yield _route(of, IPv4Network(int(address)), LOCAL_TABLE)
     if subnet.prefixlen < _HOST_PREFIX:
