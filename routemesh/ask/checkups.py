@@ -37,11 +37,11 @@ async def doctor(context: Context, *, passive: bool = False) -> "Report":
 
     Each look opens a connection to each task's port, unless `passive`.
     """
-    from routemesh.doctor import State, report
+    from routemesh.doctor import Severity, report
 
     async with context.one_doctor:
         found = await _look(context, passive=passive)
-        if any(finding.state in (State.WRONG, State.UNTOLD) for finding in found.findings):
+        if any(finding.state in (Severity.WRONG, Severity.UNTOLD) for finding in found.findings):
             await asyncio.sleep(SETTLE_S)
             found = await _look(context, found, passive=passive)
         return report(found.findings)

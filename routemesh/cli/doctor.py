@@ -72,12 +72,14 @@ def _looked(
     client = None if machine else _meant(host)
     if client is None:
         return (), _of_this_machine()
-    from routemesh.doctor import Finding, State
+    from routemesh.doctor import Finding, Severity
 
     try:
         found, engine = client.doctor(passive=passive).findings, next((node.engine for node in client.nodes() if node.asked), "")
     except Unavailable as silence:
-        silent = Finding(what="node", where="", state=State.UNTOLD, found=str(silence), effect="how the cluster is can't be told")
+        silent = Finding(
+            what="node", where="", state=Severity.UNTOLD, found=str(silence), effect="how the cluster is can't be told"
+        )
         return (silent,), _of_this_machine()
     return (*found, *_of_the_gateway(client)), _of_this_machine(engine)
 
@@ -166,12 +168,12 @@ def _fix(host: Host, *, quiet: bool) -> None:
 
 def _print(of_mesh: "Findings", of_machine: "Findings") -> None:
     """A mesh's findings may have any length. Of a machine that runs a node only what is wrong is told, else all it offers."""
-    from routemesh.doctor import State
+    from routemesh.doctor import Severity
     from routemesh.doctor.text import text
     from routemesh.explain.text import Screen
 
     say_text(text(of_mesh, Screen(colour=is_coloured(), width=terminal_width(), escape=OWN_ESCAPE)))
-    told = of_machine if not of_mesh else [each for each in of_machine if each.state is State.WRONG]
+    told = of_machine if not of_mesh else [each for each in of_machine if each.state is Severity.WRONG]
     if told:
         rows = [(each.state, each.what, each.found, each.effect, each.fix) for each in told]
         print_table(("STATE", "WHAT", "FOUND", "WITHOUT IT", "FIX"), rows)

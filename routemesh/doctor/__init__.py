@@ -23,7 +23,7 @@ VERSION = 2
 """Of the JSON (docs/doctor.md). Whatever changes a field's name or meaning raises it; a field that is added does not."""
 
 
-class State(StrEnum):
+class Severity(StrEnum):
     """How it is with what was looked at."""
 
     OK = "ok"
@@ -54,7 +54,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     what: str
     where: str
-    state: State
+    state: Severity
     found: str
     effect: str = ""
     fix: str = ""
@@ -82,7 +82,7 @@ def report(findings: Iterable[Finding]) -> Report:
     """The findings and what they come to."""
     told = tuple(findings)
     states = {finding.state for finding in told}
-    outcome: Outcome = "findings" if State.WRONG in states else "untold" if State.UNTOLD in states else "clean"
+    outcome: Outcome = "findings" if Severity.WRONG in states else "untold" if Severity.UNTOLD in states else "clean"
     return Report(version=VERSION, outcome=outcome, findings=told)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from routemesh.doctor import Finding, State, listed
+from routemesh.doctor import Finding, Severity, listed
 from routemesh.reasons.words import unchecked
 from routemesh.sightings import PortAnswer
 from routemesh.snapshot import ANY_ADDRESS, Bound, ClusterSnapshot
@@ -74,7 +74,7 @@ def findings(cluster: ClusterSnapshot, facts: "Facts", told: Mapping[tuple[str, 
             yield Finding(
                 what="task",
                 where=f"{node}: task {asked.task}",
-                state=State.UNKNOWN if answer.outcome == "unasked" else State.WRONG,
+                state=Severity.UNKNOWN if answer.outcome == "unasked" else Severity.WRONG,
                 found=trouble(node, answer),
                 effect=f"connections that are led to it fail: {service} {asked.port}/{asked.protocol}{hint}",
                 fix=f"routemesh service logs {service}",
@@ -85,7 +85,7 @@ def findings(cluster: ClusterSnapshot, facts: "Facts", told: Mapping[tuple[str, 
         yield Finding(
             what="answers",
             where=listed((name for name, node in facts.nodes.items() if node.answers), 8),
-            state=State.OK,
+            state=Severity.OK,
             found=f"{'all' if good == len(tcp) else f'{good} of'} {len(tcp)} tasks' ports took a connection"
             " from the sandbox of their node",
         )
@@ -94,7 +94,7 @@ def findings(cluster: ClusterSnapshot, facts: "Facts", told: Mapping[tuple[str, 
             yield Finding(
                 what="answers",
                 where=name,
-                state=State.UNKNOWN,
+                state=Severity.UNKNOWN,
                 found="its tasks were not asked: its daemon is of a version that asks none",
                 effect="what is said of its tasks' answers is predicted",
             )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from routemesh.doctor import Finding, State
+from routemesh.doctor import Finding, Severity
 from routemesh.model import CertificateWarning
 
 
@@ -12,7 +12,7 @@ def findings(warnings: Iterable[CertificateWarning], keys_on_disk: Mapping[str, 
         Finding(
             what="certificate keys",
             where=node,
-            state=State.OPTIONAL,
+            state=Severity.OPTIONAL,
             found=f"on {kind}",
             effect="anyone who gets the disk or a copy of it has the keys",
             fix="mount a tmpfs for the run directory (/run is one on a machine with systemd)",
@@ -27,7 +27,7 @@ def _of_warning(warning: CertificateWarning) -> Finding:
     return Finding(
         what="certificate",
         where="gateway",
-        state=State.OPTIONAL if soon else State.WRONG,
+        state=Severity.OPTIONAL if soon else Severity.WRONG,
         found=warning.text,
         effect="clients will refuse the connection" if soon else "clients refuse the connection",
         fix="routemesh secret create NAME NEW.pem, then service update --label-add routemesh.http.tls=NAME",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from routemesh.doctor import Finding, State
+from routemesh.doctor import Finding, Severity
 from routemesh.doctor.facts import Facts
 from routemesh.sightings import DISK_SUBJECT, Disk, Shortage, shortages
 
@@ -35,7 +35,7 @@ def _finding(node: str, disk: Disk, short: Shortage) -> Finding:
     return Finding(
         what="disk",
         where=node,
-        state=State.WRONG if short in _WRONG else State.OPTIONAL,
+        state=Severity.WRONG if short in _WRONG else Severity.OPTIONAL,
         found=disk.line(short) + (f": {numbers}" if numbers else ""),
         effect=effect if short in _WRONG else f"when nothing is left, {effect}",
         fix=f"on {node}: {fix}",

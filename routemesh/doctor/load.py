@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 
 from routemesh import names
-from routemesh.doctor import Finding, State, listed
+from routemesh.doctor import Finding, Severity, listed
 from routemesh.doctor.facts import Facts
 from routemesh.doctor.ways import Walked
 from routemesh.explain.deaf import deaf
@@ -39,7 +39,7 @@ def findings(cluster: ClusterSnapshot, facts: Facts, walked: Walked) -> Iterator
     yield from _doubles(cluster)
     yield from _stale(cluster, facts)
     yield from (
-        Finding(what="manager", where="", state=State.WRONG, found=error, effect="it is not carried out")
+        Finding(what="manager", where="", state=Severity.WRONG, found=error, effect="it is not carried out")
         for error in facts.errors
     )
 
@@ -56,7 +56,7 @@ def _tables(cluster: ClusterSnapshot, walked: Walked) -> Iterator[Finding]:
         yield Finding(
             what="conntrack",
             where=name,
-            state=State.WRONG if full else State.OPTIONAL,
+            state=Severity.WRONG if full else Severity.OPTIONAL,
             found=f"{listed((_tracked(places.called(Place(name, each)), space) for each, space in near.items()), 4)} connections",
             effect=("new connections are dropped" if full else "when it is full, new connections are dropped")
             + (f"; {lost.effect}" if lost else ""),
@@ -96,7 +96,7 @@ def _pool(where: str, subnet: IPv4Network, used: int, gateways: int) -> Iterator
         yield Finding(
             what="addresses",
             where=where,
-            state=State.WRONG if full else State.OPTIONAL,
+            state=Severity.WRONG if full else Severity.OPTIONAL,
             found=f"{used} of {size} addresses of {subnet} are in use",
             effect="new services and tasks wait" if full else "when none is left, new services and tasks wait",
             fix="scale a service down or remove one; a new cluster may have a larger pool (routemesh node --ingress-subnet)",
@@ -111,7 +111,7 @@ def _to_nowhere(cluster: ClusterSnapshot) -> Iterator[Finding]:
             yield Finding(
                 what="clients",
                 where=name,
-                state=State.OPTIONAL,
+                state=Severity.OPTIONAL,
                 found=f"routes lead to nowhere: {listed(f'{route.kind} {route.destination}' for route in routes)}",
                 effect="clients there get no answers through this node; ways are asked as another client",
                 fix=f"{NOT_OURS}; look on {name}: {command(node, routes[0])}",
@@ -124,7 +124,7 @@ def _clocks(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 what="clock",
                 where=node,
-                state=State.WRONG,
+                state=Severity.WRONG,
                 found=f"its clock is {abs(ahead):.1f} s {'ahead' if ahead > 0 else 'behind'}",
                 effect="heartbeats look late, so the node may be taken for dead; certificates, logs",
                 fix=f"on {node}: timedatectl set-ntp true (or chronyc makestep)",
@@ -137,7 +137,7 @@ def _tasks(cluster: ClusterSnapshot) -> Iterator[Finding]:
             yield Finding(
                 what="task",
                 where=f"{task.node}: task {task.name}",
-                state=State.WRONG,
+                state=Severity.WRONG,
                 found=task.note or "it is unhealthy",
                 effect="it gets no connections, and is replaced",
                 fix=f"routemesh service logs {task.service}; its health check is in routemesh service inspect {task.service}",
@@ -153,7 +153,7 @@ def _deaf(cluster: ClusterSnapshot) -> Iterator[Finding]:
             yield Finding(
                 what="task",
                 where=f"{each.task.node}: task {each.task.name}",
-                state=State.OPTIONAL,
+                state=Severity.OPTIONAL,
                 found=of_server(each.reason),
                 effect="connections may wait for their answers",
                 fix=f"find out why it accepts no more, or scale {each.task.service} up{check}",
@@ -174,7 +174,7 @@ def _ports(cluster: ClusterSnapshot, facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 what="port",
                 where=name,
-                state=State.WRONG,
+                state=Severity.WRONG,
                 found=f"{who} has {socket.port}/{socket.protocol}, which {service.name} publishes",
                 effect=f"its clients reach {service.name} instead" if service.answers_on(name) else "the port is its alone here",
                 fix=f"on {name}: stop it (ss -lntup 'sport = :{socket.port}'), or publish another port",
@@ -194,7 +194,7 @@ def _doubles(cluster: ClusterSnapshot) -> Iterator[Finding]:
         yield Finding(
             what="address",
             where=listed(map(places.called, others)),
-            state=State.WRONG,
+            state=Severity.WRONG,
             found=f"{address} is there too, though it is that of {places.called(rightful)}",
             effect="connections to it reach one, the other, or neither",
             fix=f"on {others[0].node}: take it away there (ip address del {address} dev DEVICE), or replace that task",
@@ -206,7 +206,7 @@ def _stale(cluster: ClusterSnapshot, facts: Facts) -> Iterator[Finding]:
         yield Finding(
             what="connections",
             where=f"{each.node}: {each.namespace}" if each.namespace else each.node,
-            state=State.WRONG,
+            state=Severity.WRONG,
             found=str(each),
             effect="their clients hang until they time out; a UDP client that goes on sending never gets away",
             fix=f"on {each.node}: {each.command}",

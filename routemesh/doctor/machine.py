@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from routemesh.doctor import Finding, State
+from routemesh.doctor import Finding, Severity
 from routemesh.model import Scheduler
 from routemesh.plan.engines import ENGINES, engine_names
 from routemesh.plan.engines.entry import Feature
@@ -99,7 +99,8 @@ def findings(machine: Machine, needed: str = "") -> tuple[Finding, ...]:
         *_features(machine, needed), _schedulers(machine), *_libraries(machine, needed), *_programs(machine, needed)
     )  # fmt: skip
     lacking = {
-        engine: [part for by, part in parts if engine in by and part.state in (State.WRONG, State.OPTIONAL)] for engine in ENGINES
+        engine: [part for by, part in parts if engine in by and part.state in (Severity.WRONG, Severity.OPTIONAL)]
+        for engine in ENGINES
     }
     works = [engine for engine in ENGINES if not lacking[engine]]
     return (
@@ -117,20 +118,20 @@ _Part = tuple[_Names, Finding]
 def _engine(engine: str, lacking: Iterable[Finding], works: Sequence[str], needed: str) -> Finding:
     missing = ", ".join(part.what for part in lacking)
     if not missing:
-        return Finding(what=f"engine {engine}", where="this machine", state=State.OK, found="works")
+        return Finding(what=f"engine {engine}", where="this machine", state=Severity.OK, found="works")
     default = engine == engine_names()[0]
     return Finding(
         what=f"engine {engine}",
         where="this machine",
-        state=State.WRONG if engine == needed else State.OPTIONAL,
+        state=Severity.WRONG if engine == needed else Severity.OPTIONAL,
         found="does not work",
         effect=f"--engine {engine}{' (the default)' if default else ''} is refused: no {missing}",
         fix=f"see below, or use --engine {works[0]}" if works else "see below",
     )
 
 
-def _missing(needed_by: _Names, needed: str) -> State:
-    return State.WRONG if needed in needed_by else State.OPTIONAL
+def _missing(needed_by: _Names, needed: str) -> Severity:
+    return Severity.WRONG if needed in needed_by else Severity.OPTIONAL
 
 
 def _features(machine: Machine, needed: str) -> Iterator[_Part]:
@@ -141,7 +142,7 @@ def _features(machine: Machine, needed: str) -> Iterator[_Part]:
         if found == "missing":
             state, effect, fix = _missing(by, needed), feature.without, _kernel_fix(feature)
         else:
-            state, effect, fix = (State.UNKNOWN if found == "not known" else State.OK), "", ""
+            state, effect, fix = (Severity.UNKNOWN if found == "not known" else Severity.OK), "", ""
         yield by, Finding(what=feature.name, where=where, state=state, found=found, effect=effect, fix=fix)
 
 
@@ -167,7 +168,7 @@ def _schedulers(machine: Machine) -> _Part:
     return by if Scheduler.RR in missing else (), Finding(
         what=_IPVS_SCHEDULERS,
         where=f"kernel {machine.kernel}",
-        state=State.OPTIONAL if missing else State.OK,
+        state=Severity.OPTIONAL if missing else Severity.OK,
         found=", ".join(there) or "missing",
         effect=f"no services with routemesh.lb={', '.join(missing)} on engine {' or '.join(by)}" if missing else "",
         fix=f"install the modules {', '.join(f'ip_vs_{name}' for name in missing)}" if missing else "",
@@ -186,13 +187,13 @@ def _kernel_fix(feature: Feature) -> str:
 def _libraries(machine: Machine, needed: str) -> Iterator[_Part]:
     by = _using("libnftables")
     if machine.libnftables:
-        yield by, Finding(what="libnftables", where="libraries", state=State.OK, found="there")
+        yield by, Finding(what="libnftables", where="libraries", state=Severity.OK, found="there")
     else:
         yield by, _not_installed("libnftables", "libraries", by, "no rules can be made", "libnftables1", needed)
     by = _using("iptables")
     if machine.iptables:
         found = " and ".join(machine.iptables)
-        yield by, Finding(what="iptables", where="programs", state=State.OK, found=found)
+        yield by, Finding(what="iptables", where="programs", state=Severity.OK, found=found)
     else:
         without = f"engine {' or '.join(by)} can't make its rules"
         yield by, _not_installed("iptables", "programs", by, without, "iptables", needed)
@@ -205,7 +206,7 @@ def _programs(machine: Machine, needed: str) -> Iterator[_Part]:
         if path is None:
             found = _not_installed(program.name, "programs", by, program.without, program.package, needed)
         else:
-            found = Finding(what=program.name, where="programs", state=State.OK, found=path)
+            found = Finding(what=program.name, where="programs", state=Severity.OK, found=path)
         yield by, found
 
 
@@ -225,4 +226,4 @@ def _not_installed(  # a row of a table
 def _bridge_netfilter(machine: Machine) -> Finding:
     """Neither way is wrong: plan.layout makes both work."""
     found = "loaded: bridged packets pass the node's rules" if machine.bridge_netfilter else "not loaded"
-    return Finding(what="br_netfilter", where=f"kernel {machine.kernel}", state=State.OK, found=found)
+    return Finding(what="br_netfilter", where=f"kernel {machine.kernel}", state=Severity.OK, found=found)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from routemesh.doctor import Finding, State, answers, disks, listed, load, mtu, overlay, planned, twice, ways
+from routemesh.doctor import Finding, Severity, answers, disks, listed, load, mtu, overlay, planned, twice, ways
 from routemesh.doctor.facts import Difference, Facts, NodeFacts
 from routemesh.doctor.ways import Stop, Walked
 from routemesh.reasons.ends import TableFull, TooLarge
@@ -11,7 +11,7 @@ from routemesh.snapshot import ClusterSnapshot, Unread
 from routemesh.values import replace
 from routemesh.walk import observed
 
-_ORDER = (State.WRONG, State.UNTOLD, State.OPTIONAL, State.UNKNOWN, State.OK)
+_ORDER = (Severity.WRONG, Severity.UNTOLD, Severity.OPTIONAL, Severity.UNKNOWN, Severity.OK)
 
 
 def recorded(lacking: Mapping[str, Sequence[Difference]]) -> Facts:
@@ -90,7 +90,7 @@ def _silent(cluster: ClusterSnapshot, *, live: bool) -> Iterator[Finding]:
             yield Finding(
                 what="node",
                 where=node.name,
-                state=State.WRONG if live else State.UNKNOWN,
+                state=Severity.WRONG if live else Severity.UNKNOWN,
                 found=f"not read: {node.absent}",
                 effect="what it does with packets is unknown, and nothing is repaired there" if live else "its part is unknown",
                 fix=f"on {node.name}: start its daemon, of the others' version "
@@ -114,7 +114,7 @@ def _unread(cluster: ClusterSnapshot) -> Iterator[Finding]:
         yield Finding(
             what="reading",
             where=listed(filter(None, nodes[loses])),
-            state=State.UNKNOWN,
+            state=Severity.UNKNOWN,
             found=f"not read: {listed(what)}",
             effect=f"{loses} can't be told",
         )

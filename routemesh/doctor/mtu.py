@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from routemesh import names
-from routemesh.doctor import Finding, State
+from routemesh.doctor import Finding, Severity
 from routemesh.doctor.ways import Walked
 from routemesh.model import VXLAN_OVERHEAD_BYTES
 from routemesh.nodeplan import Link
@@ -44,7 +44,7 @@ def findings(cluster: ClusterSnapshot, walked: Walked) -> Iterator[Finding]:
         yield Finding(
             what="MTU",
             where=name,
-            state=State.WRONG,
+            state=Severity.WRONG,
             found=f"{link} has MTU {mtu}, and {names.VXLAN} has {needed - VXLAN_OVERHEAD_BYTES}, which needs {needed}",
             effect=lost.effect if lost else effect,
             effect_basis="predicted",

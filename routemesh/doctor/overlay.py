@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from routemesh.doctor import Finding, State, listed, mtu
+from routemesh.doctor import Finding, Severity, listed, mtu
 from routemesh.doctor.facts import Facts
 from routemesh.errors import RoutemeshError
 from routemesh.explain.way import Places
@@ -53,7 +53,7 @@ def findings(cluster: ClusterSnapshot, facts: Facts, network: Network) -> Iterat
         yield Finding(
             what="overlay",
             where=listed(facts.nodes, 8),
-            state=State.OK,
+            state=Severity.OK,
             found=f"packets of {largest} get there and back through VXLAN between {whole} of {len(seen)} pairs of nodes",
         )
     for name, node in facts.nodes.items():
@@ -91,7 +91,7 @@ def _all_lost(cluster: ClusterSnapshot, network: Network, lost: Sequence[Lost]) 
         yield Finding(
             what="overlay",
             where=listed(dict.fromkeys(name for each in alike for name in (each.sender, each.to)), 8),
-            state=State.WRONG,
+            state=Severity.WRONG,
             found=f"no packet gets through VXLAN {listed(map(str, alike), 6)}{f' ({refused})' if refused else ''}"
             + (f": {place}: {why}" if why else ""),
             effect="connections that enter at one node and lead to a task on the other fail",
@@ -125,7 +125,7 @@ def _too_large(lost: Sequence[Lost]) -> Iterator[Finding]:
     yield Finding(
         what="MTU",
         where=listed(dict.fromkeys(name for each in lost for name in (each.sender, each.to)), 8),
-        state=State.WRONG,
+        state=Severity.WRONG,
         found=f"packets of {large} bytes are lost through VXLAN {listed(map(str, lost), 6)}{f' ({refused})' if refused else ''}; "
         f"of {small} bytes they get through",
         effect="ping works, and connections hang as soon as they send much",
@@ -138,7 +138,7 @@ def _offload(node: str, found: Offload) -> Iterator[Finding]:
         yield Finding(
             what="checksum offload",
             where=node,
-            state=State.OPTIONAL,
+            state=Severity.OPTIONAL,
             found=f"{found.link} has driver {found.driver} and writes checksums; {_GARBLING[found.driver]}",
             effect="where it does, ping works and connections through VXLAN hang",
             fix=f"on {node}: ethtool -K {found.link} tx-checksum-ip-generic off",

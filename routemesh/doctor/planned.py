@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from routemesh.doctor import Finding, State, listed
+from routemesh.doctor import Finding, Severity, listed
 from routemesh.doctor.facts import Difference, Facts
 from routemesh.doctor.ways import Failing, Kept
 from routemesh.explain.way import Places
@@ -25,7 +25,7 @@ def findings(cluster: ClusterSnapshot, facts: Facts, failing: Mapping[Kept, Fail
             yield Finding(
                 what="plan",
                 where=places.called(Place(node, netns)),
-                state=State.WRONG,
+                state=Severity.WRONG,
                 found=listed((each.what for each in differences), _MOST_TOLD),
                 effect=ways.effect if ways else "no published port fails because of it",
                 fix=_fix(node, commands, repairing=facts.repairing),
@@ -35,7 +35,7 @@ def findings(cluster: ClusterSnapshot, facts: Facts, failing: Mapping[Kept, Fail
             )
         for failure in facts.nodes[node].failures:
             yield Finding(
-                what="node", where=node, state=State.WRONG, found=failure, effect="the node can't carry out its plan",
+                what="node", where=node, state=Severity.WRONG, found=failure, effect="the node can't carry out its plan",
                 fix=f"see docs/cli.md, or the log of {node}'s daemon",
             )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from routemesh.doctor import Finding, State
+from routemesh.doctor import Finding, Severity
 
 
 def findings(refused: Mapping[str, str], lagging: Mapping[str, str]) -> tuple[Finding, ...]:
@@ -11,7 +11,7 @@ def findings(refused: Mapping[str, str], lagging: Mapping[str, str]) -> tuple[Fi
         Finding(
             what=f"service {service}",
             where="gateway",
-            state=State.WRONG,
+            state=Severity.WRONG,
             found=said,
             effect="its clients get 503; other services are not affected",
             fix="correct what the proxy names: the service's labels routemesh.http.…, or its certificate",
@@ -22,7 +22,7 @@ def findings(refused: Mapping[str, str], lagging: Mapping[str, str]) -> tuple[Fi
         Finding(
             what="proxy",
             where=node,
-            state=State.WRONG,
+            state=Severity.WRONG,
             found=error,
             effect="it does not follow the cluster: its clients do not see later changes",
             fix="routemesh service logs gateway",

@@ -2,11 +2,17 @@
 
 from collections.abc import Iterable, Iterator
 
-from routemesh.doctor import Finding, State
+from routemesh.doctor import Finding, Severity
 from routemesh.explain.text import Screen
 from routemesh.legible import one_line
 
-_STYLES = {State.WRONG: "red", State.UNTOLD: "yellow", State.UNKNOWN: "yellow", State.OPTIONAL: "yellow", State.OK: "green"}
+_STYLES = {
+    Severity.WRONG: "red",
+    Severity.UNTOLD: "yellow",
+    Severity.UNKNOWN: "yellow",
+    Severity.OPTIONAL: "yellow",
+    Severity.OK: "green",
+}
 _COLUMN = 11
 """Where all that follows the first line begins; the first begins two columns before it."""
 

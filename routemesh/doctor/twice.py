@@ -6,7 +6,7 @@ look finds something else half done.
 
 from collections.abc import Iterator, Mapping
 
-from routemesh.doctor import Finding, State, listed
+from routemesh.doctor import Finding, Severity, listed
 from routemesh.doctor.facts import Facts, NodeFacts
 from routemesh.doctor.ways import Walked
 from routemesh.snapshot import ClusterSnapshot, NamedTask
@@ -69,7 +69,7 @@ def findings(services: frozenset[str], cluster: ClusterSnapshot) -> Iterator[Fin
         yield Finding(
             what="tasks",
             where=f"service {name}",
-            state=State.OPTIONAL,
+            state=Severity.OPTIONAL,
             found=f"they changed while they were looked at{_now(tasks)}",
             effect="whether a connection to it succeeds changes from one moment to the next; its ways are not judged",
             fix=f"routemesh service ps {name}, and routemesh doctor again when it is stable",

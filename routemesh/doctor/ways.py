@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from routemesh.doctor import Finding, State, listed
+from routemesh.doctor import Finding, Severity, listed
 from routemesh.errors import RoutemeshError
 from routemesh.explain.answer import checks, judge, mending_of
 from routemesh.explain.ask import Target, ask
@@ -246,7 +246,7 @@ def findings(found: Walked, elsewhere: Set[Origin] = frozenset(), confirmed: Set
         yield Finding(
             what=_topic(cause),
             where=_where(cause),
-            state=State.UNTOLD if failing.untold else State.WRONG,
+            state=Severity.UNTOLD if failing.untold else Severity.WRONG,
             found=f"{of_cause(cause.reason)}{f'; and {alike} more like it' if alike else ''}",
             effect=failing.effect,
             fix=_fix(failing.causes),
@@ -255,13 +255,15 @@ def findings(found: Walked, elsewhere: Set[Origin] = frozenset(), confirmed: Set
             effect_basis="predicted",
         )
     for why, ways in found.unasked.items():
-        yield Finding(what="way", where="", state=State.UNTOLD, found=why, effect=f"not told: {listed(ways)}", basis="predicted")
+        yield Finding(
+            what="way", where="", state=Severity.UNTOLD, found=why, effect=f"not told: {listed(ways)}", basis="predicted"
+        )
     if found.whole:
         good = f"{found.whole} of {found.ways} ways" if found.whole < found.ways else f"all {found.ways} ways"
         yield Finding(
             what="ways",
             where=listed(found.nodes, 8),
-            state=State.OK,
+            state=Severity.OK,
             found=f"{good} of published ports reach every task, and the answers come back to {listed(sorted(found.asked_as))}",
             basis="predicted",
         )

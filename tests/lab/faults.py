@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from routemesh.doctor import State
+from routemesh.doctor import Severity
 from routemesh.model import Protocol
 from routemesh.nodeplan import Link
 from routemesh.snapshot import ClusterSnapshot
@@ -56,7 +56,7 @@ def three_services(prefix: str) -> Iterator[Still]:
 
 def demand(still: Still, where: str, now: ClusterSnapshot | None = None, *nodes: str) -> None:
     """The doctor finds it too, there, in few words, and knows what to do. `nodes`: as for Still.findings."""
-    found = [finding for finding in still.findings(now, *nodes) if finding.state is State.WRONG]
+    found = [finding for finding in still.findings(now, *nodes) if finding.state is Severity.WRONG]
     assert any(where in finding.where for finding in found), found
     assert 1 <= len(found) <= MOST_FINDINGS, found
     assert all(finding.effect and finding.fix for finding in found), found

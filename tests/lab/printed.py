@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from routemesh.doctor import Finding, State
+from routemesh.doctor import Finding, Severity
 from routemesh.explain.nouns import Explanation
 from routemesh.explain.text import text
 from tests.lab.still import Still
@@ -37,7 +37,7 @@ def looks(found: Explanation) -> list[Printed]:
 
 def fixes(findings: Sequence[Finding]) -> list[Printed]:
     """The commands in the doctor's last column, or those that it says the node prints."""
-    wrong = [finding for finding in findings if finding.state is State.WRONG]
+    wrong = [finding for finding in findings if finding.state is Severity.WRONG]
     return [each for finding in wrong for each in (*_of_fix(finding.fix), *_of_diff(finding))]
 
 

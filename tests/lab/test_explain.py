@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from routemesh.doctor import State
+from routemesh.doctor import Severity
 from routemesh.explain.answer import explain
 from routemesh.explain.ask import ask, target
 from routemesh.explain.nouns import Explanation
@@ -119,7 +119,7 @@ def program(command: str) -> str:
 
 def test_without_a_fault_the_doctor_finds_nothing(mended: Still) -> None:
     found = mended.findings()
-    assert [(finding.state, finding.what) for finding in found] == [(State.OK, "ways"), (State.OK, "overlay")], found
+    assert [(finding.state, finding.what) for finding in found] == [(Severity.OK, "ways"), (Severity.OK, "overlay")], found
     assert found[0].found.startswith("all 6 ways of published ports reach every task")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from routemesh.doctor import State
+from routemesh.doctor import Severity
 from tests.lab.cluster import ADDRESSES, CLIENT
 from tests.lab.faults import (
     OVERLAY,
@@ -191,11 +191,11 @@ def type_what_explain_prints(still: Still, wrong: Fault) -> None:
 def type_what_the_doctor_prints(still: Still) -> None:
     """Until nothing is found: a fault of one port may be one of others too."""
     for _ in range(MOST_ROUNDS):
-        found = [finding for finding in still.findings() if finding.state is not State.OK]
+        found = [finding for finding in still.findings() if finding.state is not Severity.OK]
         if not found:
             return
         for each in fixes(found):
             typed(still, each)
         forget_neighbours(still)
-    found = [finding for finding in still.findings() if finding.state is not State.OK]
+    found = [finding for finding in still.findings() if finding.state is not Severity.OK]
     assert not found, found

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from routemesh import names
-from routemesh.doctor import Finding, State
+from routemesh.doctor import Finding, Severity
 from routemesh.doctor.mesh import findings, recorded
 from routemesh.explain.answer import explain
 from routemesh.explain.ask import ask, target
@@ -165,7 +165,7 @@ def causes(cluster: ClusterSnapshot) -> list[list[tuple[str, str, tuple[str, ...
 def of_ways(cluster: ClusterSnapshot) -> list[tuple[str, str]]:
     """What the doctor says of ways."""
     found: Sequence[Finding] = findings(cluster, recorded(lacking(cluster)))
-    return sorted((each.where, each.found) for each in found if each.state is State.WRONG and each.what in ("way", "firewall"))
+    return sorted((each.where, each.found) for each in found if each.state is Severity.WRONG and each.what in ("way", "firewall"))
 
 
 # --- the laws -----------------------------------------------------------------------------------------------------

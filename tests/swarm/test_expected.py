@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from routemesh.doctor import State
+from routemesh.doctor import Severity
 from routemesh.doctor.facts import Difference
 from routemesh.doctor.mesh import findings, recorded
 from routemesh.language.xtrule import rule_text
@@ -52,7 +52,7 @@ def test_what_a_swarm_does_otherwise_than_routemesh_is_not_reported(row: Row) ->
 def test_doctor_finds_nothing_wrong_in_a_healthy_swarm(step: str) -> None:
     cluster = recording(step)
     told = findings(cluster, recorded(lacking(cluster)))
-    wrong = [each for each in told if each.state is State.WRONG or each.ours]
+    wrong = [each for each in told if each.state is Severity.WRONG or each.ours]
     assert told and [each for each in wrong if "diff 8086/tcp" not in each.effect] == [], "nothing listened where that leads"
 
 
@@ -60,7 +60,7 @@ def test_a_swarm_is_never_told_of_routemeshs_own_commands() -> None:
     for fault in FAULTS:
         cluster = recording(f"faults/{fault}")
         found = findings(cluster, recorded(lacking(cluster)))
-        assert State.WRONG in {each.state for each in found}, fault
+        assert Severity.WRONG in {each.state for each in found}, fault
         for each in found:
             assert not each.ours and "routemesh" not in each.fix and " more" not in each.fix
 

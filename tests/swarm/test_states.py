@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from routemesh.doctor import Finding, State
+from routemesh.doctor import Finding, Severity
 from routemesh.doctor.facts import Facts, NodeFacts
 from routemesh.doctor.mesh import findings, recorded
 from routemesh.explain.answer import explain
@@ -42,7 +42,7 @@ def changed(cluster: ClusterSnapshot, name: str, netns: str, edit: Edit, more: I
 
 def told(cluster: ClusterSnapshot) -> list[Finding]:
     every = findings(cluster, recorded(lacking(cluster)))
-    return [each for each in every if each.state not in (State.OK, State.UNKNOWN)]
+    return [each for each in every if each.state not in (Severity.OK, Severity.UNKNOWN)]
 
 
 def explained(cluster: ClusterSnapshot, question: str) -> Explanation:
@@ -66,7 +66,7 @@ def without_rules(pattern: str) -> Edit:
 
 def test_an_underlay_that_carries_too_little_is_one_finding_at_its_device() -> None:
     (found,) = told(changed(healthy(), "swarm1", HOST, link("eth0", mtu=1400)))
-    assert (found.what, found.where, found.state) == ("MTU", "swarm1", State.WRONG)
+    assert (found.what, found.where, found.state) == ("MTU", "swarm1", Severity.WRONG)
     assert found.found == "eth0 has MTU 1400, and vxlan0 has 1450, which needs 1500"
     assert found.fix.startswith("on swarm1: ip link set eth0 mtu 1500")
 
@@ -178,7 +178,7 @@ def test_a_wrong_mac_of_a_peer_is_the_cause_at_the_node_that_has_it() -> None:
 
 def test_of_a_mac_that_was_learned_it_is_not_known_whose_it_is() -> None:
     (found,) = told(with_peers_mac("reachable"))
-    assert (found.state, found.where) == (State.UNTOLD, "swarm1")
+    assert (found.state, found.where) == (Severity.UNTOLD, "swarm1")
 
 
 @pytest.mark.parametrize(
@@ -221,13 +221,13 @@ def test_what_is_behind_a_vpn_to_a_peer_is_not_seen() -> None:
         cluster, "swarm1", HOST, lambda item: item, [Route(destination=IPv4Network(f"{PEER}/32"), link="wg0", via=None)]
     )
     (found,) = told(cluster)
-    assert (found.state, found.where) == (State.UNTOLD, "swarm1")
+    assert (found.state, found.where) == (Severity.UNTOLD, "swarm1")
     assert "by wg0: that is not the underlay" in found.found
 
 
 def test_routes_to_nowhere_are_told_though_the_client_that_is_asked_has_another() -> None:
     (found,) = told(with_route("192.168.77.200/32", "", kind="blackhole"))
-    assert (found.what, found.state) == ("clients", State.OPTIONAL)
+    assert (found.what, found.state) == ("clients", Severity.OPTIONAL)
     assert found.fix.endswith("look on swarm1: ip route show 192.168.77.200/32 table 254")
 
 

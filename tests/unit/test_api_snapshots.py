@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from routemesh import names
-from routemesh.doctor import State
+from routemesh.doctor import Severity
 from routemesh.doctor.mesh import Look
 from routemesh.errors import UserError
 from routemesh.model import Protocol, Publish, ServiceSpec
@@ -72,7 +72,7 @@ def test_what_every_node_says_of_itself_is_judged_where_it_is_asked(nodes: list[
     for asked in nodes:
         found = asked.client.doctor()
         assert (found.version, found.outcome, found.status) == (2, "findings", 3)
-        wrong = [(each.what, each.where, each.found) for each in found.findings if each.state is State.WRONG]
+        wrong = [(each.what, each.where, each.found) for each in found.findings if each.state is Severity.WRONG]
         assert wrong == [
             ("plan", "node2", "net/ipv4/ip_forward is 0 instead of 1"),
             ("node", "node2", "ip link add …: no"),

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from routemesh.cli.main import cli, main
-from routemesh.doctor import Finding, State, report
+from routemesh.doctor import Finding, Severity, report
 from routemesh.doctor.machine import PROGRAMS, SCHEDULERS, Machine, Presence, features, findings, needing
 from routemesh.errors import Unavailable
 from routemesh.sight import machine as probe
@@ -41,7 +41,7 @@ def about(machine: Machine) -> Mapping[str, Finding]:
 
 def test_nothing_is_said_of_a_machine_that_has_all() -> None:
     for finding in findings(WHOLE):
-        assert (finding.state, finding.effect, finding.fix) == (State.OK, "", "")
+        assert (finding.state, finding.effect, finding.fix) == (Severity.OK, "", "")
     assert is_clean(findings(WHOLE))
     assert about(WHOLE)["engine nftables"].found == about(WHOLE)["engine ipvs"].found == "works"
 
@@ -50,7 +50,7 @@ def test_nothing_is_said_of_a_machine_that_has_all() -> None:
 def test_a_missing_part_of_the_kernel_costs_the_engines_that_need_it(feature: object) -> None:
     (part,) = [each for each in features() if each is feature]
     found = about(replace(WHOLE, features={**WHOLE.features, part.name: "missing"}))
-    assert found[part.name].state is (State.WRONG if "nftables" in needing(part) else State.OPTIONAL)
+    assert found[part.name].state is (Severity.WRONG if "nftables" in needing(part) else Severity.OPTIONAL)
     assert found[part.name].effect == part.without
     assert f"CONFIG_{part.option}" in found[part.name].fix
     for engine in ("nftables", "ipvs"):
@@ -74,14 +74,14 @@ def test_without_ip_vs_only_the_default_engine_works_and_that_is_clean() -> None
     found = about(replace(with_features(ip_vs="missing"), iptables=()))
     assert is_clean(found.values())
     engine = found["engine ipvs"]
-    assert (engine.state, engine.effect) == (State.OPTIONAL, "--engine ipvs is refused: no ip_vs, iptables")
+    assert (engine.state, engine.effect) == (Severity.OPTIONAL, "--engine ipvs is refused: no ip_vs, iptables")
     assert engine.fix == "see below, or use --engine nftables"
 
 
 def test_without_nf_tables_the_other_engine_is_the_way_out() -> None:
     found = about(with_features(nf_tables_AND_ip="missing"))
     engine = found["engine nftables"]
-    assert (engine.state, engine.effect) == (State.WRONG, "--engine nftables (the default) is refused: no nf_tables ip")
+    assert (engine.state, engine.effect) == (Severity.WRONG, "--engine nftables (the default) is refused: no nf_tables ip")
     assert engine.fix == "see below, or use --engine ipvs"
     assert not is_clean(found.values())
     assert not is_clean(findings(replace(WHOLE, libnftables=False)))
@@ -90,7 +90,7 @@ def test_without_nf_tables_the_other_engine_is_the_way_out() -> None:
 def test_schedulers_of_ipvs_are_one_by_one_what_services_may_ask_for() -> None:
     found = about(with_features(sed="missing", nq="missing"))
     schedulers = found["IPVS schedulers"]
-    assert schedulers.state is State.OPTIONAL
+    assert schedulers.state is Severity.OPTIONAL
     assert schedulers.found == "rr, wrr, lc, wlc, sh, mh"
     assert schedulers.effect == "no services with routemesh.lb=sed, nq on engine ipvs"
     assert schedulers.fix == "install the modules ip_vs_sed, ip_vs_nq"
@@ -101,7 +101,7 @@ def test_schedulers_of_ipvs_are_one_by_one_what_services_may_ask_for() -> None:
 
 def test_what_can_not_be_told_is_neither_good_nor_bad() -> None:
     found = about(with_features(nft_fib="not known"))
-    assert found["nft_fib"].state is State.UNKNOWN
+    assert found["nft_fib"].state is Severity.UNKNOWN
     assert found["engine nftables"].found == "works" and is_clean(found.values())
 
 

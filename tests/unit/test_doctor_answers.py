@@ -2,7 +2,7 @@
 
 import pytest
 
-from routemesh.doctor import State, answers
+from routemesh.doctor import Severity, answers
 from routemesh.doctor.answers import is_elsewhere, trouble
 from routemesh.doctor.facts import Facts, NodeFacts
 from routemesh.doctor.twice import both_say
@@ -60,16 +60,16 @@ def facts(*found: PortAnswer, asked: bool = True) -> Facts:
 def test_a_task_that_does_not_answer_is_wrong_unless_that_is_told_already() -> None:
     silent = PortAnswer(asked=TASK, outcome="waits", process="who")
     (found,) = answers.findings(CLUSTER, facts(silent), {})
-    assert (found.state, found.basis, found.where) == (State.WRONG, "asked", "node1: task web.1")
+    assert (found.state, found.basis, found.where) == (Severity.WRONG, "asked", "node1: task web.1")
     assert found.effect.endswith("; web has no health check: tasks get connections as soon as they run")
     assert list(answers.findings(CLUSTER, facts(silent), {("node1", "aa"): None})) == []
 
 
 def test_what_answered_and_who_was_not_asked() -> None:
     (good,) = answers.findings(CLUSTER, facts(PortAnswer(asked=TASK, outcome="accepted")), {})
-    assert (good.state, good.found) == (State.OK, "all 1 tasks' ports took a connection from the sandbox of their node")
+    assert (good.state, good.found) == (Severity.OK, "all 1 tasks' ports took a connection from the sandbox of their node")
     (older,) = answers.findings(CLUSTER, facts(asked=False), {})
-    assert older.state is State.UNKNOWN and "was not asked" in older.found.replace("were", "was")
+    assert older.state is Severity.UNKNOWN and "was not asked" in older.found.replace("were", "was")
     assert list(answers.findings(CLUSTER, replace(facts(asked=False), asking=False), {})) == []
 
 

@@ -3,7 +3,7 @@
 from time import time
 
 from routemesh.decide import admit
-from routemesh.doctor import State
+from routemesh.doctor import Severity
 from routemesh.doctor.certificates import findings
 from routemesh.gateway import selfsigned
 from routemesh.proxy.certificates import warnings
@@ -26,8 +26,8 @@ def test_certificates_that_expire_have_expired_or_are_for_others() -> None:
 
     found = findings(warnings(simulation.state, time()), {"node1": "ext4"})
     assert [(each.state, each.found.partition(" on ")[0]) for each in found] == [
-        (State.WRONG, "service old: certificate old has expired"),
-        (State.WRONG, "service other: certificate other is not for other.example; it is for x"),
-        (State.OPTIONAL, "service soon: certificate soon expires"),
-        (State.OPTIONAL, "on ext4"),
+        (Severity.WRONG, "service old: certificate old has expired"),
+        (Severity.WRONG, "service other: certificate other is not for other.example; it is for x"),
+        (Severity.OPTIONAL, "service soon: certificate soon expires"),
+        (Severity.OPTIONAL, "on ext4"),
     ]

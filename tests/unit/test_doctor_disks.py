@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from routemesh.doctor import State
+from routemesh.doctor import Severity
 from routemesh.doctor.disks import findings, is_told
 from routemesh.doctor.facts import Facts, NodeFacts
 from routemesh.sight.disks import disks
@@ -23,19 +23,19 @@ def disk(
     ("found", "short", "state"),
     [
         (disk(), None, None),
-        (disk(read_only=True, free=0), Shortage.READ_ONLY, State.WRONG),
-        (disk(free=0), Shortage.FULL, State.WRONG),
-        (disk(free=4096), Shortage.FULL, State.WRONG),
-        (disk(free_inodes=0), Shortage.NO_INODES, State.WRONG),
-        (disk(free=9 * GB), Shortage.NEARLY_FULL, State.OPTIONAL),
+        (disk(read_only=True, free=0), Shortage.READ_ONLY, Severity.WRONG),
+        (disk(free=0), Shortage.FULL, Severity.WRONG),
+        (disk(free=4096), Shortage.FULL, Severity.WRONG),
+        (disk(free_inodes=0), Shortage.NO_INODES, Severity.WRONG),
+        (disk(free=9 * GB), Shortage.NEARLY_FULL, Severity.OPTIONAL),
         (disk(free=11 * GB), None, None),
-        (disk(free_inodes=199), Shortage.FEW_INODES, State.OPTIONAL),
+        (disk(free_inodes=199), Shortage.FEW_INODES, Severity.OPTIONAL),
         (disk(inodes=0, free_inodes=0), None, None),  # btrfs counts none
         (disk(size=0, free=0, inodes=0, free_inodes=0), None, None),
         (disk(size=4096, free=4096), None, None),
     ],
 )
-def test_what_a_disk_is_short_of(found: Disk, short: Shortage | None, state: State | None) -> None:
+def test_what_a_disk_is_short_of(found: Disk, short: Shortage | None, state: Severity | None) -> None:
     assert found.shortage is short
     told = list(findings(Facts(nodes={"node1": NodeFacts(node="node1", disks=(found,))})))
     assert [each.state for each in told] == ([] if state is None else [state])

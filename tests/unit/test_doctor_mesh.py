@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from routemesh.doctor import Finding, State, listed, report
+from routemesh.doctor import Finding, Severity, listed, report
 from routemesh.doctor.facts import Difference, Facts, NodeFacts, skew_s
 from routemesh.doctor.mesh import findings, recorded
 from routemesh.doctor.overlay import lost_between
@@ -54,11 +54,11 @@ def wrong(cluster: ClusterSnapshot, facts: Facts | None = None) -> list[Finding]
     """What is not fine, but for what is unknown of a recording."""
     found = findings(cluster, facts or Facts())
     assert [each.state for each in found] == sorted((each.state for each in found), key=_rank)
-    return [each for each in found if each.state in (State.WRONG, State.OPTIONAL, State.UNTOLD)]
+    return [each for each in found if each.state in (Severity.WRONG, Severity.OPTIONAL, Severity.UNTOLD)]
 
 
-def _rank(state: State) -> int:
-    return (State.WRONG, State.UNTOLD, State.OPTIONAL, State.UNKNOWN, State.OK).index(state)
+def _rank(state: Severity) -> int:
+    return (Severity.WRONG, Severity.UNTOLD, Severity.OPTIONAL, Severity.UNKNOWN, Severity.OK).index(state)
 
 
 def changed(name: str, netns: str, **changes: object) -> ClusterSnapshot:
@@ -91,7 +91,7 @@ def test_one_rule_that_breaks_every_port_is_one_finding() -> None:
         replace(item, rules=(DROP, *item.rules)) if item is forward else item for item in healthy().nodes["swarm2"].host.items
     )
     (found,) = wrong(changed("swarm2", HOST, items=items))
-    assert (found.what, found.where, found.state) == ("firewall", "swarm2", State.WRONG)
+    assert (found.what, found.where, found.state) == ("firewall", "swarm2", Severity.WRONG)
     assert found.effect == "every connection fails: dns 5353/udp and web 8080/tcp through swarm2"
     look, passing = found.fix.split("; if its owner agrees, let this pass ")
     assert look.endswith("look on swarm2: iptables -t filter -nvL FORWARD --line-numbers")
@@ -134,7 +134,7 @@ def test_what_was_not_read_is_told_and_is_neither_fine_nor_broken() -> None:
     unread = (Unread("node1/host/ip-route.txt", "missing", "which way packets are routed", "routes"),)
     found = findings(changed("swarm1", HOST, unread=unread), recorded({}))
     assert report(found).status == 4
-    assert [each.what for each in found if each.state is State.UNTOLD] == ["way"]
+    assert [each.what for each in found if each.state is Severity.UNTOLD] == ["way"]
 
 
 def test_a_node_whose_daemon_is_silent_is_wrong_only_in_a_running_cluster() -> None:
@@ -187,7 +187,7 @@ def test_what_can_not_even_be_sent_is_told_with_the_reason() -> None:
 def test_devices_that_are_known_to_write_wrong_checksums_are_warned_of() -> None:
     bad = Offload(link="ens192", driver="vmxnet3", checksums=True)
     (found,) = wrong(healthy(), of("swarm1", offloads=(bad,)))
-    assert (found.state, found.fix) == (State.OPTIONAL, "on swarm1: ethtool -K ens192 tx-checksum-ip-generic off")
+    assert (found.state, found.fix) == (Severity.OPTIONAL, "on swarm1: ethtool -K ens192 tx-checksum-ip-generic off")
     for fine in (replace(bad, checksums=False), replace(bad, driver="e1000e")):
         assert wrong(healthy(), of("swarm1", offloads=(fine,))) == []
 
@@ -195,8 +195,8 @@ def test_devices_that_are_known_to_write_wrong_checksums_are_warned_of() -> None
 # --- full, late, ill, in the way ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("count", "state"), [(79, None), (80, State.OPTIONAL), (100, State.WRONG)])
-def test_a_table_of_connections_that_fills_up(count: int, state: State | None) -> None:
+@pytest.mark.parametrize(("count", "state"), [(79, None), (80, Severity.OPTIONAL), (100, Severity.WRONG)])
+def test_a_table_of_connections_that_fills_up(count: int, state: Severity | None) -> None:
     found = [each for each in wrong(changed("swarm1", "ingress_sbox", conntrack_count=count, conntrack_max=100))]
     told_of = [(each.state, each.where, each.found, each.fix) for each in found]
     tracked, fix = (
@@ -218,8 +218,8 @@ def test_a_limit_far_below_the_use_is_raised_above_it_for_all_namespaces_in_one_
     assert "web 8080/tcp" in found.effect
 
 
-@pytest.mark.parametrize(("prefix", "state"), [(24, None), (28, State.OPTIONAL), (29, State.WRONG)])
-def test_a_pool_that_runs_out_of_addresses(prefix: int, state: State | None) -> None:
+@pytest.mark.parametrize(("prefix", "state"), [(24, None), (28, Severity.OPTIONAL), (29, Severity.WRONG)])
+def test_a_pool_that_runs_out_of_addresses(prefix: int, state: Severity | None) -> None:
     subnet = IPv4Network(f"10.0.0.0/{prefix}")
     (ingress,) = (each for each in healthy().names.networks if each.name == "ingress")
     tasks = tuple(
@@ -246,7 +246,7 @@ def test_a_clock_is_wrong_by_what_lies_outside_of_the_time_of_asking() -> None:
 def test_an_unhealthy_task() -> None:
     ill = tuple(replace(task, healthy=False) if task.name == "web.1" else task for task in healthy().names.tasks)
     (found,) = wrong(named(tasks=ill))
-    assert (found.what, found.where, found.state) == ("task", "swarm2: task web.1", State.WRONG)
+    assert (found.what, found.where, found.state) == ("task", "swarm2: task web.1", Severity.WRONG)
     assert "routemesh service logs web" in found.fix
 
 
@@ -299,9 +299,15 @@ def test_connections_of_the_node_itself_that_are_older_than_the_rule(led_to: str
 
 @pytest.mark.parametrize(
     ("queued", "stopped", "state"),
-    [(0, False, None), (3, False, State.OPTIONAL), (8, False, State.OPTIONAL), (9, False, State.WRONG), (0, True, State.WRONG)],
+    [
+        (0, False, None),
+        (3, False, Severity.OPTIONAL),
+        (8, False, Severity.OPTIONAL),
+        (9, False, Severity.WRONG),
+        (0, True, Severity.WRONG),
+    ],
 )
-def test_a_server_that_takes_no_connections(queued: int, stopped: bool, state: State | None) -> None:
+def test_a_server_that_takes_no_connections(queued: int, stopped: bool, state: Severity | None) -> None:
     task = next(task for task in healthy().names.tasks if task.service == "web" and task.node == "swarm2")
     sockets = healthy().nodes["swarm2"].namespaces[task.netns].sockets
     busy = tuple(
@@ -312,8 +318,8 @@ def test_a_server_that_takes_no_connections(queued: int, stopped: bool, state: S
     found = [each for each in findings(cluster, Facts()) if each.what == "task"]
     assert [(each.where, each.state) for each in found] == ([(f"swarm2: task {task.name}", state)] if state else [])
     told = explain(cluster, ask(cluster, target("swarm1:8080"), "", None))
-    assert any("may not answer" in note for note in told.notes) == (state is State.OPTIONAL)
-    silent = state is State.WRONG
+    assert any("may not answer" in note for note in told.notes) == (state is Severity.OPTIONAL)
+    silent = state is Severity.WRONG
     assert (told.outcome, task.name in told.reached) == ("partly" if silent else "reaches", not silent)
     assert ("it accepts, but does not answer: " in told.verdict) == silent
     assert [way.task for way in told.ways if not way.arrives] == ([task.name] if silent else [])

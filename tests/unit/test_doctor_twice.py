@@ -1,6 +1,6 @@
 """Two looks at what goes on changing: what both found is wrong, and nothing else."""
 
-from routemesh.doctor import Finding, State
+from routemesh.doctor import Finding, Severity
 from routemesh.doctor.facts import Difference, Facts, NodeFacts
 from routemesh.doctor.mesh import look
 from routemesh.nodeplan import HOST, Verdict, XtChain
@@ -17,7 +17,7 @@ def says(*differences: Difference, failures: tuple[str, ...] = ()) -> Facts:
 
 
 def wrong(
-    first: tuple[ClusterSnapshot, Facts], second: tuple[ClusterSnapshot, Facts], state: State = State.WRONG
+    first: tuple[ClusterSnapshot, Facts], second: tuple[ClusterSnapshot, Facts], state: Severity = Severity.WRONG
 ) -> list[Finding]:
     found = look(*second, look(*first)).findings
     return [each for each in found if each.state is state]
@@ -60,6 +60,6 @@ def test_a_service_whose_tasks_have_changed_is_told_and_not_judged() -> None:
     first, second = dropping(), moved(dropping())
     (firewall,) = wrong((first, Facts()), (second, Facts()))
     assert "web" not in firewall.effect  # the other service's ways fail in both looks
-    (moving,) = [each for each in wrong((first, Facts()), (second, Facts()), State.OPTIONAL) if each.what == "tasks"]
+    (moving,) = [each for each in wrong((first, Facts()), (second, Facts()), Severity.OPTIONAL) if each.what == "tasks"]
     assert moving.where == "service web"
     assert moving.found.startswith("they changed while they were looked at; now web.1 is running")

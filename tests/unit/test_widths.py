@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from routemesh.doctor import Finding, State
+from routemesh.doctor import Finding, Severity
 from routemesh.doctor.mesh import findings, recorded
 from routemesh.doctor.text import text as doctor_text
 from routemesh.explain.answer import explain
@@ -84,13 +84,13 @@ def test_trace_fits(state: str, width: int) -> None:
 
 
 def test_a_findings_state_has_a_colour() -> None:
-    for state, code in ((State.WRONG, "31;1"), (State.OK, "32;1"), (State.UNTOLD, "33")):
+    for state, code in ((Severity.WRONG, "31;1"), (Severity.OK, "32;1"), (Severity.UNTOLD, "33")):
         finding = Finding(what="way", where="node1", state=state, found="so it is")
         assert doctor_text([finding], Screen(colour=True)) == f"\x1b[{code}m{state:8}\x1b[0m node1: way (asked): so it is\n"
         assert doctor_text([finding]) == f"{state:8} node1: way (asked): so it is\n"
 
 
 def test_what_others_named_stays_one_line() -> None:
-    finding = Finding(what="a\nb", where="", state=State.WRONG, found="\x1b[2J", effect="c\nd", fix="e\nf")
+    finding = Finding(what="a\nb", where="", state=Severity.WRONG, found="\x1b[2J", effect="c\nd", fix="e\nf")
     assert doctor_text([finding]).count("\n") == 3
     assert "\x1b" not in doctor_text([finding])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from routemesh.doctor import Finding, State
+from routemesh.doctor import Finding, Severity
 from routemesh.explain.answer import explain
 from routemesh.explain.ask import ask, target
 from tests.lab.cluster import ADDRESSES, Cluster
@@ -71,7 +71,7 @@ TYPED = (
 
 def test_without_a_fault_nothing_is_found(still: Still) -> None:
     found = still.findings()
-    assert {finding.state for finding in found} == {State.OK}, found
+    assert {finding.state for finding in found} == {Severity.OK}, found
     assert found[0].found.startswith("all 4 ways")
 
 
@@ -109,7 +109,7 @@ def type_what_is_printed(still: Still, wrong: Fault, node: str) -> None:
         forget(still)
     wrong_still: list[Finding] = []
     for _ in range(MOST_ROUNDS):
-        wrong_still = [finding for finding in still.findings(None, node) if finding.state is not State.OK]
+        wrong_still = [finding for finding in still.findings(None, node) if finding.state is not Severity.OK]
         if not wrong_still:
             break
         for each in fixes(wrong_still):
