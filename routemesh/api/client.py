@@ -1,20 +1,15 @@
-"""The API as the command line uses it: HTTP over a unix socket with the standard library alone, since start-up time counts."""
+"""The API as the command line uses it."""
 
-import errno
 import http.client
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from routemesh import wire
-from routemesh.errors import RoutemeshError, Unavailable, UserError
+from routemesh.api.connections import Connection, Way, connection, gone
+from routemesh.errors import Unavailable, UserError
 from routemesh.model import Protocol, Role, ServiceSpec
-
-ANSWER_TIMEOUT_S = 30.0
-"""The longest that a daemon may be silent; more than any wait of its own."""
 
 Network = Mapping[str, Any]
 if TYPE_CHECKING:
@@ -28,10 +23,10 @@ T = TypeVar("T")
 
 
 class Client:
-    """The daemon behind one unix socket. Every method raises RoutemeshError, with the daemon's own message where it sent one."""
+    """One daemon. Every method raises RoutemeshError, with the daemon's own message where it sent one."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, way: Way) -> None:
+        self._way = way
 
     # Services. `ref` is a name, an id or the beginning of an id.
 
@@ -183,7 +178,7 @@ class Client:
                 connection.settimeout(None)
                 yield Conversation(connection, answer)
             except (OSError, http.client.HTTPException) as exc:
-                raise self._gone(exc) from exc
+                raise gone(self._way, exc) from exc
 
     def snapshot(self, ports: Iterable[tuple[Protocol, int]] = ()) -> "ClusterSnapshot":
         """Everything in the kernels of all nodes; with `ports` only connections that asked for one of these."""
@@ -217,7 +212,7 @@ class Client:
             try:
                 return wire.decode(kind, answer.read())
             except (OSError, http.client.HTTPException) as exc:
-                raise self._gone(exc) from exc
+                raise gone(self._way, exc) from exc
 
     def _lines(self, path: str, query: Mapping[str, str]) -> Iterator[bytes]:
         with closing(self._connection()) as connection:
@@ -226,12 +221,12 @@ class Client:
             try:
                 yield from answer
             except (OSError, http.client.HTTPException) as exc:
-                raise self._gone(exc) from exc
+                raise gone(self._way, exc) from exc
 
-    def _connection(self) -> "_UnixConnection":
-        return _UnixConnection(self._path, ANSWER_TIMEOUT_S)
+    def _connection(self) -> Connection:
+        return connection(self._way)
 
-    def _answer(self, connection: "_UnixConnection", method: str, path: str, body: bytes = b"") -> http.client.HTTPResponse:
+    def _answer(self, connection: Connection, method: str, path: str, body: bytes = b"") -> http.client.HTTPResponse:
         headers = {"Content-Type": "application/json"} if body else {}
         try:
             connection.request(method, wire.PREFIX + path, body or None, headers)
@@ -239,30 +234,14 @@ class Client:
             if answer.status >= http.client.BAD_REQUEST:
                 raise wire.error(answer.status, answer.read())
         except (OSError, http.client.HTTPException) as exc:
-            raise self._gone(exc) from exc
+            raise gone(self._way, exc) from exc
         return answer
-
-    def _gone(self, exc: Exception) -> RoutemeshError:
-        where = f"no daemon answers at {self._path}"
-        match exc:
-            case FileNotFoundError():
-                return Unavailable(f"{where}: there is no such socket; start one with routemesh lab up or routemesh node")
-            case ConnectionRefusedError():
-                return Unavailable(f"{where}: the one that made it is gone; start it again, or see routemesh lab status")
-            case PermissionError():
-                return Unavailable(f"{where}: its socket is root's; use sudo")
-            case TimeoutError():
-                return Unavailable(f"{where} within {ANSWER_TIMEOUT_S:.0f} s; its log may say why")
-            case OSError(errno=errno.ECONNRESET | errno.EPIPE) | http.client.HTTPException():
-                return Unavailable(f"the daemon at {self._path} went away while it was asked; try again")
-            case _:
-                return Unavailable(f"{where}: {exc}")
 
 
 class Conversation:
     """Lines of JSON to and from a daemon, over one request."""
 
-    def __init__(self, connection: "_UnixConnection", answer: http.client.HTTPResponse) -> None:
+    def __init__(self, connection: Connection, answer: http.client.HTTPResponse) -> None:
         self._connection, self._answer = connection, answer
 
     def say(self, what: object) -> None:
@@ -276,21 +255,6 @@ class Conversation:
         if not line:
             raise Unavailable("the daemon went away while it traced; try again")
         return wire.decode(kind, line)
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__("routemesh", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-    def settimeout(self, timeout_s: float | None) -> None:
-        if self.sock is not None:
-            self.sock.settimeout(timeout_s)
 
 
 def _words(request: "Request") -> list[tuple[str, str]]:

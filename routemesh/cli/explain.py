@@ -144,10 +144,8 @@ def _of_recordings(cluster: "ClusterSnapshot", wanted: str, client: str) -> "Exp
 
 def _asked(host: Host, wanted: str, client: str, request: "Request | None") -> "Explanation":
     """What the daemon says. In a lab, nodes whose daemons are silent are on this machine all the same, but not for a request."""
-    from routemesh.lab import find
 
-    socket = host.socket()
-    lab = next((lab for lab in find.running_labs() if socket.is_relative_to(lab.directory)), None)
+    lab = host.lab()
     outside = "" if lab is None else str(lab.client)
     try:
         found = host.client().explain(wanted, client, outside, request)

@@ -12,28 +12,73 @@ from click.shell_completion import CompletionItem
 
 from routemesh.errors import RoutemeshError, Unavailable, UserError
 from routemesh.model import Protocol
-from routemesh.options import DEFAULT_SOCKET
+from routemesh.options import API_PORT, DATA_DIR, DEFAULT_SOCKET
 
 if TYPE_CHECKING:
     from routemesh.api.client import Client
+    from routemesh.api.connections import Remote
+    from routemesh.lab.find import Lab
 
-_SCHEME = "unix://"
+_LAST_PORT = 65535
+_SCHEME, _TCP = "unix://", "tcp://"
+CERTIFICATES_VARIABLE = "ROUTEMESH_CERT_PATH"
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The files that --tlscacert, --tlscert and --tlskey name.
+
+    None: ca.pem, cert.pem and key.pem in ROUTEMESH_CERT_PATH, or, where that is not set, those of this machine's own node.
+    """
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def remote(self, host: str, port: int) -> "Remote":
+        """A daemon, asked with these."""
+        from routemesh.api.connections import Remote
+
+        place, own = os.environ.get(CERTIFICATES_VARIABLE), DATA_DIR / "pki"
+        usual = [own / name for name in ("roots.pem", "node.pem", "node.pem")]
+        if place:
+            usual = [Path(place) / name for name in ("ca.pem", "cert.pem", "key.pem")]
+        return Remote(host, port, self.ca or usual[0], self.certificate or usual[1], self.key or usual[2])
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What was said about the daemon: unix:///path, a path, the name of a lab's node, or nothing ("")."""
+    """What was said about the daemon: unix:///path, a path, tcp://HOST:PORT, the name of a lab's node, or nothing ("")."""
 
     wanted: str
+    tls: Tls = Tls()
 
     def client(self) -> "Client":
         """The client of that daemon. Raises RoutemeshError where it is not clear which one is meant."""
         from routemesh.api.client import Client
 
-        return Client(self.socket())
+        return Client(self._remote() if self.wanted.startswith(_TCP) else self.socket())
+
+    def _remote(self) -> "Remote":
+        host, _, port = self.wanted.removeprefix(_TCP).partition(":")
+        number = int(port) if port.isascii() and port.isdecimal() else API_PORT if not port else 0
+        if not host or not 0 < number <= _LAST_PORT:
+            raise UserError(f"host {self.wanted} is not tcp://HOST or tcp://HOST:PORT")
+        return self.tls.remote(host, number)
+
+    def lab(self) -> "Lab | None":
+        """The lab whose daemon it is, if it is one's."""
+        from routemesh.lab import find
+
+        if self.wanted.startswith(_TCP):
+            return None
+        socket = self.socket()
+        return next((lab for lab in find.running_labs() if socket.is_relative_to(lab.directory)), None)
 
     def socket(self) -> Path:
-        """Where that daemon answers. Raises RoutemeshError where it is not clear which one is meant."""
+        """Where that daemon answers on this machine. Raises RoutemeshError where it is not clear which one is meant."""
+        if self.wanted.startswith(_TCP):
+            raise UserError(f"{self.wanted} is another machine: this needs the daemon of this one")
         if self.wanted.startswith(_SCHEME):
             return Path(self.wanted.removeprefix(_SCHEME))
         if "/" in self.wanted:
@@ -64,7 +109,9 @@ def _lab_node(name: str) -> Path:
         names = ", ".join(lab.name for lab in labs)
         raise UserError(f"several labs have a {name} ({names}): say which one you mean with {find.NAME_VARIABLE}")
     if not labs:
-        raise UserError(f"host {name} is neither a path nor a node of a running lab: give -H the path of a daemon's socket")
+        raise UserError(
+            f"host {name} is neither a path nor a node of a running lab: give -H the path of a daemon's socket, or tcp://HOST:PORT"
+        )
     return labs[0].node(name).socket
 
 
@@ -131,7 +178,9 @@ def hosts(_: click.Context, __: click.Parameter, incomplete: str) -> list[Comple
 
 def _names(ctx: click.Context, incomplete: str, ask: "Callable[[Client], list[str]]") -> list[CompletionItem]:
     try:
-        found = ask(Host(ctx.find_root().params.get("host") or "").client())
+        given = ctx.find_root().params
+        tls = Tls(given.get("tlscacert"), given.get("tlscert"), given.get("tlskey"))
+        found = ask(Host(given.get("host") or "", tls).client())
     except RoutemeshError:
         return []  # a completion that fails is silent
     return [CompletionItem(name) for name in found if name.startswith(incomplete)]

@@ -5,12 +5,13 @@
 
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 import click
 
 from routemesh import __version__
 from routemesh.cli.groups import HELP_FLAGS, Group, no_such_option
-from routemesh.cli.host import Host, hosts
+from routemesh.cli.host import Host, Tls, hosts
 from routemesh.cli.output import fail, say, say_text
 from routemesh.errors import RoutemeshError
 from routemesh.legible import storable
@@ -40,6 +41,9 @@ _COMMANDS = {
 """Which file each subcommand is in; only the file of the one that is typed is loaded."""
 
 
+_FILE = click.Path(readable=False, path_type=Path, dir_okay=False)
+
+
 class _Commands(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -55,17 +59,20 @@ class _Commands(Group):
 @click.group("routemesh", cls=_Commands, context_settings=HELP_FLAGS)
 @click.option(
     "-H", "--host", envvar="ROUTEMESH_HOST", default="", metavar="HOST", shell_complete=hosts,
-    help="The daemon to ask: unix:///path, a path, or the name of a lab's node.",
+    help="The daemon to ask: unix:///path, a path, tcp://HOST:PORT, or the name of a lab's node.",
 )  # fmt: skip
+@click.option("--tlscacert", type=_FILE, help="The roots of the cluster that is asked by tcp://, in PEM.")
+@click.option("--tlscert", type=_FILE, help="The certificate to ask it with.")
+@click.option("--tlskey", type=_FILE, help="The certificate's key.")
 @click.option(
     "--color", type=click.Choice(["auto", "always", "never"]), default="auto",
     help="Whether to use colours (auto: on a terminal, unless NO_COLOR is set).",
 )  # fmt: skip
 @click.version_option(__version__, message="routemesh %(version)s")
 @click.pass_context
-def cli(ctx: click.Context, host: str, color: str) -> None:
+def cli(ctx: click.Context, host: str, tlscacert: Path | None, tlscert: Path | None, tlskey: Path | None, color: str) -> None:
     """Publish a port once; every node of the cluster answers on it."""
-    ctx.obj = Host(host)
+    ctx.obj = Host(host, Tls(tlscacert, tlscert, tlskey))
     ctx.color = {"always": True, "never": False}.get(color)
 
 

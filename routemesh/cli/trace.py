@@ -97,12 +97,10 @@ def _traced(host: Host, wanted: str, query: Mapping[str, str]) -> "Trace":
 
 def _watched(host: Host, wanted: str, query: Mapping[str, str]) -> "Trace":
     """By the daemons; in a lab without them, if one is silent."""
-    from routemesh.lab import find
     from routemesh.trace.compare import compare
     from routemesh.trace.talk import Ready
 
-    socket = host.socket()
-    lab = next((lab for lab in find.running_labs() if socket.is_relative_to(lab.directory)), None)
+    lab = host.lab()
     outside = "" if lab is None else str(lab.client)
     try:
         with host.client().trace(wanted, outside=outside, **query) as talk:

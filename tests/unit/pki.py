@@ -3,6 +3,7 @@
 import ssl
 import time
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from routemesh.credentials.files import Credentials, Place
@@ -12,6 +13,7 @@ from routemesh.pki.subject import Subject
 
 HOUR_S = 3600.0
 CLUSTER = "cluster1"
+LOOPBACK = IPv4Address("127.0.0.1")
 
 
 @dataclass
@@ -35,7 +37,7 @@ class Issuer:
         key = certificates.new_key()
         subject = Subject(node, role, self.cluster)
         made = time.time() if now is None else now
-        issued = certificates.issue(self.authority, certificates.request(key), subject, made, chain=chain)
+        issued = certificates.issue(self.authority, certificates.request(key), subject, made, addresses=(LOOPBACK,), chain=chain)
         place = Place(directory)
         place.save(Credentials(key, issued, roots or (self.authority.certificate,)))
         return place

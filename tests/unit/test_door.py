@@ -21,6 +21,7 @@ from routemesh.api.rights import TABLE, Right
 from routemesh.api.server import make_app, serving_network
 from routemesh.ask.attempts import MOST, MOST_SOURCES, Attempts
 from routemesh.ask.peer import Peers
+from routemesh.cli.main import main
 from routemesh.credentials import tls
 from routemesh.credentials.files import Credentials, Place
 from routemesh.decide import admit
@@ -426,3 +427,53 @@ def test_a_node_takes_over_the_role_that_it_was_given(net: Net) -> None:
 
     net.daemon.run(look())
     assert certificates.read(place.load().chain).subject.role is Role.WORKER
+
+
+# --- people ------------------------------------------------------------------------------------------------------
+
+
+def typed(net: Net, place: Place, *words: str, ca: str = "") -> list[str]:
+    """A command line that asks the daemon over the network."""
+    files = ("--tlscacert", ca or str(place.roots), "--tlscert", str(place.node), "--tlskey", str(place.node))
+    return ["-H", f"tcp://127.0.0.1:{net.port}", *files, *words]
+
+
+def test_a_daemon_is_asked_over_the_network_with_a_managers_certificate(net: Net, capsys: pytest.CaptureFixture[str]) -> None:
+    place = net.place("node3", Role.MANAGER)
+    assert main(typed(net, place, "service", "ls", "-q")) == 0
+    assert capsys.readouterr().out.split() == [net.daemon.client.service("web").id]
+    assert main(typed(net, net.place("node2"), "service", "ls")) == 1
+    assert capsys.readouterr().err == "routemesh: node2 is a worker, and this is for managers: ask on a manager\n"
+    assert main(typed(net, place, "record", "x")) == 1
+    assert "is another machine: this needs the daemon of this one" in capsys.readouterr().err
+
+
+def test_where_certificates_are_may_be_in_the_environment(
+    net: Net, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = net.place("node3", Role.MANAGER)
+    for name, source in (("ca.pem", place.roots), ("cert.pem", place.node), ("key.pem", place.node)):
+        (net.directory / name).write_bytes(source.read_bytes())
+    monkeypatch.setenv("ROUTEMESH_CERT_PATH", str(net.directory))
+    monkeypatch.setenv("ROUTEMESH_HOST", f"tcp://127.0.0.1:{net.port}")
+    assert main(["node", "ls", "-q"]) == 0
+    assert capsys.readouterr().out.split() == ["id-node1", "id-node2", "id-node3"]
+
+
+def test_what_keeps_a_daemon_from_being_asked_over_the_network_is_one_line(net: Net, capsys: pytest.CaptureFixture[str]) -> None:
+    place, other = net.place("node3", Role.MANAGER), issuer().give(net.directory / "x", "id-node3", Role.MANAGER)
+    expired = net.issuer.give(net.directory / "y", "id-node3", Role.MANAGER, now=time.time() - 91 * 24 * HOUR_S)
+    free = ["-H", "tcp://127.0.0.1:1", *typed(net, place)[2:]]
+    cases = {
+        f"can't read {net.directory}/none: No such file": typed(net, place, "node", "ls", ca=f"{net.directory}/none"),
+        "is not believed (": typed(net, other, "node", "ls"),
+        "does not take": typed(net, other, "node", "ls", ca=str(place.roots)),
+        f"does not take {expired.node}, or went away: is it of its cluster": typed(net, expired, "node", "ls"),
+        "no daemon answers at tcp://127.0.0.1:1: Connection refused: is it running": [*free, "node", "ls"],
+        "host tcp://127.0.0.1:x is not tcp://HOST or tcp://HOST:PORT": ["-H", "tcp://127.0.0.1:x", "node", "ls"],
+        "are not roots, a certificate and its key in PEM": typed(net, place, "node", "ls", ca=__file__),
+    }
+    for message, words in cases.items():
+        assert main(words) == 1
+        err = capsys.readouterr().err
+        assert message in err and len(err.splitlines()) == 1, err
