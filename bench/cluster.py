@@ -12,12 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from bench.machine import require_root
+from bench.machine import processor_s, require_root
 from routemesh import names
 from routemesh.api.client import Client
 from routemesh.errors import Unavailable
 from routemesh.kernel import netns
-from routemesh.lab import control, topology
+from routemesh.lab import control, daemons, topology
 from routemesh.lab.find import NAME_VARIABLE, Lab
 from routemesh.model import ServiceSpec
 from routemesh.options import NodeOptions
@@ -67,6 +67,12 @@ def timed(lab: Lab, *words: str, statuses: Collection[int] = (0,)) -> tuple[floa
     if done.returncode not in statuses:
         raise Unavailable(f"{' '.join(command)}: status {done.returncode}: {done.stderr.decode()}{done.stdout.decode()[-300:]}")
     return took, done.stdout
+
+
+def daemons_processor_s(lab: Lab) -> float:
+    """What all its daemons have had of a processor so far."""
+    pids = (daemons.daemon_pid(lab.node(name)) for name in lab.node_names)
+    return sum(processor_s(pid) for pid in pids if pid is not None)
 
 
 def run_service(api: Client, spec: ServiceSpec) -> ServiceInfo:

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 
 from bench.cluster import answer, as_client, client, lab, timed, until
+from bench.machine import processor_s, resident_mb
 from bench.measurement import Limit, Measurement
-from bench.rest import processor_s, resident_mb
 from routemesh.lab import daemons, topology
 from routemesh.lab.find import Lab
 

@@ -12,6 +12,8 @@ from routemesh.errors import Unavailable
 
 _CPU_MODEL = re.compile(r"^model name\s*: (.*)$", re.MULTILINE)
 _HERE = Path(__file__).parent
+_USER, _SYSTEM = 11, 12
+"""Fields of /proc/PID/stat, counted from the one behind the name."""
 
 
 def conditions() -> dict[str, str]:
@@ -39,6 +41,19 @@ def require_root() -> None:
     """Raise Unavailable for anybody else."""
     if os.geteuid() != 0:
         raise Unavailable("this needs root, for network namespaces; use sudo")
+
+
+def processor_s(pid: int) -> float:
+    """What a process has taken so far, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[_USER]) + int(fields[_SYSTEM])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mb(pid: int) -> float:
+    """What a process has in memory."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    kibibytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(kibibytes) * 1024 / 1e6
 
 
 def _cpu() -> str:

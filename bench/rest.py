@@ -5,12 +5,11 @@ from /proc/PID/stat) and resident memory of each daemon over windows of 20 s.
 Budget (issue): 0.5 % of a core, 80 MB.
 """
 
-import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from bench.cluster import client, lab, run_service
+from bench.machine import processor_s, resident_mb
 from bench.measurement import Limit, Measurement
 from routemesh.lab import daemons
 from routemesh.model import Publish, ServiceSpec
@@ -18,8 +17,6 @@ from routemesh.model import Publish, ServiceSpec
 RUNS = 3
 SHARE_PERCENT, RESIDENT_MB = 0.5, 80
 SETTLE_S, WINDOW_S = 5, 20
-_USER, _SYSTEM = 11, 12
-"""Fields of /proc/PID/stat, counted from the one behind the name."""
 
 
 def measure(runs: int) -> Iterator[Measurement]:
@@ -44,16 +41,3 @@ def measure(runs: int) -> Iterator[Measurement]:
         role = f"{name}, the leader" if name == leader else name
         yield Measurement(f"{role}: processor time, % of a core", shares[name], "%", Limit(SHARE_PERCENT))
         yield Measurement(f"{role}: resident memory", resident[name], "MB", Limit(RESIDENT_MB))
-
-
-def processor_s(pid: int) -> float:
-    """What a process has taken so far, user and system."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[_USER]) + int(fields[_SYSTEM])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident_mb(pid: int) -> float:
-    """What a process has in memory."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    kibibytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
-    return int(kibibytes) * 1024 / 1e6
