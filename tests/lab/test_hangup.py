@@ -81,6 +81,16 @@ def test_a_removed_services_downloads_end(mesh: Cluster) -> None:
         each.close()
 
 
+def test_downloads_end_when_their_service_is_scaled_to_none(mesh: Cluster) -> None:
+    with mesh.service("fewer", *ON_NODE1, "-p", "8116:80", command=("python3", "-c", STREAM)):
+        reading = [mesh.connect(address, 8116) for address in ADDRESSES.values()]
+        assert all(each.recv(1000) for each in reading)
+        mesh.cli("service", "scale", "--detach", "fewer=0")
+        assert {end_of(each) for each in reading} <= {"fin", "reset"}
+    for each in reading:
+        each.close()
+
+
 def test_a_task_that_was_given_up_with_its_silent_node_keeps_its_connections_and_is_drained(own_mesh: Cluster) -> None:
     """Through its own node and through another one: a node's data plane works on without its daemon."""
     mesh = own_mesh
