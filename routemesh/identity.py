@@ -58,7 +58,8 @@ def traceless(run_dir: Path, data_dir: Path) -> Iterator[Callable[[], None]]:
     """
     files = (data_dir / _IDENTITY, run_dir / _RUN_LOCK)
     directories = dict.fromkeys(each for directory in (run_dir, data_dir) for each in (directory, *directory.parents))
-    fresh = [path for path in (*files, *directories) if not path.exists()]
+    made = (path for path in (*files, *directories) if not path.exists())
+    fresh = sorted(made, key=lambda path: -len(path.parts))  # what is in a directory goes first
     keep = False
 
     def kept() -> None:

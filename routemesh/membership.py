@@ -74,8 +74,12 @@ class Member:
         """Believe whom the cluster believes; renew the certificate at half of its time, or as another root or role wants it."""
         state = await context.store.snapshot()
         node = state.nodes.get(self.node_id)
-        if state.trust is None or node is None:
+        if state.trust is None:
             return LOOK_S
+        if node is None:
+            raise loops.EndsDaemon(
+                f"{self._options.name} is not of the cluster any more: 'routemesh cluster leave --force', then join again"
+            )
         if state.trust.roots != self._kept.roots:
             await self._take(replace(self._kept, roots=state.trust.roots))
         signing = certificates.root_name(state.trust.roots[0])

@@ -15,8 +15,8 @@ from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from routemesh import identity, loops, names
-from routemesh.agent.agent import LEASE_TTL_S, Agent
+from routemesh import identity, joining, loops, names
+from routemesh.agent.agent import Agent
 from routemesh.agent.dataplane import Dataplane
 from routemesh.agent.disks import watch_disks
 from routemesh.agent.ports import PortHolder
@@ -24,8 +24,6 @@ from routemesh.agent.silence import all_answer
 from routemesh.api.server import serve
 from routemesh.ask.context import Context
 from routemesh.ask.peer import Peers
-from routemesh.decide import admit
-from routemesh.decide.liveness import lease_name
 from routemesh.errors import Conflict
 from routemesh.gateway.loop import GatewayLoop
 from routemesh.gateway.loop import check as check_gateway
@@ -40,11 +38,9 @@ from routemesh.model import (
     Node,
     NodeId,
     ServiceSpec,
-    State,
 )
 from routemesh.nodeplan import HOST, Capabilities, Link, NodePlan, Vxlan, namespace
-from routemesh.nodeplan.ranges import Occupied
-from routemesh.options import NodeOptions, OfManagers, SqliteFile
+from routemesh.options import NodeOptions, SqliteFile
 from routemesh.plan.engines import check_engine
 from routemesh.runtime import Runtime
 from routemesh.runtime.node import NodeRuntime
@@ -55,16 +51,11 @@ from routemesh.sight.observe import observe_node
 from routemesh.sightings import Disk, Echoes, Offload, PortAnswer, PortQuestion
 from routemesh.snapshot import Connections, NodeSnapshot
 from routemesh.stalls import watched_loop
-from routemesh.store import Store
-from routemesh.store.opening import open_store
 from routemesh.store.stream.client import StreamStore
-from routemesh.store.stream.talk import Hello
 from routemesh.threads import in_thread
 from routemesh.values import replace
 
 log = logging.getLogger(__name__)
-
-_JOIN_PAUSE_S = 0.5
 
 
 def run(options: NodeOptions, known_as: str, begun: Callable[[], None]) -> None:
@@ -111,12 +102,12 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
     if member is not None:
         known = member.certificate
         node = replace(node, certified_until=known.not_after, signed_by=known.signed_by)
-    store = await _open_store(options, past, member)
+    store = await joining.opened_store(options, past, member)
     dataplane = Dataplane(kernel, caps)
     ports = PortHolder()
     reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
     try:
-        await _join(options, store, node, past, await dataplane.occupied())
+        await joining.become_node(options, store, node, past, await dataplane.occupied())
         troubles = loops.Troubles()
         if isinstance(store, StreamStore):
             store.on_trouble(partial(troubles.note, "managers"))
@@ -173,66 +164,6 @@ async def _serve(options: NodeOptions, kernel: LinuxKernel, caps: Capabilities, 
         runtime.close()
         dataplane.close()
         await store.close()
-
-
-async def _open_store(options: NodeOptions, past: identity.Past, member: Member | None) -> Store:
-    """Open the cluster's store; a node that belongs to a cluster makes no new one, whatever became of the old one's store."""
-    place = options.place
-    if member is not None and isinstance(place, OfManagers):
-        return await StreamStore.open(member.node_id, member.managers)
-    if isinstance(place, SqliteFile) and past and not options.new_cluster and not place.path.exists():
-        raise Conflict(
-            f"{place.path} is not there, but this node belongs to {past}: mount or restore the cluster's store; "
-            "--new-cluster begins anew: what runs here of the old one is ended, and its logs are deleted"
-        )
-    return await open_store(place)
-
-
-async def _join(options: NodeOptions, store: Store, node: Node, past: identity.Past, occupied: Collection[Occupied]) -> None:
-    """Become a node of the cluster, or make it. A name's lease that nobody renews lapses while this waits."""
-
-    async def join() -> State:
-        if not isinstance(store, StreamStore):
-            return await store.update(change)
-        hello = Hello(
-            address=str(node.address),
-            engine=node.engine,
-            mtu_bytes=node.mtu_bytes,
-            api=node.api,
-            identity=node.identity,
-            occupied=tuple(occupied),
-        )
-        try:
-            return await store.hello(hello)
-        except Conflict as exc:
-            raise admit.Taken(str(exc)) from exc
-
-    def change(state: State) -> State:
-        if past and not options.new_cluster and not (options.membership and not past.cluster):
-            admit.check_past(state, past.cluster, str(past))
-        return admit.join(
-            state,
-            node,
-            time.time(),
-            ingress_subnet=options.ingress_subnet,
-            gwbridge_subnet=options.gwbridge_subnet,
-            occupied=occupied,
-            live={other for other in state.nodes if lease_name(other) in leases},
-        )
-
-    patience = time.monotonic() + LEASE_TTL_S + _JOIN_PAUSE_S
-    while True:
-        leases = await store.leases()
-        try:
-            state = await join()
-        except admit.Taken:
-            if time.monotonic() > patience:
-                raise
-            await asyncio.sleep(_JOIN_PAUSE_S)
-            continue
-        assert state.cluster is not None
-        identity.remember_cluster(state.cluster.id, options.run_dir, options.data_dir)
-        return
 
 
 async def _observe(

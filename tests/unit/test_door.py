@@ -26,6 +26,7 @@ from routemesh.credentials import tls
 from routemesh.credentials.files import Credentials, Place
 from routemesh.decide import admit
 from routemesh.errors import Forbidden, NotFound, Unavailable
+from routemesh.loops import EndsDaemon
 from routemesh.membership import Member
 from routemesh.model import NodeId, Role, ServiceSpec, State, Trust
 from routemesh.nodeplan.ranges import Occupied
@@ -415,6 +416,17 @@ def of_a_worker(net: Net) -> MemoryStore:
     known = replace(state, trust=replace(state.trust, key=""))
     net.daemon.run(store.update(lambda _: known))
     return store
+
+
+def test_a_manager_that_was_removed_ends(net: Net) -> None:
+    place = net.place("node3", Role.MANAGER)
+    net.daemon.run(net.daemon.store.update(partial(admit.remove_node, ref="node3", now=NOW, force=True)))
+
+    async def look() -> None:
+        await member_of(net, place, "node3", time.time())._look(net.daemon.context())
+
+    with pytest.raises(EndsDaemon, match=r"^node3 is not of the cluster any more"):
+        net.daemon.run(look())
 
 
 def test_a_node_takes_over_the_role_that_it_was_given(net: Net) -> None:

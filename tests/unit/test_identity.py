@@ -198,3 +198,12 @@ def test_a_start_that_is_refused_leaves_nothing_of_its_own(tmp_path: Path) -> No
     with pytest.raises(Conflict):
         begin(cluster="c1")
     assert (data / "identity").exists(), "the cluster knows it"
+
+
+def test_a_directory_that_both_of_a_nodes_are_in_goes_as_well(tmp_path: Path) -> None:
+    run, data = tmp_path / "a" / "run", tmp_path / "a" / "data"
+    with pytest.raises(Conflict), identity.traceless(run, data):
+        for directory in (run, data):
+            directory.mkdir(parents=True)
+        raise Conflict("can't join")
+    assert list(tmp_path.iterdir()) == []
