@@ -11,6 +11,7 @@ from routemesh.errors import RoutemeshError, Unavailable, UserError
 
 if TYPE_CHECKING:
     import ssl
+    import subprocess
 
 ANSWER_TIMEOUT_S = 30.0
 """The longest that a daemon may be silent; more than any wait of its own."""
@@ -30,7 +31,25 @@ class Remote:
         return f"tcp://{self.host}:{self.port}"
 
 
-Way = Path | Remote
+@dataclass(frozen=True, slots=True)
+class Ssh:
+    """The own daemon of a machine that `ssh` reaches, `user` "" and `port` 0: as ssh has it configured."""
+
+    host: str
+    user: str = ""
+    port: int = 0
+
+    def __str__(self) -> str:
+        return f"ssh://{self.user}{'@' * bool(self.user)}{self.host}{f':{self.port}' * bool(self.port)}"
+
+    def command(self) -> tuple[str, ...]:
+        """What joins standard input and output with that daemon's socket, as docker's ssh:// does."""
+        user = ("-l", self.user) if self.user else ()
+        port = ("-p", str(self.port)) if self.port else ()
+        return ("ssh", *user, *port, "--", self.host, "routemesh", "dial-stdio")
+
+
+Way = Path | Remote | Ssh
 """A unix socket, or a daemon of another machine."""
 
 
@@ -50,6 +69,8 @@ def connection(way: Way) -> Connection:
             return _Unix(way)
         case Remote():
             return _Tls(way)
+        case Ssh():
+            return _OverSsh(way)
         case _:
             assert_never(way)
 
@@ -74,6 +95,35 @@ class _Tls(Connection):
         context = _context(self._remote)
         raw = socket.create_connection((self.host, self.port), self.timeout)
         self.sock = context.wrap_socket(raw, server_hostname=self.host)
+
+
+class _OverSsh(Connection):
+    def __init__(self, way: Ssh) -> None:
+        super().__init__("routemesh", timeout=ANSWER_TIMEOUT_S)
+        self._way = way
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def connect(self) -> None:
+        """What ssh asks and complains of, it does on the terminal and on standard error."""
+        import subprocess
+
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = subprocess.Popen(self._way.command(), stdin=theirs.fileno(), stdout=theirs.fileno())
+            except OSError:
+                ours.close()
+                raise
+        ours.settimeout(self.timeout)
+        self.sock = ours
+
+    def close(self) -> None:
+        """Also ends ssh."""
+        super().close()
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
 
 
 def _context(remote: Remote) -> "ssl.SSLContext":
@@ -103,6 +153,9 @@ def gone(way: Way, exc: Exception) -> RoutemeshError:
     """Why a daemon did not answer, in words."""
     if isinstance(way, Remote):
         return _gone_remote(way, exc)
+    if isinstance(way, Ssh):
+        reason = "there is no program ssh" if isinstance(exc, FileNotFoundError) else "see what ssh says above"
+        return Unavailable(f"no daemon answers at {way}: {reason}; is routemesh installed there, and are you root there?")
     where = f"no daemon answers at {way}"
     match exc:
         case FileNotFoundError():

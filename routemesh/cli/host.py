@@ -2,6 +2,7 @@
 machine's own, else the first node of the only lab."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,12 @@ from routemesh.options import API_PORT, DATA_DIR, DEFAULT_SOCKET
 
 if TYPE_CHECKING:
     from routemesh.api.client import Client
-    from routemesh.api.connections import Remote
+    from routemesh.api.connections import Remote, Ssh
     from routemesh.lab.find import Lab
 
 _LAST_PORT = 65535
-_SCHEME, _TCP = "unix://", "tcp://"
+_SCHEME, _TCP, _SSH = "unix://", "tcp://", "ssh://"
+_SSH_HOST = re.compile(r"((?P<user>[A-Za-z0-9_][\w.-]*)@)?(?P<host>[A-Za-z0-9][\w.-]*)(:(?P<port>[0-9]{1,5}))?", re.ASCII)
 CERTIFICATES_VARIABLE = "ROUTEMESH_CERT_PATH"
 
 
@@ -48,7 +50,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What was said about the daemon: unix:///path, a path, tcp://HOST:PORT, the name of a lab's node, or nothing ("")."""
+    """What was said about the daemon: unix:///path, a path, tcp://…, ssh://…, the name of a lab's node, or nothing ("")."""
 
     wanted: str
     tls: Tls = Tls()
@@ -57,7 +59,18 @@ class Host:
         """The client of that daemon. Raises RoutemeshError where it is not clear which one is meant."""
         from routemesh.api.client import Client
 
+        if self.wanted.startswith(_SSH):
+            return Client(self._ssh())
         return Client(self._remote() if self.wanted.startswith(_TCP) else self.socket())
+
+    def _ssh(self) -> "Ssh":
+        from routemesh.api.connections import Ssh
+
+        found = _SSH_HOST.fullmatch(self.wanted.removeprefix(_SSH))
+        port = int(found["port"] or 0) if found else 0
+        if not found or port > _LAST_PORT:
+            raise UserError(f"host {self.wanted} is not ssh://HOST, ssh://USER@HOST or ssh://USER@HOST:PORT")
+        return Ssh(found["host"], found["user"] or "", port)
 
     def _remote(self) -> "Remote":
         host, _, port = self.wanted.removeprefix(_TCP).partition(":")
@@ -70,14 +83,14 @@ class Host:
         """The lab whose daemon it is, if it is one's."""
         from routemesh.lab import find
 
-        if self.wanted.startswith(_TCP):
+        if self.wanted.startswith((_TCP, _SSH)):
             return None
         socket = self.socket()
         return next((lab for lab in find.running_labs() if socket.is_relative_to(lab.directory)), None)
 
     def socket(self) -> Path:
         """Where that daemon answers on this machine. Raises RoutemeshError where it is not clear which one is meant."""
-        if self.wanted.startswith(_TCP):
+        if self.wanted.startswith((_TCP, _SSH)):
             raise UserError(f"{self.wanted} is another machine: this needs the daemon of this one")
         if self.wanted.startswith(_SCHEME):
             return Path(self.wanted.removeprefix(_SCHEME))

@@ -23,6 +23,7 @@ _COMMANDS = {
     "completion": "more",
     "container": "container",
     "demo": "more",
+    "dial-stdio": "dial",
     "diff": "plan",
     "doctor": "doctor",
     "explain": "explain",
@@ -51,7 +52,7 @@ class _Commands(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command = getattr(import_module(f"routemesh.cli.{_COMMANDS[cmd_name]}"), cmd_name)
+        command = getattr(import_module(f"routemesh.cli.{_COMMANDS[cmd_name]}"), cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 
@@ -59,7 +60,7 @@ class _Commands(Group):
 @click.group("routemesh", cls=_Commands, context_settings=HELP_FLAGS)
 @click.option(
     "-H", "--host", envvar="ROUTEMESH_HOST", default="", metavar="HOST", shell_complete=hosts,
-    help="The daemon to ask: unix:///path, a path, tcp://HOST:PORT, or the name of a lab's node.",
+    help="The daemon to ask: unix:///path, a path, tcp://HOST:PORT, ssh://USER@HOST, or the name of a lab's node.",
 )  # fmt: skip
 @click.option("--tlscacert", type=_FILE, help="The roots of the cluster that is asked by tcp://, in PEM.")
 @click.option("--tlscert", type=_FILE, help="The certificate to ask it with.")

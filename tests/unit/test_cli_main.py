@@ -252,3 +252,46 @@ def test_looking_at_services_loads_no_server(daemon: Daemon) -> None:
     loaded = modules_after(f"from routemesh.cli.main import main; main(['-H', {str(daemon.socket)!r}, 'service', 'ls'])")
     assert "routemesh.cli.service" in loaded
     assert not {"aiohttp", "asyncio", "pyroute2", "nftables", "routemesh.cli.node", "routemesh.lab.find", "subprocess"} & loaded
+
+
+# --- another machine, by ssh -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    """An ssh that notes its words and runs the command here, where a daemon is."""
+    with cluster(tmp_path) as (daemon,):
+        fake = tmp_path / "bin" / "ssh"
+        fake.parent.mkdir()
+        fake.write_text(
+            f'#!/bin/sh\necho "$@" > {tmp_path}/words\nwhile [ "$1" != -- ]; do shift; done\nshift 3\n'
+            f'ROUTEMESH_HOST={daemon.socket} exec {sys.executable} -m routemesh "$@"\n'
+        )
+        fake.chmod(0o755)
+        monkeypatch.setenv("PATH", str(fake.parent), prepend=":")
+        yield daemon
+
+
+def test_a_daemon_is_asked_over_ssh(ssh: Daemon, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["-H", "ssh://root@192.0.2.1:2222", "node", "ls", "-q"]) == 0
+    assert capfd.readouterr().out == "id-node1\n"
+    assert (tmp_path / "words").read_text() == "-l root -p 2222 -- 192.0.2.1 routemesh dial-stdio\n"
+    assert main(["-H", "ssh://other", "service", "inspect", "x"]) == 1
+    assert "no service named 'x'" in capfd.readouterr().err
+    assert (tmp_path / "words").read_text() == "-- other routemesh dial-stdio\n"
+
+
+def test_a_machine_that_ssh_does_not_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ssh").write_text("#!/bin/sh\nexit 255\n")
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["-H", "ssh://other", "node", "ls"]) == 1
+    assert capfd.readouterr().err.startswith("routemesh: no daemon answers at ssh://other: see what ssh says above; is routemesh")
+    (tmp_path / "ssh").unlink()
+    assert main(["-H", "ssh://other", "node", "ls"]) == 1
+    assert "there is no program ssh" in capfd.readouterr().err
+    for wrong in ("ssh://", "ssh://-oProxyCommand=x", "ssh://a@b@c", "ssh://a:99999", "ssh://a/b"):
+        assert main(["-H", wrong, "node", "ls"]) == 1
+        assert f"host {wrong} is not ssh://HOST" in capfd.readouterr().err
