@@ -18,6 +18,8 @@ from routemesh.store.stream.talk import BEAT_S, Beat, Heard, Hello, News, Report
 from routemesh.values import replace
 
 LONGEST_LEASE_S = 60.0
+MANY = 500
+"""So many objects take a few milliseconds to spell; more are spelled in a thread."""
 PAUSE_S = 0.02
 """Nodes acknowledge a change within a few hundredths of a second of one another: that is one piece of news."""
 
@@ -34,9 +36,10 @@ async def news(context: Context, recent: Recent, node_id: NodeId, revision: int)
             state, leases = await context.store.snapshot(), await context.store.leases()
             recent.add(state)
             edits = feed.next(state)
+            spelled = written(edits) if len(edits) < MANY else await asyncio.to_thread(written, edits)
             changed = _changed(told, leases)
             whole = is_first and known is None
-            yield News(revision=state.revision, whole=whole, edits=written(edits), leases=changed)
+            yield News(revision=state.revision, whole=whole, edits=spelled, leases=changed)
             told, is_first = dict(leases), False
             await asyncio.sleep(PAUSE_S)
             with suppress(TimeoutError):

@@ -17,11 +17,16 @@ class CodecError(ValueError):
 def encode(kind: str, value: Object) -> bytes:
     """The JSON text of an object, in UTF-8. Raises CodecError for what could not be read again, as an infinite float."""
     try:
-        body = _ENCODER.encode(value)
+        body = spelled(value)
     except (TypeError, ValueError, OverflowError) as exc:
         raise CodecError(str(exc)) from exc
     decode(kind, body)  # one unreadable object would shut every node out of the whole state
     return body
+
+
+def spelled(value: Object) -> bytes:
+    """The same of an object that a store holds already, and so can be read again."""
+    return _ENCODER.encode(value)
 
 
 def decode(kind: str, body: bytes) -> Object:

@@ -73,9 +73,7 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
 
 def written(edits: Iterable[Edit]) -> tuple[Written, ...]:
     """Edits as they are sent."""
-    return tuple(
-        Written(kind, key, _GONE if value is None else msgspec.Raw(codec.encode(kind, value))) for kind, key, value in edits
-    )
+    return tuple(Written(kind, key, _GONE if value is None else msgspec.Raw(codec.spelled(value))) for kind, key, value in edits)
 
 
 def read(edits: Iterable[Written]) -> tuple[Edit, ...]:
