@@ -164,7 +164,9 @@ def lacks(space: NamespaceSnapshot, netns: str, item: Item) -> Iterator[Differen
 
 
 def _other_or_missing(space: NamespaceSnapshot, netns: str, item: Item) -> Iterator[Difference]:
-    there = [each for each in space.items if key(each) == key(item) and _is_lasting(each)]
+    wanted = key(item)
+    of_its_kind = (each for each in space.items if type(each) is type(item))
+    there = [each for each in of_its_kind if key(each) == wanted and _is_lasting(each)]
     if not any(_agrees(found, item) for found in there):
         op = Change(netns, there[0], item) if there else Create(netns, item)
         yield Difference(netns, told(op), command(op, lambda _: space.path), plain_op(op))
