@@ -19,6 +19,7 @@ from typing import Any, cast, get_args
 
 from routemesh import names
 from routemesh.language.canonical import canonical, l4proto
+from routemesh.language.nftdevices import named
 from routemesh.language.values import MAX_U32, match_value, protocol
 from routemesh.nodeplan import (
     OUR_FAMILIES,
@@ -92,6 +93,9 @@ _TYPES: Mapping[str, str] = {
     "iifname": "link",
 }
 """Parts of keys and values by nft's type, and by the expression that a typeof was declared with."""
+_HARMLESS = frozenset({"counter", "last"})
+_UNTOLD = {"untold": None}
+"""An element of which nobody can say whether it holds."""
 _KINDS = ("table", "ct timeout", "map", "set", "chain", "rule")
 _OTHER_FLAGS = frozenset({"owner", "persist"})
 """Besides dormant, for which nft 1.0.6 prints rubbish."""
@@ -130,13 +134,19 @@ def parse(document: Json, devices: Devices) -> tuple[Item, ...]:
     return tuple(item for item in items if not _is_left_out(item, learning))
 
 
-def parse_everything(document: Json, devices: Devices, left_out: Set[tuple[str, str]] = frozenset()) -> tuple[Item, ...]:
+def parse_everything(
+    document: Json,
+    devices: Devices,
+    left_out: Set[tuple[str, str]] = frozenset(),
+    links: Mapping[str, str] | None = None,
+) -> tuple[Item, ...]:
     """The items in an answer to `list ruleset`, whatever made them; but for tables, by family and name, that are told elsewhere.
 
-    Maps and sets whose type is not ours have no elements here; a chain of several devices names them all.
+    Maps and sets whose type is not ours have what they hold in themselves; a chain of several devices names them all.
+    `links`: by number, where nft was asked from another namespace than theirs, and has numbers for `iif` and `oif`.
     """
     kept = ((kind, content) for kind, content in _entries(document) if (content["family"], _table(kind, content)) not in left_out)
-    return tuple(_items(kept, devices))
+    return tuple(_items(((kind, named(entry, links) if links else entry) for kind, entry in kept), devices))
 
 
 def _is_left_out(item: Item, learning: Set[tuple[Family, str]]) -> bool:
@@ -205,7 +215,7 @@ def _chain(entry: Json, rules: list[tuple[Rule, int]], devices: Devices) -> Chai
 
 
 def _map_with_elements(entry: Json) -> Iterator[Item]:
-    """The map and its elements. Those of a map whose type is not ours are left out: they can only go with it."""
+    """The map and its elements; those of a map whose type is not ours are a part of it."""
     family, name, table = entry["family"], entry["name"], entry["table"]
     key = _types(entry["type"])
     value = _value_type(entry["map"]) if "map" in entry else None
@@ -213,9 +223,17 @@ def _map_with_elements(entry: Json) -> Iterator[Item]:
     learns = entry.get("size", 0) if set(flags) in _LEARNING else 0
     if flags and not learns:
         key = (*key, json.dumps(flags))
-    yield Map(family, name, cast(KeyType, key), cast(Any, value), table, learns)
-    if {*key, value} <= _OUR_TYPES:
+    if {*key, value} <= _OUR_TYPES and not _counts(entry):
+        yield Map(family, name, cast(KeyType, key), cast(Any, value), table, learns)
         yield from (_element(family, name, key, value, element, table) for element in entry.get("elem", ()))
+    else:
+        members = [_UNTOLD] if _counts(entry) else entry.get("elem", [])
+        yield Map(family, name, cast(KeyType, key), cast(Any, value), table, learns, json.dumps(members))
+
+
+def _counts(entry: Json) -> bool:
+    """Whether its elements hold for some packets only: each has a rate or a number."""
+    return any(kind not in _HARMLESS for statement in entry.get("stmt", ()) for kind in statement)
 
 
 def _value_type(declared: Json) -> str:
@@ -250,13 +268,15 @@ def _element(family: Family, name: str, key: tuple[str, ...], value: str | None,
     if isinstance(raw_key, dict) and "elem" in raw_key:
         raw_key = raw_key["elem"]["val"]
     parts = tuple(_SCALARS[kind](part) for kind, part in zip(key, _parts(raw_key), strict=True))
-    match value:
-        case None:
-            return Element(family, name, parts, None, table)
-        case "verdict":
-            return Element(family, name, parts, _verdict(raw_value), table)
-        case _:
-            return Element(family, name, parts, _SCALARS[value](raw_value), table)
+    return Element(family, name, parts, None if value is None else value_of(value, raw_value), table)
+
+
+def value_of(kind: str, raw: Json) -> Scalar | Verdict:
+    """A map's value of one of our types. Raises KeyError for another, ValueError for what is none."""
+    try:
+        return _verdict(raw) if kind == "verdict" else _SCALARS[kind](raw)
+    except _NotOurs:
+        raise ValueError(raw) from None
 
 
 def _verdict(raw: Json) -> Verdict:

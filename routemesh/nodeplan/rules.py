@@ -201,6 +201,7 @@ class Map(msgspec.Struct, frozen=True):
     """A named map (`value`: ip, mark, port, mac, zone, verdict) or a named set (`value` None).
 
     `learns`: what Learn adds to it, up to so many entries, is the kernel's own: no part of the plan, and left out by `read`.
+    `listed`: what it holds in nft's JSON, where that is more than Elements can say (intervals, other types).
     """
 
     family: Family
@@ -209,6 +210,7 @@ class Map(msgspec.Struct, frozen=True):
     value: Literal["ip", "mark", "port", "mac", "zone", "verdict"] | None = None
     table: Theirs[str] = TABLE
     learns: int = 0
+    listed: Theirs[str] = ""
 
 
 Scalar = str | int | IPv4Address

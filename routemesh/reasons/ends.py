@@ -202,10 +202,14 @@ OfRoutes = (
 
 
 class RuleDrops(msgspec.Struct, frozen=True):
-    """A rule drops it. `kind`: the type of nftables' base chain (filter, nat, route), or iptables' table."""
+    """A rule drops it. `kind`: the type of nftables' base chain (filter, nat, route), or iptables' table.
+
+    `some`: it draws lots, and drops only some of the packets that it is for.
+    """
 
     kind: str
     chain: str
+    some: bool = False
 
 
 class PolicyDrops(msgspec.Struct, frozen=True):

@@ -190,8 +190,8 @@ def _without_route(end: ends.OfRoutes) -> str:
 
 def _by_rule(end: ends.OfRules) -> str:
     match end:
-        case ends.RuleDrops(kind, chain):
-            return f"{kind} {chain} drops it"
+        case ends.RuleDrops(kind, chain, some):
+            return f"{kind} {chain} drops {'some of the packets, by lot' if some else 'it'}"
         case ends.PolicyDrops(kind, chain):
             return f"the policy of {kind} {chain} drops it"
         case ends.RuleRejects(kind, chain, answer):

@@ -5,6 +5,7 @@ Source: libnftables(3); iptables-save(8), xtables-nft(8); proc(5) on net/ip_tabl
 """
 
 import json
+import socket
 from collections.abc import Callable, Iterator, Set
 from contextlib import closing, nullcontext
 from typing import NamedTuple
@@ -100,7 +101,8 @@ def _nftables(told_by_iptables: Set[str]) -> Iterator[Item]:
 def _understood(what: str, devices: nftjson.Devices, left_out: Set[tuple[str, str]]) -> tuple[Item, ...]:
     listed = _listed(what)
     try:
-        return nftjson.parse_everything(listed, devices, left_out)
+        links = {str(number): name for number, name in socket.if_nameindex()}
+        return nftjson.parse_everything(listed, devices, left_out, links)
     except (LookupError, TypeError, ValueError, AttributeError) as exc:
         raise KernelError(f"nft -j list {what}", f"what it printed is not understood: {exc!r}") from exc
 

@@ -118,8 +118,8 @@ class Flight:
     """The packet in one namespace. `incoming` is "" for a packet of its own, `outgoing` until it is routed,
     by `routed`.
 
-    `zone`: the one of connection tracking. `untracked`: that leaves the packet alone. `balanced`: IPVS has dealt with it;
-    `taken`: and sends it itself.
+    `zone`: the one of connection tracking. `space`: within which the rules that it meets look sets up (chains.Space).
+    `untracked`: connection tracking leaves the packet alone. `balanced`: IPVS has dealt with it; `taken`: and sends it itself.
     """
 
     trip: Trip
@@ -132,6 +132,7 @@ class Flight:
     connection: Connection | None = None
     replies: bool = False
     zone: int = 0
+    space: str = ""
     untracked: bool = False
     balanced: bool = False
     taken: bool = False

@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
-from routemesh.nodeplan import Element, Field, Item, Jhash, Key, Learn, Lookup, Numgen
+from routemesh.language import nftjson
+from routemesh.nodeplan import Element, Field, Item, Jhash, Key, Learn, Lookup, Map, Numgen
 from routemesh.reasons.unclear import Doubt, FieldUnknown, LearningUnknown, MapUnknown, MatchUnknown
-from routemesh.walk import jhash
+from routemesh.walk import jhash, nftvalues
 from routemesh.walk.chains import RuleChain
 from routemesh.walk.fields import FIELDS, Reading
 from routemesh.walk.flight import Flight
@@ -50,11 +51,28 @@ class Reads(msgspec.Struct, frozen=True):
         """The entry that a map or set has for the packet."""
         space, stack = self.at.space, self.flight.stack
         found = stack.maps.get((space, name))
+        if found is not None and (found.listed or (stack.place, space, name) in self.flight.trip.learned):
+            return self._of_others(found, key)
         readings = [None if isinstance(part, Numgen | Jhash) else self.field(part) for part in key]
         if found is None or found.key != tuple("index" if reading is None else reading.part for reading in readings):
             raise self.unknown(MapUnknown, str(key), name)
         values = self._values(key)
         return stack.elements.get((space, name, values)) or self.flight.trip.learned.get((stack.place, space, name, values))
+
+    def _of_others(self, of: Map, key: Key) -> Element | None:
+        """The same for one of which more is to be understood than our own have, or into which a rule puts what can't be told."""
+        flight, values = self.flight, self._values(key)
+        if None in values or (held := nftvalues.holds(flight, of.name, values)) is False:
+            return None
+        found = nftvalues.members(of.listed) if of.listed else ()
+        raw = next((each for each in found if nftvalues.is_member(flight, values, of, each)), (None, None))
+        try:
+            value = None if of.value is None else nftjson.value_of(of.value, raw[1])
+        except (KeyError, ValueError, TypeError):
+            held = None
+        if held is None:
+            raise self.unknown(MapUnknown, str(key), of.name)
+        return Element(of.family, of.name, values, value, of.table)
 
     def learned(self, statement: Learn) -> tuple[Element | None, bool]:
         """The entry that a rule puts there, and whether it is new; one that is there stays as it is. None where none is made.

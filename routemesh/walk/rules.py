@@ -15,6 +15,7 @@ from routemesh.nodeplan import (
     ClampMss,
     Counter,
     Dnat,
+    Element,
     Hook,
     InSet,
     IpvsMatch,
@@ -44,7 +45,7 @@ from routemesh.walk.conntrack import End
 from routemesh.walk.flight import Flight
 from routemesh.walk.nouns import TCP_AND_IP_HEADER_BYTES, UnknownRule
 from routemesh.walk.reads import Reads
-from routemesh.walk.words import ClampToPath, Condition, CopyMark, Does, Nothing, SetMark, Untrack, Word
+from routemesh.walk.words import Adds, ClampToPath, Condition, CopyMark, Does, Nothing, SetMark, Untrack, Word
 
 _NAT_HOOKS: Mapping[End, tuple[str, ...]] = {"destination": ("prerouting", "output"), "source": ("postrouting", "input")}
 _LOOPBACK = IPv4Interface("127.0.0.1/8")
@@ -81,7 +82,7 @@ class Evaluation:
     def chain(self, chain: RuleChain) -> Then:
         """ACCEPT when a rule took the packet, otherwise RULE: the caller's next one follows."""
         caller = self.at, self.by
-        self.at = chain
+        self.at, self.flight.space = chain, chain.space
         for self.by in chain.rules:
             then = self.rule(self.by[0])
             if then is Then.ACCEPT:
@@ -163,11 +164,8 @@ class Evaluation:
                 return self.copy_mark(save=save, nfmask=nfmask, ctmask=ctmask)
             case ClampToPath():
                 return self.clamp(ClampMss(flight.stack.mtu(flight.outgoing) - TCP_AND_IP_HEADER_BYTES))
-            case Untrack():
-                flight.untrack()
-                return Then.STATEMENT
-            case Nothing():
-                return Then.STATEMENT
+            case Adds() | Untrack() | Nothing():
+                return self.take_down(word)
             case None:
                 pass
             case _:
@@ -185,6 +183,17 @@ class Evaluation:
         if save:
             return self.assign(Assign("ct mark", (connection.mark & ~ctmask) ^ (mark & nfmask)))
         return self.assign(Assign("meta mark", (mark & ~nfmask) ^ (connection.mark & ctmask)))
+
+    def take_down(self, word: Adds | Untrack | Nothing) -> Then:
+        """What leaves the packet as it is. Later rules of this walk find what is added; what can't be told can't be found."""
+        flight = self.flight
+        if isinstance(word, Untrack):
+            flight.untrack()
+        elif isinstance(word, Adds):
+            values, of = word.key(flight), (flight.stack.place, self.at.space, word.set)
+            entry = Element(self.at.family or "ip", word.set, values or ())
+            flight.trip.learned[of if values is None else (*of, values)] = entry
+        return Then.STATEMENT
 
     # --- statements ---
 
@@ -283,7 +292,7 @@ class Evaluation:
             case "return":
                 return Then.CALLER
             case "drop":
-                self.flight.drop(RuleDrops(self.kind, self.at.name), *self.decided_by(item))
+                self.flight.drop(RuleDrops(self.kind, self.at.name, self.is_lot()), *self.decided_by(item))
             case "jump" | "goto":
                 target = self.flight.stack.chains.get((self.at.space, statement.chain))
                 if target is None:
@@ -318,6 +327,10 @@ class Evaluation:
         assert self.by is not None
         rule, where = self.by
         return item or where, rule
+
+    def is_lot(self) -> bool:
+        """Whether the present rule draws lots."""
+        return self.by is not None and any(isinstance(each, Unknown) and _draws(each) for each in self.by[0])
 
     def translate(self, end: End, to: Endpoint, how: How, item: Item | None) -> Then:
         connection = self.flight.connection

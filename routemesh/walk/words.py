@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -43,6 +43,13 @@ class CopyMark(msgspec.Struct, frozen=True):
     ctmask: int
 
 
+class Adds(msgspec.Struct, frozen=True):
+    """Something of the packet is put into a set; `key` gives None where that can't be told."""
+
+    set: str
+    key: Callable[[Flight], tuple[Any, ...] | None]
+
+
 class Untrack(msgspec.Struct, frozen=True):
     """Connection tracking leaves the packet alone."""
 
@@ -55,4 +62,4 @@ class Nothing(msgspec.Struct, frozen=True):
     """Nothing that changes the packet's way."""
 
 
-Word = Condition | Does | SetMark | CopyMark | Untrack | ClampToPath | Nothing
+Word = Condition | Does | SetMark | CopyMark | Adds | Untrack | ClampToPath | Nothing

@@ -142,6 +142,74 @@ def test_what_breaks_no_way_of_a_small_packet_the_doctor_finds_all_the_same(
     demand(mended, where)
 
 
+FIREWALL = "table inet fw {{ {} chain c {{ type filter hook forward priority -5; {}\n}}\n}}\n"
+CLIENTS = "set s {{ type ipv4_addr; flags interval; elements = {{ {} }}\n}}\n"
+NO = "reject with tcp reset"
+
+
+@pytest.mark.parametrize(
+    ("sets", "rule", "answers"),
+    [
+        (CLIENTS.format("192.168.200.0/24, 10.9.0.1-10.9.0.7"), f"ip saddr @s {NO}", False),
+        (CLIENTS.format("10.9.0.1-10.9.0.7"), f"ip saddr @s {NO}", True),
+        (CLIENTS.format("10.0.0.0/8, 172.16.0.0/12"), f"ip saddr != @s {NO}", False),
+        ("set s { type ifname; flags interval; elements = { eth* }\n}\n", f"iifname @s tcp dport 8080 {NO}", False),
+        ("", f"iif eth0 tcp dport 8080 {NO}", False),
+        ("", f"iif docker_gwbridge tcp dport 8080 {NO}", True),
+        (
+            "set s { type ipv4_addr . inet_service; flags interval; elements = { 172.18.0.0/16 . 8000-9000 }\n}\n",
+            f"ip daddr . tcp dport @s {NO}",
+            False,
+        ),
+        (
+            f"chain no {{ {NO}\n}}\n"
+            "map s { type inet_service : verdict; flags interval; elements = { 8000-9000 : jump no }\n}\n",
+            "tcp dport vmap @s",
+            False,
+        ),
+        (
+            "set s { type ipv4_addr; flags dynamic, timeout; timeout 1h; size 9;\n}\n",
+            f"tcp dport 8080 add @s {{ ip saddr }}\nip saddr @s {NO}",
+            False,
+        ),
+        ("", f"ct state vmap {{ established : accept, new : continue }}\nct original ip daddr 192.168.200.11 {NO}", True),
+        ("", f"fib saddr . iif oif missing {NO}", True),
+        ("", f"tcp flags & (fin|syn|rst|ack) != syn ct state new {NO}", True),
+    ],
+)
+def test_what_firewalls_decide_by_sets_and_devices_is_told(still: Still, sets: str, rule: str, answers: bool) -> None:
+    inflict(still, "node1", FIREWALL.format(sets, rule))
+    try:
+        assert ("reaches" in compare(still, "node1", WEB)) is answers
+    finally:
+        still.cluster.inside("node1", "nft", "delete", "table", "inet", "fw")
+
+
+@pytest.mark.parametrize(
+    ("place", "command", "undo"),
+    [
+        ("node1", FIREWALL.format("", "udp dport 5353 numgen inc mod 2 0 drop"), "nft delete table inet fw"),
+        ("SANDBOX", FIREWALL.format("", "udp dport 5353 numgen inc mod 100 < 50 drop"), "nft delete table inet fw"),
+        (
+            "node1",
+            "iptables -I FORWARD -p udp --dport 5353 -m statistic --mode nth --every 2 --packet 0 -j DROP",
+            "iptables -F FORWARD",
+        ),
+    ],
+)
+def test_a_rule_that_drops_some_by_lot(still: Still, place: str, command: str, undo: str) -> None:
+    inflict(still, place, command)
+    try:
+        found = still.explain(f"node1:{DNS}/udp")
+        assert found.outcome == "partly"
+        assert "drops some of the packets, by lot" in found.causes[0].why, found.causes
+        if "100" not in command:  # that one drops fifty, and then lets fifty pass
+            compare(still, "node1", DNS, Protocol.UDP)
+        demand(still, SANDBOX if place == "SANDBOX" else place)
+    finally:
+        inflict(still, place, undo)
+
+
 def test_a_tunnel_of_another_vni(mended: Still) -> None:
     netns = mended.cluster.overlay("node1").partition("/")[2]
     items = mended.plans["node1"].namespaces[netns].values()

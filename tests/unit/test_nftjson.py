@@ -423,7 +423,7 @@ def test_everything_is_read_with_the_name_of_its_table() -> None:
         Table("ip", "kept"),
         Map("inet", "m", ("mark",), "verdict", "filter"),
         Element("inet", "m", (1,), Verdict("drop"), "filter"),
-        Map("inet", "s", ("ipv6_addr",), None, "filter"),  # type: ignore[arg-type]  # what is read may be of any type
+        Map("inet", "s", ("ipv6_addr",), None, "filter", listed='["::1"]'),  # type: ignore[arg-type]  # what is read may be of any type
         Chain(
             "inet",
             "in",

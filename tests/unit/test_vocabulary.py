@@ -7,7 +7,7 @@ from typing import get_args
 
 from routemesh.language import xtparse
 from routemesh.nodeplan import Field
-from routemesh.walk import nftwords, xtwords
+from routemesh.walk import nftreads, nftwords, xtwords
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "vocabulary.md"
 
@@ -37,5 +37,5 @@ def test_the_page_has_the_targets_of_iptables() -> None:
 
 
 def test_the_page_has_the_expressions_and_statements_of_nftables() -> None:
-    same("Expressions of nftables", {*get_args(Field), *nftwords.EXPRESSIONS})
+    same("Expressions of nftables", {*get_args(Field), *nftreads.EXPRESSIONS})
     same("Statements of nftables", nftwords.STATEMENTS.keys() | nftwords.OF_OUR_RULES)
