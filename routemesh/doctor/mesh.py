@@ -50,7 +50,7 @@ def look(cluster: ClusterSnapshot, facts: Facts, before: Look | None = None, sto
         *ways.findings(walked, _told_elsewhere(cluster), _confirmed(told)),
         *answers.findings(at_rest, told, _told_of(walked)),
         *mtu.findings(cluster, walked),
-        *overlay.findings(cluster, told, network),
+        *overlay.findings(cluster, told, network, walked.origins),
         *disks.findings(told),
         *_of_both(before, load.findings(at_rest, told, walked)),
         *twice.findings(moving, cluster),

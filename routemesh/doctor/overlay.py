@@ -1,10 +1,11 @@
 """What real packets met between the nodes' sandboxes, beside their kernels' state; devices that garble them. PURE."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from routemesh.doctor import Finding, Severity, listed, mtu
 from routemesh.doctor.facts import Facts
+from routemesh.doctor.ways import Origin
 from routemesh.errors import RoutemeshError
 from routemesh.explain.way import Places
 from routemesh.model import VXLAN_OVERHEAD_BYTES, VXLAN_PORT, Protocol
@@ -40,12 +41,15 @@ class Lost(NamedTuple):
         return f"from {self.sender} to {self.to}" if self.certain else f"between {self.sender} and {self.to}"
 
 
-def findings(cluster: ClusterSnapshot, facts: Facts, network: Network) -> Iterator[Finding]:
-    """Between every two nodes that were asked, in each direction; then devices. A node that is silent is told already."""
+def findings(cluster: ClusterSnapshot, facts: Facts, network: Network, told: Set[Origin] = frozenset()) -> Iterator[Finding]:
+    """Between every two nodes that were asked, in each direction; then devices. A node that is silent is told already.
+
+    `told`: where and by which kind of end ways fail; what is lost there for the same reason follows from that.
+    """
     seen = {(name, probe.peer): probe for name, node in facts.nodes.items() for probe in node.probes}
     silent = {node.name for node in cluster.names.nodes if node.absent}
     lost = [found for pair in seen if pair[1] not in silent and (found := lost_between(seen, *pair)) is not None]
-    yield from _all_lost(cluster, network, [each for each in lost if not each.sizes[1]])
+    yield from _all_lost(cluster, network, [each for each in lost if not each.sizes[1]], told)
     yield from _too_large([each for each in lost if each.sizes[1] and mtu.narrow(cluster).keys().isdisjoint(each[:2])])
     whole = sum(probe.answered == probe.sizes for probe in seen.values())
     if whole:
@@ -75,11 +79,13 @@ def lost_between(seen: Mapping[tuple[str, str], Echoes], sender: str, to: str) -
     return None  # if no answer came, it is the other direction that fails
 
 
-def _all_lost(cluster: ClusterSnapshot, network: Network, lost: Sequence[Lost]) -> Iterator[Finding]:
+def _all_lost(cluster: ClusterSnapshot, network: Network, lost: Sequence[Lost], told: Set[Origin]) -> Iterator[Finding]:
     """By what the nodes' kernels say of it: where one loses it, that is it; where all let it pass, it is what is between them."""
     by_reason: dict[tuple[str, str], list[Lost]] = {}
     for each in lost:
-        by_reason.setdefault(_ends(cluster, network, each), []).append(each)
+        ends = _ends(cluster, network, each)
+        if ends.origin not in told:
+            by_reason.setdefault((ends.place, ends.why), []).append(each)
     address = {node.name: str(node.address) for node in cluster.names.nodes}
     for (place, why), alike in by_reason.items():
         pairs = listed((f"from {address.get(each.sender, each.sender)} to {address.get(each.to, each.to)}" for each in alike), 6)
@@ -99,21 +105,31 @@ def _all_lost(cluster: ClusterSnapshot, network: Network, lost: Sequence[Lost]) 
         )
 
 
-def _ends(cluster: ClusterSnapshot, network: Network, lost: Lost) -> tuple[str, str]:
-    """Where the nodes' kernels lose such a packet on its way, or can't say, and why; "" where they bring it to its end."""
+class _Ends(NamedTuple):
+    """Where a packet is lost, or it can't be told, and why, in words; "" where it is not. `origin`: as ways have it."""
+
+    place: str = ""
+    why: str = ""
+    origin: Origin = ("", None)
+
+
+def _ends(cluster: ClusterSnapshot, network: Network, lost: Lost) -> _Ends:
+    """What the nodes' kernels do with such a packet on its way."""
     at = {node.name: node.ingress_address for node in cluster.names.nodes}
     source, destination = at.get(lost.sender), at.get(lost.to)
     if source is None or destination is None:
-        return "", ""
+        return _Ends()
     packet = Packet(protocol=Protocol.UDP, source=Endpoint(source, _PORT), destination=Endpoint(destination, _PORT))
     try:
         outcome = every_way(network, packet, Place(lost.sender, SANDBOX))[0].outcome
     except RoutemeshError as error:
-        return lost.sender, str(error)
+        return _Ends(lost.sender, str(error))
     if outcome.place == Place(lost.to, SANDBOX) or isinstance(outcome, Delivered):
-        return "", ""
-    why = f"can't be told: {of_doubt(outcome.reason)}" if isinstance(outcome, Unclear) else of_end(outcome.reason)
-    return Places(cluster).called(outcome.place), why
+        return _Ends()
+    place = Places(cluster).called(outcome.place)
+    if isinstance(outcome, Unclear):
+        return _Ends(place, f"can't be told: {of_doubt(outcome.reason)}")
+    return _Ends(place, of_end(outcome.reason), (outcome.place.node, type(outcome.reason)))
 
 
 def _too_large(lost: Sequence[Lost]) -> Iterator[Finding]:

@@ -93,6 +93,11 @@ class Walked:
     by_place: dict[Kept, Failing] = field(default_factory=dict)
     unasked: dict[str, list[str]] = field(default_factory=dict)
 
+    @property
+    def origins(self) -> frozenset["Origin"]:
+        """Where ways fail, and by which kinds of end."""
+        return frozenset(map(_origin, self.by_reason.values()))
+
     def by_end(self, node: str, kind: type[End]) -> Failing | None:
         """All of the node that fail by one kind of end."""
         alike = [failing for failing in self.by_reason.values() if _origin(failing) == (node, kind)]

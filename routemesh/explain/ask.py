@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 from routemesh.errors import NotFound, Unavailable, UserError
 from routemesh.model import Protocol
 from routemesh.names import natural
-from routemesh.nodeplan import HOST, MAIN_TABLE, Route
+from routemesh.nodeplan import HOST, MAIN_TABLE, Address, Route
 from routemesh.snapshot import ClusterSnapshot, Endpoint, NamedService, NodeSnapshot
 from routemesh.walk import OUTSIDE, Place
 
@@ -235,9 +235,11 @@ def _somebody_near(cluster: ClusterSnapshot, asked: NodeSnapshot, address: IPv4A
     """An address on the node's own network that no node has: where nothing is said, a neighbour asks."""
     taken = {own for node in cluster.nodes.values() for own in node.addresses}
     taken |= {node.address for node in cluster.names.nodes if node.address is not None}
-    for route in asked.host.of(Route):
-        network = route.destination
-        if route.kind == "unicast" and route.via is None and address in network and network.prefixlen < _SMALLEST:
+    routed = (route.destination for route in asked.host.of(Route) if route.kind == "unicast" and route.via is None)
+    # Its own network's route is gone with a device that is down, its address is not.
+    own = (item.address.network for item in asked.host.of(Address) if item.address.ip == address)
+    for network in (*routed, *own):
+        if address in network and network.prefixlen < _SMALLEST:
             last = int(network.broadcast_address)
             free = (IPv4Address(last - number) for number in range(1, network.num_addresses - 1))
             return next((host for host in free if host not in taken), _DOCUMENTATION)

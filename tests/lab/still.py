@@ -98,8 +98,9 @@ class Still:
         return not self._with_kernel(node, lambda kernel: kernel.apply([op]))
 
     def mend(self, *nodes: str) -> None:
-        """Bring nodes, all if none is named, to their plans again."""
+        """Bring nodes, all if none is named, to their plans again, and their devices up, which are in no plan."""
         for node in nodes or self.plans:
+            self.cluster.inside(node, "ip", "link", "set", "eth0", "up")
             wait_until(partial(self._mended, node), what=f"{node} as planned")
 
     def _mended(self, node: str) -> bool:

@@ -142,6 +142,18 @@ def test_what_breaks_no_way_of_a_small_packet_the_doctor_finds_all_the_same(
     demand(mended, where)
 
 
+def test_a_node_whose_device_is_down_is_told_once(mended: Still) -> None:
+    inflict(mended, "node2", "ip link set eth0 down")
+    compare(mended, "node1", WEB)
+    compare(mended, "node2", WEB, place="node2", client="node2")
+    found = mended.explain(f"node1:{WEB}")
+    assert [(cause.place, cause.why, cause.mend) for cause in found.causes] == [
+        ("node2", "eth0 is down", ("ip link set eth0 up",))
+    ]
+    (wrong,) = [finding for finding in mended.findings() if finding.state is not State.OK]
+    assert (wrong.where, wrong.found, wrong.fix) == ("node2", "eth0 is down", "on node2: ip link set eth0 up")
+
+
 FIREWALL = "table inet fw {{ {} chain c {{ type filter hook forward priority -5; {}\n}}\n}}\n"
 CLIENTS = "set s {{ type ipv4_addr; flags interval; elements = {{ {} }}\n}}\n"
 NO = "reject with tcp reset"
