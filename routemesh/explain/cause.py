@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from routemesh import names
-from routemesh.explain import mend, nearby, theirs
+from routemesh.explain import mend, nearby, theirs, untracked
 from routemesh.explain.ask import Asked
 from routemesh.explain.blame import Blame
 from routemesh.explain.faults import Fault
@@ -43,9 +43,12 @@ def of_branch(places: Places, asked: Asked, branch: Branch, number: int, blame: 
         yield from (replace(each, step=step) if each.at == place else each for each in down)
         return
     yield from down
+    if (hop := untracked.met(places, branch, place)) is not None and not theirs.foreign(places, _stopped(last)):
+        yield untracked.fault(places, branch, hop, number, blame)
+        return
     yield from nearby.doubled(places, branch, number, repairs)
     missing = _in_range(places, asked, reason) if returning else _missing(places, asked, place, reason, last)
-    ended_by = last if last is not None and isinstance(last.event, Stopped) else None
+    ended_by = _stopped(last)
     by = theirs.foreign(places, ended_by)
     how = _by_others(reason, ended_by, by) if isinstance(reason, causes.Failure) else reason
     goes, remains = blame.goes(branch), blame.remains(branch)
@@ -72,6 +75,10 @@ def of_branch(places: Places, asked: Asked, branch: Branch, number: int, blame: 
     )
     if not remains:
         yield from nearby.unlike_planned(places, branch, place, number, repairs)
+
+
+def _stopped(last: Hop | None) -> Hop | None:
+    return last if last is not None and isinstance(last.event, Stopped) else None
 
 
 def of_service(places: Places, asked: Asked, branches: Walk, repairs: Repairs) -> Iterator[Fault]:

@@ -212,6 +212,13 @@ class RuleDrops(msgspec.Struct, frozen=True):
     some: bool = False
 
 
+class NotTracked(msgspec.Struct, frozen=True):
+    """A rule keeps connection tracking from it, so that nothing translates it."""
+
+    kind: str
+    chain: str
+
+
 class PolicyDrops(msgspec.Struct, frozen=True):
     """The policy of a base chain drops what no rule has decided about."""
 
@@ -275,8 +282,8 @@ class LoopbackToServer(msgspec.Struct, frozen=True):
 
 
 OfRules = (
-    RuleDrops | PolicyDrops | RuleRejects | RedirectedNowhere | NothingToMasquerade | TableFull | AnswersClash | NoServer
-    | IpsecBlocks | ServerGone | LoopbackToServer
+    RuleDrops | NotTracked | PolicyDrops | RuleRejects | RedirectedNowhere | NothingToMasquerade | TableFull | AnswersClash
+    | NoServer | IpsecBlocks | ServerGone | LoopbackToServer
 )  # fmt: skip
 
 # --- processes and answers ----------------------------------------------------------------------------------------

@@ -143,6 +143,13 @@ class Rewritten(msgspec.Struct, frozen=True):
     port: int | None
 
 
+class Untracked(msgspec.Struct, frozen=True):
+    """A rule keeps connection tracking, and with it NAT, from the packet."""
+
+    kind: str
+    chain: str
+
+
 class Led(msgspec.Struct, frozen=True):
     """A map's element leads to another chain."""
 
@@ -152,7 +159,7 @@ class Led(msgspec.Struct, frozen=True):
     target: str
 
 
-OfRules = Assigned | Learned | Clamped | Rewritten | Led
+OfRules = Assigned | Learned | Clamped | Rewritten | Untracked | Led
 
 # --- the end, and what is not a packet's --------------------------------------------------------------------------------
 

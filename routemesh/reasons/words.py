@@ -111,6 +111,8 @@ def _rule_effect(event: events.OfRules) -> str:
             return f"@{name} learns {value}"
         case events.Clamped(mss_bytes=mss):
             return f"maxseg at most {mss}"
+        case events.Untracked():
+            return "keeps connection tracking from it"
         case events.Rewritten(how=how, address=address, port=port):
             return f"{_TRANSLATIONS[how]} {address or ''}{'' if port is None else f':{port}'}"
         case events.Led(verdict=verdict, target=target):
@@ -192,6 +194,8 @@ def _by_rule(end: ends.OfRules) -> str:
     match end:
         case ends.RuleDrops(kind, chain, some):
             return f"{kind} {chain} drops {'some of the packets, by lot' if some else 'it'}"
+        case ends.NotTracked(kind, chain):
+            return f"{kind} {chain} keeps connection tracking from it, and so nothing translates it"
         case ends.PolicyDrops(kind, chain):
             return f"the policy of {kind} {chain} drops it"
         case ends.RuleRejects(kind, chain, answer):

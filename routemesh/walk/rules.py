@@ -35,7 +35,7 @@ from routemesh.nodeplan import (
     VerdictLookup,
 )
 from routemesh.reasons.ends import NothingToMasquerade, PolicyDrops, RedirectedNowhere, RuleDrops, RuleRejects
-from routemesh.reasons.events import Assigned, Clamped, Event, How, Learned, Led, Rewritten
+from routemesh.reasons.events import Assigned, Clamped, Event, How, Learned, Led, Rewritten, Untracked
 from routemesh.reasons.unclear import ChainUnknown, MatchUnknown, NoVerdict, StatementUnknown, TranslationUnknown
 from routemesh.snapshot import Endpoint
 from routemesh.values import replace
@@ -189,6 +189,7 @@ class Evaluation:
         flight = self.flight
         if isinstance(word, Untrack):
             flight.untrack()
+            self.note(Untracked(self.kind, self.at.name))
         elif isinstance(word, Adds):
             values, of = word.key(flight), (flight.stack.place, self.at.space, word.set)
             entry = Element(self.at.family or "ip", word.set, values or ())

@@ -24,6 +24,7 @@ PROVED: Mapping[str, str] = {
     "RuleDrops": "VXLAN dropped",
     "RuleRejects": "a rejection in the task",
     "PolicyDrops": "a policy that drops",
+    "NotTracked": "connections that are not tracked",
     "NotForwarding": "a node that does not forward",
     "ReversePath": "a strict reverse path filter",
     "NoFdbEntry": "a neighbour with a wrong MAC",

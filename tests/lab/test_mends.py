@@ -45,6 +45,8 @@ DROP = "table inet enemy {{ chain c {{ type filter hook {} priority -5; {} drop;
 REJECT = DROP.replace(" drop;", " reject;")
 POLICY = "table inet enemy { chain c { type filter hook forward priority -5; policy drop;\n}\n}\n"
 ENEMY, PEACE = "filter c drops it (inet enemy: ", "nft delete table inet enemy"
+UNTRACKED = "table inet enemy { chain c { type filter hook prerouting priority -300; meta l4proto tcp notrack;\n}\n}\n"
+LOOSE = "filter c keeps connection tracking from it"
 OFF = "sysctl -w net.ipv4.conf.{}.forwarding=0"
 FAULTS = {
     "a port that is not published": Fault(
@@ -61,6 +63,8 @@ FAULTS = {
     "a drop in the task": Fault("TASK", DROP.format("input", "tcp dport 80"), TASK, ENEMY, PEACE),
     "a rejection in the task": Fault("TASK", REJECT.format("input", "tcp dport 80"), TASK, "rejects with icmp", PEACE),
     "a policy that drops": Fault("node1", POLICY, "node1", "the policy of filter c drops it", PEACE),
+    "connections that are not tracked": Fault("node1", UNTRACKED, "node1", LOOSE, PEACE),
+    "connections that the sandbox does not track": Fault("SANDBOX", UNTRACKED, SANDBOX, LOOSE, PEACE),
     "a node that does not forward": Fault("node1", OFF.format("eth0"), "node1", "forwards nothing"),
     "a node's bridge that does not forward": Fault("node1", OFF.format("docker_gwbridge"), "node1", "forwards nothing"),
     "a sandbox that does not forward": Fault("SANDBOX", OFF.format("eth1"), SANDBOX, "forwards nothing"),
