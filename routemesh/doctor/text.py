@@ -1,5 +1,6 @@
 """Findings as text: for a terminal with its colours and width, or plain. PURE."""
 
+import re
 from collections.abc import Iterable, Iterator
 
 from routemesh.doctor import Finding, Severity
@@ -13,12 +14,14 @@ _STYLES = {
     Severity.OPTIONAL: "yellow",
     Severity.OK: "green",
 }
+_ON = r"(?:look |if its owner agrees, let this pass )?on \S+: "
+_EACH, _COMMAND = re.compile(rf"(?<=;) (?={_ON})"), re.compile(_ON)
 _COLUMN = 11
 """Where all that follows the first line begins; the first begins two columns before it."""
 
 
 def text(findings: Iterable[Finding], screen: Screen | None = None) -> str:
-    """Each finding in lines of its own, with a line break at the end. What to do is never broken: it may be a command."""
+    """Each finding in lines of its own, with a line break at the end. A command is never broken, for it is to be copied."""
     return "".join(f"{line}\n" for finding in findings for line in _lines(finding, screen or Screen()))
 
 
@@ -30,5 +33,12 @@ def _lines(finding: Finding, screen: Screen) -> Iterator[str]:
     effect = f"{finding.effect_basis}: {finding.effect}" if differs else finding.effect
     for line in (*rest, *(screen.wrap(one_line(effect), _COLUMN) if finding.effect else ())):
         yield " " * _COLUMN + line
-    if finding.fix:
-        yield " " * _COLUMN + screen.style(one_line(finding.fix), "bold")
+    for part in _parts(one_line(finding.fix), screen) if finding.fix else ():
+        yield " " * _COLUMN + screen.style(part, "bold")
+
+
+def _parts(fix: str, screen: Screen) -> Iterator[str]:
+    """What is to be done on one node, or by whom, after the other: where lines have an end each gets its own."""
+    several = _EACH.split(fix) if screen.width and len(fix) + _COLUMN > screen.width else [fix]
+    for part in several:
+        yield from screen.wrap(part, _COLUMN) if len(several) > 1 and not _COMMAND.match(part) else (part,)

@@ -166,7 +166,7 @@ def _step(step: Step, screen: Screen, indent: str) -> Iterator[str]:
     if new and not fits:
         yield from screen.wrapped(new.strip(), "bold", column)
     if step.rule:
-        yield " " * column + screen.style(screen.fit(step.rule, column), "dim")
+        yield from screen.wrapped(step.rule, "dim", column)
     if step.show:
         yield " " * column + screen.style(f"$ {step.show}", "dim")
 

@@ -290,8 +290,10 @@ def test_text_shows_each_step_with_the_command_that_shows_it(healthy: ClusterSna
     assert any("⇒ tcp 10.0.0.2:40000 → 10.0.0.6:8080" in line for line in lines)
 
 
-def test_rules_are_cut_to_the_screen_and_commands_are_not(healthy: ClusterSnapshot) -> None:
-    lines = text(explained(healthy), Screen(width=60)).splitlines()
+def test_rules_are_wrapped_at_words_and_commands_are_not(healthy: ClusterSnapshot) -> None:
+    narrow = text(explained(healthy), Screen(width=60))
+    assert narrow.split() == text(explained(healthy)).split(), "nothing is left out"
+    lines = narrow.splitlines()
     rules = [line for line in lines if line.startswith(" " * 19) and not line.strip().startswith("$")]
     assert rules
     assert max(map(len, rules)) <= 62
