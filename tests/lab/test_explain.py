@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 from collections.abc import Iterator
+from fractions import Fraction
 
 import pytest
 
@@ -45,7 +46,7 @@ from tests.lab.faults import (
     three_services,
 )
 from tests.lab.printed import Printed, typed
-from tests.lab.still import Still, happens
+from tests.lab.still import FAILED, Still, happens
 
 SEEDS = tuple(map(int, os.environ.get("ROUTEMESH_SEEDS", "20261126 20261130 7 11").split()))
 """What is taken away, and who asks whom then, follows from each; set the variable to try others."""
@@ -216,7 +217,8 @@ def test_a_rule_that_drops_some_by_lot(still: Still, place: str, command: str, u
         assert found.outcome == "partly"
         assert "drops some of the packets, by lot" in found.causes[0].why, found.causes
         if "100" not in command:  # that one drops fifty, and then lets fifty pass
-            compare(still, "node1", DNS, Protocol.UDP)
+            assert sum(Fraction(*way.share) for way in found.ways if way.arrives) == Fraction(1, 2)
+            assert happens(still, "client", ADDRESSES["node1"], DNS, Protocol.UDP, 8)[FAILED] == 4
         demand(still, SANDBOX if place == "SANDBOX" else place)
     finally:
         inflict(still, place, undo)
