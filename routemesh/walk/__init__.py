@@ -9,6 +9,7 @@ Tests use this as oracle and people as `explain` (rule 11). It knows the kernel'
     flight     a packet under way                      netfilter   what is met at a hook; hooks: in which order
     lots       its choices                             conntrack   connections, NAT; ipvs, balancer: IPVS's
     chains     both tools' chains in one form          rules       what they do; reads, fields: what they can read
+    xtwords    iptables' words of others               nftwords    nft's; nftreads, nftvalues: what those read, and compare
 
 What can't be told is supposed to be so, and not to be so: what both ways have in common is told (supposing).
 Where a rule draws lots (numgen) or IPVS chooses a server, the walk is repeated once for every lot.
