@@ -28,7 +28,7 @@ def of_branch(places: Places, asked: Asked, branch: Branch, number: int, blame: 
     """What is wrong on one way; nothing where it ends well. What is switched off comes first, for all else may follow from it."""
     repairs, failure = blame.repairs, failure_of(branch)
     if failure is None:
-        yield from _wrong_place(places, asked, branch, number, repairs)
+        yield from _wrong_place(places, asked, branch, number, blame)
         return
     place, reason = failure
     hops = (*branch.hops, *branch.reply_hops)
@@ -43,7 +43,8 @@ def of_branch(places: Places, asked: Asked, branch: Branch, number: int, blame: 
         yield from (replace(each, step=step) if each.at == place else each for each in down)
         return
     yield from down
-    if (hop := untracked.met(places, branch, place)) is not None and not theirs.foreign(places, _stopped(last)):
+    hop = untracked.met(places, branch, place, causes.end_of(reason))
+    if hop is not None and not theirs.foreign(places, _stopped(last)):
         yield untracked.fault(places, branch, hop, number, blame)
         return
     yield from nearby.doubled(places, branch, number, repairs)
@@ -154,15 +155,18 @@ def takes_it(places: Places, asked: Asked, place: Place) -> bool:
     return not known or (task is not None and asked.service is not None and task.service == asked.service.name)
 
 
-def _wrong_place(places: Places, asked: Asked, branch: Branch, number: int, repairs: Repairs) -> Iterator[Fault]:
+def _wrong_place(places: Places, asked: Asked, branch: Branch, number: int, blame: Blame) -> Iterator[Fault]:
     """Somebody takes the connection who is not the service's: as dockerd does, which only keeps the port."""
     place, outcome = branch.outcome.place, branch.outcome
     if takes_it(places, asked, place) or asked.service is None or asked.host_mode:
         return
+    if (hop := untracked.met(places, branch, place, None)) is not None:
+        yield untracked.fault(places, branch, hop, number, blame)
+        return
     process = outcome.process if isinstance(outcome, Delivered) else ""
     taken = causes.WrongTaker(process, asked.service.name)
     missing = _missing(places, asked, place, taken, branch.hops[-1] if branch.hops else None)
-    planned = mend.planned(repairs, place)
+    planned = mend.planned(blame.repairs, place)
     yield Fault(
         at=place,
         called=places.called(place),

@@ -10,15 +10,16 @@ from routemesh.explain.shown import in_namespace, rule_text
 from routemesh.explain.way import Places
 from routemesh.nodeplan import Chain, XtChain
 from routemesh.reasons.causes import AnswerLost, ByOthers, Lost
-from routemesh.reasons.ends import NotTracked
+from routemesh.reasons.ends import Astray, End, NotTracked
 from routemesh.reasons.events import Untracked
 from routemesh.walk import Branch, Hop, Place
 
 
-def met(places: Places, branch: Branch, place: Place) -> Hop | None:
-    """Where a rule of somebody else's did so, in the namespace where the packet ended."""
-    here = [hop for hop in (*branch.hops, *branch.reply_hops) if hop.place == place and isinstance(hop.event, Untracked)]
-    return next((hop for hop in here if theirs.foreign(places, hop)), None)
+def met(places: Places, branch: Branch, place: Place, end: End | None) -> Hop | None:
+    """Where a rule of others did so: in the namespace where the packet ended, or anywhere, if its ends were wrong then."""
+    every = [hop for hop in (*branch.hops, *branch.reply_hops) if isinstance(hop.event, Untracked)]
+    near = [hop for hop in every if hop.place == place or isinstance(end, Astray)]
+    return next((hop for hop in near if theirs.foreign(places, hop)), None)
 
 
 def fault(places: Places, branch: Branch, hop: Hop, number: int, blame: Blame) -> Fault:

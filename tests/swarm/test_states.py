@@ -13,7 +13,7 @@ from routemesh.doctor.mesh import findings, recorded
 from routemesh.explain.answer import explain
 from routemesh.explain.ask import ask, target
 from routemesh.explain.nouns import Explanation
-from routemesh.nodeplan import HOST, Item, Link, Neighbour, Route, RouteKind, Sysctl, XtChain
+from routemesh.nodeplan import HOST, Item, Link, Match, Neighbour, Route, RouteKind, Rule, Sysctl, Unknown, XtChain, XtTable
 from routemesh.recording.expected import lacking
 from routemesh.recording.usual import settings
 from routemesh.sightings import Echoes
@@ -243,6 +243,22 @@ def test_probes_that_are_lost_where_a_cable_is_out_advise_no_firewall() -> None:
     assert any(each.where == "swarm2" and each.found == "eth0 has no carrier" for each in found)
     assert not any("UDP 4789" in each.fix or "firewall" in each.fix for each in found)
     assert "a cloud" in next(each.fix for each in findings(healthy(), Facts(nodes=nodes)) if each.what == "overlay")
+
+
+def with_rule(cluster: ClusterSnapshot, table: XtTable, chain: str, *words: str) -> ClusterSnapshot:
+    """With a rule of somebody else's, as iptables-save prints its parts, on swarm1."""
+    rule: Rule = (Match("meta l4proto", "tcp"), *map(Unknown, words))
+    return changed(cluster, "swarm1", HOST, lambda item: item, [XtChain(table, chain, (rule,), "ACCEPT")])
+
+
+def test_a_rule_that_keeps_connection_tracking_away_is_the_cause_of_what_nat_does_not_do() -> None:
+    cluster = with_rule(healthy(), "raw", "PREROUTING", "-j CT --notrack")
+    (cause,) = explained(cluster, "swarm1:8080").causes
+    assert cause.why.startswith("raw PREROUTING keeps connection tracking from it, and so nothing translates it (iptables raw: ")
+    assert cause.look == ("iptables -t raw -nvL PREROUTING --line-numbers",)
+    assert cause.mend[0].startswith("iptables -t raw -I PREROUTING 1 -d ") and cause.mend[0].endswith(" --dport 8080 -j ACCEPT")
+    (found,) = told(cluster)
+    assert (found.what, found.where, found.state) == ("firewall", "swarm1", State.WRONG)
 
 
 def test_every_broken_node_is_in_the_verdict() -> None:
