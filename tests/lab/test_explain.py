@@ -151,7 +151,7 @@ def test_a_node_whose_device_is_down_is_told_once(mended: Still) -> None:
     assert [(cause.place, cause.why, cause.mend) for cause in found.causes] == [
         ("node2", "eth0 is down", ("ip link set eth0 up",))
     ]
-    (wrong,) = [finding for finding in mended.findings() if finding.state is not State.OK]
+    (wrong,) = [finding for finding in mended.findings() if finding.state is not Severity.OK]
     assert (wrong.where, wrong.found, wrong.fix) == ("node2", "eth0 is down", "on node2: ip link set eth0 up")
 
 

@@ -258,7 +258,7 @@ def test_a_rule_that_keeps_connection_tracking_away_is_the_cause_of_what_nat_doe
     assert cause.look == ("iptables -t raw -nvL PREROUTING --line-numbers",)
     assert cause.mend[0].startswith("iptables -t raw -I PREROUTING 1 -d ") and cause.mend[0].endswith(" --dport 8080 -j ACCEPT")
     (found,) = told(cluster)
-    assert (found.what, found.where, found.state) == ("firewall", "swarm1", State.WRONG)
+    assert (found.what, found.where, found.state) == ("firewall", "swarm1", Severity.WRONG)
 
 
 def test_every_broken_node_is_in_the_verdict() -> None:
