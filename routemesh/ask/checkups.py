@@ -11,6 +11,7 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, NamedTuple
 
 from routemesh import wire
+from routemesh.ask import patience
 from routemesh.ask.answers import of_tasks
 from routemesh.ask.context import Context
 from routemesh.ask.snapshots import cluster_snapshot
@@ -96,7 +97,7 @@ async def _attempt(context: Context, state: State, node: Node, *, passive: bool)
         if node.id == context.node_id:
             facts = await own_facts(context, state, node, passive=passive)
         else:
-            facts = await context.peers.get(node, f"/nodes/{node.id}/checkup?passive={int(passive)}", NodeFacts)
+            facts = await patience.get(context, node, f"/nodes/{node.id}/checkup?passive={int(passive)}", NodeFacts)
     except RoutemeshError:
         return None
     return _Told(facts, skew_s(facts.clock, asked, context.now()))

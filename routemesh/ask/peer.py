@@ -115,7 +115,7 @@ class Peers:
                     raise wire.error(answer.status, await answer.read())
                 yield answer
         except (aiohttp.ClientError, TimeoutError, ssl.SSLError) as exc:
-            raise Unavailable(f"node {node.name}'s daemon can't be asked at {node.api}: {said_of(exc)}; is it running?") from exc
+            raise silent(node, said_of(exc)) from exc
 
     def _way(self, node: Node) -> tuple[aiohttp.BaseConnector, str, str | None]:
         """How to connect, the beginning of the URL, and the name that must be in the certificate."""
@@ -126,6 +126,11 @@ class Peers:
         if self._tls is None:
             raise Unavailable(f"node {node.name} can't be asked from here: this node has no certificate of the cluster")
         return aiohttp.TCPConnector(ssl=self._tls()), node.api, node.id
+
+
+def silent(node: Node, why: str) -> Unavailable:
+    """What is said of a node's daemon that could not be asked."""
+    return Unavailable(f"node {node.name}'s daemon can't be asked at {node.api}: {why}; is it running?")
 
 
 def said_of(exc: Exception) -> str:

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from routemesh import names, wire
+from routemesh.ask import patience
 from routemesh.ask.context import Context
 from routemesh.codec.plain import plain, restored
 from routemesh.decide.reach import answering
@@ -28,8 +29,6 @@ from routemesh.snapshot import (
     Names,
     NodeSnapshot,
 )
-
-ANSWER_WITHIN_S = 5.0
 
 T = TypeVar("T")
 
@@ -88,7 +87,7 @@ async def raw_own(context: Context, node: Node, which: Connections, namespaces: 
 
 async def asked(context: Context, node: Node, query: str) -> msgspec.Raw:
     """The JSON of another node's snapshot, unread. Raises Unavailable."""
-    return await context.peers.get(node, f"/nodes/{node.id}/snapshot?{query}", msgspec.Raw, within_s=ANSWER_WITHIN_S)
+    return await patience.get(context, node, f"/nodes/{node.id}/snapshot?{query}", msgspec.Raw)
 
 
 # --- names -------------------------------------------------------------------------------------------------------

@@ -41,7 +41,10 @@ _TTL_S = 1e9
 
 
 class Daemon:
-    """Node `name` of the cluster in `store`. Set `ops` for what its diff shall say, `lines` for its tasks' output."""
+    """Node `name` of the cluster in `store`. Set `ops` for what its diff shall say, `lines` for its tasks' output.
+
+    `takes_s`: so long it reads its kernel.
+    """
 
     def __init__(self, socket: Path, loop: asyncio.AbstractEventLoop, store: MemoryStore, name: str) -> None:
         self.socket = socket
@@ -52,6 +55,7 @@ class Daemon:
         self.proxies: list[RunningProxy] = []
         self.disks: tuple[Disk, ...] = ()
         self.lines: defaultdict[TaskId, list[bytes]] = defaultdict(list)
+        self.takes_s = 0.0
         self._loop = loop
         self._silent = asyncio.Event()
 
@@ -104,6 +108,7 @@ class Daemon:
         )
 
     async def _observe(self, node: Node, which: Connections, namespaces: Collection[str] | None) -> NodeSnapshot:
+        await asyncio.sleep(self.takes_s)
         own = NamespaceSnapshot(path="", items=(Sysctl("net/ipv4/ip_forward", "1"),))
         return NodeSnapshot(
             name=node.name, kind="routemesh", engine="nftables", addresses=(node.address,), device="eth0", namespaces={"": own}

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from routemesh import names
+from routemesh.ask import patience
 from routemesh.doctor import Severity
 from routemesh.doctor.mesh import Look
 from routemesh.errors import UserError
-from routemesh.model import Protocol, Publish, ServiceSpec
+from routemesh.model import NodeState, Protocol, Publish, ServiceSpec
 from routemesh.nodeplan import Change, Create, Sysctl
+from routemesh.values import replace
 from tests.unit.daemon import Daemon, cluster
 from tests.unit.test_api import raw
 
@@ -53,6 +55,19 @@ def test_a_node_that_does_not_answer_is_named_with_the_reason(nodes: list[Daemon
     absent = {node.name: node.absent for node in found.names.nodes}
     assert absent["node1"] == ""
     assert absent["node2"].startswith("node node2's daemon can't be asked at unix://")
+
+
+def test_a_node_that_is_slow_is_waited_for_as_long_as_it_lives(nodes: list[Daemon], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "ANSWER_WITHIN_S", 0.01)
+    monkeypatch.setattr(patience, "_LOOK_S", 0.01)
+    nodes[1].takes_s = 0.2
+    assert nodes[0].client.snapshot().nodes.keys() == {"node1", "node2"}
+    down = replace(nodes[1].state.nodes[nodes[1].node_id], state=NodeState.DOWN)
+    nodes[0].run(nodes[0].store.update(lambda state: replace(state, nodes={**state.nodes, down.id: down})))
+    found = nodes[0].client.snapshot()
+    assert found.nodes.keys() == {"node1"}
+    (absent,) = (node.absent for node in found.names.nodes if node.name == "node2")
+    assert absent.endswith(": no answer; is it running?")
 
 
 def test_a_port_that_is_none_is_refused(nodes: list[Daemon]) -> None:
