@@ -237,9 +237,12 @@ def _ask_udp(address: str, port: int) -> Answer:
         return ask_by(sender, address, port)
 
 
-def ask_by(sender: socket.socket, address: str, port: int) -> Answer:
-    """Ask by a datagram from a given socket."""
-    sender.settimeout(answer_s())
+def ask_by(sender: socket.socket, address: str, port: int, within_s: float = 0) -> Answer:
+    """Ask by a datagram from a given socket.
+
+    `within_s`: of who asks again soon, and so may hear the answer to an earlier question.
+    """
+    sender.settimeout(within_s or answer_s())
     sender.sendto(b"hello", (address, port))
     data, source = sender.recvfrom(65536)
     assert source == (address, port)

@@ -5,13 +5,14 @@ import os
 import signal
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from tests.lab.cluster import ADDRESSES, ANSWER_S, Cluster, ask_by
+from tests.lab.cluster import ADDRESSES, ANSWER_S, Cluster, ask_by, parse
 from tests.support import wait_until
 
 NODE1 = ADDRESSES["node1"]
@@ -20,6 +21,9 @@ MAY_BE_LOST = 2
 """Datagrams: an answer that is on its way when the connection is forgotten, and the question by which IPVS finds that it is."""
 NOT_NODE1 = ("--constraint", "node.hostname!=node1")
 HEALTHY = ("--label", "routemesh.health.tcp=80")
+ASK_AGAIN_S, PAUSE_S = 0.5, 0.05
+STEADY = 5
+"""So many answers of the same task, one after the other, and a client has moved."""
 
 
 @contextmanager
@@ -56,33 +60,40 @@ def test_a_udp_client_moves_while_its_task_still_runs(mesh: Cluster) -> None:
         with client_of(mesh, leaving, 8053) as sender:
             scaling = threading.Thread(target=mesh.cli, args=("service", "scale", "dns=1"))
             scaling.start()
-            answers, lost = [], 0
+            asked, answers = 0, []
             while scaling.is_alive():
-                try:
-                    answers.append(ask_by(sender, NODE1, 8053).hostname)
-                except TimeoutError:
-                    lost += 1
-            scaling.join()
+                asked += 1
+                with suppress(TimeoutError):
+                    answers.append(ask_by(sender, NODE1, 8053, ASK_AGAIN_S).hostname)
+                scaling.join(PAUSE_S)
             (left,) = (task["container"] for task in mesh.serving("dns"))
+            while asked - len(answers) > MAY_BE_LOST:
+                answers.append(parse(sender.recv(65536).decode()).hostname)
             answers.append(ask_by(sender, NODE1, 8053).hostname)
         assert set(answers) == {leaving, left} and left != leaving
         assert answers == sorted(answers, key=[leaving, left].index), "it moves once"
-        assert lost <= MAY_BE_LOST
 
 
 def test_a_udp_client_of_a_task_that_crashed_moves(mesh: Cluster) -> None:
-    with mesh.service("web", "--replicas", "2", "-p", "8080:80/udp", "--restart-delay", "30s", *HEALTHY):
+    """No task takes the place of the one that crashed: it would get the client as well as the other does, if that asks late."""
+    with mesh.service("web", "--replicas", "2", "-p", "8080:80/udp", "--restart-delay", "1h", *HEALTHY):
         task, other = mesh.serving("web")
         with client_of(mesh, task["container"], 8080) as sender:
             children = Path(f"/proc/{task['pid']}/task/{task['pid']}/children").read_text().split()
             os.kill(int(children[0]), signal.SIGKILL)
+            answered: list[str] = []
 
             def moved() -> bool:
+                """Asks often, as a resolver does; each question renews what connection tracking and IPVS know of the client."""
                 with suppress(TimeoutError, ConnectionRefusedError):
-                    return ask_by(sender, NODE1, 8080).hostname == str(other["container"])
-                return False
+                    answered.append(ask_by(sender, NODE1, 8080, ASK_AGAIN_S).hostname)
+                return answered[-STEADY:] == [other["container"]] * STEADY
 
-            wait_until(moved, 4 * ANSWER_S, "an answer of the other task")
+            try:
+                wait_until(moved, 4 * ANSWER_S, "the client's move to the other task")
+            finally:
+                print("answers of", Counter(answered), "connections:", mesh.inside("node1/ingress_sbox", "ipvsadm", "-Lnc"))
+            assert set(answered) <= {task["container"], other["container"]}
 
 
 def test_a_restart_of_the_daemon_disturbs_nobody(mesh: Cluster) -> None:
