@@ -8,7 +8,6 @@ import errno
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from ipaddress import IPv4Address
@@ -98,21 +97,23 @@ class Mesh:
         """Give a node all that it should have; what vanished along with something is missed when that is back."""
         kernel, plan = self.kernels[node], self.setup.plans[node]
         for _ in range(PASSES):
-            assert kernel.apply(diff(kernel.read(plan), plan)) == ()
+            if not (ops := diff(kernel.read(plan), plan)):
+                return
+            assert kernel.apply(ops) == ()
         assert diff(kernel.read(plan), plan) == ()
 
     def prepare(self) -> None:
         """Nobody remembers who had which address; every refusal is sent, not one a second."""
         for name, plan in self.setup.plans.items():
             for inner in plan.namespaces:
-                inside = ("nsenter", f"--net={self.path(Place(name, inner))}")
-                subprocess.run((*inside, "ip", "neigh", "flush", "all"), check=True, capture_output=True)
-                subprocess.run((*inside, "sysctl", "-qw", "net.ipv4.icmp_ratelimit=0"), check=True)
+                with netns.entered(self.path(Place(name, inner))):
+                    subprocess.run(("ip", "neigh", "flush", "all"), check=True, capture_output=True)
+                    Path("/proc/sys/net/ipv4/icmp_ratelimit").write_text("0")
 
     def set_mtu(self, place: Place, device: str, mtu: int) -> None:
         """Let a device take another size of packets."""
-        inside = ("nsenter", f"--net={self.path(place)}")
-        subprocess.run((*inside, "ip", "link", "set", device, "mtu", str(mtu)), check=True)
+        with netns.entered(self.path(place)):
+            subprocess.run(("ip", "link", "set", device, "mtu", str(mtu)), check=True)
 
     def forget_paths(self) -> None:
         """Nobody remembers how large packets may be."""
@@ -120,7 +121,8 @@ class Mesh:
             self.client.path,
             *(self.path(Place(name, inner)) for name, plan in self.setup.plans.items() for inner in plan.namespaces),
         ):
-            subprocess.run(("nsenter", f"--net={path}", "ip", "route", "flush", "cache"), check=True)
+            with netns.entered(path):
+                subprocess.run(("ip", "route", "flush", "cache"), check=True)
 
     def _serve(self, opened: ExitStack) -> None:
         sockets: dict[socket.socket, str] = {}
@@ -162,12 +164,6 @@ def _answer_all(sockets: dict[socket.socket, str], awake: socket.socket) -> None
                 else:
                     asked, peer = each.recvfrom(_LARGEST)
                     each.sendto(f"{sockets[each]} {peer[0]}".encode().ljust(len(asked)), peer)
-
-
-@pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Mesh]:
-    with ExitStack() as opened:
-        yield Mesh(SETUPS[request.param], tmp_path_factory.mktemp("walk"), opened)
 
 
 # --- what came of it ----------------------------------------------------------------------------------------------
@@ -295,7 +291,7 @@ LACKING = [
 ]
 
 
-@pytest.mark.parametrize(("mesh", "gone"), LACKING, indirect=["mesh"])
+@pytest.mark.parametrize(("mesh", "gone"), LACKING, indirect=["mesh"], scope="session")
 def test_so_does_one_that_lacks_something(mesh: Mesh, gone: Removal) -> None:
     try:
         assert mesh.kernels[gone.node].apply([gone.op]) == ()

@@ -22,10 +22,8 @@ from routemesh.walk import (
     every_way,
 )
 from tests.kernel.private import Private
-from tests.kernel.test_walk import Mesh, mesh
+from tests.kernel.test_walk import Mesh
 from tests.property.clusters import CLIENT, CLUSTER, SOURCE_PORT
-
-__all__ = ["mesh"]
 
 OVERLAY = names.overlay_netns(CLUSTER.ingress_id)
 PORT = 8080
@@ -105,7 +103,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("mesh", "inner", "device", "mtu"), CASES, indirect=["mesh"])
+@pytest.mark.parametrize(("mesh", "inner", "device", "mtu"), CASES, indirect=["mesh"], scope="session")
 def test_large_packets_do_what_the_walker_says(mesh: Mesh, inner: str, device: str, mtu: int) -> None:
     node = "node0"
     place = Place(node, inner)
