@@ -19,6 +19,8 @@ from routemesh.errors import NotFound
 from routemesh.kernel import netns
 from routemesh.lab.find import LABS, NAME_VARIABLE
 from tests.support import patience, unique, wait_until
+from tests.uml import commands
+from tests.uml.machine import is_inside
 
 T = TypeVar("T")
 
@@ -65,6 +67,8 @@ class Cluster:
         env.pop("ROUTEMESH_HOST", None)
         if host:
             env["ROUTEMESH_HOST"] = host
+        if is_inside():
+            return commands.run(args, env, timeout_s * patience())
         command = [sys.executable, "-m", "routemesh", *args]
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s * patience(), check=False)
 
@@ -78,7 +82,8 @@ class Cluster:
 
     def inside(self, place: str, *command: str) -> str:
         """Run a program in a namespace: `node1`, `node1/ingress_sbox`, `client`; its standard output."""
-        done = subprocess.run(["nsenter", f"--net={self.netns(place)}", *command], capture_output=True, text=True, check=False)
+        with netns.entered(self.netns(place)):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{place}: {' '.join(command)}: {done.stderr}"
         return done.stdout
 

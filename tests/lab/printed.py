@@ -8,6 +8,7 @@ from typing import NamedTuple
 from routemesh.doctor import Finding, Severity
 from routemesh.explain.nouns import Explanation
 from routemesh.explain.text import text
+from routemesh.kernel import netns
 from tests.lab.still import Still
 
 _MEND = re.compile(r"^ +(?:mend|let this pass)(?: on (?P<node>\S+):)? (?P<command>.+)$", re.MULTILINE)
@@ -54,12 +55,7 @@ def _of_diff(finding: Finding) -> Iterator[Printed]:
 
 def typed(still: Still, printed: Printed) -> str:
     """Its output; it fails unless the command succeeds."""
-    done = subprocess.run(
-        ["nsenter", f"--net={still.cluster.netns(printed.node)}", "bash", "-c", printed.command],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
+    with netns.entered(still.cluster.netns(printed.node)):
+        done = subprocess.run(["bash", "-c", printed.command], capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 0, f"on {printed.node}: {printed.command}: status {done.returncode}: {done.stderr}"
     return done.stdout
