@@ -7,13 +7,16 @@ import pytest
 from tests.lab.cluster import Cluster, running
 from tests.uml.machine import is_inside
 
-_TURNS = {"test_ipvs_is_loaded.py": 0, "test_walkthrough_faults.py": 2}
+_TURNS = ("test_ipvs_is_loaded.py", "test_walkthrough.py", "test_record.py", "test_walkthrough_faults.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that unload IPVS go first: the lab that others share would hold it. Those that kill the daemons of one go last."""
+    """Those that unload IPVS go first: a lab would hold it. Then those of the smaller lab, which lose its daemons at last.
+
+    All others follow, since the daemons of the larger one take this machine's only processor from whatever runs beside them.
+    """
     if is_inside():
-        items.sort(key=lambda item: _TURNS.get(item.path.name, 1))
+        items.sort(key=lambda item: _TURNS.index(item.path.name) if item.path.name in _TURNS else len(_TURNS))
 
 
 @pytest.fixture(scope="session")
