@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from routemesh.doctor import Severity
+from routemesh.doctor import Finding, Severity
 from routemesh.model import Protocol
 from routemesh.nodeplan import Link
 from routemesh.snapshot import ClusterSnapshot
@@ -54,12 +54,13 @@ def three_services(prefix: str) -> Iterator[Still]:
         yield kill_daemons(cluster)
 
 
-def demand(still: Still, where: str, now: ClusterSnapshot | None = None, *nodes: str) -> None:
-    """The doctor finds it too, there, in few words, and knows what to do. `nodes`: as for Still.findings."""
+def demand(still: Still, where: str, now: ClusterSnapshot | None = None, *nodes: str) -> list[Finding]:
+    """The doctor finds it too, there, in few words, and knows what to do: that. `nodes`: as for Still.findings."""
     found = [finding for finding in still.findings(now, *nodes) if finding.state is Severity.WRONG]
     assert any(where in finding.where for finding in found), found
     assert 1 <= len(found) <= MOST_FINDINGS, found
     assert all(finding.effect and finding.fix for finding in found), found
+    return found
 
 
 def inflict(still: Still, where: str, command: str) -> str:

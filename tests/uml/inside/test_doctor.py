@@ -5,6 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from routemesh.doctor import Finding, Severity
+from routemesh.doctor.disks import findings as disk_doctor
+from routemesh.doctor.facts import Facts, NodeFacts
+from routemesh.sight.disks import disks
+
 
 def test_doctor_names_the_engine_that_works_here() -> None:
     loaded = Path("/proc/modules").read_text()
@@ -18,6 +23,23 @@ def test_doctor_names_the_engine_that_works_here() -> None:
     assert found["IPVS schedulers"]["found"] == "rr, wrr, lc, wlc, sh, mh, sed, nq"
     assert found["iptables"]["found"] == "legacy"
     assert module_names(Path("/proc/modules").read_text()) == module_names(loaded)
+
+
+def test_a_read_only_file_system_is_writable_again_by_what_doctor_prints(tmp_path: Path) -> None:
+    subprocess.run(("mount", "-t", "tmpfs", "-o", "ro", "tmpfs", tmp_path), check=True)
+    try:
+        (found,) = disk_findings(tmp_path)
+        looked, mending = found.fix.removeprefix("on node1: ").split(", then ")
+        assert (found.state, looked) == (Severity.WRONG, "see why (dmesg)")
+        for command in ("dmesg", mending):
+            subprocess.run(("bash", "-c", command), check=True, capture_output=True)
+        assert disk_findings(tmp_path) == []
+    finally:
+        subprocess.run(("umount", tmp_path), check=True)
+
+
+def disk_findings(path: Path) -> list[Finding]:
+    return list(disk_doctor(Facts(nodes={"node1": NodeFacts(node="node1", disks=tuple(disks([path])))})))
 
 
 def module_names(listing: str) -> list[str]:

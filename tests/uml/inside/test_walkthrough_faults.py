@@ -3,6 +3,7 @@
 The nodes are those of test_walkthrough, whose daemons are killed first: this module is the last to use them.
 """
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,14 +12,19 @@ import pytest
 from routemesh.doctor import Finding, Severity
 from routemesh.explain.answer import explain
 from routemesh.explain.ask import ask, target
-from tests.lab.cluster import ADDRESSES, Cluster
+from routemesh.explain.nouns import Explanation
+from routemesh.snapshot import ClusterSnapshot
+from tests.lab.cluster import ADDRESSES, CLIENT, Cluster
 from tests.lab.faults import OVERLAY, SANDBOX, TASK, Fault, demand, inflict
-from tests.lab.printed import fixes, looks, mends, typed
+from tests.lab.printed import Printed, fixes, looks, mends, typed
 from tests.lab.still import Still, kill_daemons
 
 OLD = 8081
 MOST_ROUNDS = 3
 SNAT = ("--label", "routemesh.client-ip=snat")
+CONNECTION = (
+    f"-p tcp -s {CLIENT} --sport 5555 --dport 8080 --reply-dst {CLIENT} --reply-port-src 8080 --reply-port-dst 5555 --timeout 600"
+)
 ENTRIES = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 
 
@@ -33,6 +39,7 @@ def still(swarm: Cluster) -> Still:
 
 DROPS = "filter {} drops it"
 UNSERVED = "web.2 serves, but gets no connections"
+ANOTHER_MARK = "iptables -t mangle -A PREROUTING -p tcp -m tcp --dport 8080 -j MARK --set-mark 0x999"
 NO_SNAT = "iptables -t nat -F POSTROUTING"
 FAULTS = {
     "DNAT missing": Fault("node1", "iptables -t nat -F DOCKER-INGRESS", "node1", "not forwarded to the sandbox"),
@@ -45,6 +52,9 @@ FAULTS = {
         "iptables -D INPUT -p udp --dport 4789 -j DROP",
     ),
     "a node that does not forward": Fault("node1", "sysctl -w net.ipv4.conf.eth0.forwarding=0", "node1", "forwards nothing"),
+    "another MARK": Fault(
+        "SANDBOX", f"iptables -t mangle -F PREROUTING; {ANOTHER_MARK}", SANDBOX, "has mark 0x999"
+    ),
     "MARK missing": Fault("SANDBOX", "iptables -t mangle -F PREROUTING", SANDBOX, "gets no firewall mark"),
     "DROP in the sandbox": Fault("SANDBOX", "iptables -I INPUT -p tcp --dport 8080 -j DROP", SANDBOX, DROPS.format("INPUT")),
     "IPVS service missing": Fault("SANDBOX", "ipvsadm -D -f 256", SANDBOX, "nothing balances what has mark 0x100"),
@@ -63,12 +73,6 @@ FAULTS = {
 }  # fmt: skip
 
 
-TYPED = (
-    "DNAT missing", "DROP in the node's FORWARD", "DROP of VXLAN in INPUT", "a node that does not forward", "MARK missing"
-)  # fmt: skip
-"""Of which what is printed is typed, in this slow machine; tests/lab/test_mends.py does it of all of the other engine's."""
-
-
 def test_without_a_fault_nothing_is_found(still: Still) -> None:
     found = still.findings()
     assert {finding.state for finding in found} == {Severity.OK}, found
@@ -76,49 +80,49 @@ def test_without_a_fault_nothing_is_found(still: Still) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_named_by_explain_and_by_doctor(still: Still, fault: str) -> None:
+def test_a_fault_is_named_by_explain_and_by_doctor_and_what_they_print_mends_it(still: Still, fault: str) -> None:
     wrong = FAULTS[fault]
     node = inflict(still, wrong.where, wrong.command)
+    is_whole = False
     try:
         if fault == "a neighbour missing":
             forget(still)
         now = still.read()
-        found = explain(now, ask(now, target(f"{wrong.node}:{wrong.port}"), "", None))
+        found = explained(now, wrong)
         assert found.status == 3
         assert any(wrong.at in cause.place and wrong.why in cause.why for cause in found.causes), found.causes
-        demand(still, wrong.reported or wrong.at, now, node)
-        if fault in TYPED:
-            type_what_is_printed(still, wrong, node)
+        type_what_is_printed(still, wrong, node, found, demand(still, wrong.reported or wrong.at, now, node))
+        is_whole = True
     finally:
         if wrong.undo:
             inflict(still, wrong.where, f"{wrong.undo} 2>/dev/null || true")
-        still.mend(node)
+        if not is_whole:
+            still.mend(node)
 
 
-def type_what_is_printed(still: Still, wrong: Fault, node: str) -> None:
-    """What explain says without knowing the plan, as of a Swarm; then what the doctor does, who knows it."""
+def explained(now: ClusterSnapshot, wrong: Fault) -> Explanation:
+    """What is said without the nodes' plans, as of a Swarm."""
+    return explain(now, ask(now, target(f"{wrong.node}:{wrong.port}"), "", None))
+
+
+def type_what_is_printed(still: Still, wrong: Fault, node: str, found: Explanation, findings: list[Finding]) -> None:
+    """What explain says, who does not know the plan; then what the doctor does, who knows it, until both are content."""
+    passing: list[Printed] = []
     for _ in range(MOST_ROUNDS):
-        now = still.read()
-        found = explain(now, ask(now, target(f"{wrong.node}:{wrong.port}"), "", None))
         for each in looks(found):
             assert typed(still, each).strip(), each
-        for each in mends(found):
+        for each in (commands := mends(found) or fixes(findings)):
             typed(still, each)
-        if not mends(found):
-            break
+        passing += [each for each in commands if each.command.endswith("-j ACCEPT")]
         forget(still)
-    wrong_still: list[Finding] = []
-    for _ in range(MOST_ROUNDS):
-        wrong_still = [finding for finding in still.findings(None, node) if finding.state is not Severity.OK]
-        if not wrong_still:
+        now = still.read()
+        found, findings = explained(now, wrong), [each for each in still.findings(now, node) if each.state is not Severity.OK]
+        if found.outcome == "reaches" and not findings:
             break
-        for each in fixes(wrong_still):
-            typed(still, each)
-        forget(still)
-    assert not wrong_still, wrong_still
-    now = still.read()
-    assert explain(now, ask(now, target(f"{wrong.node}:{wrong.port}"), "", None)).outcome == "reaches"
+    assert (found.outcome, findings) == ("reaches", []), (found.causes, commands)
     assert len({answer.hostname for answer in still.cluster.ask(ADDRESSES[wrong.node], wrong.port, 2)}) == 2
+    for each in passing:
+        typed(still, each._replace(command=re.sub(r" -[AI] (\S+)( \d+)?", r" -D \1", each.command)))
 
 
 def forget(still: Still) -> None:
@@ -131,15 +135,43 @@ def forget(still: Still) -> None:
     ("place", "command"),
     [
         ("SANDBOX", "iptables -t nat -A POSTROUTING -j SNAT --to-source 10.0.0.250"),
+        ("SANDBOX", "ipvsadm -E -f 256 -s lc; ipvsadm --set 900 120 300"),
         ("TASK", "ip route del default"),
     ],
 )
-def test_what_breaks_no_way_is_found_by_doctor_all_the_same(still: Still, place: str, command: str) -> None:
+def test_what_breaks_no_way_is_found_by_doctor_all_the_same_and_mended_as_it_prints(
+    still: Still, place: str, command: str
+) -> None:
     node = inflict(still, place, command)
+    is_whole = False
     try:
-        demand(still, SANDBOX if place == "SANDBOX" else TASK, None, node)
+        type_what_the_doctor_prints(still, node, demand(still, SANDBOX if place == "SANDBOX" else TASK, None, node))
+        is_whole = True
     finally:
-        still.mend(node)
+        if not is_whole:
+            still.mend(node)
+
+
+def type_what_the_doctor_prints(still: Still, node: str, findings: list[Finding]) -> None:
+    """Once, and it finds nothing more."""
+    for each in fixes(findings):
+        typed(still, each)
+    left = [finding for finding in still.findings(None, node) if finding.state is not Severity.OK]
+    assert not left, left
+
+
+@pytest.mark.parametrize(
+    ("place", "leads"),
+    [
+        (f"node1/{SANDBOX}", "-d 172.18.0.2 --reply-src 10.0.0.250 --state ESTABLISHED"),
+        ("node1", f"-d {ADDRESSES['node1']} --reply-src {ADDRESSES['node1']} --state SYN_SENT"),
+    ],
+)
+def test_connections_that_lead_to_nobody_are_let_go_of_as_the_doctor_prints(still: Still, place: str, leads: str) -> None:
+    still.cluster.inside(place, "conntrack", "-I", *CONNECTION.split(), *leads.split())
+    found = demand(still, place.replace("/", ": "), None, "node1")
+    assert ["conntrack -D" in finding.fix for finding in found] == [True]
+    type_what_the_doctor_prints(still, "node1", found)
 
 
 def test_a_full_table_of_connections(still: Still) -> None:
@@ -159,6 +191,9 @@ def test_a_full_table_of_connections(still: Still) -> None:
         ENTRIES.write_text("1")
         now = still.read()
         told = [finding for finding in still.findings(now) if finding.what == "conntrack"]
-        assert told and all("nf_conntrack_max" in finding.fix for finding in told)
+        assert told
+        for printed in fixes(told):
+            subprocess.run(printed.command.split(), check=True)
+        assert not [finding for finding in still.findings() if finding.what == "conntrack"]
     finally:
         ENTRIES.write_text(limit)
