@@ -275,7 +275,7 @@ def to_task(places: Places, asked: Asked, place: Place, address: IPv4Address) ->
     mark = _mark(places, asked, place)
     if node is None or mend is None or mark is None:
         return ()
-    return _given(mend.to_task(mark, address), node, place)
+    return _given(mend.to_task(node.namespaces[place.netns].items, mark, address), node, place)
 
 
 def _port(asked: Asked) -> Port:

@@ -84,7 +84,7 @@ class Mend:
         """As entry.Mend."""
         return f"redirect {port.number} of {address} to {target}"
 
-    def to_task(self, mark: int, address: IPv4Address) -> str:
+    def to_task(self, sandbox: Iterable[Item], mark: int, address: IPv4Address) -> str:
         """As entry.Mend."""
         return f"take {address} into {mark}"
 

@@ -1,6 +1,7 @@
 """The ipvs engine's plan: what labels, draining and the kernel change of it. That it is Swarm's, the golden comparison shows."""
 
 from collections.abc import Iterable
+from ipaddress import IPv4Address
 from typing import TypeVar
 
 import pytest
@@ -35,6 +36,7 @@ from routemesh.nodeplan import (
 )
 from routemesh.plan import plan
 from routemesh.plan.engines import check_engine, schedulers
+from routemesh.plan.engines.ipvsmend import to_task
 from routemesh.plan.view import view
 from routemesh.values import replace
 from tests.addresses import ingress_address, on_ingress
@@ -292,3 +294,10 @@ def test_a_kernel_that_lacks_something_is_told_what_works(caps: Capabilities, wo
 
 def test_every_engine_takes_turns() -> None:
     assert all("rr" in schedulers(engine) for engine in ("ipvs", "nftables"))
+
+
+def test_a_task_is_added_to_its_service_by_hand_and_changed_where_it_is_there_but_gets_no_connections() -> None:
+    served = IpvsDestination(mark=256, address=IPv4Address("10.0.0.8"))
+    assert to_task([], 256, served.address) == "ipvsadm -a -f 256 -r 10.0.0.8:0 -m -w 1"
+    assert to_task([replace(served, weight=0)], 256, served.address) == "ipvsadm -e -f 256 -r 10.0.0.8:0 -m -w 1"
+    assert to_task([replace(served, mark=257)], 256, served.address) == "ipvsadm -a -f 256 -r 10.0.0.8:0 -m -w 1"

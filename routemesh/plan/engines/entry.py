@@ -91,8 +91,8 @@ class Mend(Protocol):
         """What redirects a published port to the target, in a task."""
         ...
 
-    def to_task(self, mark: int, address: IPv4Address) -> str:
-        """What takes a task into a service, in the sandbox."""
+    def to_task(self, sandbox: Iterable[Item], mark: int, address: IPv4Address) -> str:
+        """What takes a task into a service, in the sandbox, or lets it take connections where it is in it already."""
         ...
 
 

@@ -5,7 +5,7 @@ from ipaddress import IPv4Address
 
 from routemesh import names
 from routemesh.language import command
-from routemesh.nodeplan import HOST, Create, IpvsDestination, IpvsService, Item
+from routemesh.nodeplan import HOST, Change, Create, IpvsDestination, IpvsService, Item, key
 from routemesh.plan.engines.entry import Port
 from routemesh.snapshot import Endpoint
 
@@ -34,9 +34,11 @@ def to_target(port: Port, address: IPv4Address, target: int) -> str:
     return f"iptables -t nat -A PREROUTING -d {address} {_matching(port)} -j REDIRECT --to-ports {target}"
 
 
-def to_task(mark: int, address: IPv4Address) -> str:
+def to_task(sandbox: Iterable[Item], mark: int, address: IPv4Address) -> str:
     """As entry.Mend."""
-    return command(Create(HOST, IpvsDestination(mark=mark, address=address)))
+    wanted = IpvsDestination(mark=mark, address=address)
+    there = next((item for item in sandbox if isinstance(item, IpvsDestination) and key(item) == key(wanted)), None)
+    return command(Create(HOST, wanted) if there is None else Change(HOST, there, wanted))
 
 
 def _matching(port: Port) -> str:
