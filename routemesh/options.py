@@ -11,9 +11,9 @@ from routemesh.model import Role
 
 RUN_DIR = Path("/run/routemesh")
 DATA_DIR = Path("/var/lib/routemesh")
+ETCD_PORT = 2379
 STORE = "sqlite:/var/lib/routemesh/cluster.db"
 _SQLITE, _ETCD = "sqlite:", "etcd://"
-_ETCD_PORT = 2379
 _HOST = re.compile(r"(?P<host>[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\])(:(?P<port>[0-9]{1,5}))?")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 _LAST_PORT = 65535
@@ -103,7 +103,7 @@ def _etcd(store: str, keys: Keys) -> EtcdCluster:
 
 def _endpoint(store: str, text: str) -> str:
     found = _HOST.fullmatch(text)
-    port = int(found["port"] or _ETCD_PORT) if found else 0
+    port = int(found["port"] or ETCD_PORT) if found else 0
     if not found or not 0 < port <= _LAST_PORT:
         raise UserError(f"store '{store}': '{text}' is no HOST or HOST:PORT; use etcd://HOST:PORT,HOST:PORT/PREFIX")
     return f"{found['host']}:{port}"

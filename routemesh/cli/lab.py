@@ -136,6 +136,9 @@ def lab() -> None:
 @click.option("--join", "joined", is_flag=True, help="Share no file: node1 makes a cluster, and the others join it as workers.")
 @click.option("--ingress-subnet", type=SUBNET, help="The ingress network's addresses (default: as routemesh node chooses).")
 @click.option("--gwbridge-subnet", type=SUBNET, help="docker_gwbridge's addresses (default: as routemesh node chooses).")
+@click.option(
+    "--store", type=click.Choice(["sqlite", "etcd"]), default="sqlite", show_default=True, help="A file, or etcd on the nodes."
+)
 def up(
     lab_name: str,
     nodes: int,
@@ -145,6 +148,7 @@ def up(
     joined: bool,
     ingress_subnet: IPv4Network | None,
     gwbridge_subnet: IPv4Network | None,
+    store: find.StoreKind,
 ) -> None:
     """Make a lab and start its nodes."""
     from routemesh.lab import control
@@ -160,6 +164,7 @@ def up(
         ingress_subnet=str(ingress_subnet or ""),
         gwbridge_subnet=str(gwbridge_subnet or ""),
         joined=joined,
+        store=store,
     )
     with waits(f"starting {nodes} node{'s' * (nodes > 1)}"):
         control.up(wanted)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from routemesh.diff import diff
-from routemesh.errors import Conflict, NotFound, Unavailable
+from routemesh.errors import Conflict, NotFound, Unavailable, UserError
 from routemesh.kernel.linux import LinuxKernel
 from routemesh.kernel.owner import LAB
-from routemesh.lab import daemons, find, joining, processes, removal, topology, wires
+from routemesh.lab import daemons, etcd, find, joining, processes, removal, topology, wires
 from routemesh.lab.find import Lab
 from routemesh.lab.mounts import network_namespaces
 from routemesh.nodeplan import HOST, Capabilities, Change, Delete, Link, Netns, NodePlan, Op
@@ -39,6 +39,10 @@ def up(lab: Lab) -> None:
     does not get ready.
     """
     check_engine(lab.engine, _capabilities(lab))
+    if lab.members:
+        if lab.joined:
+            raise UserError("a lab whose machines join has its store on node1: leave out --join or --store etcd")
+        etcd.check()
     try:
         lab.directory.mkdir(mode=0o700, parents=True)
     except FileExistsError:
@@ -49,9 +53,11 @@ def up(lab: Lab) -> None:
         try:
             lab.save()
             _apply(lab, diff(NodePlan(), wires.topology(lab.nodes, lab.mtu_bytes)))
+            if lab.members:
+                etcd.prepare(lab)
             if lab.joined:
                 joining.join_all(lab)
-            _start_daemons(lab, lab.node_names[1:] if lab.joined else lab.node_names)
+            _start_nodes(lab, lab.node_names[1:] if lab.joined else lab.node_names)
         except BaseException:
             removal.remove_lab(lab.directory)
             raise
@@ -103,10 +109,10 @@ def start(lab: Lab, name: str) -> bool:
     node = lab.node(name)
     with find.locked(lab.name):
         if daemons.daemon_pid(node) is not None:
-            return False
+            return etcd.start(lab, name)
         if not lab.netns(name).exists():
             _apply(lab, diff(NodePlan(), wires.machine(name, lab.mtu_bytes)))
-        _start_daemons(lab, [name])
+        _start_nodes(lab, [name])
         return True
 
 
@@ -129,7 +135,11 @@ def _plug(lab: Lab, name: str, *, plugged_in: bool) -> None:
         _apply(lab, [Change(topology.UNDERLAY, before, after)])
 
 
-def _start_daemons(lab: Lab, nodes: Sequence[str]) -> None:
+def _start_nodes(lab: Lab, nodes: Sequence[str]) -> None:
+    """Start members of etcd, of which a daemon that starts needs most, and daemons."""
+    started = [name for name in nodes if etcd.start(lab, name)]
+    if set(started) == set(lab.members):
+        etcd.wait_ready(lab)
     for name in nodes:
         daemons.spawn(lab, name)
     try:

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -33,28 +33,39 @@ def log_path(node: NodeOptions) -> Path:
 
 
 def spawn(lab: Lab, name: str) -> None:
-    """Start a node's daemon in its namespace and session; it outlives the calling process."""
+    """Start a node's daemon."""
+    node = lab.node(name)
+    run_on(lab, name, _command(lab, node), log_path(node), _note(node))
+
+
+def run_on(lab: Lab, name: str, command: Sequence[str], log_file: Path, note: Path) -> None:
+    """Start a program in a node's namespace and a session of its own; it outlives the caller. `note` says which it is."""
     node = lab.node(name)
     for directory in (node.run_dir, node.data_dir):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(log_path(node), "ab") as log, open(os.devnull, "rb") as nothing:
+    with open(log_file, "ab") as log, open(os.devnull, "rb") as nothing:
         streams = ((os.POSIX_SPAWN_DUP2, source.fileno(), target) for target, source in enumerate((nothing, log, log)))
-        command = ("nsenter", f"--net={lab.netns(name)}", f"--wd={PACKAGE_PARENT}", "--", *_command(lab, node))
-        pid = os.posix_spawnp("nsenter", command, environment(), file_actions=tuple(streams), setsid=True)
+        words = ("nsenter", f"--net={lab.netns(name)}", f"--wd={PACKAGE_PARENT}", "--", *command)
+        pid = os.posix_spawnp("nsenter", words, environment(), file_actions=tuple(streams), setsid=True)
     boot, stat = Path("/proc/sys/kernel/random/boot_id"), Path(f"/proc/{pid}/stat")
-    _note(node).write_bytes(boot.read_bytes() + stat.read_bytes())
+    note.write_bytes(boot.read_bytes() + stat.read_bytes())
 
 
 def daemon_pid(node: NodeOptions) -> int | None:
     """The node's daemon, if it runs."""
+    return noted_pid(_note(node))
+
+
+def noted_pid(note: Path) -> int | None:
+    """The process that was noted by run_on, if it runs."""
     try:
-        daemon = Init.parse(_note(node).read_text(errors="replace"))
+        found = Init.parse(note.read_text(errors="replace"))
     except FileNotFoundError:
         return None
-    if daemon is None:
+    if found is None:
         return None
-    with living(daemon) as file:
-        return None if file is None else daemon.pid
+    with living(found) as file:
+        return None if file is None else found.pid
 
 
 def is_ready(node: NodeOptions) -> bool:
@@ -95,6 +106,9 @@ def _command(lab: Lab, node: NodeOptions) -> tuple[str, ...]:
         "--name": node.name,
         "--advertise": node.advertise,
         "--store": node.store,
+        "--store-ca": node.keys.ca,
+        "--store-cert": node.keys.certificate,
+        "--store-key": node.keys.key,
         "--engine": node.engine,
         "--role": node.role,
         "--ingress-subnet": node.ingress_subnet,
@@ -110,7 +124,12 @@ def _note(node: NodeOptions) -> Path:
 
 
 def _last_words(node: NodeOptions) -> str:
+    return last_line(log_path(node))
+
+
+def last_line(log: Path) -> str:
+    """What a program wrote last."""
     with suppress(FileNotFoundError):
-        lines = log_path(node).read_text(errors="replace").strip().splitlines()
+        lines = log.read_text(errors="replace").strip().splitlines()
         return lines[-1].removeprefix("routemesh: ") if lines else "it wrote nothing to its log"
     return "it has no log"

@@ -82,10 +82,10 @@ def _find_task(lab: Lab, node: NodeOptions, ref: str) -> tuple[str, int | None]:
 
     from routemesh.runtime import Running
     from routemesh.runtime.node import NodeRuntime
-    from routemesh.store.sqlite import SqliteStore
+    from routemesh.store.opening import open_store
 
     async def find() -> tuple[Task, object]:
-        store = await SqliteStore.open(lab.database)
+        store = await open_store(node.place)
         try:
             task = task_on(await store.snapshot(), node.name, ref)
         finally:
@@ -96,7 +96,8 @@ def _find_task(lab: Lab, node: NodeOptions, ref: str) -> tuple[str, int | None]:
         finally:
             runtime.close()
 
-    task, found = asyncio.run(find())
+    with netns.entered(lab.netns(node.name)):
+        task, found = asyncio.run(find())
     return names.container_id(task.id), found.pid if isinstance(found, Running) else None
 
 

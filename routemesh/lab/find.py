@@ -4,8 +4,8 @@
         lab.json      what it was asked to be
         netns/        its machines: underlay, client, node1 …
         node1/        a node's run directory: socket, namespaces, tasks; gone after a power cut
-        disk/node1/   a node's data directory: daemon.log, the tasks' logs
-        state.db      the store that all its daemons share; a lab whose machines have joined has node1's disk/node1/cluster.db
+        disk/node1/   a node's data directory: daemon.log, the tasks' logs; etcd/, where the store is etcd
+        state.db      the store of all its daemons, if a file; where machines have joined, disk/node1/cluster.db
 
 Only root may look in there.
 """
@@ -19,15 +19,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import Literal
 
 from routemesh.errors import NotFound, UserError
 from routemesh.lab import topology
 from routemesh.model import Role
-from routemesh.options import NodeOptions
+from routemesh.options import ETCD_PORT, Keys, NodeOptions
 
 LABS = Path("/run/routemesh/lab")
 DEFAULT_NAME = "lab"
 NAME_VARIABLE = "ROUTEMESH_LAB"
+
+StoreKind = Literal["sqlite", "etcd"]
+_MEMBERS = 3
 
 _VALID_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
@@ -37,7 +41,7 @@ class Lab:
     """One lab: what it was asked to be. `managers`: the first so many nodes are managers, the others workers.
 
     The subnets are the cluster's, as networks in text; "" leaves them to the first node. `joined`: its machines share no file;
-    node1 is the manager, and the others have joined it over the underlay.
+    node1 is the manager, and the others have joined it over the underlay. `store`: a file, or etcd on the nodes.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Lab:
     ingress_subnet: str = ""
     gwbridge_subnet: str = ""
     joined: bool = False
+    store: StoreKind = "sqlite"
 
     @property
     def directory(self) -> Path:
@@ -69,6 +74,17 @@ class Lab:
         """The address of the client outside."""
         return topology.address(topology.CLIENT)
 
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The nodes on which etcd is, where that is the store: three, so that one may die, or one."""
+        if self.store != "etcd":
+            return ()
+        return self.node_names[: _MEMBERS if self.managers >= _MEMBERS else 1]
+
+    def etcd_directory(self, name: str) -> Path:
+        """Where a node keeps its certificate for etcd, and its member's data."""
+        return self.directory / "disk" / name / "etcd"
+
     def node(self, name: str) -> NodeOptions:
         """A node's daemon. Raises NotFound."""
         if name not in self.node_names:
@@ -76,7 +92,8 @@ class Lab:
         return NodeOptions(
             name=name,
             advertise=topology.address(name),
-            store=f"sqlite:{self.database}",
+            store=self._store,
+            keys=self._keys(name),
             run_dir=self.directory / name,
             data_dir=self.directory / "disk" / name,
             engine=self.engine,
@@ -84,6 +101,18 @@ class Lab:
             gwbridge_subnet=IPv4Network(self.gwbridge_subnet) if self.gwbridge_subnet else None,
             role=Role.MANAGER if self.node_names.index(name) < self.managers else Role.WORKER,
         )
+
+    @property
+    def _store(self) -> str:
+        if not self.members:
+            return f"sqlite:{self.database}"
+        return f"etcd://{','.join(f'{topology.address(name)}:{ETCD_PORT}' for name in self.members)}"
+
+    def _keys(self, name: str) -> Keys:
+        if not self.members:
+            return Keys()
+        directory = self.etcd_directory(name)
+        return Keys(ca=directory / "ca.pem", certificate=directory / "cert.pem", key=directory / "key.pem")
 
     def netns(self, machine: str) -> Path:
         """The network namespace of the underlay, the client or a node."""

@@ -32,8 +32,8 @@ def empty_node(machine: Path, run_dir: Path) -> None:
 
 
 def _kill_noted(place: Path) -> None:
-    """SIGKILL the daemons and tasks that the nodes wrote down, in case somebody removed the names of their namespaces."""
-    for note in (*place.glob("*/daemon"), *place.glob("*/tasks/*/init")):
+    """SIGKILL daemons, members of etcd and tasks that were noted, in case somebody removed the names of their namespaces."""
+    for note in (*place.glob("*/daemon"), *place.glob("*/etcd"), *place.glob("*/tasks/*/init")):
         process = Init.parse(note.read_text(errors="replace"))
         if process is not None:
             with living(process) as file:

@@ -93,3 +93,18 @@ def test_of_several_labs_none_is_the_default_until_one_is_chosen(monkeypatch: py
     assert find.default_socket() == two.node("node1").socket
     monkeypatch.setenv(find.NAME_VARIABLE, "three")
     assert find.default_socket() is None
+
+
+@pytest.mark.parametrize(("nodes", "managers", "members"), [(1, 1, 1), (2, 2, 1), (3, 3, 3), (9, 5, 3), (9, 2, 1)])
+def test_etcd_has_a_member_on_three_managers_or_on_one(nodes: int, managers: int, members: int) -> None:
+    lab = Lab(name="one", nodes=nodes, managers=managers, engine="auto", mtu_bytes=1500, store="etcd")
+    assert lab.members == lab.node_names[:members]
+    assert lab.node("node1").store.count(":2379") == members
+    assert lab.node("node1").keys.key == lab.etcd_directory("node1") / "key.pem"
+
+
+def test_a_lab_of_an_older_version_has_a_file(labs: Path) -> None:
+    (labs / "old").mkdir()
+    (labs / "old" / "lab.json").write_text('{"name": "old", "nodes": 1, "managers": 1, "engine": "auto", "mtu_bytes": 1500}')
+    lab = find.load("old")
+    assert lab.members == () and lab.node("node1").store == f"sqlite:{labs}/old/state.db"

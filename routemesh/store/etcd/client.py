@@ -52,6 +52,7 @@ class Client:
         self._first = 0
         self._cluster_id = 0
         self._token = ""
+        self._is_away = False
 
     async def close(self) -> None:
         """Close all connections."""
@@ -61,21 +62,24 @@ class Client:
     async def call(self, path: str, body: Json, answer: type[A]) -> A:
         """Ask the members in turn until one answers.
 
-        Raises Unavailable with what to do when none does within PATIENCE_S, or one refuses; faults.Compacted, faults.NoLease.
+        Raises Unavailable with what to do when none does within PATIENCE_S, or one refuses; faults.Compacted, faults.NoLease. As
+        long as none has answered since, each is asked once: whoever wants something now is told without delay.
         """
         loop = asyncio.get_running_loop()
-        deadline, pause_s = loop.time() + PATIENCE_S, _FIRST_PAUSE_S
+        deadline, pause_s = loop.time() + (0 if self._is_away else PATIENCE_S), _FIRST_PAUSE_S
         missed: dict[str, Missed] = {}
         while True:
             for endpoint in self._in_turn():
                 try:
-                    return await self._as_user(endpoint, path, body, answer)
+                    found = await self._as_user(endpoint, path, body, answer)
                 except Missed as exc:
                     missed[endpoint] = exc
                     self._pass_over(endpoint)
-                if loop.time() > deadline:
-                    break
+                else:
+                    self._is_away = False
+                    return found
             if loop.time() + pause_s > deadline or all(each.hopeless for each in missed.values()):
+                self._is_away = True
                 reasons = {endpoint: str(exc) for endpoint, exc in missed.items()}
                 raise out_of_reach(self._place, reasons, await self._is_leaderless())
             await asyncio.sleep(pause_s)

@@ -42,7 +42,7 @@ class EtcdStore:
         self._leases = Leases(self._client, self._names)
         self._wakeups = Wakeups()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
-        self._reading, self._writing = asyncio.Lock(), asyncio.Lock()
+        self._taking, self._writing = asyncio.Lock(), asyncio.Lock()
         self._state = State()
         self._head = NOTHING
         self._at = 0
@@ -103,23 +103,27 @@ class EtcdStore:
         self._thread.shutdown(wait=False)
 
     async def _load(self) -> tuple[State, Head]:
-        async with self._reading:
-            reading = await self._journal.read(self._head)
+        """The newest state. Many may ask at once: each asks etcd for itself, or it would see what was read before it asked."""
+        while True:
+            known = self._head
+            reading = await self._journal.read(known)
             while reading.head.format < FORMAT:
                 reading = await self._upgrade(reading)
-            if reading.head != self._head:
-                base = State() if reading.is_whole else self._state
-                self._state = await in_thread(self._thread, self._applied, base, reading)
-                self._head = reading.head
-            self._at = reading.at
-            return self._state, self._head
+            async with self._taking:
+                if reading.head.revision > self._head.revision and (reading.is_whole or self._head == known):
+                    base = State() if reading.is_whole else self._state
+                    self._state = await in_thread(self._thread, self._applied, base, reading)
+                    self._head = reading.head
+                if reading.head.revision <= self._head.revision:
+                    self._at = max(self._at, reading.at)
+                    return self._state, self._head
 
     def _applied(self, base: State, reading: Reading) -> State:
         return apply(base, keys.edits(reading.edits, self._place), reading.head.revision)
 
     async def _take(self, before: Head, made: Head, state: State) -> State:
         """What was committed becomes the present state, unless that was read meanwhile."""
-        async with self._reading:
+        async with self._taking:
             if self._head == before:
                 self._state, self._head = state, made
             return self._state if self._head == made else state
@@ -154,7 +158,7 @@ class EtcdStore:
 
 def _change(change: Callable[[State], State], before: State) -> tuple[State, Sequence[RawEdit], bool]:
     state, edits = committed(before, change(before))
-    return state, keys.raw(edits), any(edit.kind == "secret" and edit.value is None for edit in edits)
+    return state, keys.raw(edits), any(edit.kind == "trust" or (edit.kind == "secret" and edit.value is None) for edit in edits)
 
 
 def _upgraded(reading: Reading, place: EtcdCluster) -> Sequence[RawEdit]:
