@@ -42,6 +42,7 @@ class Member:
         self._load(self._place.load())
         self._listener: Listener | None = None
         self._wake = asyncio.Event()
+        self._told: tuple[str, ...] = ()
         self.managers = Managers(membership.managers, self.connecting)
 
     @property
@@ -51,6 +52,7 @@ class Member:
 
     def _load(self, kept: Credentials) -> None:
         self._kept, self.certificate = kept, certificates.read(kept.chain)
+        self._signing = certificates.root_name(kept.roots[0])
         self._tls = tls.connecting(self._place)
 
     def connecting(self) -> ssl.SSLContext:
@@ -82,11 +84,12 @@ class Member:
             )
         if state.trust.roots != self._kept.roots:
             await self._take(replace(self._kept, roots=state.trust.roots))
-        signing = certificates.root_name(state.trust.roots[0])
         is_old = self._now() >= self.certificate.renew_at()
-        if is_old or self.certificate.signed_by != signing or self.certificate.subject.role is not node.role:
+        if is_old or self.certificate.signed_by != self._signing or self.certificate.subject.role is not node.role:
             await self._renew(partial(joining.renew, context, node.id) if state.trust.key else self._ask_manager)
-        await asyncio.to_thread(member.know, self._options.data_dir, tuple(endpoints(state)))
+        if (managers := tuple(endpoints(state))) != self._told:
+            await asyncio.to_thread(member.know, self._options.data_dir, managers)
+            self._told = managers
         return LOOK_S
 
     async def _ask_manager(self, request: str) -> Certified:

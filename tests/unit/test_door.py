@@ -25,7 +25,7 @@ from routemesh.cli.main import main
 from routemesh.credentials import tls
 from routemesh.credentials.files import Credentials, Place
 from routemesh.decide import admit
-from routemesh.errors import Forbidden, NotFound, Unavailable
+from routemesh.errors import Forbidden, NotFound, Unavailable, UserError
 from routemesh.loops import EndsDaemon
 from routemesh.membership import Member
 from routemesh.model import NodeId, Role, ServiceSpec, State, Trust
@@ -294,6 +294,20 @@ def test_a_peer_is_asked_over_https_and_must_be_who_it_is(net: Net) -> None:
         net.daemon.run(peers.get(replace(node, id=NodeId("id-node9"), name="node9"), "/_ping", wire.PlanInfo))
     with pytest.raises(Unavailable, match="this node has no certificate of the cluster"):
         net.daemon.run(Peers().get(node, "/_ping", wire.PlanInfo))
+
+
+def test_a_conversation_goes_over_https_as_well(net: Net) -> None:
+    node = replace(net.daemon.state.nodes[NodeId("id-node1")], api=f"https://127.0.0.1:{net.port}")
+
+    async def talk(place: Place) -> None:
+        async with Peers(lambda: tls.connecting(place)).conversation(node, "/nodes/id-node1/watch") as talk:
+            await talk.say(b"{}")
+            await talk.hear()
+
+    with pytest.raises(UserError, match="the request's body is not what this path takes"):
+        net.daemon.run(talk(net.place("node3", Role.MANAGER)))
+    with pytest.raises(Forbidden, match="node2 is a worker"):
+        net.daemon.run(talk(net.place("node2")))
 
 
 def test_a_peer_that_refuses_us_says_why(net: Net) -> None:

@@ -1,5 +1,6 @@
 """`routemesh cluster` from the words typed: what is printed, what is refused before anything is asked."""
 
+import asyncio
 import time
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -10,11 +11,16 @@ import pytest
 from routemesh import enrol
 from routemesh.cli.main import main
 from routemesh.credentials import member
+from routemesh.credentials.files import Place
+from routemesh.decide import admit
 from routemesh.errors import Conflict, Unavailable
-from routemesh.model import Role
-from routemesh.options import Membership
-from routemesh.pki import tokens
-from tests.unit.daemon import Type, cluster, modules_after, typist
+from routemesh.model import Node, NodeId, Role, State
+from routemesh.options import Membership, NodeOptions
+from routemesh.pki import certificates, tokens
+from routemesh.pki.subject import Subject
+from routemesh.store import Change
+from routemesh.store.opening import open_store
+from tests.unit.daemon import NOW, Type, cluster, modules_after, typist
 from tests.unit.test_door import Net, net
 
 __all__ = ["net"]
@@ -160,3 +166,56 @@ def test_a_file_that_says_something_else(tmp_path: Path, text: str, said: str) -
 def test_to_ask_about_a_cluster_loads_no_cryptography() -> None:
     loaded = modules_after("import routemesh.cli.cluster, routemesh.cli.node, routemesh.credentials.member, routemesh.pki.shapes")
     assert not {"cryptography", "aiohttp", "asyncio", "ssl"} & loaded
+
+
+# --- the first machine -------------------------------------------------------------------------------------------
+
+
+def made(tmp_path: Path, change: Change) -> tuple[NodeOptions, State]:
+    """A machine that was alone so far, and the state of its store after a change."""
+    options = NodeOptions(
+        name="node1",
+        advertise=IPv4Address("192.0.2.1"),
+        store=f"sqlite:{tmp_path / 'cluster.db'}",
+        data_dir=tmp_path,
+        run_dir=tmp_path,
+    )
+    return options, asyncio.run(changed(options, change))
+
+
+async def changed(options: NodeOptions, change: Change) -> State:
+    store = await open_store(options.place)
+    try:
+        return await store.update(change)
+    finally:
+        await store.close()
+
+
+def test_what_one_machine_has_becomes_the_cluster(tmp_path: Path) -> None:
+    alone = Node(id=NodeId("idof1"), name="node1", address=IPv4Address("192.0.2.1"))
+    options, before = made(tmp_path, lambda state: admit.join(state, alone, NOW))
+    assert before.cluster is not None
+    token = tokens.parse(asyncio.run(enrol._found(options, 2377)))
+    after = asyncio.run(changed(options, lambda state: state))
+    trust, kept, known = after.trust, Place(tmp_path).load(), member.member(tmp_path)
+    assert trust is not None and known is not None
+    assert (after.cluster, after.nodes, trust.cluster) == (before.cluster, before.nodes, before.cluster.id)
+    assert (token.secret, tokens.is_of(token, kept.roots[0])) == (trust.tokens[Role.WORKER], True)
+    assert certificates.read(kept.chain).subject == Subject("idof1", Role.MANAGER, before.cluster.id)
+    assert (known.role, known.store, known.membership.node_id) == (Role.MANAGER, options.store, "idof1")
+
+    with pytest.raises(Conflict, match=f"^the store holds cluster {trust.cluster}, which can be joined already$"):
+        asyncio.run(enrol._found(options, 2377))
+    assert Place(tmp_path).load() == kept
+    asyncio.run(enrol._end_trust(options))
+    assert asyncio.run(changed(options, lambda state: state)).trust is None
+
+
+def test_a_new_cluster_bears_the_id_that_its_certificates_name(tmp_path: Path) -> None:
+    options, _ = made(tmp_path, lambda state: state)
+    asyncio.run(enrol._found(options, 2377))
+    known = member.member(tmp_path)
+    assert known is not None
+    node = Node(id=NodeId(known.membership.node_id), name="node1", address=IPv4Address("192.0.2.1"))
+    state = asyncio.run(changed(options, lambda state: admit.join(state, node, NOW)))
+    assert state.cluster is not None and state.cluster.id == known.membership.cluster

@@ -239,7 +239,10 @@ def test_a_worker_keeps_what_it_knows_and_catches_up(net: Net) -> None:
         async with joined(net, net.place("node2")) as store:
             store.on_trouble(troubles.append)
             before = await store.snapshot()
+            away = lease_name(NodeId("id-node3"))
+            assert away in await store.leases()
             await net.stack.aclose()
+            await manager.release(away, "id-node3")
             with pytest.raises(Unavailable, match=r"^no manager answers \(127.0.0.1:\d+: "):
                 await store.renew(lease_name(NODE), NODE, 5)
             assert await store.snapshot() == before
@@ -251,6 +254,7 @@ def test_a_worker_keeps_what_it_knows_and_catches_up(net: Net) -> None:
                 if (await store.snapshot()).revision == (await manager.snapshot()).revision:
                     break
             assert "late" in [service.spec.name for service in (await store.snapshot()).services.values()]
+            assert away not in await store.leases()
 
     net.daemon.run(story())
     assert any("what it knows of the cluster is as it was" in line for line in troubles)

@@ -140,11 +140,14 @@ class StreamStore:
 
     async def _listen(self) -> None:
         async with self._managers.lines(f"{CHANGES}?revision={self._state.revision}") as lines:
+            is_first = True
             async for line in lines:
-                await self._take(wire.decode(News, line))
+                await self._take(wire.decode(News, line), is_first=is_first)
+                is_first = False
         raise Unavailable("the manager ended its news")
 
-    async def _take(self, news: News) -> None:
+    async def _take(self, news: News, *, is_first: bool) -> None:
+        """The first news of a request tell all leases."""
         known = State() if news.whole else self._state
         before = (self._state.revision, dict(self._leases))
         if news.whole or news.edits or news.revision != known.revision:
@@ -153,7 +156,7 @@ class StreamStore:
             except ValueError as exc:
                 raise Unavailable(f"a manager's news is not understood ({exc}): are both of one version?") from exc
             self._managers.know(tuple(endpoints(self._state)))
-        if news.whole:
+        if is_first:
             self._leases.clear()
         for name, lease in news.leases.items():
             if lease is None:

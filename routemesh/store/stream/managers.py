@@ -90,8 +90,9 @@ class Managers:
 
     def _last(self, endpoint: str) -> None:
         """Ask the others first from now on."""
-        self._endpoints.remove(endpoint)
-        self._endpoints.append(endpoint)
+        if endpoint in self._endpoints:  # others may be known meanwhile
+            self._endpoints.remove(endpoint)
+            self._endpoints.append(endpoint)
 
     async def close(self) -> None:
         """Let go of connections."""
