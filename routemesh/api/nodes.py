@@ -19,7 +19,7 @@ async def _list(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     state, leases = await context.store.snapshot(), await context.store.leases()
     every = sorted(state.nodes.values(), key=lambda node: natural(node.name))
-    return json_reply([node_info(state, node, context.node_id, leases) for node in every])
+    return json_reply([node_info(state, context.with_troubles(node), context.node_id, leases) for node in every])
 
 
 async def _get(request: web.Request) -> web.Response:
@@ -82,7 +82,8 @@ async def _network(request: web.Request) -> web.Response:
 
 async def _one(request: web.Request, state: State) -> web.Response:
     context = request.app[CONTEXT]
-    return json_reply(node_info(state, node_named(request, state), context.node_id, await context.store.leases()))
+    node = context.with_troubles(node_named(request, state))
+    return json_reply(node_info(state, node, context.node_id, await context.store.leases()))
 
 
 ROUTES = (

@@ -120,7 +120,7 @@ async def own_facts(context: Context, state: State, node: Node, *, passive: bool
         differences=differences(ops, context.netns_path),
         probes=probes,
         offloads=offloads,
-        failures=tuple(failure for failure in node.failures if not is_told(failure, disks)),
+        failures=tuple(failure for failure in context.with_troubles(node).failures if not is_told(failure, disks)),
         disks=tuple(disks),
         asked=not passive,
         answers=answers,

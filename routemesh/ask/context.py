@@ -20,6 +20,7 @@ from routemesh.proxy.observed import RunningProxy
 from routemesh.sightings import Disk, Echoes, Offload, PortAnswer, PortQuestion
 from routemesh.snapshot import Connections, NodeSnapshot
 from routemesh.store import Store
+from routemesh.values import replace
 
 
 class Logs(Protocol):
@@ -91,7 +92,8 @@ class Context:
     node's kernel, as Dataplane's.
 
     `netns_path` says which file is a namespace, for the commands that people are shown; `own_netns` is the node's own, the others
-    are files in `netns_directory`. `proxies` asks this node's proxies.
+    are files in `netns_directory`. `proxies` asks this node's proxies. `troubles`: what its
+    loops are in trouble with, reported or not.
     """
 
     node_id: NodeId
@@ -108,6 +110,7 @@ class Context:
     disks: Callable[[], Awaitable[Sequence[Disk]]]
     repair: Callable[[NodeView, int], Awaitable[tuple[tuple[Op, ...], tuple[Failure, ...]]]]
     ask: AskPorts = _asks_nobody
+    troubles: Callable[[], tuple[str, ...]] = tuple
     peers: Peers = field(default_factory=Peers)
     attempts: Attempts = field(default_factory=Attempts)
     recent: Recent = field(default_factory=Recent)
@@ -116,6 +119,12 @@ class Context:
     netns_path: PathOf = default_path
     own_netns: Path = Path("/proc/self/ns/net")
     netns_directory: Path = Path("/run/routemesh/netns")
+
+    def with_troubles(self, node: Node) -> Node:
+        """A node with what is wrong with it; of this one also what it can tell nobody else, as that no manager answers."""
+        if node.id != self.node_id:
+            return node
+        return replace(node, failures=tuple(dict.fromkeys((*node.failures, *self.troubles()))))
 
     def this_node(self, state: State) -> Node:
         """The node of this daemon. Raises NotFound until it has joined."""

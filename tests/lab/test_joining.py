@@ -1,5 +1,7 @@
 """Machines that share nothing but a network: init on one, join on the others, by what a person types."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from routemesh.api.client import Client
+from routemesh.lab import daemons
+from routemesh.lab.find import load
 from routemesh.trace.talk import Ready
 from tests.lab.cluster import ADDRESSES, CLIENT, Cluster, running
 from tests.support import patience, require, wait_until
@@ -175,6 +179,18 @@ def test_a_new_root_reaches_all_and_nobody_notices(joined: Cluster) -> None:
     assert all(each["renewed"] for each in members(joined).values())
     assert {answer.hostname for address in ADDRESSES.values() for answer in joined.ask(address, 8080, times=3)}
     wait_until(lambda: joined.run("diff", "node3").returncode == 0, what="node3 to be asked with the new certificate")
+
+
+def test_workers_go_on_without_their_manager_and_say_so(joined: Cluster) -> None:
+    pid = daemons.daemon_pid(load(joined.name).node("node1"))
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    lost = "what it knows of the cluster is as it was"
+    wait_until(lambda: lost in joined.cli("node", "ls", host="node2"), what="node2 to miss its manager")
+    assert joined.ask(ADDRESSES["node2"], 8080) and joined.ask(ADDRESSES["node3"], 8080)
+    joined.lab("start", "node1")
+    wait_until(lambda: lost not in joined.cli("node", "ls", host="node2"), what="node2 to hear its manager again")
+    wait_until(lambda: {each["state"] for each in members(joined).values()} == {"ready"}, what="all to be ready")
 
 
 def test_a_removed_node_is_out_and_may_join_again(joined: Cluster) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from routemesh import wire
 from routemesh.api.server import serving_network
+from routemesh.ask.checkups import own_facts
 from routemesh.credentials import tls
 from routemesh.credentials.files import Place
 from routemesh.decide import admit
@@ -295,3 +296,15 @@ def test_where_no_manager_answers_nothing_is_opened(net: Net) -> None:
             await StreamStore.open(NODE, Managers(("127.0.0.1:1",), lambda: tls.connecting(place)))
 
     net.daemon.run(story())
+
+
+def test_a_worker_that_is_cut_off_says_how_old_is_what_it_knows(net: Net) -> None:
+    lost = "managers: what it knows of the cluster is as it was 12 s ago: no manager answers"
+    context = replace(net.daemon.context(), troubles=lambda: (lost, "reported"))
+    net.daemon.fault("reported", "more")
+    state = net.daemon.state
+    own, other = state.nodes[net.daemon.node_id], state.nodes[NODE]
+    assert context.with_troubles(own).failures == ("reported", "more", lost)
+    assert context.with_troubles(other) is other
+    facts = net.daemon.run(own_facts(context, net.daemon.settle(), own, passive=True))
+    assert facts.failures == ("reported", "more", lost)
