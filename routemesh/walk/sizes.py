@@ -8,7 +8,7 @@ one packet may still slip through: is_skb_forwardable.)
 from typing import NamedTuple
 
 from routemesh.model import Protocol
-from routemesh.reasons.ends import End, EverSmaller, LargeAstray, Unheard
+from routemesh.reasons.ends import End, EverSmaller, LargeAstray, RuleDrops, Unheard
 from routemesh.snapshot import OUTSIDE, Place
 from routemesh.values import replace
 from routemesh.walk.flight import AtDevice, Ended, Sending, Trip
@@ -45,10 +45,12 @@ def _lost(trip: Trip, sender: Sender, to: Place) -> ReplyLost | None:
         try:
             arrived = travel(trip, set_out(trip, packet, sender.place))
         except Ended as end:
-            size_bytes = packet.size_bytes
+            size_bytes, reason = packet.size_bytes, end.outcome.reason
+            if isinstance(reason, RuleDrops) and reason.some:
+                return None  # small ones draw that lot too
             if not end.mtu_bytes or end.mtu_bytes >= size_bytes:
-                return ReplyLost(end.outcome.place, end.outcome.reason)
-            if end.refusal is not None and (unheard := _unheard(trip, end.outcome.reason, end.refusal, sender.place)) is not None:
+                return ReplyLost(end.outcome.place, reason)
+            if end.refusal is not None and (unheard := _unheard(trip, reason, end.refusal, sender.place)) is not None:
                 return ReplyLost(end.outcome.place, unheard)
             packet = replace(packet, size_bytes=end.mtu_bytes)
         else:
