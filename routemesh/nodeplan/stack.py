@@ -55,8 +55,9 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     A veth is two Links, one in each namespace, each naming the other as `peer` (None: it is in a namespace that we can't see).
     `master` is a bridge in the same namespace; `flood` is the bridge port's flag for unknown destinations (True where there is
     no master); `learning`: the port notes which MACs it saw. An `isolated` port reaches the bridge itself and no other isolated
-    port (False where there is no master). `vxlan` is set for kind vxlan. `carrier` False: what the link leads to is off; a plan
-    has none of that. Every link of ours carries the alias `routemesh`.
+    port (False where there is no master). `vxlan` is set for kind vxlan. `carrier` False: what the link leads to is off; `odd`:
+    a setting by which it does something else than others of its kind. A plan has none of that. Every link of ours carries the
+    alias `routemesh`.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     up: bool = True
     learning: Theirs[bool] = False
     carrier: Theirs[bool] = True
+    odd: Theirs[str] = ""
 
 
 class Sysctl(msgspec.Struct, frozen=True):

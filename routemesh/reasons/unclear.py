@@ -53,6 +53,13 @@ class FarEndUnseen(msgspec.Struct, frozen=True):
     link: str
 
 
+class LinkOdd(msgspec.Struct, frozen=True):
+    """A link has a setting by which it does something else than others of its kind."""
+
+    link: str
+    setting: str
+
+
 class ArpUnseen(msgspec.Struct, frozen=True):
     """Only namespaces that were not seen may answer ARP for the address."""
 
@@ -83,8 +90,8 @@ class IpsecTransforms(msgspec.Struct, frozen=True):
 
 
 OfReading = (
-    NotRead | ItemUnknown | SettingNotRead | ListenersNotRead | NodeNotRead | FarEndUnseen | ArpUnseen | WayUnseen | OtherMac
-    | IpsecTransforms
+    NotRead | ItemUnknown | SettingNotRead | ListenersNotRead | NodeNotRead | FarEndUnseen | LinkOdd | ArpUnseen | WayUnseen
+    | OtherMac | IpsecTransforms
 )  # fmt: skip
 
 # --- ambiguities --------------------------------------------------------------------------------------------------

@@ -263,6 +263,8 @@ def _unread(doubt: unclear.OfReading) -> str:
             return f"{address}: that is {node}, {absent or 'which was not read'}"
         case unclear.FarEndUnseen(link):
             return f"the other end of {link}, in a namespace that was not seen"
+        case unclear.LinkOdd(link, setting):
+            return f"{link}, which has {setting}"
         case unclear.IpsecTransforms(direction, source, destination):
             return f"an IPsec policy ({direction}, {source} to {destination}): what becomes of it once encrypted is not seen"
         case unclear.WayUnseen(link, address):

@@ -303,7 +303,7 @@ def _links(space: _Space, peers: _Peers) -> Iterator[Link]:
         kind: LinkKind = "loopback" if row.name == LOOPBACK else "other"
         ours = links.as_link(row, names, peers.of(space, row))
         link = ours or Link(name=row.name, kind=kind, mtu=row.mtu, mac=row.mac, master=names.get(row.master))
-        yield replace(link, up=row.on, carrier=row.carrier)
+        yield replace(link, up=row.on, carrier=row.carrier, odd=row.odd)
 
 
 def observe_node(

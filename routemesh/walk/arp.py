@@ -12,7 +12,7 @@ from routemesh.model import Protocol
 from routemesh.nodeplan import Link, Neighbour
 from routemesh.reasons.ends import NoNeighbour
 from routemesh.reasons.events import Resolved
-from routemesh.reasons.unclear import ArpBySeveral, ArpThroughTunnel, ArpUnseen
+from routemesh.reasons.unclear import ArpBySeveral, ArpThroughTunnel, ArpUnseen, LinkOdd
 from routemesh.snapshot import ANY_ADDRESS, Endpoint, Place
 from routemesh.walk import rules
 from routemesh.walk.flight import Ended, Flight, Trip
@@ -92,7 +92,10 @@ def _answers(trip: Trip, stack: Stack, link: Link, address: IPv4Address, asked: 
         for port in ports:
             yield from _answers_by(trip, stack, port, address, asked, "input")
     elif (end := other_end(trip, stack, link)) is not None:
-        yield from _answers_behind(trip, *end, address, asked)
+        for answer in _answers_behind(trip, *end, address, asked):
+            must_follow(stack, link)
+            must_follow(*end)
+            yield answer
 
 
 def _answers_by(
@@ -134,6 +137,12 @@ def other_end(trip: Trip, stack: Stack, link: Link) -> tuple[Stack, Link] | None
     other_stack = trip.network.stack(Place(stack.place.node, link.peer.netns))
     other = None if other_stack is None else other_stack.link(link.peer.link)
     return None if other_stack is None or other is None else (other_stack, other)
+
+
+def must_follow(stack: Stack, link: Link) -> None:
+    """Raises UnknownRule for a link with a setting that is not followed."""
+    if link.odd:
+        raise UnknownRule(stack.place, LinkOdd(link.name, link.odd))
 
 
 def apart(port: Link, other: Link | None) -> bool:

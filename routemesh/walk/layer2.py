@@ -25,7 +25,7 @@ from routemesh.reasons.unclear import FarEndUnseen, SeveralCopies
 from routemesh.snapshot import ANY_ADDRESS, OUTSIDE, Endpoint, Place
 from routemesh.values import replace
 from routemesh.walk import rules, underlay
-from routemesh.walk.arp import apart, enter_bridge, is_hidden, other_end, resolve
+from routemesh.walk.arp import apart, enter_bridge, is_hidden, must_follow, other_end, resolve
 from routemesh.walk.chains import RuleChain
 from routemesh.walk.flight import Arrived, AtDevice, AtStack, Flight, Sending, Step, Trip, refusal_of
 from routemesh.walk.netfilter import pass_hook
@@ -77,6 +77,7 @@ def on_the_wire(trip: Trip, packet: Packet, router: str = "") -> Step:
 def arrive(trip: Trip, at: AtDevice) -> Step:
     """Take a frame from a device: into its bridge, or up to the IP layer."""
     link = at.link
+    must_follow(at.stack, link)
     flight = Flight(trip, at.stack, at.packet, incoming=link.name)
     _pass_device(flight, "ingress", link.name)
     if link.master is not None:
@@ -105,6 +106,7 @@ def _pass_device(flight: Flight, hook: str, device: str) -> None:
 
 
 def _send(flight: Flight, link: Link) -> Step:
+    must_follow(flight.stack, link)
     flight.outgoing = link.name
     _pass_device(flight, "egress", link.name)
     if link.kind == "bridge":
@@ -179,6 +181,7 @@ def _bridged(flight: Flight, bridge: Link, came_by: Link | None) -> Step:
     if leaves or (came_by is not None and mac in {stack.mac(link) for link in (bridge, *ports)}):
         _pass_bridge(flight, "input")
         return AtStack(stack, bridge.name, flight.packet, flight.connection, flight.replies, prerouted=filtered)
+    must_follow(stack, bridge)
     port, item = _port_for(flight, ports, came_by)
     _pass_bridge(flight, *(("forward",) if came_by is not None else ()), "postrouting", port=port.name)
     if filtered:

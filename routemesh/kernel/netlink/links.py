@@ -44,6 +44,8 @@ _GROUP, _NETNS_FILE, _EXTENSIONS, _LINK_NETNS, _TARGET_NETNS = (
     Ifla.TARGET_NETNS,
 )
 _KIND, _DATA, _PORT_KIND, _PORT_DATA = IflaInfo.KIND, IflaInfo.DATA, IflaInfo.PORT_KIND, IflaInfo.PORT_DATA
+_FORWARDING = bytes([3])
+"""Source: include/uapi/linux/if_bridge.h (BR_STATE_FORWARDING)."""
 _PORT_LEARNING, _PORT_FLOOD, _PORT_ISOLATED = BridgePort.LEARNING, BridgePort.FLOOD, BridgePort.ISOLATED
 _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PROXY, _VXLAN_PORT = (
     VxlanData.ID,
@@ -95,6 +97,7 @@ class Row:
     group: int = field(compare=False)
     on: bool = field(default=True, compare=False)
     carrier: bool = field(default=True, compare=False)
+    odd: str = field(default="", compare=False)
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
@@ -150,7 +153,19 @@ def read_row(body: bytes) -> Row:
         group=as_u32(found[_GROUP]) if _GROUP in found else 0,
         on=bool(flags & _UP),
         carrier=bool(flags & _LOWER_UP),
+        odd=_odd(flags, kind, parse(info.get(_DATA, b"")) if kind == "bridge" else {}, port),
     )
+
+
+def _odd(flags: int, kind: str, bridge: Attributes, port: Attributes) -> str:
+    """What it has that no walk follows; a link that is off, or leads to nothing, has no port that forwards."""
+    if flags & _NO_ARP and kind in KINDS:
+        return "no ARP"
+    if _flag(bridge, BridgeData.VLAN_FILTERING, default=False):
+        return "VLAN filtering"
+    if flags & _UP and flags & _LOWER_UP and port.get(BridgePort.STATE, _FORWARDING) != _FORWARDING:
+        return "a port's state that forwards nothing"
+    return ""
 
 
 @reader

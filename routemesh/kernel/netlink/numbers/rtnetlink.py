@@ -80,6 +80,7 @@ class IflaInfo(IntEnum):
 class BridgePort(IntEnum):
     """Inside of a bridge port's data."""
 
+    STATE = 1
     LEARNING = 8
     FLOOD = 9
     ISOLATED = 33
@@ -104,6 +105,7 @@ class VethData(IntEnum):
 class BridgeData(IntEnum):
     """Inside of a bridge's data."""
 
+    VLAN_FILTERING = 7
     DEFAULT_VLAN = 39
 
 
