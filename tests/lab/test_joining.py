@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from routemesh.api.client import Client
 from routemesh.lab import daemons
 from routemesh.lab.find import load
+from routemesh.trace.talk import Ready
 from tests.lab.cluster import ADDRESSES, CLIENT, Cluster, running
 from tests.support import patience, require, wait_until
 
@@ -92,6 +94,8 @@ def test_what_other_machines_know_is_asked_of_them(joined: Cluster) -> None:
     wait_until(lambda: joined.run("diff", "node3", host="node2").returncode == 0, what="none that a worker sees there")
     assert "node3" in joined.cli("explain", CLIENT, "node3:8080")
     assert joined.run("trace", "node3:8080").returncode == 0
+    with Client(joined.directory / "node1" / "routemesh.sock").trace("node3:8080", outside=CLIENT) as talk:
+        assert talk.hear(Ready).unwatched == {}, "all are watched through their daemons"
     wait_until(lambda: joined.run("doctor").returncode == 0, 30, "doctor to find nothing")
 
 
