@@ -174,6 +174,16 @@ def test_a_locked_database(tmp_path: Path) -> None:
         assert str(store) in _one_line(_node(tmp_path / "run", "--store", f"sqlite:{store}"))
 
 
+def test_an_etcd_that_does_not_answer_and_one_that_can_not_be(tmp_path: Path) -> None:
+    require("root", "netns", "nf_tables")
+    absent = _node(tmp_path / "run", "--store", f"etcd://{ADDRESS},{ADDRESS}:2389/mesh", "--new-cluster")
+    reasons = f"({ADDRESS}:2379: Connection refused; {ADDRESS}:2389: Connection refused): is it running"
+    assert f"etcd at {ADDRESS}:2379, {ADDRESS}:2389 can't be used {reasons}" in _one_line(absent)
+    lonely = _node(tmp_path / "run", "--store", f"etcd://{ADDRESS}", "--store-cert", "/cert.pem")
+    assert "--store-cert and --store-key belong together; give both or neither" in _one_line(lonely)
+    assert not [path for path in tmp_path.rglob("*") if not path.is_dir()], "no file is left"
+
+
 def test_an_active_swarm_on_the_host(tmp_path: Path) -> None:
     """Its docker_gwbridge is there, and not ours."""
     require("root", "netns", "nf_tables")
