@@ -10,6 +10,7 @@ from routemesh.errors import RoutemeshError
 from routemesh.explain.way import Places
 from routemesh.model import VXLAN_OVERHEAD_BYTES, VXLAN_PORT, Protocol
 from routemesh.names import SANDBOX
+from routemesh.reasons.ends import LinkDown
 from routemesh.reasons.words import of_doubt, of_end
 from routemesh.sightings import Echoes, Offload
 from routemesh.snapshot import ClusterSnapshot, Endpoint, Place
@@ -84,7 +85,8 @@ def _all_lost(cluster: ClusterSnapshot, network: Network, lost: Sequence[Lost], 
     by_reason: dict[tuple[str, str], list[Lost]] = {}
     for each in lost:
         ends = _ends(cluster, network, each)
-        if ends.origin not in told:
+        node, _ = ends.origin
+        if told.isdisjoint({ends.origin, (node, LinkDown)}):  # all may follow from a link that is off
             by_reason.setdefault((ends.place, ends.why), []).append(each)
     address = {node.name: str(node.address) for node in cluster.names.nodes}
     for (place, why), alike in by_reason.items():

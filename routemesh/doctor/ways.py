@@ -17,7 +17,7 @@ from routemesh.explain.mend import Repairs
 from routemesh.explain.nouns import Outcome
 from routemesh.explain.way import Places
 from routemesh.reasons.causes import AnswerLost, AnswerUntold, ByOthers, Lost, NotAnswering, OfDoubt, Reason, Untold, end_of
-from routemesh.reasons.ends import End
+from routemesh.reasons.ends import End, LinkDown
 from routemesh.reasons.named import kind_of, named
 from routemesh.reasons.words import NOT_OURS, of_cause
 from routemesh.snapshot import ClusterSnapshot, NamedPort, NamedService
@@ -95,8 +95,14 @@ class Walked:
 
     @property
     def origins(self) -> frozenset["Origin"]:
-        """Where ways fail, and by which kinds of end."""
-        return frozenset(map(_origin, self.by_reason.values()))
+        """Where ways fail, and by which kinds of end; links that are off among them."""
+        off = {
+            (each.node, LinkDown)
+            for failing in self.by_reason.values()
+            for each in failing.causes
+            if isinstance(each.reason, LinkDown)
+        }
+        return frozenset(map(_origin, self.by_reason.values())) | off
 
     def by_end(self, node: str, kind: type[End]) -> Failing | None:
         """All of the node that fail by one kind of end."""
