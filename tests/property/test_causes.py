@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from routemesh import names
 from routemesh.doctor import Finding, Severity
-from routemesh.doctor.mesh import findings, recorded
+from routemesh.doctor.mesh import findings, look, recorded
 from routemesh.explain.answer import explain
 from routemesh.explain.ask import ask, target
 from routemesh.explain.nouns import Explanation
@@ -147,14 +147,24 @@ def of_others() -> Iterator[Fault]:
 
 @functools.cache
 def sorted_out() -> tuple[Sequence[Fault], Sequence[Fault]]:
-    """The differences that break nothing, and all faults that break something; what leaves something untold is neither."""
+    """The differences that break nothing, and all faults that break something for clients outside; what leaves something untold,
+    or breaks something within alone, is neither."""
     whole = ends(healthy())
     differing = [fault for fault in of_plan() if any(lacking(broken(fault)).values())]
     harmless: list[Fault] = []
     real: list[Fault] = []
     for fault in (*differing, *of_others()):
-        (harmless if ends(broken(fault)) == whole else real).append(fault)
+        if ends(broken(fault)) != whole:
+            real.append(fault)
+        elif not hurts_within(broken(fault)):
+            harmless.append(fault)
     return harmless, real
+
+
+def hurts_within(cluster: ClusterSnapshot) -> bool:
+    """Whether the doctor knows a way that fails: it asks as the nodes themselves and their tasks, too."""
+    found = look(cluster, recorded(lacking(cluster))).walked
+    return bool(found.by_place or found.by_reason)
 
 
 def causes(cluster: ClusterSnapshot) -> list[list[tuple[str, str, tuple[str, ...]]]]:
@@ -173,7 +183,7 @@ def of_ways(cluster: ClusterSnapshot) -> list[tuple[str, str]]:
 
 def test_there_are_faults_of_many_kinds_on_either_side() -> None:
     harmless, real = sorted_out()
-    assert len(harmless) > 15, harmless
+    assert len(harmless) > 12, harmless
     assert len(real) > 25, real
 
 
