@@ -287,10 +287,10 @@ def test_a_connection_to_a_task_that_is_gone(mended: Still) -> None:
     gone = next(task for task in mended.known.names.tasks if task.name == "dns.2").addresses.values()
     (address,) = gone
     assert any(f"lead to {address}" in note for note in explained(now, f"node1:{DNS}/udp").notes)
-    (stale,) = [each for each in mended.findings(now) if f"lead to {address}" in each.found]
-    assert stale.ours
+    stale = [each for each in mended.findings(now) if f"lead to {address}" in each.found]
+    assert stale and all(each.ours for each in stale)
     if shutil.which("conntrack"):
-        for each in fixes([stale]):
+        for each in fixes(stale):
             assert str(address) in typed(mended, each)
         after = replace(mended.read(), names=now.names)
         assert not any(f"lead to {address}" in each.found for each in mended.findings(after))
