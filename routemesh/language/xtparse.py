@@ -97,10 +97,17 @@ def parse_rule(text: str, chains: Set[str]) -> ParsedRule:
 
 def _parts(line: Sequence[str]) -> Iterator[Sequence[str]]:
     """Each begins with an option of iptables itself, or with its negation."""
-    starts = [place for place, token in enumerate(line) if token in _BEGINS]
-    starts = [place - 1 if place and line[place - 1] == "!" else place for place in starts]
-    for start, end in pairwise(sorted({0, *starts, len(line)})):
+    for start, end in pairwise(sorted({0, *_starts(line), len(line)})):
         yield line[start:end]
+
+
+def _starts(line: Sequence[str]) -> Iterator[int]:
+    place = 0
+    while place < len(line):
+        if line[place] in _BEGINS:
+            yield place - 1 if place and line[place - 1] == "!" else place
+            place += line[place] != "-f"  # what follows is its value, whatever it looks like: a device may be called -m
+        place += 1
 
 
 def _known(part: Sequence[str], read: Callable[[], Sequence[Statement]]) -> Sequence[Statement]:
