@@ -66,6 +66,8 @@ from routemesh.walk import OUTSIDE, Hop, Place
 
 _GATEWAY = 2
 """The sandbox's place in docker_gwbridge's network."""
+_LEAST_LIMIT = 1024
+"""Of connections that are tracked: the kernel's own on a machine with little memory."""
 
 
 class Repair(NamedTuple):
@@ -145,14 +147,14 @@ def _is_planned(repairs: Repairs, place: Place, last: Hop | None) -> bool:
 
 
 def more_connections(node: NodeSnapshot) -> str:
-    """The command that lets every namespace of a node track twice as many connections as the fullest does.
+    """The command that lets every namespace of a node track twice as many connections as the fullest does, or `_LEAST_LIMIT`.
 
     The limit is one number for all namespaces, which each one's own count is held against; only the first namespace may write it.
-    Source: the kernel's nf_conntrack_core.c (__nf_conntrack_alloc), nf_conntrack_standalone.c.
+    Source: the kernel's nf_conntrack_core.c (__nf_conntrack_alloc, nf_conntrack_init_start), nf_conntrack_standalone.c.
     """
     numbers = (space.conntrack_count or 0 for space in node.namespaces.values())
     limits = (space.conntrack_max or 0 for space in node.namespaces.values())
-    return f"sysctl -w net.netfilter.nf_conntrack_max={2 * max(*numbers, *limits, 1)}"
+    return f"sysctl -w net.netfilter.nf_conntrack_max={max(2 * max(*numbers, *limits), _LEAST_LIMIT)}"
 
 
 def _by_hand(
