@@ -141,6 +141,8 @@ def other_end(trip: Trip, stack: Stack, link: Link) -> tuple[Stack, Link] | None
 
 def must_follow(stack: Stack, link: Link) -> None:
     """Raises UnknownRule for a link with a setting that is not followed."""
+    if link.master is not None and stack.link(link.master) is None:
+        return  # the kernel disables a bridge's ports as it goes down (br_stp_disable_bridge): then the bridge is to be told
     if link.odd:
         raise UnknownRule(stack.place, LinkOdd(link.name, link.odd))
 
