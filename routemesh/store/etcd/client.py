@@ -26,6 +26,8 @@ TRY_S = 2.0
 """So long one member may take; two fit into what a lease lasts."""
 _CONNECT_S = 1.0
 _STATUS_S = 0.5
+_GOODBYE_S = 0.25
+"""So long transports of TLS take to close, which nobody can wait for. Source: aiohttp's documentation, Graceful Shutdown."""
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.05, 0.5
 _OK = 200
 _NEEDS_LEADER = {"Grpc-Metadata-hasleader": "true"}
@@ -57,7 +59,7 @@ class Client:
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
-        await asyncio.sleep(0)  # a transport is closed in the loop's next turn
+        await asyncio.sleep(_GOODBYE_S)
 
     async def call(self, path: str, body: Json, answer: type[A]) -> A:
         """Ask the members in turn until one answers.
