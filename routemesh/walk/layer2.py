@@ -178,7 +178,7 @@ def _bridged(flight: Flight, bridge: Link, came_by: Link | None) -> Step:
     filtered = came_by is not None and stack.filters_bridges()
     leaves = filtered and _leaves_bridge(flight, bridge)
     mac = flight.packet.destination_mac
-    if leaves or (came_by is not None and mac in {stack.mac(link) for link in (bridge, *ports)}):
+    if leaves or (came_by is not None and any(stack.mac(link) == mac for link in (bridge, *ports))):
         _pass_bridge(flight, "input")
         return AtStack(stack, bridge.name, flight.packet, flight.connection, flight.replies, prerouted=filtered)
     must_follow(stack, bridge)

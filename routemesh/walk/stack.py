@@ -90,6 +90,7 @@ class Stack:
         self._unread = {each.part: each for each in unread}
         self._dormant: set[Space] = set()
         self._turns: dict[tuple[str, str | None], tuple[Turn, ...]] = {}
+        self._bridge_chains: dict[str, tuple[RuleChain, ...]] = {}
         self._sysctls = dict(sysctls)
         self._local = set(underlay_addresses)
         every = tuple(items)
@@ -149,9 +150,9 @@ class Stack:
         A link without any, as lo, uses another link's. Source: inet_select_addr.
         """
         own = self.addresses_on(link)
-        near = [address for address in own if toward is not None and toward in address.network]
+        near = (address for address in own if toward is not None and toward in address.network)
         others = (address for other in (self.underlay, *self.addresses) for address in self.addresses_on(other))
-        found = next(iter(near or own), None) or next(others, None)
+        found = next(near, None) or next(iter(own), None) or next(others, None)
         return None if found is None else found.ip
 
     def turns(self, hook: str, device: str | None = None) -> tuple[Turn, ...]:
@@ -165,8 +166,10 @@ class Stack:
     def bridge_chains(self, hook: str) -> tuple[RuleChain, ...]:
         """What meets a frame at a hook of a bridge, in order."""
         self.must_know("filters")
-        here = [chain for chain in self._filtering("bridge") if chain.hook and chain.hook.hook == hook]
-        return tuple(sorted(here, key=lambda chain: chain.hook.priority if chain.hook else 0))
+        if hook not in self._bridge_chains:
+            here = [chain for chain in self._filtering("bridge") if chain.hook and chain.hook.hook == hook]
+            self._bridge_chains[hook] = tuple(sorted(here, key=lambda chain: chain.hook.priority if chain.hook else 0))
+        return self._bridge_chains[hook]
 
     def rules_of(self, family: Family) -> FramesFiltered | None:
         """A base chain with rules, or a policy, of a family whose frames are not walked; None where there is none."""
