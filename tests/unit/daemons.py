@@ -52,7 +52,7 @@ class Daemon:
         """End the loops; the kernel and the processes stay."""
         assert self._running is not None
         self._running.cancel()
-        await asyncio.wait([self._running])
+        await asyncio.gather(self._running, return_exceptions=True)  # what it may have ended with before is told by `running`
         self._running = None
 
     @property
