@@ -40,13 +40,15 @@ def cluster() -> None:
     """Make a cluster of several machines, or join one."""
 
 
+_run_dir = click.option("--run-dir", type=_PATH, default=RUN_DIR, help=f"As routemesh node's (default {RUN_DIR}).")
+_data_dir = click.option("--data-dir", type=_PATH, default=DATA_DIR, help=f"As routemesh node's (default {DATA_DIR}).")
 _of_the_node = (
     click.option("--name", help="The node's name (default: the machine's)."),
     click.option("--listen-port", type=_PORT, default=API_PORT, help=f"Where it answers other nodes (default {API_PORT})."),
     click.option("--engine", type=ENGINE, default="auto", help="Which part of the kernel balances (default auto)."),
     click.option("--label", "labels", type=PAIR, multiple=True, help="Set a label of the node, KEY=VALUE."),
-    click.option("--run-dir", type=_PATH, default=RUN_DIR, help=f"As routemesh node's (default {RUN_DIR})."),
-    click.option("--data-dir", type=_PATH, default=DATA_DIR, help=f"As routemesh node's (default {DATA_DIR})."),
+    _run_dir,
+    _data_dir,
 )
 
 
@@ -134,8 +136,8 @@ def join(
 
 @cluster.command("leave")
 @click.option("--force", is_flag=True, help="Also a manager; what its store holds stays with this machine.")
-@click.option("--run-dir", type=_PATH, default=RUN_DIR, help=f"As routemesh node's (default {RUN_DIR}).")
-@click.option("--data-dir", type=_PATH, default=DATA_DIR, help=f"As routemesh node's (default {DATA_DIR}).")
+@_run_dir
+@_data_dir
 def leave(force: bool, run_dir: Path, data_dir: Path) -> None:
     """Take this machine out of its cluster, after its daemon has ended; its certificate is deleted."""
     from routemesh import enrol
