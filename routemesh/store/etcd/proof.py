@@ -18,12 +18,13 @@ class Proof:
         self._keys = place.keys
         self._read: tuple[object, ...] = ()
         self._context: ssl.SSLContext | None = None
+        self.speaks_tls = bool(self._keys.ca or self._keys.certificate)
 
     def context(self) -> ssl.SSLContext | None:
         """What TLS is spoken with; None: no TLS is. Raises Unavailable, naming the file that can't be used."""
-        files = [path for path in (self._keys.ca, self._keys.certificate, self._keys.key) if path is not None]
-        if not files:
+        if not self.speaks_tls:
             return None
+        files = [path for path in (self._keys.ca, self._keys.certificate, self._keys.key) if path is not None]
         present = tuple(map(_version, files))
         if self._context is None or present != self._read:
             self._context, self._read = self._made(), present
@@ -58,7 +59,7 @@ class Proof:
         return f"what it answers is not etcd's{self._perhaps_tls()}"
 
     def _perhaps_tls(self) -> str:
-        return "" if self._keys.ca or self._keys.certificate else "; if it speaks TLS, give --store-ca"
+        return "" if self.speaks_tls else "; if it speaks TLS, give --store-ca"
 
     def _made(self) -> ssl.SSLContext:
         try:
