@@ -85,7 +85,9 @@ class Journal:
     # Reading.
 
     async def _newer(self, known: Head) -> Reading:
-        log = messages.get_range(self._names.log(known.revision + 1), self._log_end, limit=KEPT_REVISIONS + 1)
+        log = messages.get_range(
+            self._names.log(known.revision + 1), messages.after_prefix(self._names.logs), limit=KEPT_REVISIONS + 1
+        )
         answer = await self._client.call(_TXN, self._look(messages.get(self._names.head), log), TxnAnswer)
         found, entries = (each.response_range for each in answer.responses)
         head = self._head(found.kvs)
@@ -212,7 +214,3 @@ class Journal:
 
     def _look(self, *wanted: Json) -> Json:
         return messages.transaction([], [messages.read(each) for each in wanted])
-
-    @property
-    def _log_end(self) -> str:
-        return messages.after_prefix(f"{self._names.prefix}/log/")

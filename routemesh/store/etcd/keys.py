@@ -97,13 +97,22 @@ class Keys(NamedTuple):
         """What the names of all objects begin with."""
         return f"{self.prefix}/object/"
 
+    @property
+    def logs(self) -> str:
+        """What the log of every revision begins with."""
+        return f"{self.prefix}/log/"
+
+    def lease(self, name: str) -> str:
+        """Of Held."""
+        return f"{self.leases}{name}"
+
     def object(self, kind: str, key: str) -> str:
         """Of an object."""
         return f"{self.objects}{kind}/{key}"
 
     def log(self, revision: int) -> str:
         """Of an Entry."""
-        return f"{self.prefix}/log/{revision:0{_REVISION_DIGITS}}"
+        return f"{self.logs}{revision:0{_REVISION_DIGITS}}"
 
     def staged(self, revision: int, change: str = "", part: int | None = None) -> str:
         """Of a part; or what those of a change, or of all changes that were to be a revision, begin with."""

@@ -65,12 +65,12 @@ class Leases:
             return False
         if own.held == wanted:
             return True
-        key = f"{self._names.leases}{name}"
+        key = self._names.lease(name)
         write = messages.put(key, msgspec.json.encode(wanted), own.number)
         return (await self._commit([messages.is_of_lease(key, own.number)], write)).succeeded
 
     async def _take(self, name: str, wanted: Held) -> bool:
-        key = f"{self._names.leases}{name}"
+        key = self._names.lease(name)
         number = 0
         while True:
             present = await self._present(name)
@@ -97,7 +97,7 @@ class Leases:
         return await self._client.call("kv/txn", messages.transaction(compare, [write]), TxnAnswer)
 
     async def _present(self, name: str) -> KeyValue | None:
-        answer = await self._client.call("kv/range", messages.get(f"{self._names.leases}{name}"), RangeAnswer)
+        answer = await self._client.call("kv/range", messages.get(self._names.lease(name)), RangeAnswer)
         return next(iter(answer.kvs), None)
 
     async def _end(self, number: int) -> None:
